@@ -1,0 +1,67 @@
+"""Containers that an engine started by itself: Docker, Podman, containerd (nerdctl), and strays of a CRI.
+
+Sources: moby daemon/oci_linux.go, podman libpod/container_internal_linux.go and pod_internal_linux.go,
+nerdctl pkg/cmd/container, runc docs/systemd.md.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..records import Workload
+from .engine import CONTAINER_ID, engine_and_id, short_id
+
+_RUNTIMES = {
+    "docker": "docker",
+    "libpod": "podman",
+    "libpod-conmon": "podman",
+    "libpod-payload": "podman",
+    "nerdctl": "containerd",
+    "cri-containerd": "kubernetes",
+    "crio": "kubernetes",
+    "crio-conmon": "kubernetes",
+}
+
+# A bare id is Docker's with the cgroupfs driver, under /docker or any --cgroup-parent. containerd does the same
+# under the name of its namespace, of which only these two are common enough to be known.
+_BARE_UNDER = {"default": "containerd", "k8s.io": "kubernetes"}
+
+_PODMAN_POD = re.compile(rf"(?:.*-)?libpod_pod_({CONTAINER_ID})\.slice")
+_BUILD_STEP = re.compile(r"docker-[a-z0-9]{25}\.scope")
+
+
+def resolve(path: str) -> Workload | None:
+    """The innermost container; what runs inside it, be it systemd, is the container's."""
+    parts = ["", "", *path.split("/")]
+    for index in range(len(parts) - 1, 1, -1):
+        grandparent, parent, part = parts[index - 2 : index + 1]
+        if _is_build(part, parent):
+            return Workload(container="buildkit", runtime="docker")
+        if pod_id := _podman_pod_id(part, parent):
+            return Workload(pod=short_id(pod_id), runtime="podman", pod_uid=pod_id)
+        if (found := engine_and_id(part)) is None:
+            continue
+        engine, container_id = found
+        runtime = _RUNTIMES.get(engine) if engine else _BARE_UNDER.get(parent, "docker")
+        if runtime is not None:
+            pod_id = _podman_pod_id(parent, grandparent)
+            return Workload(
+                pod=short_id(pod_id),
+                container=short_id(container_id),
+                runtime=runtime,
+                container_id=container_id,
+                pod_uid=pod_id,
+            )
+    return None
+
+
+def _podman_pod_id(part: str, parent: str) -> str:
+    if match := _PODMAN_POD.fullmatch(part):
+        return match[1]
+    found = engine_and_id(part) if parent == "libpod_parent" else None
+    return found[1] if found and not found[0] else ""
+
+
+def _is_build(part: str, parent: str) -> bool:
+    # Every step of a docker build is a container of its own under a random name: one row for all of them.
+    return (parent == "docker" and part == "buildkit") or _BUILD_STEP.fullmatch(part) is not None

@@ -1,0 +1,301 @@
+"""Whose cgroup is it: paths as the kubelet, container engines, systemd, LXC and Slurm really make them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.records import HOST, GroupKey, Model, Namer, Process, ProcessKey, Workload
+from exporter.workloads.namer import WORKLOADS, PathNamer
+
+A = "3f4e2a9c8b7d6e5f40312233445566778899aabbccddeeff0011223344556677"
+B = "b2a102854b4969b2ce98dc329c86b4fb2b06e4ad2cc8da9d8a7578c9cd2004a2"
+UID = "72f7f152-440c-66ac-9084-e0fc1d8a910c"
+UID_ = UID.replace("-", "_")
+OTHER = "0d206349-0faf-445c-8c3f-2d2153784f15"
+STATIC = "5d3bdb1e3d3d1b3b0f4f9c8f8c9a7e21"  # MD5 of a manifest
+
+KUBEPODS = "/kubepods.slice/kubepods-burstable.slice"
+POD = f"{KUBEPODS}/kubepods-burstable-pod{UID_}.slice"
+KIND = "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice"
+USER = "/user.slice/user-1000.slice/user@1000.service"
+
+
+def kubernetes(container: str = "", uid: str = UID) -> Workload:
+    return Workload("", uid, container[:12], "kubernetes", container, uid)
+
+
+def engine(runtime: str, container: str = A, pod: str = "") -> Workload:
+    return Workload("", pod[:12], container[:12], runtime, container, pod)
+
+
+def unit(name: str) -> Workload:
+    return Workload(container=name, runtime="systemd")
+
+
+def job(number: int) -> Workload:
+    return Workload(container=f"job_{number}", runtime="slurm")
+
+
+PATHS: dict[str, Workload] = {
+    # Docker: moby daemon/oci_linux.go (cgroupfs: /docker/ID or --cgroup-parent; systemd: system.slice:docker:ID)
+    f"/docker/{A}": engine("docker"),
+    f"/docker/{A}/init": engine("docker"),  # entrypoints that delegate: moby hack/dind
+    f"/docker/{A}/system.slice/nginx.service": engine("docker"),
+    f"/docker/{A}/init.scope": engine("docker"),
+    f"/docker/{A}/user.slice/user-0.slice/session-1.scope": engine("docker"),
+    f"/docker/{A}/docker/{B}": engine("docker", B),
+    f"/docker/{A}/docker/{B}/init": engine("docker", B),
+    f"/system.slice/docker-{A}.scope": engine("docker"),
+    f"/system.slice/docker-{A}.scope/init": engine("docker"),
+    f"/system.slice/docker-{A}.scope/docker/{B}": engine("docker", B),
+    f"/system.slice/docker-{A}.scope/system.slice/docker-{B}.scope": engine("docker", B),
+    f"{USER}/user.slice/docker-{A}.scope": engine("docker"),
+    f"{USER}/app.slice/docker.service/user.slice:docker:{A}": engine("docker"),
+    f"/ml.slice/docker-{A}.scope": engine("docker"),
+    f"/actions_job/{A}": engine("docker"),
+    f"/ecs/6c3e6b8f5a1d4b0f9e8d7c6b5a493827/{A}": engine("docker"),  # amazon-ecs-agent taskresource/cgroup
+    f"/ecs.slice/ecstasks-6c3e6b8f5a1d4b0f9e8d7c6b5a493827.slice/docker-{A}.scope": engine("docker"),
+    f"/lxc/101/ns/docker/{A}": engine("docker"),
+    f"/../{A}": engine("docker"),  # seen from inside a cgroup namespace, cgroup_namespaces(7)
+    "/docker/buildkit/nzgdk0xpvtq1f4gyqvt1cjr4b": Workload(container="buildkit", runtime="docker"),
+    "/system.slice/docker-nzgdk0xpvtq1f4gyqvt1cjr4b.scope": Workload(container="buildkit", runtime="docker"),
+    # Kubernetes, cgroupfs driver: pkg/kubelet/cm/pod_container_manager_linux.go
+    f"/kubepods/burstable/pod{UID}/{A}": kubernetes(A),
+    f"/kubepods/besteffort/pod{UID}/{A}": kubernetes(A),
+    f"/kubepods/pod{UID}/{A}": kubernetes(A),
+    f"/kubepods/pod{UID}": kubernetes(),
+    f"/kubepods/burstable/pod{UID}": kubernetes(),
+    f"/kubepods/burstable/pod{STATIC}/{A}": kubernetes(A, STATIC),
+    f"/kubepods/burstable/pod{UID}/crio-{A}": kubernetes(A),
+    f"/kubepods/burstable/pod{UID}/crio-conmon-{A}": kubernetes(A),
+    f"/kubepods/burstable/pod{UID}/{A}/init.scope": kubernetes(A),
+    f"/kubepods/burstable/pod{UID}/{A}/docker/{B}": kubernetes(A),
+    f"/kubepods/burstable/pod{UID}/{A}/kubepods/burstable/pod{OTHER}/{B}": kubernetes(A),
+    # Kubernetes, systemd driver: pkg/kubelet/cm/cgroup_manager_linux.go, ToSystemd
+    f"{POD}/cri-containerd-{A}.scope": kubernetes(A),
+    f"{POD}/cri-containerd-{A}.scope/system.slice/cron.service": kubernetes(A),
+    f"{POD}/crio-{A}.scope": kubernetes(A),
+    f"{POD}/crio-{A}.scope/container": kubernetes(A),
+    f"{POD}/crio-conmon-{A}.scope": kubernetes(A),
+    f"{POD}/docker-{A}.scope": kubernetes(A),
+    f"{POD}/cri-containerd-{A}.scope/user.slice/libpod-{B}.scope": kubernetes(A),
+    POD: kubernetes(),
+    f"/kubepods.slice/kubepods-pod{UID_}.slice/cri-containerd-{A}.scope": kubernetes(A),
+    f"/kubepods.slice/kubepods-pod{UID_}.slice": kubernetes(),
+    f"{KUBEPODS}/kubepods-burstable-pod{STATIC}.slice/crio-{A}.scope": kubernetes(A, STATIC),
+    f"/../kubepods-burstable-pod{UID_}.slice/cri-containerd-{A}.scope": kubernetes(A),
+    # containerd given a systemd path without SystemdCgroup=true: containerd#4857 and the like
+    f"/kubepods-besteffort-pod{UID_}.slice:cri-containerd:{A}": kubernetes(A),
+    f"/system.slice/containerd.service/kubepods-burstable-pod{UID_}.slice:cri-containerd:{A}": kubernetes(A),
+    f"/system.slice/containerd.service/kubepods-pod{UID_}.slice:cri-containerd:{A}": kubernetes(A),
+    # Kubernetes in containers: kind (--cgroup-root=/kubelet), k3d, minikube
+    f"/docker/{B}/{KIND}/kubelet-kubepods-burstable-pod{UID_}.slice/cri-containerd-{A}.scope": kubernetes(A),
+    f"/docker/{B}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice": kubernetes(),
+    f"/system.slice/docker-{B}.scope/kubepods/besteffort/pod{UID}/{A}": kubernetes(A),
+    f"/docker/{B}/kubelet/kubepods/burstable/pod{UID}/{A}": kubernetes(A),
+    f"/docker/{B}/kubepods/burstable/pod{UID}/{A}": kubernetes(A),
+    f"/machine.slice/libpod-{B}.scope/container/{KIND}/kubelet-kubepods-burstable-pod{UID_}.slice/"
+    f"cri-containerd-{A}.scope": kubernetes(A),
+    f"{USER}/user.slice/docker-{B}.scope/{KIND}/kubelet-kubepods-burstable-pod{UID_}.slice": kubernetes(),
+    f"/docker/{A}/kubelet.slice/kubelet-kubepods.slice": engine("docker"),  # the node, not a pod
+    f"/docker/{A}/kubelet.slice/kubelet.service": engine("docker"),
+    # A CRI's container outside of kubepods
+    f"/system.slice/crio-{A}.scope": engine("kubernetes"),
+    f"/system.slice/crio-conmon-{A}.scope": engine("kubernetes"),
+    f"/system.slice/cri-containerd-{A}.scope": engine("kubernetes"),
+    f"/k8s.io/{A}": engine("kubernetes"),
+    # Quality-of-service groups own nothing
+    "/kubepods": HOST,
+    "/kubepods/burstable": HOST,
+    "/kubepods.slice": HOST,
+    KUBEPODS: HOST,
+    "/kubelet": HOST,
+    # Podman: libpod/container_internal_linux.go, pod_internal_linux.go, podman-run(1) --cgroups
+    f"/machine.slice/libpod-{A}.scope": engine("podman"),
+    f"/machine.slice/libpod-{A}.scope/container": engine("podman"),
+    f"/machine.slice/libpod-{A}.scope/container/system.slice/httpd.service": engine("podman"),
+    f"/machine.slice/libpod-conmon-{A}.scope": engine("podman"),
+    f"/libpod_parent/libpod-{A}": engine("podman"),
+    f"/libpod_parent/libpod-{A}/conmon": engine("podman"),
+    f"/libpod_parent/{B}": engine("podman", "", B),
+    f"/libpod_parent/{B}/libpod-{A}": engine("podman", A, B),
+    f"/machine.slice/machine-libpod_pod_{B}.slice": engine("podman", "", B),
+    f"/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope": engine("podman", A, B),
+    f"{USER}/user.slice/libpod-{A}.scope": engine("podman"),
+    f"{USER}/user.slice/libpod-{A}.scope/container": engine("podman"),
+    f"{USER}/user.slice/user-libpod_pod_{B}.slice/libpod-{A}.scope/container": engine("podman", A, B),
+    f"/system.slice/foo.service/libpod-payload-{A}": engine("podman"),
+    f"{USER}/app.slice/redis.service/libpod-payload-{A}": engine("podman"),
+    f"/machine.slice/libpod-{B}.scope/container/docker/{A}": engine("docker"),
+    "/system.slice/foo.service/runtime": unit("foo.service"),
+    # containerd without Kubernetes: nerdctl
+    f"/default/{A}": engine("containerd"),
+    f"/system.slice/nerdctl-{A}.scope": engine("containerd"),
+    f"{USER}/user.slice/nerdctl-{A}.scope": engine("containerd"),
+    # systemd: systemd.slice(5), systemd.scope(5), systemd-escape(1), docs/CGROUP_DELEGATION.md
+    "/system.slice/nginx.service": unit("nginx.service"),
+    "/system.slice/foo.service/payload": unit("foo.service"),
+    "/system.slice/foo.service/payload/deeper/bar.service": unit("foo.service"),
+    "/system.slice/foo@bar.service": unit("foo@bar.service"),
+    r"/system.slice/systemd-fsck@dev-disk-by\x2duuid-7c1a\x2d20b4.service": unit(
+        "systemd-fsck@dev-disk-by-uuid-7c1a-20b4.service"
+    ),
+    r"/system.slice/caf\xc3\xa9.service": unit("café.service"),
+    r"/system.slice/bell\x07.service": unit(r"bell\x07.service"),
+    "/system.slice/_cpu.service": unit("cpu.service"),
+    "/system.slice/system-getty.slice/getty@tty1.service": unit("getty@tty1.service"),
+    r"/system.slice/system-serial\x2dgetty.slice/serial-getty@ttyS0.service": unit("serial-getty@ttyS0.service"),
+    "/ml.slice/ml-train.slice/torchrun.service": unit("torchrun.service"),
+    "/system.slice/docker.service": unit("docker.service"),
+    "/system.slice/containerd.service": unit("containerd.service"),
+    "/runtime.slice/kubelet.service": unit("kubelet.service"),
+    "/system.slice/run-u42.service": unit("run-u42.service"),
+    "/system.slice/ollama.service": unit("ollama.service"),
+    "/init.scope": unit("init.scope"),
+    "/qemu.slice/100.scope": unit("100.scope"),  # Proxmox virtual machines
+    r"/machine.slice/machine-qemu\x2d1\x2dvm.scope": unit("machine-qemu-1-vm.scope"),
+    r"/machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt/emulator": unit("machine-qemu-1-vm.scope"),
+    "/machine.slice/systemd-nspawn@web.service/payload/system.slice/nginx.service": unit("systemd-nspawn@web.service"),
+    "/user.slice/user-1000.slice": unit("user-1000.slice"),
+    "/user.slice/user-1000.slice/session-3.scope": unit("user-1000.slice"),
+    f"{USER}/init.scope": unit("user-1000.slice"),
+    f"{USER}/app.slice/app-gnome-firefox-1234.scope": unit("user-1000.slice"),
+    f"{USER}/app.slice/ollama.service": unit("user-1000.slice"),
+    "/user.slice/user-0.slice/session-c1.scope": unit("user-0.slice"),
+    # LXC, LXD, Incus, Proxmox: lxc.container.conf(5)
+    "/lxc.payload.web1": unit("web1"),
+    "/lxc.payload.web1/system.slice/ssh.service": unit("web1"),
+    "/lxc.payload-101": unit("101"),
+    "/lxc.monitor.web1": unit("web1"),
+    "/lxc/web1": unit("web1"),
+    "/lxc/101/ns/init.scope": unit("101"),
+    "/lxc.monitor/101": unit("101"),
+    # Slurm: src/plugins/cgroup/v1 and v2, slurm.schedmd.com/cgroups.html
+    "/slurm/uid_1000/job_123/step_batch/task_0": job(123),
+    "/slurm/uid_1000/job_123": job(123),
+    "/slurm/uid_1000/job_123/step_extern": job(123),
+    "/slurm_gpu01/uid_2101171/job_280678/step_interactive/task_0": job(280678),
+    "/system.slice/slurmstepd.scope/job_1392969/step_0/user/task_0": job(1392969),
+    "/system.slice/slurmstepd.scope/job_42/step_extern/user": job(42),
+    "/system.slice/slurmstepd.scope/job_42/step_batch/slurm": job(42),
+    "/system.slice/slurmstepd.scope/job_42": job(42),
+    "/system.slice/gpu01_slurmstepd.scope/job_7/step_batch/user/task_special": job(7),
+    f"/docker/{A}/system.slice/slurmstepd.scope/job_5/step_0/user/task_0": job(5),  # a cluster in containers
+    f"{POD}/cri-containerd-{A}.scope/system.slice/slurmstepd.scope/job_5": kubernetes(A),
+    "/system.slice/slurmstepd.scope/system": unit("slurmstepd.scope"),
+    "/system.slice/slurmd.service": unit("slurmd.service"),
+    "/slurm/uid_1000": HOST,
+    # Nobody's
+    "/": HOST,
+    "": HOST,
+    "/system.slice": HOST,
+    "/user.slice": HOST,
+    "/machine.slice": HOST,
+    "/system.slice/boot-efi.mount": HOST,
+    "/system.slice/system-getty.slice": HOST,
+    "/mygroup": HOST,
+    "/lxc": HOST,
+    "/lxc.pivot": HOST,
+    "/docker": HOST,
+    f"/docker/{A[:12]}": HOST,  # no engine shortens ids in paths
+    f"/podcasts/{UID}": HOST,
+    "/user.slice/user-1000": HOST,
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_owner_of_a_real_path(path: str) -> None:
+    assert PathNamer().workload(GroupKey(path, 1)) == PATHS[path]
+
+
+def test_the_table_is_wide_enough_to_be_worth_something() -> None:
+    assert len(PATHS) >= 80
+    assert {owner.runtime for owner in PATHS.values()} == {
+        "kubernetes", "docker", "podman", "containerd", "systemd", "slurm", "host",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/system.slice/evil\nname.service\n",
+        "/system.slice/b\udcffd.service",
+        "/system.slice/\ud800.service",
+        "/lxc.payload.b\udcff\nd",
+        f"/docker/{A}\n",
+        f"/kubepods/pod{UID}\n/{A}\n",
+        "/system.slice/slurmstepd.scope/job_1\n",
+        "/system.slice/slurmstepd.scope/job_٣",
+        r"/system.slice/\xff\xfe.service",
+        "/user-١.slice",
+        "\0",
+        "/" * 4096,
+        "/" + "a_" * 2048,
+        "/" + "a-" * 2048,
+        "/x-pod" * 700,
+        "/slurm_" * 600,
+        "/docker" * 600,
+        "/" + ":" * 4096,
+        f"/{'a' * 4096}.service",
+    ],
+)
+def test_hostile_paths_never_raise_and_their_labels_can_be_written(path: str) -> None:
+    """Fault 45: newline, NUL, bytes that are no UTF-8, 4 kB names; none may break or stall the scrape."""
+    start = time.perf_counter()
+    owner = PathNamer().workload(GroupKey(path, 1))
+    assert time.perf_counter() - start < 0.05
+    assert "".join(owner).encode()
+    assert owner.runtime in {"systemd", "host"}
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(sorted({part for path in PATHS for part in path.split("/")})),
+            st.text(alphabet=st.characters(codec=None), max_size=40),
+        ),
+        max_size=8,
+    )
+)
+def test_any_mixture_of_components_has_exactly_one_owner(parts: list[str]) -> None:
+    """Fault 45: whatever the tree looks like, a group belongs to one row whose id and label agree."""
+    owner = PathNamer().workload(GroupKey("/" + "/".join(parts), 1))
+    assert owner == HOST or owner.container or owner.pod
+    if owner.container_id:
+        assert owner.container == owner.container_id[:12]
+    assert "".join(owner).encode()
+
+
+def test_resolvers_never_contradict_an_id_that_is_in_the_path() -> None:
+    for path, owner in PATHS.items():
+        assert owner.container_id in path
+        assert owner.pod_uid in path.replace("_", "-")
+
+
+def test_the_first_resolver_that_knows_a_path_wins() -> None:
+    asked: list[str] = []
+
+    def named(path: str) -> Workload | None:
+        asked.append(path)
+        return Workload(container="api-name") if "known" in path else None
+
+    namer = PathNamer(workloads=(named, *WORKLOADS))
+    assert namer.workload(GroupKey("/known", 1)).container == "api-name"
+    assert namer.workload(GroupKey("/init.scope", 1)) == unit("init.scope")
+    assert asked == ["/known", "/init.scope"]
+
+
+def test_models_come_from_resolvers_and_are_unknown_without_any() -> None:
+    group, process = GroupKey(f"/docker/{A}", 1), Process(ProcessKey(7, 100), "vllm")
+    assert PathNamer().model(group, process) is None
+
+    def by_comm(_group: GroupKey | None, process: Process) -> Model | None:
+        return Model("qwen", phase="inference") if process.comm == "vllm" else None
+
+    namer: Namer = PathNamer(models=(lambda group, process: None, by_comm))
+    assert namer.model(group, process) == Model("qwen", phase="inference")
+    assert namer.model(None, process._replace(comm="bash")) is None
