@@ -1,0 +1,1 @@
+"""DIVIDE: meters make joules of readings, the baseline parts idle from active, attribution shares, the ledger keeps."""

@@ -1,0 +1,116 @@
+"""Learn what a device draws when it does nothing: the lower envelope of power against utilisation, at zero."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+IdleMethod = Literal["learned", "configured", "prior"]
+
+_EDGES = (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_SAMPLES_PER_BIN = 32
+_SAMPLES_NEEDED = 5
+_LOW_QUANTILE = 0.2
+_NEAR_IDLE_RATIO = 0.03
+_SPREAD_NEEDED = 0.05
+
+
+class Sample(NamedTuple):
+    """One interval: utilisation 0–1 and mean watts."""
+
+    utilization_ratio: float
+    watts: float
+
+
+class Idle(NamedTuple):
+    """Idle watts and how they are known; None: not yet."""
+
+    watts: float | None
+    method: IdleMethod
+
+
+def lower_envelope(points: Iterable[Sample]) -> list[Sample]:
+    """Lower convex hull of points sorted by utilisation (Andrew's monotone chain)."""
+    hull: list[Sample] = []
+    for point in points:
+        while len(hull) >= 2:
+            a, b = hull[-2], hull[-1]
+            cross = (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
+            if cross > 0:
+                break
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+class Baseline:
+    """Idle watts of one device.
+
+    Samples are kept in bins of utilisation, the last 32 of each, so that it follows temperature and never
+    forgets the idle hours during a busy day. Each bin is represented by its 20 % quantile of power: the
+    envelope, without trusting the single lowest reading. The envelope's first stretch is drawn on to zero.
+    Until the device was seen near idle, or at loads far enough apart, the prior holds: the lowest power
+    seen, less its share by utilisation — zero for a device only ever seen at full load.
+    """
+
+    def __init__(self, configured: float | None = None, samples: Iterable[Sample] = ()) -> None:
+        self._configured = configured
+        self._bins: list[deque[Sample]] = [deque(maxlen=_SAMPLES_PER_BIN) for _ in range(len(_EDGES) + 1)]
+        self._low: list[Sample | None] = [None] * len(self._bins)
+        self._idle = Idle(configured, "configured" if configured is not None else "prior")
+        for sample in samples:
+            self._put(Sample(*sample))
+        if self._configured is None:
+            self._idle = self._estimate()
+
+    def observe(self, utilization_ratio: float, watts: float) -> None:
+        """Learn from one interval that was read without a gap."""
+        changed = self._put(Sample(min(max(utilization_ratio, 0.0), 1.0), watts))
+        if changed and self._configured is None:
+            self._idle = self._estimate()
+
+    @property
+    def idle(self) -> Idle:
+        """Idle watts now."""
+        return self._idle
+
+    def configure(self, watts: float | None) -> None:
+        """Set idle watts by configuration, or learn them (None)."""
+        self._configured = watts
+        self._idle = Idle(watts, "configured") if watts is not None else self._estimate()
+
+    def samples(self) -> list[Sample]:
+        """Everything it remembers, for the checkpoint."""
+        return [sample for bin_ in self._bins for sample in bin_]
+
+    def _put(self, sample: Sample) -> bool:
+        index = bisect_right(_EDGES, sample.utilization_ratio)
+        bin_ = self._bins[index]
+        bin_.append(sample)
+        ordered = sorted(bin_, key=_watts)
+        low = ordered[int(len(ordered) * _LOW_QUANTILE)]
+        changed = low != self._low[index]
+        self._low[index] = low
+        return changed or len(bin_) <= _SAMPLES_NEEDED
+
+    def _estimate(self) -> Idle:
+        lows = [low for low in self._low if low is not None]
+        if not lows:
+            return Idle(None, "prior")
+        trusted = [low for low, bin_ in zip(self._low, self._bins, strict=True) if low and len(bin_) >= _SAMPLES_NEEDED]
+        hull = lower_envelope(sorted(trusted))
+        if hull:
+            left = hull[0]
+            far = [p for p in hull if p.utilization_ratio - left.utilization_ratio >= _SPREAD_NEEDED]
+            if far:
+                slope = (far[0].watts - left.watts) / (far[0].utilization_ratio - left.utilization_ratio)
+                return Idle(max(0.0, left.watts - max(slope, 0.0) * left.utilization_ratio), "learned")
+            if left.utilization_ratio <= _NEAR_IDLE_RATIO:
+                return Idle(left.watts * (1 - left.utilization_ratio), "learned")
+        return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
+
+
+def _watts(sample: Sample) -> float:
+    return sample.watts

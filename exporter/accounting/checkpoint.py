@@ -1,0 +1,224 @@
+"""Keep the books across restarts: one file, a checkpoint line followed by a journal line per tick.
+
+The journal holds absolute values of what changed, written before they are published. So after a kill the
+counters go on at or after the last value anybody saw: had they fallen back to a periodic checkpoint,
+Prometheus would take that for a reset and count the whole value again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..records import Model, ProcessOwner, Workload
+from .accounts import Books, Owner, SavedAccount
+from .baseline import Sample
+from .meters import Point
+
+VERSION = 1
+"""Of the file format. A file of another version is set aside, not guessed at (fault 56)."""
+
+_KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
+    "container": Workload,
+    "process": ProcessOwner,
+    "model": Model,
+}
+
+
+class StateLocked(Exception):  # noqa: N818 - the state of the world, not a mistake
+    """Another exporter uses this state file (fault 57)."""
+
+
+class StateCorruptError(ValueError):
+    """A state file that is no checkpoint: damaged, or of another version (fault 56)."""
+
+
+@dataclass(slots=True)
+class State:
+    """What is kept. ``points`` are raw sensor values and only mean something in the boot ``boot_id``."""
+
+    boot_id: str
+    at: float
+    points: dict[str, Point] = field(default_factory=dict)
+    baselines: dict[str, list[Sample]] = field(default_factory=dict)
+    books: Books = field(default_factory=Books)
+    closed: list[Owner] = field(default_factory=list)
+
+
+def encode(state: State, *, whole: bool) -> bytes:
+    """One line: checksum, space, JSON. A journal line (not ``whole``) has only what changed."""
+    books = state.books
+    content: dict[str, Any] = {
+        "at": state.at,
+        "points": state.points,
+        "devices": books.devices,
+        "nodes": books.nodes,
+        "unattributed": {f"{component}/{loss}": joules for (component, loss), joules in books.unattributed.items()},
+        "retired": books.retired,
+        "accounts": [_encode_account(account) for account in books.accounts],
+    }
+    if whole:
+        content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": state.baselines}
+    elif state.closed:
+        content["closed"] = [_encode_owner(owner) for owner in state.closed]
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=True).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def decode(data: bytes) -> State:
+    """Read a checkpoint and its journal; a torn last line is what a kill leaves and is passed over.
+
+    Raises `StateCorruptError` if the checkpoint itself is damaged or of another version.
+    """
+    lines = data.split(b"\n")
+    first = _content(lines[0])
+    if first is None:
+        raise StateCorruptError("checksum does not match")
+    if first.get("version") != VERSION:
+        raise StateCorruptError(f"version {first.get('version')!r}, this exporter writes {VERSION}")
+    try:
+        state = State(str(first["boot_id"]), 0.0)
+        state.baselines = {key: [Sample(*sample) for sample in samples] for key, samples in first["baselines"].items()}
+        accounts: dict[tuple[Any, ...], SavedAccount] = {}
+        for line in lines:
+            content = _content(line)
+            if content is None:
+                break
+            _apply(content, state, accounts)
+        state.books.accounts = list(accounts.values())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateCorruptError(f"unexpected content: {error!r}") from None
+    return state
+
+
+def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...], SavedAccount]) -> None:
+    books = state.books
+    state.at = float(content["at"])
+    state.points.update({key: Point(*point) for key, point in content["points"].items()})
+    books.devices.update(content["devices"])
+    books.nodes.update(content["nodes"])
+    books.retired.update(content["retired"])
+    for name, joules in content["unattributed"].items():
+        component, _, loss = name.partition("/")
+        books.unattributed[component, loss] = joules
+    for kind, fields in content.get("closed", ()):
+        accounts.pop(_identity(_decode_owner(kind, fields), 0), None)
+    for kind, fields, start_ticks, cells in content["accounts"]:
+        owner = _decode_owner(kind, fields)
+        joules = {tuple(cell.split("/")): float(value) for cell, value in cells.items()}
+        accounts[_identity(owner, start_ticks)] = SavedAccount(owner, int(start_ticks), joules)
+
+
+def _identity(owner: Owner, start_ticks: int) -> tuple[Any, ...]:
+    if isinstance(owner, Workload):
+        return ("container", *owner[:4])
+    if isinstance(owner, Model):
+        return ("model", *owner[:3])
+    return ("process", owner.pid, start_ticks)
+
+
+def _encode_owner(owner: Owner) -> tuple[str, Sequence[str | int]]:
+    kind = next(kind for kind, cls in _KINDS.items() if type(owner) is cls)
+    return kind, owner
+
+
+def _decode_owner(kind: str, fields: Sequence[Any]) -> Owner:
+    return _KINDS[kind](*fields)
+
+
+def _encode_account(account: SavedAccount) -> tuple[Any, ...]:
+    cells = {f"{component}/{mode}": joules for (component, mode), joules in account.joules.items()}
+    return (*_encode_owner(account.owner), account.start_ticks, cells)
+
+
+def _content(line: bytes) -> dict[str, Any] | None:
+    checksum, _, text = line.partition(b" ")
+    try:
+        if int(checksum, 16) != zlib.crc32(text):
+            return None
+        content = json.loads(text)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+class StateStore:
+    """The state file, locked for as long as this object lives.
+
+    Raises `StateLocked` at once if another process holds it, OSError if the folder cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = -1
+        self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StateLocked(f"{path}: in use by another exporter") from None
+
+    def load(self) -> State | None:
+        """Read it; None if there is none yet. Raises `StateCorruptError` (after setting the file aside) or OSError."""
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+        try:
+            return decode(data)
+        except StateCorruptError as error:
+            aside = self._set_aside()
+            raise StateCorruptError(f"{self.path}: {error}; set aside as {aside}") from None
+
+    def write(self, job: tuple[bytes, bool]) -> None:
+        """Append a journal line, or replace everything by a checkpoint (``job[1]``). Raises OSError.
+
+        After a failed append the next write must be a checkpoint: the journal may end in half a line.
+        """
+        line, whole = job
+        if not whole:
+            if self._file < 0:
+                raise OSError("no checkpoint to append to")
+            _write_all(self._file, line)
+            return
+        new = f"{self.path}.new"
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            _write_all(file, line)
+            os.fsync(file)
+            os.replace(new, self.path)
+        except OSError:
+            os.close(file)
+            raise
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
+
+    def close(self) -> None:
+        """Release the lock."""
+        for file in (self._file, self._lock):
+            if file >= 0:
+                os.close(file)
+        self._file = self._lock = -1
+
+    def _set_aside(self) -> str:
+        for number in range(1, 100):
+            aside = f"{self.path}.corrupt-{number}"
+            if not os.path.exists(aside):
+                break
+        with contextlib.suppress(OSError):
+            os.replace(self.path, aside)
+        return aside
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]

@@ -1,0 +1,309 @@
+"""Keep the books: what each device gave, what each workload was charged, and that both are equal."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from ..records import (
+    HOST,
+    AccountRow,
+    Component,
+    CpuUse,
+    GpuUse,
+    GroupKey,
+    Loss,
+    Model,
+    Namer,
+    Process,
+    ProcessOwner,
+    Workload,
+)
+from .accounts import Account, Books, Owner, Period
+from .attribution import Energy, Rate, Shares
+from .models import ModelAccounts
+from .processes import ProcessAccounts, ProcessRecord
+
+OVERFLOW = Workload(container="other", runtime="host")
+"""The one row that takes every workload beyond the series budget (fault 66)."""
+
+_HOUSEKEEPING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many accounts are shown, and how long after the end of their workload."""
+
+    process_top: int = 50
+    container_max: int = 5000
+    linger_seconds: float = 300.0
+
+
+class Ledger:
+    """Accounts of devices, containers, processes and models.
+
+    Containers conserve: ``Σ devices = Σ containers + unattributed + retired`` for each component.
+    Processes and models are views of the same joules. An account starts at 0, only grows, outlives its
+    workload by ``Limits.linger_seconds``, and is then folded into ``retired``.
+    """
+
+    def __init__(self, namer: Namer, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.shed_processes = False
+        self.devices: defaultdict[str, float] = defaultdict(float)
+        self.nodes: defaultdict[Component, float] = defaultdict(float)
+        self.unattributed: defaultdict[tuple[Component, Loss], float] = defaultdict(float)
+        self.retired: defaultdict[Component, float] = defaultdict(float)
+        self._namer = namer
+        self._serials = count(1)
+        self._models = ModelAccounts(self._serials)
+        self._processes = ProcessAccounts(self._serials, self._models)
+        self._containers: dict[tuple[str, ...], Account] = {}
+        self._groups: dict[GroupKey, Account] = {}
+        self._dirty: set[Account] = set()
+        self._hot: set[Account] = set()
+        self._known: tuple[frozenset[Component], frozenset[Component]] | None = None
+        self._folded = 0
+        self._kept_at = float("-inf")
+        self._closed: list[Owner] = []
+
+    # --- posting ------------------------------------------------------------------------------------
+
+    def post(
+        self,
+        period: Period,
+        devices: Mapping[str, float],
+        energies: Iterable[Energy],
+        shares: Shares,
+        *,
+        cpu: CpuUse | None = None,
+        gpu_uses: Sequence[GpuUse] = (),
+    ) -> list[Account]:
+        """Book one tick and make its rows; returns the accounts on show that may have changed.
+
+        ``devices`` are the joules of every device, ``energies`` those of the countable ones that
+        ``shares`` divides.
+        """
+        for device, joules in devices.items():
+            self.devices[device] += joules
+        for energy in energies:
+            self.nodes[energy.device.component] += energy.joules
+        for key, joules in shares.unattributed.items():
+            self.unattributed[key] += joules
+        if cpu is not None:
+            for group in cpu.started:
+                self._start(group, shares.cpu)
+            self._post_cpu(period.now, shares.cpu, cpu)
+        self._post_gpu(period.now, shares, gpu_uses)
+        if cpu is not None:
+            for process in cpu.exited:
+                self._processes.exit(process, period.now)
+            for group in cpu.ended:
+                self._end(group, period.now)
+        if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.shown():
+            self._kept_at = period.now
+            self._expire(period.now)
+            self._processes.rank(period.now, self.limits.process_top, shed=self.shed_processes)
+            self._dirty.update(account for account in self._processes.shown() if account.row is None)
+        return self._settle(period)
+
+    def _post_cpu(self, now: float, rates: Sequence[Rate], cpu: CpuUse) -> None:
+        dirty, find = self._dirty, self._processes.find
+        for group, seconds, processes in cpu.groups:
+            container = self._groups.get(group) or self._stray(self._namer.workload(group), now)
+            container.charge(rates, seconds)
+            dirty.add(container)
+            rest = seconds
+            for process, used in processes:
+                record = find(process.key)
+                if record is None or record.container is not container or record.comm != process.comm:
+                    record = self._open(process, group, container, now)
+                record.account.charge(rates, used)
+                record.seen_at = now
+                dirty.add(record.account)
+                if record.model is not None:
+                    record.model.charge(rates, used)
+                    dirty.add(record.model)
+                rest -= used
+            model = self._models.only(container)
+            if model is not None and rest > 0:
+                # What exited processes used goes to the container's model.
+                model.charge(rates, rest)
+                dirty.add(model)
+
+    def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
+        for use in uses:
+            for account in self._gpu_accounts(use, now):
+                account.use("gpu", use.seconds)
+                self._dirty.add(account)
+        for use, mode, joules in shares.gpu:
+            for account in self._gpu_accounts(use, now):
+                account.add("gpu", mode, joules)
+                self._dirty.add(account)
+
+    def _gpu_accounts(self, use: GpuUse, now: float) -> list[Account]:
+        record = self._processes.find(use.process.key)
+        if use.group is not None:
+            container = self._groups.get(use.group) or self._stray(self._namer.workload(use.group), now)
+        elif record is not None and record.container is not None:
+            container = record.container
+        else:
+            container = self._stray(HOST, now)
+        if record is None or record.container is not container:
+            record = self._open(use.process, use.group, container, now)
+        record.gpu = True
+        record.seen_at = now
+        accounts = [container, record.account]
+        return accounts if record.model is None else [*accounts, record.model]
+
+    def _settle(self, period: Period) -> list[Account]:
+        shown = self._processes.shown()
+        known = (period.metered, frozenset(period.capacity))
+        if known != self._known:
+            # A meter came or went: every row gains or loses its watts.
+            self._known = known
+            self._dirty.update(self._containers.values(), self._models, shown)
+        changed = self._dirty | self._hot
+        visible = set(shown)
+        self._dirty, self._hot = set(), set()
+        settled = []
+        for account in changed:
+            if type(account.owner) is ProcessOwner and account not in visible:
+                account.tick_joules.clear()
+                account.tick_seconds.clear()
+                continue
+            if account.settle(period):
+                self._hot.add(account)
+            settled.append(account)
+        return settled
+
+    # --- coming and going ---------------------------------------------------------------------------
+
+    def _start(self, group: GroupKey, rates: Iterable[Rate]) -> None:
+        if group in self._groups:
+            return
+        account = self._groups[group] = self._container(self._namer.workload(group))
+        account.members += 1
+        account.ended_at = None
+        for rate in rates:
+            account.joules.setdefault((rate.component, "active"), 0.0)
+        self._dirty.add(account)
+
+    def _end(self, group: GroupKey, now: float) -> None:
+        account = self._groups.pop(group, None)
+        if account is not None:
+            account.members -= 1
+            if account.members == 0:
+                account.ended_at = now
+
+    def _stray(self, workload: Workload, now: float) -> Account:
+        """Account of a workload no group was announced for: it stays as long as it is charged."""
+        account = self._container(workload)
+        if account.members == 0:
+            account.ended_at = now
+        return account
+
+    def _container(self, workload: Workload) -> Account:
+        account = self._containers.get(workload[:4])
+        if account is None:
+            if len(self._containers) >= self.limits.container_max and workload not in (HOST, OVERFLOW):
+                self._folded += 1
+                return self._container(OVERFLOW)
+            account = self._containers[workload[:4]] = Account(next(self._serials), workload)
+        elif account.owner != workload:
+            # The same labels, another instance (a restarted container): one series that goes on (fault 40).
+            account.owner = workload
+            account.serial = next(self._serials)
+            self._dirty.add(account)
+        return account
+
+    def _open(self, process: Process, group: GroupKey | None, container: Account, now: float) -> ProcessRecord:
+        return self._processes.open(process, container, self._namer.model(group, process), now)
+
+    def _expire(self, now: float) -> None:
+        deadline = now - self.limits.linger_seconds
+        gone = [account for account in self._containers.values() if account.ended_at is not None]
+        gone = [account for account in gone if account.ended_at is not None and account.ended_at <= deadline]
+        for account in gone:
+            for (component, _), joules in account.joules.items():
+                self.retired[component] += joules
+            assert isinstance(account.owner, Workload)
+            del self._containers[account.owner[:4]]
+        gone += self._models.expire(deadline)
+        for account in gone:
+            self._closed.append(account.owner)
+            self._hot.discard(account)
+            self._dirty.discard(account)
+        self._processes.expire(deadline, now)
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    def containers(self) -> tuple[AccountRow, ...]:
+        """Rows of all container accounts."""
+        return tuple([account.row for account in self._containers.values() if account.row])
+
+    def processes(self) -> tuple[AccountRow, ...]:
+        """Rows of the process accounts on show."""
+        return self._processes.rows()
+
+    def models(self) -> tuple[AccountRow, ...]:
+        """Rows of all model accounts."""
+        return self._models.rows()
+
+    def container_models(self) -> dict[int, Model]:
+        """Container account serial → its model, where it has exactly one."""
+        return self._models.by_container()
+
+    def dropped(self) -> Counter[str]:
+        """How often something was not shown for want of room, by level."""
+        return Counter(container=self._folded, process=self._processes.dropped)
+
+    def conservation_error_ratio(self) -> float:
+        """Largest relative difference, over components, between what devices gave and what the accounts hold."""
+        booked: defaultdict[Component, float] = defaultdict(float, self.retired)
+        for account in self._containers.values():
+            for (component, _), joules in account.joules.items():
+                booked[component] += joules
+        for (component, _), joules in self.unattributed.items():
+            booked[component] += joules
+        return max((abs(booked[key] - given) / (given or 1.0) for key, given in self.nodes.items()), default=0.0)
+
+    # --- across restarts ----------------------------------------------------------------------------
+
+    def totals(self) -> Books:
+        """Totals without accounts."""
+        return Books(dict(self.devices), dict(self.nodes), dict(self.unattributed), dict(self.retired))
+
+    def books(self) -> Books:
+        """Everything that must outlive a restart. A process that nobody was shown need not."""
+        books = self.totals()
+        accounts = [*self._containers.values(), *self._models, *self._processes.shown()]
+        books.accounts = [account.saved() for account in accounts]
+        return books
+
+    def take_closed(self) -> list[Owner]:
+        """Owners of the accounts that were closed since the last call."""
+        closed, self._closed = self._closed, []
+        return closed
+
+    def restore(self, books: Books, now: float, *, same_boot: bool) -> None:
+        """Take over the books of an earlier run; accounts nobody claims again expire after the linger time."""
+        self.devices.update(books.devices)
+        self.nodes.update(books.nodes)
+        self.unattributed.update(books.unattributed)
+        self.retired.update(books.retired)
+        for owner, start_ticks, joules in books.accounts:
+            account = Account(next(self._serials), owner, start_ticks)
+            account.joules = dict(joules)
+            account.ended_at = now
+            if isinstance(owner, Workload):
+                self._containers[owner[:4]] = account
+            elif isinstance(owner, Model):
+                self._models.restore(account)
+            elif same_boot:
+                self._processes.restore(account, now)
+            else:
+                continue
+            self._dirty.add(account)

@@ -1,0 +1,159 @@
+"""Accounts of processes, and the choice of those that are shown."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from ..records import AccountRow, Model, Process, ProcessKey, ProcessOwner, Workload
+from .accounts import Account
+from .models import ModelAccounts
+
+_HALF_LIFE_SECONDS = 300.0
+
+
+class ProcessRecord:
+    """A process account with what it needs to be billed and ranked. ``container`` None: not seen since a restart."""
+
+    __slots__ = ("account", "container", "gpu", "model", "ranked_joules", "score", "seen_at")
+
+    def __init__(self, account: Account, container: Account | None, now: float) -> None:
+        self.account = account
+        self.container = container
+        self.model: Account | None = None
+        self.gpu = False
+        self.seen_at = now
+        self.score = 0.0
+        self.ranked_joules = 0.0
+
+    @property
+    def comm(self) -> str:
+        """Name the series is labelled with."""
+        owner = self.account.owner
+        return owner.comm if isinstance(owner, ProcessOwner) else ""
+
+
+class ProcessAccounts:
+    """Every process that used something; the top N of them, and every one on a GPU, are shown."""
+
+    def __init__(self, serials: Iterator[int], models: ModelAccounts) -> None:
+        self._serials = serials
+        self._models = models
+        self._records: dict[ProcessKey, ProcessRecord] = {}
+        self._shown: dict[ProcessKey, ProcessRecord] = {}
+        self._by_owner: dict[ProcessOwner, ProcessKey] = {}
+        self._ranked_at = float("-inf")
+        self.dropped = 0
+
+    def find(self, key: ProcessKey) -> ProcessRecord | None:
+        """Record of a process, if it has one."""
+        return self._records.get(key)
+
+    def open(self, process: Process, container: Account, model: Model | None, now: float) -> ProcessRecord:
+        """Make the account of a process as it is now: another comm or container makes another series."""
+        known = self._records.get(process.key)
+        place = container.owner
+        assert isinstance(place, Workload)
+        owner = ProcessOwner(process.key.pid, process.comm, place.namespace, place.pod, place.container)
+        if known is not None and known.container is None and known.account.owner == owner:
+            record = known
+            record.container = container
+            record.account.ended_at = None
+        else:
+            if known is not None:
+                self._forget(process.key, known, now)
+            account = Account(next(self._serials), owner, process.key.start_ticks)
+            record = self._records[process.key] = ProcessRecord(account, container, now)
+            record.gpu = known is not None and known.gpu
+        if model is not None:
+            record.model = self._models.join(model, container)
+        return record
+
+    def exit(self, key: ProcessKey, now: float) -> None:
+        """A process ended. If it is on show it stays until it expires."""
+        record = self._records.get(key)
+        if record is None:
+            return
+        if key in self._shown:
+            self._leave_model(record, now)
+            record.account.ended_at = now
+        else:
+            self._forget(key, record, now)
+
+    def expire(self, deadline: float, now: float) -> None:
+        """Forget processes that ended before ``deadline``, and GPU processes that no driver named since then."""
+        for key, record in list(self._records.items()):
+            ended = record.account.ended_at
+            silent = record.gpu and record.seen_at <= deadline
+            if silent or (ended is not None and ended <= deadline):
+                self._forget(key, record, now)
+
+    def rank(self, now: float, top: int, *, shed: bool) -> None:
+        """Choose who is shown: the joules of late count, halved every 5 minutes.
+
+        A process enters among the first ``top`` and leaves beyond 1.5 × ``top``, so that series do not
+        flap. ``shed`` shows GPU processes only (fault 59).
+        """
+        decay = 0.5 ** (min(now - self._ranked_at, 1e6) / _HALF_LIFE_SECONDS)
+        self._ranked_at = now
+        for record in self._records.values():
+            joules = record.account.total()
+            record.score = record.score * decay + joules - record.ranked_joules
+            record.ranked_joules = joules
+        top = 0 if shed else top
+        running = [item for item in self._records.items() if item[1].account.ended_at is None]
+        best = [key for key, _ in heapq.nlargest(top + top // 2, running, key=_score)]
+        entering, staying = set(best[:top]), set(best)
+        for key, record in list(self._shown.items()):
+            ended = record.account.ended_at is not None
+            if key not in staying and not record.gpu and (shed or not ended):
+                self._hide(key, record)
+                self.dropped += 1
+        for key, record in running:
+            if key not in self._shown and (key in entering or record.gpu):
+                self._show(key, record, now)
+
+    def shown(self) -> list[Account]:
+        """Accounts on show."""
+        return [record.account for record in self._shown.values()]
+
+    def rows(self) -> tuple[AccountRow, ...]:
+        """Rows of the accounts on show."""
+        return tuple([record.account.row for record in self._shown.values() if record.account.row])
+
+    def restore(self, account: Account, now: float) -> None:
+        """Take over an account of an earlier run in the same boot; it is on show until it expires or is seen."""
+        owner = account.owner
+        assert isinstance(owner, ProcessOwner)
+        key = ProcessKey(owner.pid, account.start_ticks)
+        self._records[key] = ProcessRecord(account, None, now)
+        self._show(key, self._records[key], now)
+
+    def _show(self, key: ProcessKey, record: ProcessRecord, now: float) -> None:
+        owner = record.account.owner
+        assert isinstance(owner, ProcessOwner)
+        other = self._by_owner.get(owner)
+        if other is not None and other != key:
+            # Its pid was reused, the labels are the same: the series starts again at the new one (fault 34).
+            self._forget(other, self._records[other], now)
+        self._by_owner[owner] = key
+        self._shown[key] = record
+
+    def _hide(self, key: ProcessKey, record: ProcessRecord) -> None:
+        if self._shown.pop(key, None) is not None and isinstance(record.account.owner, ProcessOwner):
+            del self._by_owner[record.account.owner]
+            record.account.row = None
+
+    def _forget(self, key: ProcessKey, record: ProcessRecord, now: float) -> None:
+        self._hide(key, record)
+        self._leave_model(record, now)
+        del self._records[key]
+
+    def _leave_model(self, record: ProcessRecord, now: float) -> None:
+        if record.model is not None and record.container is not None:
+            self._models.leave(record.model, record.container, now)
+            record.model = None
+
+
+def _score(item: tuple[ProcessKey, ProcessRecord]) -> float:
+    return item[1].score

@@ -1,0 +1,161 @@
+"""Shares add up to what was measured, whatever the mix; who did nothing owes nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
+from exporter.records import CpuUse, Device, GpuUse, GroupKey, GroupUse, Process, ProcessKey
+
+CPU = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)
+DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 8.0)
+GPU = Device("GPU-1", "gpu", "nvml", "measured", "gpu", 1.0)
+A, B = GroupKey("/a", 1), GroupKey("/b", 2)
+
+
+def process(pid: int) -> Process:
+    return Process(ProcessKey(pid, 1), f"p{pid}")
+
+
+def cpu_use(groups: dict[GroupKey, float], kernel: float = 0.0, exited: float = 0.0) -> CpuUse:
+    uses = tuple(GroupUse(key, seconds, ()) for key, seconds in groups.items())
+    return CpuUse(1.0, 1.0, sum(groups.values()) + kernel + exited, uses, kernel, exited)
+
+
+def given_out(shares: Shares, cpu: CpuUse | None) -> float:
+    """All joules a division hands out."""
+    total = math.fsum(shares.unattributed.values()) + math.fsum(charge.joules for charge in shares.gpu)
+    if cpu is not None:
+        for rate in shares.cpu:
+            total += math.fsum(group.seconds * (rate.active + rate.idle) for group in cpu.groups)
+    return total
+
+
+def test_idle_is_subtracted_not_scaled() -> None:
+    """50 W idle and 100 W dynamic: a tenth of the work costs 10 J, not a tenth of 60 W."""
+    energy = split_idle(CPU, 60.0, 1.0, 50.0)
+    assert (energy.active, energy.idle) == (10.0, 50.0)
+
+
+def test_less_than_idle_is_all_idle() -> None:
+    energy = split_idle(CPU, 40.0, 1.0, 50.0)
+    assert (energy.active, energy.idle) == (0.0, 40.0)
+
+
+def test_unknown_idle_makes_everything_active() -> None:
+    assert split_idle(CPU, 40.0, 1.0, None).active == 40.0
+
+
+def test_cpu_by_busy_seconds_idle_stays_with_the_node() -> None:
+    cpu = cpu_use({A: 3.0, B: 1.0}, kernel=0.5, exited=0.5)
+    shares = share([Energy(CPU, 50.0, 20.0), Energy(DRAM, 5.0, 2.0)], cpu, ())
+    rates = {rate.component: rate for rate in shares.cpu}
+    assert rates["cpu"].active * 3.0 == 30.0
+    assert rates["dram"].active * 1.0 == 1.0
+    assert rates["cpu"].idle == 0.0
+    assert shares.unattributed == {
+        ("cpu", "kernel"): 5.0,
+        ("cpu", "exited"): 5.0,
+        ("cpu", "idle"): 20.0,
+        ("dram", "kernel"): 0.5,
+        ("dram", "exited"): 0.5,
+        ("dram", "idle"): 2.0,
+    }
+
+
+def test_cpu_idle_proportional() -> None:
+    shares = share([Energy(CPU, 50.0, 20.0)], cpu_use({A: 3.0, B: 1.0}), (), "proportional")
+    assert shares.cpu[0].idle * 3.0 == 15.0
+    assert not shares.unattributed
+
+
+def test_nobody_known_to_be_busy_is_unknown() -> None:
+    shares = share([Energy(CPU, 5.0, 20.0)], None, ())
+    assert shares.unattributed == {("cpu", "unknown"): 5.0, ("cpu", "idle"): 20.0}
+
+
+def test_gpu_single_holder_gets_everything_even_without_samples() -> None:
+    use = GpuUse(GPU.id, A, process(1), 0.0)
+    shares = share([Energy(GPU, 200.0, 70.0)], None, [use])
+    assert [(charge.mode, charge.joules) for charge in shares.gpu] == [("active", 200.0), ("idle", 70.0)]
+
+
+def test_gpu_shared_by_activity_and_idle_by_hold() -> None:
+    uses = [GpuUse(GPU.id, A, process(1), 0.6), GpuUse(GPU.id, B, process(2), 0.2), GpuUse(GPU.id, B, process(3), 0.0)]
+    shares = share([Energy(GPU, 200.0, 60.0)], None, uses)
+    active = {charge.use.process.key.pid: charge.joules for charge in shares.gpu if charge.mode == "active"}
+    idle = {charge.use.process.key.pid: charge.joules for charge in shares.gpu if charge.mode == "idle"}
+    assert active == pytest.approx({1: 150.0, 2: 50.0})
+    assert idle == pytest.approx({1: 20.0, 2: 20.0, 3: 20.0})
+
+
+def test_mig_idle_by_slices() -> None:
+    uses = [GpuUse(GPU.id, A, process(1), 0.3, hold=3 / 7), GpuUse(GPU.id, B, process(2), 0.1, hold=1 / 7)]
+    idle = [c.joules for c in share([Energy(GPU, 0.0, 80.0)], None, uses).gpu if c.mode == "idle"]
+    assert idle == pytest.approx([60.0, 20.0])
+
+
+def test_gpu_held_by_several_without_samples_is_unknown() -> None:
+    """Fault 29: no samples, so nobody can say who it was."""
+    uses = [GpuUse(GPU.id, A, process(1), 0.0), GpuUse(GPU.id, B, process(2), 0.0)]
+    assert share([Energy(GPU, 200.0, 0.0)], None, uses).unattributed == {("gpu", "unknown"): 200.0}
+
+
+def test_gpu_held_by_nobody() -> None:
+    assert share([Energy(GPU, 10.0, 70.0)], None, ()).unattributed == {("gpu", "exited"): 10.0, ("gpu", "idle"): 70.0}
+
+
+def test_nested_meters_are_never_summed() -> None:
+    """Fault 16: package and DRAM stand beside each other inside psys; core stands inside package."""
+    psys = Device("psys-0", "platform", "rapl", "measured", "psys", 8.0)
+    psys1 = Device("psys-1", "platform", "rapl", "measured", "psys", 8.0)
+    package = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0, within="psys-0")
+    core = Device("core-0", "cpu", "rapl", "measured", "core", 8.0, within="package-0")
+    dram = Device("dram-0", "dram", "rapl", "measured", "dram", 8.0, within="psys-0")
+    lost = Device("x", "cpu", "hwmon", "measured", "x", 8.0, within="gone")
+    devices = [psys, psys1, package, core, dram, lost]
+    assert [device.id for device in countable(devices)] == ["package-0", "dram-0", "x"]
+    assert [device.id for device in platforms(devices)] == ["psys-0"]
+
+
+def test_enclosing_each_other_ends() -> None:
+    a = Device("a", "cpu", "x", "measured", "a", 1.0, within="b")
+    b = Device("b", "cpu", "x", "measured", "b", 1.0, within="a")
+    assert countable([a, b]) == []
+
+
+joules = st.floats(0.0, 1e6)
+seconds = st.floats(0.0, 256.0)
+
+
+@given(
+    st.lists(st.tuples(joules, joules, joules), min_size=1, max_size=3),
+    st.lists(seconds, max_size=6),
+    seconds,
+    seconds,
+    st.lists(st.tuples(seconds, st.floats(0.01, 1.0)), max_size=5),
+    st.sampled_from(get_args(CpuIdle)),
+)
+def test_every_joule_is_given_out_once(
+    energies: list[tuple[float, float, float]],
+    groups: list[float],
+    kernel: float,
+    exited: float,
+    holders: list[tuple[float, float]],
+    cpu_idle: CpuIdle,
+) -> None:
+    devices = [CPU, DRAM, GPU]
+    parted = [Energy(device, *energy) for device, energy in zip(devices, energies, strict=False)]
+    cpu = cpu_use({GroupKey(f"/{i}", i): s for i, s in enumerate(groups)}, kernel, exited)
+    uses = [GpuUse(GPU.id, A, process(i), s, hold) for i, (s, hold) in enumerate(holders)]
+    shares = share(parted, cpu, uses, cpu_idle)
+    total = math.fsum(energy.joules for energy in parted)
+    assert given_out(shares, cpu) == pytest.approx(total, rel=1e-12, abs=1e-12)
+    assert all(charge.joules >= 0 for charge in shares.gpu)
+    assert all(value >= 0 for value in shares.unattributed.values())
+    assert all(rate.active >= 0 and rate.idle >= 0 for rate in shares.cpu)
