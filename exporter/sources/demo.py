@@ -1,0 +1,226 @@
+"""A simulated GPU node: plays `demo_scenario` and knows what every workload truly used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from itertools import count
+from random import Random
+from uuid import UUID
+
+from ..records import (
+    HOST,
+    Component,
+    CpuUse,
+    GpuState,
+    GpuUse,
+    GroupKey,
+    GroupUse,
+    Model,
+    Process,
+    ProcessKey,
+    ProcessUse,
+    Reading,
+    Workload,
+)
+from . import demo_hardware as hardware
+from .demo_gpu import Board, Holder
+from .demo_hardware import Counters
+from .demo_scenario import EXITED_CORES, KERNEL_CORES, TENANTS, Tenant, model_of
+
+_ENDED_NAMES_KEPT = 32
+_UPTIME_TICKS = 360_000
+"""The node was up for an hour before the simulation began."""
+
+
+class DemoSource:
+    """Meters, uses and names of a node that does not exist; the same for the same ``seed`` and number of steps.
+
+    Time goes in whole steps of ``interval`` seconds from the first `read`, whatever the jitter of ``now``. Joules of
+    a device are idle watts × time + watts per busy second × busy seconds, so an attribution by busy seconds with
+    the right idle watts finds exactly what `truth` says. Implements ``Source`` and, for its own groups, ``Namer``.
+    """
+
+    name = "demo"
+
+    def __init__(self, interval: float = 1.0, seed: int = 1) -> None:
+        self._interval = interval
+        self._random = Random(seed)
+        self._pids = count(3001, 7)
+        self._inodes = count(4242, 13)
+        self._first: float | None = None
+        self._steps = 0
+        self._window = _Window()
+        self._groups: dict[Tenant, _Group] = {}
+        self._names: dict[GroupKey, tuple[Workload, Model | None]] = {}
+        self._ended: deque[GroupKey] = deque()
+        self._gone: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
+        self._boards = [Board(card) for card in hardware.CARDS]
+        self._states: tuple[GpuState, ...] = ()
+        self._counters = Counters(self._random)
+        self._come_and_go(0.0)
+
+    def read(self, now: float) -> Reading:
+        """Go on to ``now`` (boot-time seconds) and tell what happened since the last read.
+
+        The first read starts every group at 0; one before the next step is due has no news of meters and use.
+        """
+        first = self._first is None
+        if self._first is None:
+            self._first = now
+        due = round((now - self._first) / self._interval)
+        if due <= self._steps and not first:
+            return Reading(gpus=self._states)
+        while self._steps < due:
+            self._step()
+        at = self._first + self._steps * self._interval
+        window, self._window = self._window, _Window()
+        present = (*self._groups.values(), *window.ended)
+        self._states = tuple(state for board in self._boards for state in board.take_states())
+        return Reading(
+            meters=self._counters.readings(at),
+            cpu=window.cpu_use(at, tuple(use for group in present if (use := group.take_cpu()) is not None)),
+            socket_busy_seconds=dict(enumerate(window.socket_seconds)),
+            gpu_uses=tuple(use for group in present for use in group.take_gpus()),
+            gpus=self._states,
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def workload(self, group: GroupKey) -> Workload:
+        """Owner of one of its groups, also for a while after the group ended; `HOST` for any other."""
+        return self._names.get(group, (HOST, None))[0]
+
+    def model(self, group: GroupKey | None, process: Process) -> Model | None:  # noqa: ARG002 - one model per group
+        """Model that a group works for."""
+        return None if group is None else self._names.get(group, (HOST, None))[1]
+
+    def truth(self) -> Mapping[GroupKey | None, Mapping[Component, float]]:
+        """Active joules that each living group caused since the beginning; None: the kernel and whatever ended."""
+        return {None: dict(self._gone)} | {group.key: dict(group.joules) for group in self._groups.values()}
+
+    def _step(self) -> None:
+        start, seconds = self._steps * self._interval, self._interval
+        self._steps += 1
+        self._window.seconds += seconds
+        self._come_and_go(start)
+        sockets = [0.0] * hardware.SOCKETS
+        for tenant, group in self._groups.items():
+            used = tenant.cpu(start) * self._noise() * seconds
+            group.seconds += used
+            self._burn_cpu(used, tenant.first_socket, sockets, group.joules)
+        kernel, exited = (cores * self._noise() * seconds for cores in (KERNEL_CORES, EXITED_CORES))
+        self._window.kernel_seconds += kernel
+        self._window.exited_seconds += exited
+        self._burn_cpu(kernel + exited, 0.5, sockets, self._gone)
+        for socket, used in enumerate(sockets):
+            self._window.socket_seconds[socket] += used
+            self._counters.add(f"package-{socket}", used * hardware.PACKAGE_WATTS_PER_CORE)
+            self._counters.add(f"dram-{socket}", used * hardware.DRAM_WATTS_PER_CORE)
+        for board in self._boards:
+            self._counters.add(board.card.uuid, board.step(start, seconds, self._random))
+        self._counters.advance(seconds)
+
+    @staticmethod
+    def _burn_cpu(used: float, first_socket: float, sockets: list[float], joules: dict[Component, float]) -> None:
+        sockets[0] += used * first_socket
+        sockets[1] += used * (1.0 - first_socket)
+        joules["cpu"] += used * hardware.PACKAGE_WATTS_PER_CORE
+        joules["dram"] += used * hardware.DRAM_WATTS_PER_CORE
+
+    def _noise(self) -> float:
+        return self._random.uniform(0.97, 1.03)
+
+    def _come_and_go(self, time: float) -> None:
+        for tenant in TENANTS:
+            run = tenant.run(time)
+            group = self._groups.get(tenant)
+            if group is not None and group.run != run:
+                self._end(self._groups.pop(tenant))
+                group = None
+            if group is None and run is not None:
+                self._groups[tenant] = self._start(tenant, run, time)
+
+    def _start(self, tenant: Tenant, run: int, time: float) -> _Group:
+        uid = str(UUID(int=self._random.getrandbits(128), version=4))
+        texts = {"id": f"{self._random.getrandbits(256):064x}", "uid": uid, "uid_": uid.replace("-", "_"), "run": run}
+        key = GroupKey(tenant.path.format(**texts), next(self._inodes))
+        ticks = _UPTIME_TICKS + int(time * 100)
+        processes = tuple(Process(ProcessKey(next(self._pids), ticks), member.comm) for member in tenant.members)
+        self._names[key] = Workload(*(text.format(**texts) for text in tenant.owner)), model_of(tenant)
+        self._window.started.append(key)
+        group = _Group(tenant, run, key, processes)
+        for holder in group.holders:
+            self._boards[holder.load.card].holders.append(holder)
+        return group
+
+    def _end(self, group: _Group) -> None:
+        for holder in group.holders:
+            self._boards[holder.load.card].holders.remove(holder)
+        for component, joules in group.joules.items():
+            self._gone[component] += joules
+        self._window.ended.append(group)
+        self._ended.append(group.key)
+        if len(self._ended) > _ENDED_NAMES_KEPT:
+            del self._names[self._ended.popleft()]
+
+
+class _Group:
+    """A group of the simulation: ``seconds`` of CPU since they were last taken, ``joules`` since it began."""
+
+    __slots__ = ("holders", "joules", "key", "processes", "run", "seconds", "tenant")
+
+    def __init__(self, tenant: Tenant, run: int, key: GroupKey, processes: tuple[Process, ...]) -> None:
+        self.tenant = tenant
+        self.run = run
+        self.key = key
+        self.processes = processes
+        self.seconds = 0.0
+        self.joules: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
+        self.holders = [
+            Holder(member.gpu, key, process, self.joules)
+            for member, process in zip(tenant.members, processes, strict=True)
+            if member.gpu is not None
+        ]
+
+    def take_cpu(self) -> GroupUse | None:
+        """CPU use since it was last taken, None if there was none."""
+        seconds, self.seconds = self.seconds, 0.0
+        if not seconds:
+            return None
+        members = zip(self.tenant.members, self.processes, strict=True)
+        return GroupUse(self.key, seconds, tuple(ProcessUse(who, seconds * member.share) for member, who in members))
+
+    def take_gpus(self) -> list[GpuUse]:
+        """GPU use since it was last taken, also of processes that only hold a card."""
+        return [holder.take() for holder in self.holders]
+
+
+class _Window:
+    """What happened since the last read, apart from what the groups count themselves."""
+
+    __slots__ = ("ended", "exited_seconds", "kernel_seconds", "seconds", "socket_seconds", "started")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.kernel_seconds = 0.0
+        self.exited_seconds = 0.0
+        self.socket_seconds = [0.0] * hardware.SOCKETS
+        self.started: list[GroupKey] = []
+        self.ended: list[_Group] = []
+
+    def cpu_use(self, at: float, groups: tuple[GroupUse, ...]) -> CpuUse:
+        """The window as a source tells it."""
+        busy = sum(group.seconds for group in groups) + self.kernel_seconds + self.exited_seconds
+        return CpuUse(
+            at=at,
+            window_seconds=self.seconds,
+            busy_seconds=busy,
+            groups=groups,
+            kernel_seconds=self.kernel_seconds,
+            exited_seconds=self.exited_seconds,
+            started=tuple(self.started),
+            ended=tuple(group.key for group in self.ended),
+            exited=tuple(process.key for group in self.ended for process in group.processes),
+        )
