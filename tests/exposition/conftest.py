@@ -1,0 +1,250 @@
+"""Snapshots to publish: one of a busy GPU node with every family, and rows to make others of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from exporter.records import (
+    HOST,
+    AccountRow,
+    Device,
+    DeviceRow,
+    GpuState,
+    Model,
+    NodeRow,
+    ProcessOwner,
+    Snapshot,
+    SourceHealth,
+    Workload,
+)
+
+GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
+
+
+def make_row(
+    serial: int,
+    owner: Workload | ProcessOwner | Model,
+    joules: Mapping[Any, float],
+    watts: Mapping[Any, float] | None = None,
+    ratios: Mapping[Any, float] | None = None,
+) -> AccountRow:
+    """Make an account row: joules by (component, mode), watts and ratios by component."""
+    watts, ratios = watts or {}, ratios or {}
+    return AccountRow(
+        serial,
+        owner,
+        tuple(joules),
+        tuple(joules.values()),
+        tuple(watts),
+        tuple(watts.values()),
+        tuple(ratios),
+        tuple(ratios.values()),
+    )
+
+
+def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
+    """Make a snapshot of a node with two sockets, four GPUs and many workloads; later sequences used more."""
+    wave = 1 + 0.25 * math.sin(sequence / 17) + 0.05 * math.sin(sequence * 1.7)
+    seconds = 40_000.0 + sequence
+    jobs = [
+        ("serving", "llama-70b-server-7f9c4d5b8-x2x7q", "vllm", "kubernetes", 611.0, 41.0, 70.0),
+        ("serving", "llama-70b-server-7f9c4d5b8-m9k4t", "vllm", "kubernetes", 540.0, 37.0, 70.0),
+        ("research", "finetune-mistral-0", "trainer", "kubernetes", 402.0, 66.0, 0.0),
+        ("serving", "embeddings-59d8c-zz8lp", "tei", "kubernetes", 0.0, 24.0, 64.0),
+        ("", "", "slurm-8841", "slurm", 0.0, 31.0, 0.0),
+        ("monitoring", "prometheus-0", "prometheus", "kubernetes", 0.0, 6.4, 0.0),
+        ("", "", "postgres", "docker", 0.0, 4.9, 0.0),
+        ("", "", "containerd.service", "systemd", 0.0, 2.1, 0.0),
+        ("", "", "sshd.service", "systemd", 0.0, 0.08, 0.0),
+    ]
+    containers = [
+        make_row(
+            100 + i,
+            Workload(namespace, pod, container, runtime, f"c0ffee{i:02}", f"uid-{i}", "registry.example/ai/serve:1.4"),
+            {("cpu", "active"): cpu * seconds, ("dram", "active"): cpu * 0.2 * seconds}
+            | ({("gpu", "active"): gpu * seconds, ("gpu", "idle"): idle * seconds} if gpu or idle else {}),
+            {"cpu": cpu * wave, "dram": cpu * 0.2 * wave} | ({"gpu": gpu * wave + idle} if gpu or idle else {}),
+            {"cpu": min(1.0, cpu / 400)} | ({"gpu": 0.2} if gpu else {}),
+        )
+        for i, (namespace, pod, container, runtime, gpu, cpu, idle) in enumerate(jobs)
+    ]
+    containers.append(make_row(99, HOST, {("cpu", "active"): 3.2 * seconds}, {"cpu": 3.2}, {"cpu": 0.01}))
+    llama, mistral = (
+        Model("meta-llama/Llama-3.1-70B-Instruct", "serving", "inference", "argv"),
+        Model("mistralai/Mistral-7B-v0.3", "research", "training", "argv"),
+    )
+    embedder = Model("BAAI/bge-large-en-v1.5", "serving", "inference", "env")
+    models = [
+        make_row(
+            200,
+            llama,
+            {("gpu", "active"): 1151 * seconds, ("gpu", "idle"): 140 * seconds},
+            {"gpu": 1291 * wave},
+            {"gpu": 0.5},
+        ),
+        make_row(201, mistral, {("gpu", "active"): 402 * seconds}, {"gpu": 402 * wave, "cpu": 66.0}, {"gpu": 0.2}),
+        make_row(202, embedder, {("gpu", "idle"): 64 * seconds}, {"gpu": 64.0}, {"gpu": 0.0}),
+    ]
+    processes = [
+        make_row(
+            300 + i,
+            ProcessOwner(4000 + i, "python3", namespace, pod, container),
+            {("gpu", "active"): gpu * seconds, ("cpu", "active"): cpu * seconds},
+            {"gpu": gpu * wave, "cpu": cpu * wave},
+            {"cpu": cpu / 400},
+        )
+        for i, (namespace, pod, container, _, gpu, cpu, _) in enumerate(jobs[:4])
+    ]
+    devices = [
+        DeviceRow(
+            Device(f"package-{i}", "cpu", "rapl", "measured", f"CPU package {i}", 64.0, socket=i),
+            120 * seconds,
+            112.0 * wave,
+            48.0,
+            "learned",
+            0.41,
+            None,
+            None,
+            612,
+            0,
+            False,
+        )
+        for i in range(2)
+    ]
+    devices.append(
+        DeviceRow(
+            Device("core-0", "cpu", "rapl", "measured", "CPU cores 0", 64.0, within="package-0"),
+            80 * seconds,
+            80 * wave,
+            None,
+            "",
+            0.41,
+            None,
+            None,
+            611,
+            1,
+            False,
+        )
+    )
+    devices.append(
+        DeviceRow(
+            Device("dram-estimate", "dram", "estimate", "estimated", "Memory", 1.0, method="utilization_model"),
+            44 * seconds,
+            44.0,
+            20.0,
+            "prior",
+            None,
+            31.0,
+            60.0,
+            0,
+            0,
+            False,
+        )
+    )
+    devices += [
+        DeviceRow(
+            Device(f"{GPU}{i}", "gpu", "nvml", "measured", f"NVIDIA H100 80GB HBM3 #{i}", 1.0),
+            440 * seconds,
+            (540.0, 611.0, 402.0, 64.0)[i] * wave,
+            70.0,
+            "learned",
+            (0.96, 0.93, 0.88, 0.0)[i],
+            None,
+            None,
+            0,
+            0,
+            i == 3,
+        )
+        for i in range(4)
+    ]
+    gpus = [
+        GpuState(
+            f"{GPU}{i}",
+            str(i),
+            "",
+            "NVIDIA H100 80GB HBM3",
+            "570.86.15",
+            f"00000000:{0x18 + i:02X}:00.0",
+            700.0,
+            (71e9, 71e9, 48e9, 6e9)[i],
+            85899345920.0,
+            61.0 - 9 * i,
+            (0.96, 0.93, 0.88, 0.0)[i],
+            (0.71, 0.68, 0.62, 0.0)[i],
+            (0.34, 0.31, 0.44, 0.0)[i],
+            (0.58, 0.55, 0.37, 0.0)[i],
+            (("sm", 1.98e9), ("memory", 2.6e9)),
+            (("power_cap", 412.5), ("thermal", 0.0)),
+        )
+        for i in range(4)
+    ]
+    gpus.append(GpuState(f"MIG-{GPU}", "4", "1", "NVIDIA H100 80GB HBM3", sm_active_ratio=0.5))
+    now = 1_795_392_000.0 + sequence
+    sources = (
+        SourceHealth("rapl", True, None, "", "", {}, now, 3.2),
+        SourceHealth("nvml", True, None, "", "", {"timeout": 2}, now, 21.9),
+        SourceHealth("estimate", True, None, "", "", {}, now, 0.4),
+        SourceHealth(
+            "hwmon", False, "not_found", "no power sensor in /sys/class/hwmon", "", {"not_found": 41}, 0.0, 0.1
+        ),
+        SourceHealth(
+            "kubelet",
+            False,
+            "permission",
+            "/var/lib/kubelet/pod-resources/kubelet.sock: Permission denied",
+            "run as root, or mount the socket into the container",
+            {"permission": 7},
+            now - 4000,
+            0.2,
+        ),
+    )
+    return Snapshot(
+        sequence,
+        now,
+        5000.0 + sequence,
+        1.0,
+        demo,
+        tuple(devices),
+        (
+            NodeRow("cpu", 240 * seconds, 224 * wave),
+            NodeRow("dram", 44 * seconds, 44.0),
+            NodeRow("gpu", 1760 * seconds, 1617 * wave),
+            NodeRow("other", 130 * seconds, 131.5),
+        ),
+        tuple(containers),
+        tuple(processes),
+        tuple(models),
+        (
+            ("cpu", "idle", 96 * seconds),
+            ("cpu", "exited", 1.5 * seconds),
+            ("cpu", "kernel", 2 * seconds),
+            ("gpu", "gap", 812.5),
+        ),
+        (("cpu", 5 * seconds), ("gpu", 41 * seconds)),
+        tuple(gpus),
+        {100: llama, 101: llama, 102: mistral, 103: embedder},
+        sources,
+        40_001 + sequence,
+        171.3,
+        2,
+        3.1e-14,
+        (("process", 12), ("container", 0)),
+        True,
+        now - seconds,
+    )
+
+
+@pytest.fixture
+def row() -> Callable[..., AccountRow]:
+    """Return the maker of account rows."""
+    return make_row
+
+
+@pytest.fixture
+def busy_node() -> Callable[..., Snapshot]:
+    """Return the maker of the busy node's snapshots."""
+    return make_busy_node
