@@ -1,0 +1,129 @@
+"""The command line, made from the table of settings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from . import __version__
+from .config import TABLE, Setting
+from .kinds import did_you_mean
+
+TITLES = {
+    "config": "Configuration",
+    "web": "Web server",
+    "path": "Where the host is",
+    "sample": "Sampling",
+    "state": "Checkpoint",
+    "source": "Sources",
+    "estimate": "Estimate, where there is no meter",
+    "idle": "Idle power",
+    "attribution": "Attribution",
+    "process": "Processes",
+    "container": "Containers",
+    "workload": "Workloads",
+    "demo": "Demonstration",
+    "log": "Logs",
+}
+
+_EPILOG = """\
+Every setting may also be given as environment variable (in brackets) or in the file of
+--config.file; a flag wins over the environment, the environment over the file, the file over the
+default. SIGHUP reads them again; SIGTERM stops.
+
+Exit status: 0 fine, 2 bad usage or configuration, 1 anything else.
+"""
+
+
+class Arguments(NamedTuple):
+    """What the command line asks for; ``flags`` maps setting names to what was given."""
+
+    flags: dict[str, object]
+    doctor: bool
+    once: bool
+    check: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=8, width=100)
+
+
+def parse(argv: Sequence[str] | None = None) -> Arguments:
+    """Read the command line. Raises SystemExit: 0 after --help or --version, 2 on a usage error."""
+    parser = _parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    _refuse_unknown(parser, words)
+    given: dict[str, Any] = vars(parser.parse_args(words))
+    command, once, check = given.pop("command"), given.pop("once"), given.pop("config.check")
+    return Arguments(flags=given, doctor=command == "doctor", once=once, check=check)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="ai-energy-exporter",
+        usage="%(prog)s [doctor] [--once] [--demo] [--config.file FILE] [--SETTING VALUE]...",
+        description="Prometheus exporter that says which model, container or process uses how many joules, and why.",
+        epilog=_EPILOG,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    modes = parser.add_argument_group("Modes (without one: serve until told to stop)")
+    modes.add_argument(
+        "command", nargs="?", choices=["doctor"], help="say of every source whether it works here, and how to mend it"
+    )
+    modes.add_argument("--once", action="store_true", help="print one scrape after two ticks and exit")
+    modes.add_argument("--config.check", action="store_true", help="check the settings and exit")
+    modes.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")
+    modes.add_argument("-h", "--help", action="help", help="print this help")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for row in TABLE.values():
+        prefix = row.name.partition(".")[0]
+        if prefix not in groups:
+            groups[prefix] = parser.add_argument_group(TITLES[prefix])
+        _add(groups[prefix], row)
+    return parser
+
+
+def _add(group: argparse._ArgumentGroup, row: Setting) -> None:
+    options: dict[str, Any] = {"dest": row.name, "default": argparse.SUPPRESS, "help": _help(row)}
+    if row.kind.shape == "flag":
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        options["action"] = "store" if row.kind.shape == "one" else "append"
+        options["metavar"] = row.kind.what.replace("%", "%%")
+    group.add_argument(f"--{row.name}", **options)
+
+
+def _help(row: Setting) -> str:
+    shown = show_default(row)
+    repeatable = " Repeatable." if row.kind.shape in ("list", "mapping") else ""
+    default = f" Default: {shown}." if shown else ""
+    return f"{row.help}{repeatable}{default} [{row.variable}]".replace("%", "%%")
+
+
+def show_default(row: Setting) -> str:
+    """The default as it would be given; "" where there is none."""
+    if row.default is None:
+        return "automatic" if row.kind.shape == "flag" else ""
+    return row.kind.show(row.default)
+
+
+def _refuse_unknown(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:
+    # argparse would take the value of a mistyped flag for the command, and complain about that
+    known = ["--help", "--version", "--once", "--config.check", *(f"--{name}" for name in TABLE)]
+    known += [f"--no-{row.name}" for row in TABLE.values() if row.kind.shape == "flag"]
+    for word in words:
+        if word == "--":
+            return
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:
+            parser.error(f"no such flag: {option}{did_you_mean(option, known)}")

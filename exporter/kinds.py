@@ -1,0 +1,224 @@
+"""Kinds of settings: how each is written, checked and shown; a bad value is one clear ValueError."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``parse`` takes text, a list of texts or a mapping of texts, as far as ``shape`` allows; raises ValueError.
+
+    ``what`` names the value in help; ``show`` writes a parsed value the way it would be given.
+    """
+
+    what: str
+    parse: Callable[[Any], Any]
+    show: Callable[[Any], str] = str
+    shape: Literal["one", "flag", "list", "mapping"] = "one"
+
+
+class Address(NamedTuple):
+    """Where to listen; an empty ``host`` is every interface, port 0 is any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def text(what: str) -> Kind:
+    """Any text without control characters, such as a path."""
+
+    def parse(value: object) -> str:
+        word = _word(value)
+        if not word.isprintable():
+            raise ValueError(f"{quoted(word)} has characters that cannot be printed")
+        return word
+
+    return Kind(what, parse)
+
+
+def choice(*words: str) -> Kind:
+    """One of a few words."""
+
+    def parse(value: object) -> str:
+        word = _word(value)
+        if word not in words:
+            raise ValueError(f"{quoted(word)} is not one of {', '.join(words)}")
+        return word
+
+    return Kind("|".join(words), parse)
+
+
+def flag() -> Kind:
+    """True or false."""
+
+    def parse(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        word = _word(value)
+        if word.lower() not in _WORDS:
+            raise ValueError(f"{quoted(word)} is neither true nor false")
+        return _WORDS[word.lower()]
+
+    return Kind("", parse, lambda value: str(value).lower(), "flag")
+
+
+def count(low: int, high: int) -> Kind:
+    """A whole number from ``low`` to ``high``."""
+
+    def parse(value: object) -> int:
+        word = _word(value)
+        if not re.fullmatch(r"\d{1,18}", word, re.ASCII):
+            raise ValueError(f"{quoted(word)} is not a whole number")
+        if not low <= int(word) <= high:
+            raise ValueError(f"{word} is not between {low} and {high}")
+        return int(word)
+
+    return Kind("N", parse)
+
+
+def number(what: str, low: float, high: float) -> Kind:
+    """A number from ``low`` to ``high``; no exponent, infinity or NaN."""
+
+    def parse(value: object) -> float:
+        word = _word(value)
+        if not _NUMBER.fullmatch(word):
+            raise ValueError(f"{quoted(word)} is not a number from {low:g} to {high:g}")
+        if not low <= float(word) <= high:
+            raise ValueError(f"{word[:60]} is not between {low:g} and {high:g}")
+        return float(word)
+
+    return Kind(what, parse, lambda value: f"{value:g}")
+
+
+def duration(low: float, high: float) -> Kind:
+    """Seconds from ``low`` to ``high``, written with units: ``500ms``, ``1s``, ``1h30m``."""
+
+    def parse(value: object) -> float:
+        word = _word(value)
+        if not _DURATION.fullmatch(word):
+            raise ValueError(f"{quoted(word)} is not a duration such as 500ms, 1s, 5m or 1h30m")
+        seconds = math.fsum(float(amount) * _UNITS[unit] for amount, unit in _PART.findall(word))
+        if not low <= seconds <= high:
+            raise ValueError(f"{word[:60]} is not between {show_duration(low)} and {show_duration(high)}")
+        return seconds
+
+    return Kind("DURATION", parse, show_duration)
+
+
+def show_duration(seconds: float) -> str:
+    """Seconds as they are written in settings: the largest units first, exact to the millisecond."""
+    left = round(seconds * 1000)
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        amount, left = divmod(left, round(_UNITS[unit] * 1000))
+        if amount:
+            parts.append(f"{amount}{unit}")
+    return "".join(parts) or "0s"
+
+
+def url_path() -> Kind:
+    """An absolute URL path below the root, of unreserved characters."""
+
+    def parse(value: object) -> str:
+        word = _word(value)
+        if not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", word):
+            raise ValueError(f"{quoted(word)} is not a path such as /metrics")
+        return word
+
+    return Kind("PATH", parse)
+
+
+def address() -> Kind:
+    """An `Address`: HOST:PORT, [IPV6]:PORT or :PORT."""
+
+    def parse(value: object) -> Address:
+        word = _word(value)
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9_.-]*)):(\d{1,5})", word, re.ASCII)
+        if not match or int(match[3]) > 65_535:
+            raise ValueError(f"{quoted(word)} is not HOST:PORT or [IPV6]:PORT with a port up to 65535")
+        return Address(match[1] or match[2], int(match[3]))
+
+    return Kind("ADDRESS", parse)
+
+
+def listing(item: Kind) -> Kind:
+    """One or more values: a YAML list, text separated by commas, or a flag given several times."""
+
+    def parse(value: object) -> tuple[Any, ...]:
+        texts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        words = [word.strip() for given in texts for word in _word(given).split(",")]
+        if not all(words) or not words:
+            raise ValueError("has an empty item" if words else "has no item")
+        parsed = tuple(item.parse(word) for word in words)
+        if len(set(parsed)) != len(parsed):
+            raise ValueError("lists the same value twice")
+        return parsed
+
+    return Kind(item.what, parse, lambda value: ",".join(item.show(one) for one in value), "list")
+
+
+def mapping(what: str, item: Kind) -> Kind:
+    """Names to values: a YAML mapping, ``name=value`` separated by commas, or a flag given several times."""
+
+    def parse(value: object) -> dict[str, Any]:
+        if isinstance(value, Mapping):
+            pairs = [(str(name), given) for name, given in value.items()]
+        else:
+            texts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            pairs = [_pair(word, what) for given in texts for word in _word(given).split(",")]
+        parsed: dict[str, Any] = {}
+        for name, given in pairs:
+            if name in parsed:
+                raise ValueError(f"{quoted(name)} is given twice")
+            try:
+                parsed[name] = item.parse(given)
+            except ValueError as error:
+                raise ValueError(f"{quoted(name)}: {error}") from None
+        return parsed
+
+    def show(value: Mapping[str, Any]) -> str:
+        return ",".join(f"{name}={item.show(one)}" for name, one in value.items())
+
+    return Kind(what, parse, show, "mapping")
+
+
+def quoted(value: str) -> str:
+    """Text for a message: in quotes, on one line, not too long."""
+    return repr(value if len(value) <= 60 else value[:57] + "...")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a mistyped name: the nearest one that exists, or nothing."""
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _pair(word: str, what: str) -> tuple[str, str]:
+    name, equals, value = word.strip().partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"{quoted(word)} is not {what}")
+    return name.strip(), value.strip()
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("has several values where one is expected")
+    if not value:
+        raise ValueError("is empty")
+    return value
