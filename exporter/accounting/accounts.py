@@ -12,6 +12,9 @@ from .attribution import Rate
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
 
+_OF_EVERYBODY: frozenset[Component] = frozenset(("cpu", "dram"))
+"""What every container uses, were it only a little; a GPU is used by some."""
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -76,6 +79,14 @@ class Account:
             self.add(component, "active", seconds * active)
             if idle:
                 self.add(component, "idle", seconds * idle)
+
+    def show(self, period: Period) -> None:
+        """Start at 0 for CPU and DRAM, as far as they are measured: Prometheus counts from the first sample on."""
+        for component in _OF_EVERYBODY & period.metered:
+            self.joules.setdefault((component, "active"), 0.0)
+            self.tick_joules.setdefault(component, 0.0)
+        if "cpu" in period.capacity:
+            self.tick_seconds.setdefault("cpu", 0.0)
 
     def settle(self, period: Period) -> bool:
         """Make the row of the tick that ends now; True if the next tick must make one even without a charge."""

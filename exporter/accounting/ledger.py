@@ -94,7 +94,7 @@ class Ledger:
             self.unattributed[key] += joules
         if cpu is not None:
             for group in cpu.started:
-                self._start(group, shares.cpu)
+                self._start(group, period)
             self._post_cpu(period.now, shares.cpu, cpu)
         self._post_gpu(period.now, shares, gpu_uses)
         if cpu is not None:
@@ -164,6 +164,9 @@ class Ledger:
         if known != self._known:
             # A meter came or went: every row gains or loses its watts.
             self._known = known
+            for account in self._containers.values():
+                if account.members:
+                    account.show(period)
             self._dirty.update(self._containers.values(), self._models, shown)
         changed = self._dirty | self._hot
         visible = set(shown)
@@ -181,14 +184,13 @@ class Ledger:
 
     # --- coming and going ---------------------------------------------------------------------------
 
-    def _start(self, group: GroupKey, rates: Iterable[Rate]) -> None:
+    def _start(self, group: GroupKey, period: Period) -> None:
         if group in self._groups:
             return
         account = self._groups[group] = self._container(self._namer.workload(group))
         account.members += 1
         account.ended_at = None
-        for rate in rates:
-            account.joules.setdefault((rate.component, "active"), 0.0)
+        account.show(period)
         self._dirty.add(account)
 
     def _end(self, group: GroupKey, now: float) -> None:

@@ -1,0 +1,135 @@
+"""One source behind its guard: asked with a deadline, retried with backoff, and how it is doing."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from .accounting.meters import Delta
+from .guard import Guard
+from .records import REASONS, Problem, Reading, Reason, Source, SourceHealth, Unavailable
+
+_log = logging.getLogger("source")
+
+_RETRY_MOST_SECONDS = 60.0
+_PROBLEMS_KEPT = 100
+
+
+class SourceState:
+    """Asks a source once a tick. A failure is one log line when it starts and one when it ends (fault 11)."""
+
+    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+        self.name = source.name
+        self._source = source
+        self._clock = clock
+        self._guard: Guard[float, Reading] = Guard(f"source-{source.name}", source.read, clock)
+        self._failures: Counter[Reason] = Counter()
+        self._up: bool | None = None
+        self._reason: Reason | None = None
+        self._message = ""
+        self._fix = ""
+        self._last_success = 0.0
+        self._read_seconds = 0.0
+        self._retry_at = float("-inf")
+        self._retry_seconds = 1.0
+        self._problems: dict[str, Problem] = {}
+        self._jumping: set[str] = set()
+        self._late = False
+
+    def ask(self, now: float) -> None:
+        """Start a read, unless one hangs or the source rests after a failure."""
+        if now >= self._retry_at:
+            self._guard.ask(now)
+
+    def take(self, deadline: float, wall: float) -> Reading | None:
+        """What the source read by boot time ``deadline``; None if nothing came."""
+        if not self._guard.busy:
+            return None
+        # One that is late already is not waited for again: the others' ticks stay on time.
+        done = self._guard.take(0.0 if self._late else deadline - self._clock())
+        if done is None:
+            if not self._late:
+                self._late = True
+                self._failures["timeout"] += 1
+                self._down(Unavailable("timeout", "a read outlived its deadline", "see --source.timeout"))
+            return None
+        self._late = False
+        self._read_seconds += done.seconds
+        if done.result is None:
+            error = done.error
+            if isinstance(error, Unavailable):
+                known, cause = error, None
+            else:
+                known, cause = Unavailable("error", f"{type(error).__name__}: {error}"), error
+            self._failures[known.reason] += 1
+            self._down(known, cause)
+            self._retry_at = self._clock() + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, _RETRY_MOST_SECONDS)
+            return None
+        self._retry_seconds = 1.0
+        self._last_success = wall
+        if self._up is not True:
+            if self._up is False:
+                _log.info("source is back", extra={"source": self.name})
+            self._up, self._reason, self._message, self._fix = True, None, "", ""
+        self._note(done.result.problems)
+        return done.result
+
+    def reject(self, deltas: Iterable[Delta]) -> None:
+        """Count readings of its devices that no plausible power explains; one log line for each that starts to jump."""
+        jumping = {
+            delta.device.id for delta in deltas if delta.event == "implausible" and delta.device.source == self.name
+        }
+        self._failures["implausible"] += len(jumping)
+        for device in jumping - self._jumping:
+            _log.warning("no plausible power explains the reading", extra={"source": self.name, "device": device})
+        self._jumping = jumping
+
+    def health(self) -> SourceHealth:
+        """How it is now."""
+        problem = next(iter(self._problems.values()), None)
+        return SourceHealth(
+            self.name,
+            bool(self._up),
+            self._reason if problem is None else problem.reason,
+            self._message if problem is None else problem.message,
+            self._fix if problem is None else problem.fix,
+            {reason: self._failures[reason] for reason in REASONS},
+            self._last_success,
+            self._read_seconds,
+        )
+
+    def close(self) -> None:
+        """End its thread; a source that hangs keeps its files until the process ends."""
+        self._guard.stop()
+        if not self._guard.busy:
+            self._source.close()
+
+    def _down(self, error: Unavailable, cause: Exception | None = None) -> None:
+        """Take note of a failure; an unexpected ``cause`` is logged with its traceback."""
+        if self._up is not False or self._reason != error.reason:
+            _log.warning(
+                "source is not available",
+                exc_info=cause,
+                extra={"source": self.name, "reason": error.reason, "cause": error.message, "fix": error.fix},
+            )
+        self._up = False
+        self._reason, self._message, self._fix = error.reason, error.message, error.fix
+        self._problems.clear()
+
+    def _note(self, problems: Sequence[Problem]) -> None:
+        current = {f"{problem.reason}: {problem.message}": problem for problem in problems[:_PROBLEMS_KEPT]}
+        for key, problem in current.items():
+            self._failures[problem.reason] += 1
+            if key not in self._problems:
+                _log.warning(
+                    "part of a source is not available",
+                    extra={
+                        "source": self.name,
+                        "reason": problem.reason,
+                        "cause": problem.message,
+                        "fix": problem.fix,
+                    },
+                )
+        self._problems = current

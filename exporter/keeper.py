@@ -1,0 +1,90 @@
+"""Keep the books in the state file: written before they are published, never in the way of a tick."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from .accounting.accounts import Account
+from .accounting.checkpoint import State, StateCorruptError, StateStore, encode
+from .accounting.devices import Devices
+from .accounting.ledger import Ledger
+from .guard import Guard
+from .host import Host
+
+_log = logging.getLogger("state")
+
+_WAIT_SECONDS = 0.1
+
+
+class Keeper:
+    """Writes a journal line per tick and a checkpoint now and then; a full disk is a warning (fault 55)."""
+
+    def __init__(self, store: StateStore, host: Host) -> None:
+        self._store = store
+        self._host = host
+        self._boot_id = host.boot_id()
+        self._writer = Guard("state", store.write, host.clock)
+        self._checkpoint_at = float("-inf")
+        self._failing = False
+
+    def load(self) -> tuple[State, bool] | None:
+        """State of the last run, and whether it is of this boot; None if there is none or it is damaged."""
+        try:
+            state = self._store.load()
+        except (StateCorruptError, OSError) as error:
+            _log.warning("starting with empty books: %s", error)
+            return None
+        if state is None:
+            return None
+        # Without a boot id nobody knows whether the sensors started again at 0 (fault 54).
+        same_boot = bool(self._boot_id) and state.boot_id == self._boot_id and state.at <= self._host.clock()
+        return state, same_boot
+
+    def write(
+        self, now: float, ledger: Ledger, devices: Devices, changed: Sequence[Account], every_seconds: float
+    ) -> None:
+        """Write what ``changed`` in this tick, or everything if ``every_seconds`` went by since that was done."""
+        closed = ledger.take_closed()
+        if self._writer.busy and self._writer.take(0) is None:
+            # This tick's line is lost: write everything once the disk answers again.
+            self._checkpoint_at = float("-inf")
+            return
+        whole = now - self._checkpoint_at >= every_seconds
+        if whole:
+            line = self._encode_all(now, ledger, devices)
+        else:
+            books = ledger.totals()
+            books.accounts = [account.saved() for account in changed]
+            line = encode(State(self._boot_id, now, devices.points(), books=books, closed=closed), whole=False)
+        self._writer.ask((line, whole))
+        done = self._writer.take(_WAIT_SECONDS)
+        error = None if done is None else done.error
+        if error is not None:
+            self._checkpoint_at = float("-inf")
+        elif whole:
+            self._checkpoint_at = now
+        self._say(error)
+
+    def close(self, now: float, ledger: Ledger, devices: Devices) -> None:
+        """Write everything once more and release the file."""
+        if not self._writer.busy:
+            try:
+                self._store.write((self._encode_all(now, ledger, devices), True))
+            except OSError as error:
+                self._say(error)
+        self._writer.stop()
+        self._store.close()
+
+    def _encode_all(self, now: float, ledger: Ledger, devices: Devices) -> bytes:
+        state = State(self._boot_id, now, devices.points(), devices.samples(), ledger.books())
+        return encode(state, whole=True)
+
+    def _say(self, error: Exception | None) -> None:
+        failing = error is not None
+        if failing != self._failing:
+            self._failing = failing
+            if failing:
+                _log.warning("state file not written, counters would not survive a restart: %s", error)
+            else:
+                _log.info("state file is written again")

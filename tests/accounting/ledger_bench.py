@@ -1,0 +1,84 @@
+"""A ledger whose names are made of the group's path, and shorthand for one tick of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from exporter.accounting.accounts import Account, Period
+from exporter.accounting.attribution import CpuIdle, Energy, share
+from exporter.accounting.ledger import Ledger, Limits
+from exporter.records import (
+    CpuUse,
+    Device,
+    GpuUse,
+    GroupKey,
+    GroupUse,
+    Model,
+    Process,
+    ProcessKey,
+    ProcessUse,
+    Workload,
+)
+
+PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0)
+DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 4.0)
+GPU = Device("GPU-1", "gpu", "nvml", "measured", "gpu", 1.0)
+
+
+class PathNames:
+    """``/docker/x`` is container x; a process called ``serve-M`` works for model M."""
+
+    def workload(self, group: GroupKey) -> Workload:
+        name = group.path.rpartition("/")[2]
+        return Workload(container=name, runtime="docker", container_id=f"{name}-{group.inode}")
+
+    def model(self, group: GroupKey | None, process: Process) -> Model | None:
+        verb, _, name = process.comm.partition("-")
+        return Model(name, "", "inference", "test") if verb == "serve" else None
+
+
+class Bench:
+    """A ledger and a clock that ticks once a second."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.ledger = Ledger(PathNames(), limits)
+        self.now = 0.0
+
+    def tick(
+        self,
+        groups: Iterable[GroupUse] = (),
+        *,
+        energies: Iterable[Energy] = (),
+        kernel: float = 0.0,
+        started: Iterable[GroupKey] = (),
+        ended: Iterable[GroupKey] = (),
+        exited: Iterable[ProcessKey] = (),
+        gpu_uses: Iterable[GpuUse] = (),
+        seconds: float = 1.0,
+        cpu_idle: CpuIdle = "node",
+    ) -> list[Account]:
+        self.now += seconds
+        groups, energies, uses = tuple(groups), list(energies), list(gpu_uses)
+        busy = sum(group.seconds for group in groups) + kernel
+        cpu = CpuUse(self.now, seconds, busy, groups, kernel, 0.0, tuple(started), tuple(ended), tuple(exited))
+        period = Period(self.now, seconds, frozenset(e.device.component for e in energies), {"cpu": 4.0, "gpu": 1.0})
+        joules = {energy.device.id: energy.joules for energy in energies}
+        shares = share(energies, cpu, uses, cpu_idle)
+        return self.ledger.post(period, joules, energies, shares, cpu=cpu, gpu_uses=uses)
+
+    def container_joules(self) -> dict[str, float]:
+        return {
+            row.owner.container: sum(row.joules) for row in self.ledger.containers() if isinstance(row.owner, Workload)
+        }
+
+
+def group(name: str, inode: int = 1) -> GroupKey:
+    return GroupKey(f"/docker/{name}", inode)
+
+
+def process(pid: int, comm: str = "worker", start: int = 1) -> Process:
+    return Process(ProcessKey(pid, start), comm)
+
+
+def use(key: GroupKey, seconds: float, *processes: tuple[Process, float]) -> GroupUse:
+    return GroupUse(key, seconds, tuple(ProcessUse(*item) for item in processes))

@@ -1,0 +1,155 @@
+"""What is written is read back, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.accounting.accounts import Books, SavedAccount
+from exporter.accounting.baseline import Sample
+from exporter.accounting.checkpoint import (
+    VERSION,
+    State,
+    StateCorruptError,
+    StateLocked,
+    StateStore,
+    decode,
+    encode,
+)
+from exporter.accounting.meters import Point
+from exporter.records import Model, ProcessOwner, Workload
+
+WORKLOAD = Workload("team", "pod-1", 'c"\n\\', "kubernetes", "f" * 64, "uid", "image:1")
+MODEL = Model("llama", "team", "inference", "flag")
+PROCESS = ProcessOwner(7, "sh) (", "team", "pod-1", "c")
+
+
+def state(joules: float = 1.0) -> State:
+    return State(
+        "boot-1",
+        12.5,
+        {"package-0": Point(1000.25, 12.0)},
+        {"package-0": [Sample(0.1, 50.0)]},
+        Books(
+            {"package-0": joules},
+            {"cpu": joules},
+            {("cpu", "idle"): 0.25},
+            {"cpu": 0.0},
+            [
+                SavedAccount(WORKLOAD, 0, {("cpu", "active"): joules}),
+                SavedAccount(PROCESS, 99, {("cpu", "active"): joules, ("gpu", "idle"): 3.0}),
+                SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
+            ],
+        ),
+    )
+
+
+def test_round_trip() -> None:
+    read = decode(encode(state(), whole=True))
+    assert read == state()
+
+
+@given(st.floats(0, 1e15), st.floats(0, 1e15))
+def test_floats_survive_exactly(first: float, second: float) -> None:
+    line = State("", 1.0, books=Books(devices={"d": second}))
+    read = decode(encode(state(first), whole=True) + encode(line, whole=False))
+    assert read.books.devices == {"package-0": first, "d": second}
+
+
+def test_journal_replaces_and_closes() -> None:
+    gone = Workload("", "", "gone", "docker")
+    start = state()
+    start.books.accounts.append(SavedAccount(gone, 0, {("cpu", "active"): 5.0}))
+    later = State("", 13.5, {"package-0": Point(1100.0, 13.0)}, closed=[gone])
+    later.books = Books({"package-0": 2.0}, {"cpu": 2.0}, {("cpu", "gap"): 1.0}, {"cpu": 5.0})
+    later.books.accounts = [SavedAccount(WORKLOAD._replace(container_id="new"), 0, {("cpu", "active"): 2.0})]
+    read = decode(encode(start, whole=True) + encode(later, whole=False))
+    assert read.at == 13.5
+    assert read.points == {"package-0": Point(1100.0, 13.0)}
+    assert read.books.unattributed == {("cpu", "idle"): 0.25, ("cpu", "gap"): 1.0}
+    accounts = {account.owner: account.joules for account in read.books.accounts}
+    assert gone not in accounts
+    assert accounts[WORKLOAD._replace(container_id="new")] == {("cpu", "active"): 2.0}
+    assert len(accounts) == 3
+
+
+def test_every_torn_end_is_passed_over() -> None:
+    """Fault 53: a kill in the middle of a write loses that line, nothing else."""
+    whole = encode(state(1.0), whole=True)
+    journal = encode(State("", 13.5, books=Books(devices={"package-0": 2.0})), whole=False)
+    for end in range(len(journal)):
+        read = decode(whole + journal[:end])
+        # A line that lacks only its newline is complete.
+        assert read.books.devices["package-0"] == (2.0 if end == len(journal) - 1 else 1.0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        b"\0" * 4096,
+        b"{}",
+        encode(state(), whole=True)[:-40],
+        encode(state(), whole=True).replace(b"boot-1", b"boot-2"),
+        encode(state(), whole=False),
+    ],
+)
+def test_damaged_checkpoint_is_set_aside(data: bytes, tmp_path: Path) -> None:
+    """Fault 56."""
+    path = tmp_path / "state"
+    path.write_bytes(data)
+    store = StateStore(str(path))
+    with pytest.raises(StateCorruptError, match="set aside as"):
+        store.load()
+    assert store.load() is None
+    assert [p.name for p in tmp_path.glob("state.corrupt-*")] == ["state.corrupt-1"]
+    store.write((encode(state(), whole=True), True))
+    assert store.load() == state()
+    store.close()
+
+
+def test_future_version_is_set_aside() -> None:
+    """Fault 56."""
+    import json
+    import zlib
+
+    text = json.dumps({"version": VERSION + 1, "at": 1.0}).encode()
+    with pytest.raises(StateCorruptError, match=f"version {VERSION + 1}"):
+        decode(b"%08x %b\n" % (zlib.crc32(text), text))
+
+
+def test_second_instance_is_refused(tmp_path: Path) -> None:
+    """Fault 57."""
+    first = StateStore(str(tmp_path / "state"))
+    with pytest.raises(StateLocked, match="in use by another exporter"):
+        StateStore(str(tmp_path / "state"))
+    first.close()
+    StateStore(str(tmp_path / "state")).close()
+
+
+def test_append_needs_a_checkpoint(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path / "state"))
+    with pytest.raises(OSError, match="no checkpoint"):
+        store.write((encode(state(), whole=False), False))
+    store.close()
+
+
+def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """Fault 55: /dev/full stands for the disk."""
+    path = tmp_path / "state"
+    store = StateStore(str(path))
+    store.write((encode(state(1.0), whole=True), True))
+    os.symlink("/dev/full", f"{path}.new")
+    with pytest.raises(OSError, match="No space left"):
+        store.write((encode(state(2.0), whole=True), True))
+    os.unlink(f"{path}.new")
+    store.write((encode(State("", 14.0, books=Books(devices={"package-0": 3.0})), whole=False), False))
+    read = store.load()
+    assert read is not None
+    assert read.books.devices == {"package-0": 3.0}
+    store.close()

@@ -1,0 +1,119 @@
+"""From readings to joules that may be added up: nested, estimated, unwatched and stuck devices."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.accounting.devices import Devices, Measured, Use
+from exporter.records import CpuUse, Device, EnergyReading, PowerBounds
+
+PSYS = Device("psys-0", "platform", "rapl", "measured", "psys", 4.0)
+PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0, within="psys-0", socket=0)
+DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 4.0, within="psys-0", socket=0)
+ESTIMATE = Device("cpu-estimate", "cpu", "estimate", "estimated", "cpu", 4.0, idle_watts=3.0)
+
+
+class Node:
+    """Devices read once a second."""
+
+    def __init__(self, devices: Devices | None = None) -> None:
+        self.devices = devices or Devices()
+        self.now = 0.0
+
+    def tick(
+        self, joules: dict[Device, float], busy: float = 0.0, seconds: float = 1.0, window: float = 1.0
+    ) -> Measured:
+        self.now += seconds
+        readings = [EnergyReading(device, self.now, value, None) for device, value in joules.items()]
+        return self.devices.measure(readings, Use(window, 4.0, CpuUse(self.now, window, busy)))
+
+
+def parts(measured: Measured) -> dict[str, tuple[float, float, float]]:
+    return {e.device.id: (e.active, e.idle, e.gap) for e in measured.energies}
+
+
+def test_node_is_the_platform_no_more() -> None:
+    """Fault 16."""
+    node = Node()
+    node.tick({PSYS: 1000.0, PACKAGE: 500.0, DRAM: 50.0})
+    measured = node.tick({PSYS: 1100.0, PACKAGE: 560.0, DRAM: 60.0})
+    assert {key: sum(value) for key, value in parts(measured).items()} == {
+        "package-0": 60.0,
+        "dram-0": 10.0,
+        "other": 30.0,
+    }
+    rows = node.devices.node_rows(measured, {"cpu": 60.0, "dram": 10.0, "other": 30.0})
+    assert {row.component: row.watts for row in rows} == {"cpu": 60.0, "dram": 10.0, "other": 30.0}
+
+
+def test_other_never_falls_and_takes_back_what_was_too_much() -> None:
+    """Meters are not read at the same instant: the sum of all parts must still be the platform's joules."""
+    node = Node()
+    psys, package, total = 0.0, 0.0, 0.0
+    node.tick({PSYS: psys, PACKAGE: package})
+    for step in (60.0, 40.0, 55.0, 45.0):
+        psys, package = psys + 50.0, package + step
+        other = next(e for e in node.tick({PSYS: psys, PACKAGE: package}).energies if e.device.id == "other")
+        assert other.active >= 0
+        total += other.active
+    assert total == pytest.approx(psys - package)
+
+
+def test_estimate_steps_aside_for_a_meter_and_never_comes_back() -> None:
+    node = Node()
+    node.tick({ESTIMATE: 10.0})
+    measured = node.tick({ESTIMATE: 20.0}, busy=2.0)
+    assert parts(measured) == {"cpu-estimate": (7.0, 3.0, 0.0)}
+    node.tick({ESTIMATE: 30.0, PACKAGE: 500.0})
+    measured = node.tick({ESTIMATE: 40.0, PACKAGE: 560.0})
+    assert set(parts(measured)) == {"package-0"}
+    assert parts(node.tick({ESTIMATE: 50.0})) == {}
+
+
+def test_time_nobody_watched_is_a_gap() -> None:
+    node = Node(Devices({"package-0": 10.0}))
+    node.tick({PACKAGE: 0.0})
+    measured = node.tick({PACKAGE: 400.0}, seconds=4.0, busy=1.0)
+    assert parts(measured) == {"package-0": (90.0, 10.0, 300.0)}
+
+
+def test_stuck_counter_under_load_is_flagged_and_nothing_invented() -> None:
+    """Fault 14."""
+    node = Node()
+    for _ in range(12):
+        measured = node.tick({PACKAGE: 500.0}, busy=3.0)
+    (row,) = node.devices.rows(measured, {}, {})
+    assert (row.stuck, row.joules, row.watts) == (True, 0.0, 0.0)
+    measured = node.tick({PACKAGE: 560.0}, busy=3.0)
+    assert not node.devices.rows(measured, {}, {})[0].stuck
+
+
+def test_vanished_device_keeps_its_joules_and_loses_its_watts() -> None:
+    """Faults 8 and 9: it goes on when it returns, under the same name; what it used meanwhile is a gap."""
+    node = Node(Devices({"package-0": 0.0}))
+    node.tick({PACKAGE: 0.0, DRAM: 0.0})
+    node.tick({PACKAGE: 50.0, DRAM: 5.0})
+    measured = node.tick({DRAM: 10.0})
+    assert {row.device.id: row.watts for row in node.devices.rows(measured, {}, {})} == {
+        "package-0": None,
+        "dram-0": 5.0,
+    }
+    for _ in range(3):
+        node.tick({DRAM: 10.0})
+    measured = node.tick({PACKAGE: 300.0, DRAM: 10.0}, busy=1.0)
+    assert parts(measured)["package-0"] == (50.0, 0.0, 200.0)
+
+
+def test_socket_has_its_own_utilization() -> None:
+    devices = Devices()
+    use = Use(1.0, 8.0, CpuUse(1.0, 1.0, 4.0), socket_busy_seconds={0: 3.0, 1: 1.0})
+    other = Device("package-1", "cpu", "rapl", "measured", "package-1", 4.0, socket=1)
+    measured = devices.measure([EnergyReading(PACKAGE, 1.0, 0.0, None), EnergyReading(other, 1.0, 0.0, None)], use)
+    assert measured.utilization == {"package-0": 0.75, "package-1": 0.25}
+
+
+def test_bounds_belong_to_their_device() -> None:
+    node = Node()
+    measured = node.tick({ESTIMATE: 1.0})
+    (row,) = node.devices.rows(measured, {}, {"cpu-estimate": PowerBounds("cpu-estimate", 1.0, 9.0)})
+    assert (row.low_watts, row.high_watts, row.idle_watts) == (1.0, 9.0, 3.0)

@@ -1,0 +1,253 @@
+"""Accounts only grow, survive their members, and together hold exactly what the devices gave."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from exporter.accounting.attribution import Energy
+from exporter.accounting.ledger import Limits
+from exporter.records import GpuUse, Model, ProcessOwner, Workload
+from tests.accounting.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
+
+A, B = group("a"), group("b")
+
+
+def owners(bench: Bench) -> set[str]:
+    return {row.owner.container for row in bench.ledger.containers() if isinstance(row.owner, Workload)}
+
+
+def comms(bench: Bench) -> set[str]:
+    return {row.owner.comm for row in bench.ledger.processes() if isinstance(row.owner, ProcessOwner)}
+
+
+def test_container_starts_at_zero_and_grows() -> None:
+    bench = Bench()
+    bench.tick(started=[A], energies=[Energy(PACKAGE, 0.0, 10.0)])
+    bench.tick([use(A, 1.0)], energies=[Energy(PACKAGE, 30.0, 10.0)])
+    first = bench.ledger.containers()[0]
+    assert first.cells == (("cpu", "active"),)
+    assert first.joules == (30.0,)
+    assert (first.components, first.watts) == (("cpu",), (30.0,))
+    assert (first.busy_components, first.ratios) == (("cpu",), (0.25,))
+    bench.tick(energies=[Energy(PACKAGE, 0.0, 10.0)])
+    second = bench.ledger.containers()[0]
+    assert second.joules == (30.0,)
+    assert second.watts == (0.0,)
+    bench.tick(energies=[Energy(PACKAGE, 0.0, 10.0)])
+    assert bench.ledger.containers()[0] is second, "an account that did not change keeps its row"
+
+
+def test_started_group_is_shown_at_zero() -> None:
+    """Prometheus needs a first sample at 0, or it never counts what came before the second."""
+    bench = Bench()
+    bench.tick([use(B, 1.0)], started=[A, B], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    assert bench.container_joules() == {"a": 0.0, "b": 10.0}
+
+
+def test_no_watts_without_a_meter() -> None:
+    """Fault 17: busy seconds are known, joules are not: absent, not 0."""
+    bench = Bench()
+    bench.tick([use(A, 2.0)], started=[A])
+    (row,) = bench.ledger.containers()
+    assert (row.cells, row.watts, row.ratios) == ((), (), (0.5,))
+
+
+def test_watts_vanish_with_the_meter_and_return() -> None:
+    """Fault 8."""
+    bench = Bench()
+    bench.tick([use(A, 1.0)], started=[A], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    bench.tick([use(A, 1.0)])
+    assert bench.ledger.containers()[0].watts == ()
+    assert bench.ledger.containers()[0].joules == (10.0,)
+    bench.tick([use(A, 1.0)], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    assert bench.ledger.containers()[0].watts == (10.0,)
+
+
+def test_exited_processes_stay_with_the_container() -> None:
+    """Fault 35."""
+    bench = Bench()
+    bench.tick([use(A, 1.0, (process(7), 0.25))], started=[A], energies=[Energy(PACKAGE, 40.0, 0.0)])
+    assert bench.container_joules() == {"a": 40.0}
+    assert bench.ledger.processes()[0].joules == (10.0,)
+
+
+def test_ended_container_lingers_then_retires() -> None:
+    """Fault 42: a ghost expires, and its joules are not lost."""
+    bench = Bench(Limits(linger_seconds=300.0))
+    bench.tick([use(A, 1.0)], started=[A, B], energies=[Energy(PACKAGE, 40.0, 0.0)])
+    bench.tick(ended=[A], energies=[Energy(PACKAGE, 0.0, 5.0)])
+    for _ in range(29):
+        bench.tick(seconds=10.0, energies=[Energy(PACKAGE, 0.0, 50.0)])
+    assert owners(bench) == {"a", "b"}
+    for _ in range(2):
+        bench.tick(seconds=10.0, energies=[Energy(PACKAGE, 0.0, 50.0)])
+    assert owners(bench) == {"b"}
+    assert bench.ledger.retired == {"cpu": 40.0}
+    assert bench.ledger.conservation_error_ratio() < 1e-12
+
+
+def test_restarted_container_goes_on() -> None:
+    """Faults 39 and 40: the same labels are one series, never two, and it does not fall."""
+    bench = Bench()
+    bench.tick([use(A, 1.0)], started=[A], energies=[Energy(PACKAGE, 40.0, 0.0)])
+    again = group("a", inode=2)
+    bench.tick([use(again, 1.0)], started=[again], ended=[A], energies=[Energy(PACKAGE, 2.0, 0.0)])
+    assert bench.container_joules() == {"a": 42.0}
+    (row,) = bench.ledger.containers()
+    assert isinstance(row.owner, Workload)
+    assert row.owner.container_id == "a-2"
+
+
+def test_pid_reuse_inherits_nothing() -> None:
+    """Fault 34."""
+    bench = Bench()
+    bench.tick([use(A, 1.0, (process(7, "x", 1), 1.0))], started=[A], energies=[Energy(PACKAGE, 40.0, 0.0)])
+    bench.tick(
+        [use(A, 1.0, (process(7, "x", 99), 1.0))], exited=[process(7, "x", 1).key], energies=[Energy(PACKAGE, 3.0, 0.0)]
+    )
+    for _ in range(6):
+        bench.tick(energies=[Energy(PACKAGE, 0.0, 1.0)])
+    (row,) = bench.ledger.processes()
+    assert row.joules == (3.0,)
+
+
+def test_process_that_moves_starts_a_new_series() -> None:
+    """Fault 41: no joule on both containers."""
+    bench = Bench()
+    worker = process(7)
+    bench.tick([use(A, 1.0, (worker, 1.0))], started=[A, B], energies=[Energy(PACKAGE, 40.0, 0.0)])
+    for _ in range(6):
+        bench.tick([use(B, 1.0, (worker, 1.0))], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    (row,) = bench.ledger.processes()
+    assert isinstance(row.owner, ProcessOwner)
+    assert (row.owner.container, row.joules) == ("b", (60.0,))
+    assert bench.container_joules() == {"a": 40.0, "b": 60.0}
+
+
+def test_renamed_process_keeps_one_series() -> None:
+    bench = Bench()
+    bench.tick([use(A, 1.0, (process(7, "bash"), 1.0))], started=[A], energies=[Energy(PACKAGE, 4.0, 0.0)])
+    for _ in range(6):
+        bench.tick([use(A, 1.0, (process(7, "python"), 1.0))], energies=[Energy(PACKAGE, 4.0, 0.0)])
+    assert comms(bench) == {"python"}
+
+
+def test_top_processes_with_hysteresis() -> None:
+    """Fault 37: N are shown; neighbours in the ranking do not push each other in and out."""
+    bench = Bench(Limits(process_top=2))
+    workers = [process(pid, f"p{pid}") for pid in range(1, 6)]
+    order: list[set[str]] = []
+    for tick in range(120):
+        # p2 and p3 change places all the time; p4 and p5 are far below.
+        shares = [0.4, 0.2 + 0.1 * (tick % 20 < 10), 0.2 + 0.1 * (tick % 20 >= 10), 0.01, 0.005]
+        uses = [(worker, seconds) for worker, seconds in zip(workers, shares, strict=True)]
+        bench.tick([use(A, sum(shares), *uses)], started=[A], energies=[Energy(PACKAGE, 100.0, 0.0)])
+        order.append(comms(bench))
+    assert {"p4", "p5"}.isdisjoint({comm for shown in order[10:] for comm in shown})
+    assert all(len(shown) <= 3 for shown in order)
+    changes = sum(before != after for before, after in pairwise(order[10:]))
+    assert changes <= 2
+
+
+def test_hidden_process_counts_its_whole_life_when_shown() -> None:
+    bench = Bench(Limits(process_top=1))
+    big, small = process(1, "big"), process(2, "small")
+    for _ in range(10):
+        bench.tick([use(A, 2.0, (big, 1.5), (small, 0.5))], started=[A], energies=[Energy(PACKAGE, 20.0, 0.0)])
+    assert comms(bench) == {"big"}
+    bench.tick(exited=[big.key])
+    for _ in range(10):
+        bench.tick([use(A, 0.5, (small, 0.5))], energies=[Energy(PACKAGE, 5.0, 0.0)])
+    rows = {r.owner.comm: r for r in bench.ledger.processes() if isinstance(r.owner, ProcessOwner)}
+    assert rows["small"].joules == (100.0,)
+    assert rows["big"].joules == (150.0,), "an ended process stays on show until it expires"
+
+
+def test_memory_shed_shows_no_processes() -> None:
+    """Fault 59."""
+    bench = Bench()
+    bench.tick([use(A, 1.0, (process(7), 1.0))], started=[A], energies=[Energy(PACKAGE, 40.0, 0.0)])
+    assert bench.ledger.processes()
+    bench.ledger.shed_processes = True
+    for _ in range(6):
+        bench.tick([use(A, 1.0, (process(7), 1.0))], energies=[Energy(PACKAGE, 4.0, 0.0)])
+    assert not bench.ledger.processes()
+    assert bench.ledger.dropped()["process"] == 1
+
+
+def test_series_budget_folds_into_other() -> None:
+    """Fault 66: beyond the budget joules are folded, not lost."""
+    bench = Bench(Limits(container_max=3))
+    keys = [group(f"c{number}") for number in range(10)]
+    bench.tick([use(key, 0.1) for key in keys], started=keys, energies=[Energy(PACKAGE, 10.0, 0.0)])
+    joules = bench.container_joules()
+    assert joules["other"] == pytest.approx(7.0)
+    assert len(joules) == 4
+    assert bench.ledger.dropped()["container"] >= 7
+    assert bench.ledger.conservation_error_ratio() < 1e-12
+
+
+def test_gpu_joules_reach_process_container_and_model() -> None:
+    bench = Bench()
+    bench.tick(started=[A, B])
+    for _ in range(3):
+        bench.tick(
+            energies=[Energy(GPU, 200.0, 60.0)],
+            gpu_uses=[
+                GpuUse(GPU.id, A, process(1, "serve-llama"), 0.75),
+                GpuUse(GPU.id, B, process(2, "serve-qwen"), 0.25),
+            ],
+        )
+    models = {row.owner.model_name: row for row in bench.ledger.models() if isinstance(row.owner, Model)}
+    llama = dict(zip(models["llama"].cells, models["llama"].joules, strict=True))
+    assert llama == {("gpu", "active"): 450.0, ("gpu", "idle"): 90.0}
+    assert models["llama"].ratios == (0.75,)
+    assert bench.container_joules() == {"a": 540.0, "b": 240.0}
+    assert {row.watts for row in bench.ledger.processes()} == {(180.0,), (80.0,)}
+    assert bench.ledger.conservation_error_ratio() < 1e-12
+
+
+def test_gpu_process_in_no_known_group_is_the_hosts() -> None:
+    bench = Bench()
+    bench.tick(energies=[Energy(GPU, 50.0, 0.0)], gpu_uses=[GpuUse(GPU.id, None, process(1), 0.5)])
+    assert bench.container_joules() == {"host": 50.0}
+
+
+def test_model_outlives_its_pods_and_gets_what_exited_helpers_used() -> None:
+    bench = Bench()
+    server = process(1, "serve-llama")
+    bench.tick([use(A, 2.0, (server, 0.5))], started=[A], energies=[Energy(PACKAGE, 20.0, 0.0), Energy(DRAM, 2.0, 0.0)])
+    assert [row.joules for row in bench.ledger.models()] == [(20.0, 2.0)]
+    assert list(bench.ledger.container_models().values()) == [Model("llama", "", "inference", "test")]
+    bench.tick(exited=[server.key], ended=[A])
+    bench.tick([use(B, 1.0, (process(2, "serve-llama"), 1.0))], started=[B], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    assert [row.joules[0] for row in bench.ledger.models()] == [30.0]
+
+
+def test_two_models_in_one_container_leave_the_rest_with_it() -> None:
+    bench = Bench()
+    uses = [(process(1, "serve-x"), 0.5), (process(2, "serve-y"), 0.5)]
+    for _ in range(2):
+        bench.tick([use(A, 2.0, *uses)], started=[A], energies=[Energy(PACKAGE, 20.0, 0.0)])
+    # In the first tick the first of them was alone for a moment, in no tick both get the rest.
+    assert math.fsum(sum(row.joules) for row in bench.ledger.models()) == pytest.approx(20.0)
+    assert not bench.ledger.container_models()
+
+
+def test_churn_leaves_no_trace() -> None:
+    """Fault 43: 1,000 containers a minute for an hour."""
+    bench = Bench(Limits(linger_seconds=300.0))
+    rows = []
+    for tick in range(360):
+        keys = [group(f"t{tick}-{number}") for number in range(170)]
+        uses = [use(key, 0.01, (process(tick * 1000 + n, f"p{n}"), 0.01)) for n, key in enumerate(keys)]
+        exited = [process(tick * 1000 + n, f"p{n}").key for n in range(170)]
+        bench.tick(uses, started=keys, ended=keys, exited=exited, energies=[Energy(PACKAGE, 50.0, 10.0)], seconds=10.0)
+        rows.append(len(bench.ledger.containers()) + len(bench.ledger.processes()))
+    assert max(rows[60:]) <= max(rows[:60]) + 1
+    assert max(rows) < 170 * 32 + 200
+    assert bench.ledger.conservation_error_ratio() < 1e-9
+    assert bench.ledger.retired["cpu"] > 0
