@@ -1,0 +1,133 @@
+"""Looks at what a machine must grant the exporter: rights, views, descriptors, a free port, a writable file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .config import Settings
+from .host import Host
+from .kinds import Address
+from .records import Unavailable
+from .sources.cgroups import find_hierarchy
+
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+"""Inode of the namespace that the host itself lives in (include/linux/proc_ns.h)."""
+
+_CAP_DAC_OVERRIDE = 1 << 1
+_CAP_DAC_READ_SEARCH = 1 << 2
+
+FEW_DESCRIPTORS = 1024
+
+
+class Finding(NamedTuple):
+    """One thing looked at; ``fix`` is "" where nothing has to be mended."""
+
+    what: str
+    text: str
+    fix: str = ""
+
+
+def findings(settings: Settings, host: Host) -> Iterator[Finding]:
+    """Look at everything, one after the other; raises nothing."""
+    yield rights(host)
+    yield processes(host)
+    yield groups(host)
+    yield descriptors()
+    yield state_file(settings.state_file)
+    for address in settings.web_listen_address:
+        yield port(address)
+    ticks = os.sysconf("SC_CLK_TCK")
+    yield Finding("clock", f"CPU time of one process is counted in steps of {1000 / ticks:g} ms ({ticks} Hz)")
+
+
+def rights(host: Host) -> Finding:
+    """May files be read that belong to root alone, as RAPL's do since Linux 5.10 (CVE-2020-8694)?"""
+    user = os.geteuid()
+    if user == 0:
+        return Finding("rights", "uid 0: reads what belongs to root; no capability is needed")
+    effective = 0
+    try:
+        status = host.text("/proc/self/status")
+    except Unavailable:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    if effective & (_CAP_DAC_READ_SEARCH | _CAP_DAC_OVERRIDE):
+        return Finding("rights", f"uid {user} with a capability that reads what belongs to root")
+    fix = "run as uid 0 (all capabilities may be dropped), or make the files readable for this user"
+    return Finding("rights", f"uid {user}: cannot read what belongs to root, such as RAPL's counters", fix)
+
+
+def processes(host: Host) -> Finding:
+    """Does this procfs show the host's processes, or only those of our container?"""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        seen_as = os.readlink(host.proc("self"))
+    except OSError as error:
+        return Finding("processes", f"{host.procfs}: {error.strerror}", "mount procfs, or set --path.procfs")
+    if namespace == _INITIAL_PID_NAMESPACE:
+        return Finding("processes", f"{host.procfs} shows all processes of the host")
+    if seen_as != str(os.getpid()):
+        return Finding("processes", f"{host.procfs} shows the processes of an outer PID namespace")
+    return Finding(
+        "processes",
+        f"{host.procfs} shows only the processes of our own PID namespace",
+        "share the host's: hostPID: true (Kubernetes), --pid=host (Docker, Podman)",
+    )
+
+
+def groups(host: Host) -> Finding:
+    """Where are CPU seconds per cgroup, and is it the root of the host's tree?"""
+    try:
+        tree = find_hierarchy(host)
+    except Unavailable as error:
+        return Finding("cgroups", error.message, error.fix or "mount the host's /sys, or set --path.cgroupfs")
+    version = "v2" if tree.file == "cpu.stat" else "v1"
+    text = f"{version} at {tree.root}"
+    # only a hierarchy's true root has v1's release_agent, and only below v2's are there cgroup.events (cgroups(7))
+    below_root = os.path.exists(f"{tree.root}/cgroup.events")
+    if not below_root if version == "v2" else os.path.exists(f"{tree.root}/release_agent"):
+        return Finding("cgroups", f"{text}, the whole host")
+    fix = "mount the host's /sys/fs/cgroup read-only and name it in --path.cgroupfs"
+    return Finding("cgroups", f"{text}, only our own part of the host's", fix)
+
+
+def descriptors() -> Finding:
+    """How many files may be kept open? One for each process and group seen, half the price of opening it anew."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = f"{'any number of' if soft == resource.RLIM_INFINITY else soft} files may be open"
+    if soft != resource.RLIM_INFINITY and soft < FEW_DESCRIPTORS:
+        return Finding("descriptors", text, "works, but slower; raise the limit: ulimit -n 65536, LimitNOFILE=65536")
+    return Finding("descriptors", text)
+
+
+def state_file(path: str) -> Finding:
+    """Can the checkpoint be written?"""
+    if not path:
+        return Finding("state file", "none (--state.file): counters start at 0 after a restart")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return Finding("state file", f"{folder} is not a directory", f"mkdir -p {folder}")
+    if os.path.isdir(path):
+        return Finding("state file", f"{path} is a directory", "name a file in it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            "state file", f"{folder} is not writable for us", "give this user the directory, or mount it writable"
+        )
+    return Finding("state file", f"{path} can be written")
+
+
+def port(address: Address) -> Finding:
+    """Is the address free, and ours to listen on?"""
+    family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
+    try:
+        socket.create_server((address.host, address.port), family=family).close()
+    except OSError as error:
+        fix = "stop what listens there (dcgm-exporter has the same port), or set --web.listen-address"
+        return Finding("address", f"{address}: {error.strerror or error}", fix)
+    return Finding("address", f"{address} is free")

@@ -1,0 +1,253 @@
+"""The composition root: settings → objects → run → exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+
+from . import __version__, doctor, logs
+from .accounting.checkpoint import StateLocked, StateStore
+from .arguments import Arguments, parse
+from .config import ConfigError, Settings, load, reloaded
+from .exposition.history import History
+from .exposition.page import Page
+from .exposition.render import Renderer
+from .exposition.server import ListenError, Server, ServerOptions
+from .host import FdBudget, Host
+from .records import Namer, Snapshot, Source
+from .sampler import Sampler, SamplerOptions
+from .sources import build
+from .sources.demo import DemoSource
+from .workloads.namer import PathNamer
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 4.0
+"""Stopping takes no longer, whatever hangs; the promise is 5 s, and Kubernetes kills after 30."""
+
+_SAMPLER_ENDED = 0
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command. Returns the exit status: 0 fine, 2 bad usage or configuration, 1 anything else."""
+    try:
+        arguments = parse(argv)
+        settings = load(arguments.flags, environ)
+    except SystemExit as leave:
+        return int(leave.code or 0)
+    except ConfigError as error:
+        sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
+        return 2
+    if arguments.check:
+        sys.stdout.write("OK\n")
+        return 0
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        return _run(arguments, settings, lambda: load(arguments.flags, environ))
+    except (ListenError, StateLocked) as error:
+        log.error("%s", error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+    except KeyboardInterrupt:
+        pass
+    return 1
+
+
+def _run(arguments: Arguments, settings: Settings, reread: Callable[[], Settings]) -> int:
+    host = make_host(settings)
+    if arguments.doctor:
+        every = build(host, dict.fromkeys(settings.enabled_sources, True), settings.estimate_watts_per_cpu)
+        doctor.report(settings, every, host, sys.stdout)
+        return 0
+    if arguments.once:
+        return _once(settings, host)
+    return _Service(settings, host, reread).run()
+
+
+def make_host(settings: Settings) -> Host:
+    """The machine, as far as the settings say where it is."""
+    return Host(
+        procfs=settings.path_procfs,
+        sysfs=settings.path_sysfs,
+        cgroupfs=settings.path_cgroupfs,
+        fds=FdBudget.of_process(),
+    )
+
+
+def make_sampler(
+    settings: Settings,
+    host: Host,
+    store: StateStore | None = None,
+    observers: Sequence[Callable[[Snapshot], None]] = (),
+) -> Sampler:
+    """The sampler of this machine, or of the simulated one."""
+    sources: Sequence[Source]
+    namer: Namer
+    if settings.demo:
+        demo = DemoSource(settings.sample_interval, settings.demo_seed)
+        sources, namer = [demo], demo
+    else:
+        sources, namer = build(host, settings.enabled_sources, settings.estimate_watts_per_cpu), PathNamer()
+    options = sampler_options(settings)
+    return Sampler(sources, namer, host, options, store=store, observers=observers, demo=settings.demo)
+
+
+def sampler_options(settings: Settings) -> SamplerOptions:
+    """The settings that the sampler takes, also anew while it runs."""
+    return SamplerOptions(
+        interval_seconds=settings.sample_interval,
+        source_timeout_seconds=min(settings.source_timeout, settings.sample_interval),
+        process_top=settings.process_top,
+        container_max=settings.container_max,
+        cpu_idle=settings.attribution_cpu_idle,
+        linger_seconds=settings.workload_linger,
+        idle_watts=settings.idle_watts,
+        checkpoint_seconds=settings.state_interval,
+    )
+
+
+def _once(settings: Settings, host: Host) -> int:
+    """Print one scrape: of two ticks, because use is the difference of two readings. Leaves the state file alone."""
+    sampler = make_sampler(settings, host)
+    try:
+        sampler.tick()
+        time.sleep(settings.sample_interval)
+        snapshot = sampler.tick()
+    finally:
+        sampler.close()
+    sys.stdout.buffer.write(Renderer().body(snapshot))
+    sys.stdout.flush()
+    return 0
+
+
+class _Latest:
+    """The newest snapshot: written by the sampler's thread, read by the server's; one assignment needs no lock."""
+
+    snapshot: Snapshot | None = None
+
+    def observe(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+
+
+class _Service:
+    """Serves until told to stop. Signals only queue their number: nothing runs inside a handler."""
+
+    def __init__(self, settings: Settings, host: Host, reread: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._host = host
+        self._reread = reread
+        self._events: SimpleQueue[int] = SimpleQueue()
+        self._stop = threading.Event()
+        self._sampler: Sampler | None = None
+        self._new_options: SamplerOptions | None = None
+
+    def run(self) -> int:
+        """Run to the end. Raises `ListenError` and `StateLocked` before anything was changed."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._events.put(number))
+        settings, latest, history = self._settings, _Latest(), History()
+        server = Server(
+            lambda: latest.snapshot,
+            Renderer().body,
+            Page(history, settings.web_telemetry_path),
+            self._host.clock,
+            ServerOptions(
+                listen=tuple(map(str, settings.web_listen_address)),
+                telemetry_path=settings.web_telemetry_path,
+                max_requests=settings.web_max_requests,
+            ),
+        )
+        bound = server.start()
+        try:
+            store = _open_store(settings.state_file)
+            sampler = make_sampler(settings, self._host, store, (latest.observe, history.observe, self._reconfigure))
+            for host, port in bound:
+                self._announce(host, port)
+            return self._supervise(sampler, server)
+        finally:
+            server.stop()
+
+    def _announce(self, host: str, port: int) -> None:
+        where = f"[{host}]" if ":" in host else host
+        log.info(
+            "ai-energy-exporter %s listens on http://%s:%d%s (Python %s, pid %d%s)",
+            __version__,
+            where,
+            port,
+            self._settings.web_telemetry_path,
+            platform.python_version(),
+            os.getpid(),
+            ", SIMULATED NODE" if self._settings.demo else "",
+        )
+
+    def _supervise(self, sampler: Sampler, server: Server) -> int:
+        self._sampler = sampler
+        thread = threading.Thread(target=self._sample, args=(sampler,), name="sampler", daemon=True)
+        thread.start()
+        while (event := self._events.get()) == signal.SIGHUP:
+            self._reload(sampler)
+        watchdog = threading.Timer(STOP_SECONDS, _give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        if event != _SAMPLER_ENDED:
+            log.info("stopping: %s", signal.Signals(event).name)
+        self._stop.set()
+        server.stop()
+        thread.join()
+        sampler.close()
+        watchdog.cancel()
+        return 1 if event == _SAMPLER_ENDED else 0
+
+    def _sample(self, sampler: Sampler) -> None:
+        try:
+            sampler.run(self._stop)
+        except Exception:
+            log.exception("sampling failed; a scrape would be stale from now on, so the exporter stops")
+        finally:
+            self._events.put(_SAMPLER_ENDED)
+
+    def _reload(self, sampler: Sampler) -> None:
+        """Take over what may change while running; anything wrong leaves all as it was (fault 58)."""
+        try:
+            new = self._reread()
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("settings not reloaded: %s", problem)
+            sampler.config_reload_ok = False
+            return
+        self._settings, needs_restart = reloaded(self._settings, new)
+        logs.configure(self._settings.log_level, self._settings.log_format)
+        self._new_options = sampler_options(self._settings)
+        sampler.config_reload_ok = True
+        for name in needs_restart:
+            log.warning("%s changed: needs a restart to take effect", name)
+        log.info("settings reloaded")
+
+    def _reconfigure(self, _: Snapshot) -> None:
+        """Called by the sampler's own thread at the end of each tick, because options may change only between two."""
+        options, self._new_options = self._new_options, None
+        if options is not None and self._sampler is not None:
+            self._sampler.reconfigure(options)
+
+
+def _open_store(path: str) -> StateStore | None:
+    """Lock the state file; without a place to write, serving goes on without it (fault 55)."""
+    if not path:
+        return None
+    try:
+        return StateStore(path)
+    except OSError as error:
+        log.warning("no checkpoints: %s: %s; counters start at 0 after a restart", path, error.strerror)
+        return None
+
+
+def _give_up() -> None:
+    log.error("stopping took longer than %.1f s: something hangs, ending all the same", STOP_SECONDS)
+    os._exit(1)

@@ -1,0 +1,328 @@
+"""The program as operators meet it: a real process, its exit status, its signals, its port and its log."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter import __version__
+from exporter.config import SOURCES
+from exporter.host import Host
+from exporter.sources import build
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]
+FAST = ["--sample.interval", "100ms", "--web.listen-address", "127.0.0.1:0", "--log.format", "json"]
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("AI_ENERGY_")}
+PATIENCE_SECONDS = 20.0
+
+
+def run(*flags: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    return subprocess.run(
+        [*COMMAND, *flags],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT | (environ or {}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
+class Running:
+    """The program at work, and what it logged so far."""
+
+    def __init__(self, flags: tuple[str, ...]) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, *FAST, *flags], cwd=REPOSITORY, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.url = next(word for word in self.logged("listens on").split() if word.startswith("http"))
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                self._queue.put(line)
+
+    def logged(self, part: str) -> str:
+        """Wait for a log line with this text and return its message."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                line = self._queue.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"never logged {part!r}, but: {''.join(self.lines)}") from None
+            self.lines.append(line)
+            message = str(json.loads(line)["msg"])
+            if part in message:
+                return message
+
+    def samples(self) -> dict[str, float]:
+        """Sum of each family's samples, as soon as there is a scrape."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(self.url, timeout=5) as answer:
+                    text = answer.read().decode()
+                break
+            except urllib.error.HTTPError as error:
+                error.close()
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        sums: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        return sums
+
+    def wait_for(self, name: str, condition: Callable[[float], bool]) -> None:
+        """Scrape until a family's sum is as wanted."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not condition(found := self.samples().get(name, 0.0)):
+            assert time.monotonic() < deadline, f"{name} stays {found}"
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
+        """Exit status, and the seconds it took to stop."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_SECONDS)
+        return status, time.monotonic() - began
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Running]]:
+    """Start the program; whatever still runs at the end of a test is killed."""
+    started: list[Running] = []
+
+    def start_one(*flags: str) -> Running:
+        started.append(Running(flags))
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+@pytest.fixture
+def bare_host(tmp_path: Path) -> list[str]:
+    """Flags of a machine that has nothing to read."""
+    for name in ("proc", "sys"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "proc/stat").touch()
+    return ["--path.procfs", f"{tmp_path}/proc", "--path.sysfs", f"{tmp_path}/sys"]
+
+
+class TestToTheEnd:
+    def test_version(self) -> None:
+        done = run("--version")
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"ai-energy-exporter {__version__}\n", "")
+
+    def test_usage_error_is_2(self) -> None:
+        done = run("--web.listen-adress", ":1")
+        assert done.returncode == 2
+        assert "did you mean --web.listen-address?" in done.stderr
+
+    def test_check_of_good_settings(self, tmp_path: Path) -> None:
+        (tmp_path / "c.yml").write_text("sample: {interval: 2s}\n")
+        done = run("--config.check", environ={"AI_ENERGY_CONFIG_FILE": f"{tmp_path}/c.yml"})
+        assert (done.returncode, done.stdout, done.stderr) == (0, "OK\n", "")
+
+    @pytest.mark.parametrize("mode", [["--config.check"], ["--once"], ["doctor"], []])
+    def test_bad_settings_are_2_and_one_line_each_in_every_mode(self, tmp_path: Path, mode: list[str]) -> None:
+        """Fault 58."""
+        (tmp_path / "c.yml").write_text("sample:\n  intervall: 2s\n  interval: soon\n")
+        done = run("--config.file", f"{tmp_path}/c.yml", *mode)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [
+            f"{tmp_path}/c.yml:2: no such setting: 'sample.intervall'; did you mean sample.interval?",
+            f"{tmp_path}/c.yml:3: sample.interval: 'soon' is not a duration such as 500ms, 1s, 5m or 1h30m",
+        ]
+
+    def test_once_prints_one_scrape_and_leaves_the_state_file_alone(self, tmp_path: Path) -> None:
+        state = tmp_path / "state"
+        done = run("--once", "--demo", "--sample.interval", "100ms", "--state.file", str(state))
+        assert done.returncode == 0, done.stderr
+        values = {
+            (sample.name, sample.labels.get("component")): sample.value
+            for family in text_string_to_metric_families(done.stdout)
+            for sample in family.samples
+        }
+        assert values["energy_samples_total", None] == 2
+        assert values["energy_node_joules_total", "gpu"] > 0
+        assert not state.exists()
+
+    def test_once_into_a_pipe_that_closes_early(self) -> None:
+        command = [*COMMAND, "--once", "--demo", "--sample.interval", "100ms"]
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.wait(PATIENCE_SECONDS) == 1
+            assert "Traceback" not in process.stderr.read()
+
+    def test_once_on_a_machine_with_nothing_to_read(self, bare_host: list[str]) -> None:
+        """Fault 69."""
+        done = run("--once", "--sample.interval", "100ms", *bare_host)
+        assert done.returncode == 0
+        families = {family.name for family in text_string_to_metric_families(done.stdout)}
+        assert "energy_source_up" in families
+        assert "energy_device_joules" not in families
+
+    def test_doctor_on_a_machine_with_nothing_to_read(self, bare_host: list[str]) -> None:
+        """Fault 69."""
+        done = run("doctor", "--web.listen-address", "127.0.0.1:0", *bare_host)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "No meter works here" in done.stdout
+        for name in ("rapl", "hwmon", "estimate", "procfs", "cgroups"):
+            assert f"\n  {name:<12} no " in done.stdout
+
+    def test_port_in_use_is_one_line_and_1(self) -> None:
+        """Fault 68."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            done = run("--demo", "--web.listen-address", address)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert f"cannot listen on {address}" in done.stderr
+
+
+def test_every_source_has_a_switch_of_its_name() -> None:
+    sources = build(Host(), dict.fromkeys(SOURCES, True))
+    assert {source.name for source in sources} == set(SOURCES)
+    assert build(Host(), dict.fromkeys(SOURCES, False)) == []
+
+
+class TestServing:
+    def test_a_scrape_then_a_clean_stop(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        running = start("--demo", "--state.file", f"{tmp_path}/state")
+        assert running.samples()["energy_exporter_build_info"] == 1
+        status, seconds = running.stop()
+        assert (status, seconds < 5) == (0, True)
+        assert (tmp_path / "state").exists()
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(running.url, timeout=5)
+
+    def test_ctrl_c_stops_as_cleanly(self, start: Callable[..., Running]) -> None:
+        running = start("--demo")
+        assert running.stop(signal.SIGINT)[0] == 0
+        running.logged("stopping: SIGINT")
+        assert "Traceback" not in "".join(running.lines)
+
+    def test_the_demonstration_says_so(self, start: Callable[..., Running]) -> None:
+        running = start("--demo")
+        assert "SIMULATED" in running.lines[-1]
+
+    def test_no_sources_at_all_and_still_up(self, start: Callable[..., Running]) -> None:
+        """Fault 69."""
+        names = ("rapl", "hwmon", "estimate", "procfs", "cgroups")
+        running = start(*(f"--no-source.{name}" for name in names))
+        running.wait_for("energy_samples_total", lambda count: count >= 2)
+        assert "energy_node_joules_total" not in running.samples()
+        assert running.stop()[0] == 0
+
+    def test_a_second_instance_on_the_same_state_file(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        """Fault 57."""
+        running = start("--demo", "--state.file", f"{tmp_path}/state")
+        running.samples()
+        second = run("--demo", *FAST, "--state.file", f"{tmp_path}/state")
+        assert second.returncode == 1
+        assert second.stderr.count("\n") == 1
+        assert f"{tmp_path}/state" in second.stderr
+        assert running.stop()[0] == 0
+
+    def test_a_state_file_that_cannot_be_written(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        """Fault 55."""
+        running = start("--demo", "--state.file", f"{tmp_path}/none/state")
+        assert any("no checkpoints" in line and "No such file" in line for line in running.lines)
+        running.wait_for("energy_samples_total", lambda count: count >= 2)
+        assert running.stop()[0] == 0
+
+    def test_it_stops_in_time_although_a_meter_hangs(
+        self, start: Callable[..., Running], tmp_path: Path, bare_host: list[str]
+    ) -> None:
+        """Faults 15 and 33: a named pipe hangs on open, as a driver in D state does on read."""
+        zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+        zone.mkdir(parents=True)
+        (zone / "name").write_text("package-0\n")
+        (zone / "max_energy_range_uj").write_text("262143328850\n")
+        os.mkfifo(zone / "energy_uj")
+        running = start(*bare_host)
+        running.wait_for("energy_source_failures_total", lambda failures: failures >= 1)
+        status, seconds = running.stop()
+        assert (status, seconds < 5) == (0, True)
+
+    def test_it_stops_in_time_although_the_disk_hangs(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        """Faults 33 and 55: a named pipe without a reader hangs on open, as a dead network file system does."""
+        os.mkfifo(tmp_path / "state.new")
+        running = start("--demo", "--state.file", f"{tmp_path}/state")
+        running.wait_for("energy_samples_total", lambda count: count >= 3)
+        _, seconds = running.stop()
+        assert seconds < 5
+
+    def test_it_stops_in_time_although_the_last_checkpoint_hangs(
+        self, start: Callable[..., Running], tmp_path: Path
+    ) -> None:
+        """Fault 33: whatever hangs on the way out, the watchdog ends it, and the log and status say so."""
+        running = start("--demo", "--state.file", f"{tmp_path}/state")
+        running.wait_for("energy_samples_total", lambda count: count >= 3)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (tmp_path / "state").exists():
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.05)
+        os.mkfifo(tmp_path / "state.new")
+        status, seconds = running.stop()
+        assert (status, seconds < 5) == (1, True)
+        running.logged("something hangs")
+
+
+class TestReload:
+    def test_what_may_change_is_taken_and_the_rest_is_told(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        config = tmp_path / "c.yml"
+        config.write_text("idle: {watts: {package-0: 1000}}\n")
+        running = start("--demo", "--config.file", str(config))
+        running.wait_for("energy_device_idle_watts", lambda watts: 1000 < watts < 9000)
+        config.write_text("idle: {watts: {package-0: 9000}}\nweb: {max-requests: 7}\nlog: {level: debug}\n")
+        running.process.send_signal(signal.SIGHUP)
+        assert "restart" in running.logged("web.max-requests")
+        running.logged("settings reloaded")
+        assert running.samples()["energy_config_last_reload_successful"] == 1
+        running.wait_for("energy_device_idle_watts", lambda watts: watts > 9000)
+        assert running.stop()[0] == 0
+
+    def test_bad_settings_leave_everything_as_it_was(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        """Fault 58."""
+        config = tmp_path / "c.yml"
+        config.write_text("")
+        running = start("--demo", "--config.file", str(config))
+        config.write_text("log: {level: loud}\n")
+        running.process.send_signal(signal.SIGHUP)
+        assert f"{config}:1: log.level: 'loud'" in running.logged("settings not reloaded")
+        running.wait_for("energy_config_last_reload_successful", lambda value: value == 0)
+        config.write_text("log: {level: error}\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("energy_config_last_reload_successful", lambda value: value == 1)
+        assert running.stop()[0] == 0
