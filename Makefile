@@ -1,0 +1,67 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv from requirements-dev.lock.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run demo doctor test lint format golden bench accuracy docs lock dist clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(READY) ## Make the virtual environment
+
+$(READY): requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: install python3-venv, or set PYTHON=" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: $(READY) ## Start the exporter on http://127.0.0.1:9400 (flags: ARGS="--sample.interval 2s")
+	@$(BIN)/python -m exporter $(ARGS)
+
+demo: $(READY) ## The same on a simulated GPU node
+	@$(BIN)/python -m exporter --demo $(ARGS)
+
+doctor: $(READY) ## Which meters work on this machine, and how to mend those that do not
+	@$(BIN)/python -m exporter doctor $(ARGS)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## Check style and types
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: $(READY) ## Put the code into its one format
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+golden: $(READY) ## Write the expected scrapes of the recorded machines anew; review the difference
+	$(BIN)/python -m pytest tests/hosts --update-golden
+
+bench: $(READY) ## Measure the cost of ticks and scrapes
+	$(BIN)/python -m benchmarks $(ARGS)
+
+accuracy: $(READY) ## Measure how truly joules are divided
+	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+docs: $(READY) ## Write docs/metrics.md and docs/configuration.md anew
+	$(BIN)/python -m exporter.exposition.docs > docs/metrics.md
+	$(BIN)/python -m exporter.config_docs > docs/configuration.md
+
+lock: $(READY) ## Resolve the dependencies anew into requirements-dev.lock (all Pythons, with hashes)
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --group dev pyproject.toml --custom-compile-command "make lock" --output-file requirements-dev.lock
+
+dist: $(READY) ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m hatchling build -d dist
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
