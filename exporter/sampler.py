@@ -20,6 +20,7 @@ from .records import Namer, Reading, Snapshot, Source
 _log = logging.getLogger("sampler")
 
 _CPU_COUNT_TICKS = 60
+_ACCOUNTS_ADDED_EACH_TICK = 256
 _MEMORY_CHECK_SECONDS = 10.0
 _MEMORY_SHED_RATIO = 0.85
 
@@ -77,6 +78,7 @@ class Sampler:
         self._start_time = host.wall()
         self._memory_at = float("-inf")
         self._cpus = 0.0
+        self._error = 0.0
 
     def _open_books(self) -> Devices:
         """Go on where the last run ended, if there was one."""
@@ -132,7 +134,13 @@ class Sampler:
         for source in self._sources:
             source.reject(measured.deltas.values())
         shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle)
-        period = Period(began, window or self.options.interval_seconds, measured.metered, self._devices.capacity(use))
+        period = Period.of(
+            began,
+            window or self.options.interval_seconds,
+            measured.metered,
+            self._devices.capacity(use),
+            shares.cpu,
+        )
         changed = self._ledger.post(
             period, measured.joules, measured.energies, shares, cpu=use.cpu, gpu_uses=use.gpu_uses
         )
@@ -195,11 +203,17 @@ class Sampler:
             samples=self._sequence,
             sample_seconds=self._sample_seconds,
             overruns=self._overruns,
-            conservation_error_ratio=ledger.conservation_error_ratio(),
+            conservation_error_ratio=self._conservation_error_ratio(),
             series_dropped=tuple(sorted(ledger.dropped().items())),
             config_reload_ok=self.config_reload_ok,
             start_time=self._start_time,
         )
+
+    def _conservation_error_ratio(self) -> float:
+        """Add up all accounts: on every tick, or where that are very many, on every tenth."""
+        if self._ledger.size <= _ACCOUNTS_ADDED_EACH_TICK or self._sequence % 10 == 0:
+            self._error = self._ledger.conservation_error_ratio()
+        return self._error
 
     def _check_memory(self, now: float) -> None:
         """Show fewer series before the kernel ends us: process series go first (fault 59)."""

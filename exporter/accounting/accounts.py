@@ -12,38 +12,75 @@ from .attribution import Rate
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
 
-_OF_EVERYBODY: frozenset[Component] = frozenset(("cpu", "dram"))
-"""What every container uses, were it only a little; a GPU is used by some."""
+_CPU_ONLY: tuple[Component, ...] = ("cpu",)
+_CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
+"""What is shared out by CPU seconds, and so concerns every workload."""
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The time one tick covers: ends at boot time ``now``, lasted ``window_seconds`` (> 0).
+    """The time one tick covers, and what a busy CPU second costs in it: made once, used by every account.
 
-    ``metered`` are the components somebody measured in it, ``capacity`` the busy seconds per second the
-    node could do of each component whose use is known. What is not in them is unknown, not 0.
+    It ends at boot time ``now``. ``tariff`` is joules per busy CPU second of each cell. ``components`` are
+    the CPU-like ones that somebody measured, ``watts`` what a busy CPU second in it adds to the mean power
+    of each; ``ratios`` the same for utilisation, by component. What is not in them is unknown, not 0.
     """
 
     now: float
     window_seconds: float
-    metered: frozenset[Component]
-    capacity: Mapping[Component, float]
+    tariff: tuple[tuple[tuple[Component, Mode], float], ...]
+    components: tuple[Component, ...]
+    watts: tuple[float, ...]
+    ratios: Mapping[Component, float]
+    gpu_metered: bool
+
+    @classmethod
+    def of(
+        cls,
+        now: float,
+        window_seconds: float,
+        metered: frozenset[Component],
+        capacity: Mapping[Component, float],
+        rates: Sequence[Rate],
+    ) -> Period:
+        """Of ``window_seconds`` (> 0); ``capacity`` is busy seconds per second by component."""
+        tariff: list[tuple[tuple[Component, Mode], float]] = []
+        price: dict[Component, float] = {}
+        for component, active, idle in rates:
+            tariff.append(((component, "active"), active))
+            if idle:
+                tariff.append(((component, "idle"), idle))
+            price[component] = (active + idle) / window_seconds
+        components = tuple([component for component in _CPU_LIKE if component in metered])
+        watts = tuple([price.get(component, 0.0) for component in components])
+        ratios = {component: 1 / window_seconds / most for component, most in capacity.items()}
+        return cls(now, window_seconds, tuple(tariff), components, watts, ratios, "gpu" in metered)
+
+    @property
+    def known(self) -> tuple[object, ...]:
+        """What is known in this period; rows change shape when it changes."""
+        return (self.components, self.gpu_metered, *self.ratios)
 
 
 class Account:
-    """Joules of one owner, which only grow. ``ended_at`` is set while nobody is left who could add to it."""
+    """Joules of one owner, which only grow. ``ended_at`` is set while nobody is left who could add to it.
+
+    During a tick seconds and GPU joules are gathered; `bill` makes joules of them, `settle` also a row.
+    """
 
     __slots__ = (
         "_cells",
+        "_gpu_joules",
+        "_gpu_seconds",
+        "cpu_seconds",
         "ended_at",
         "joules",
         "members",
+        "on_cpu",
         "owner",
         "row",
         "serial",
         "start_ticks",
-        "tick_joules",
-        "tick_seconds",
     )
 
     def __init__(self, serial: int, owner: Owner, start_ticks: int = 0) -> None:
@@ -51,63 +88,74 @@ class Account:
         self.owner = owner
         self.start_ticks = start_ticks
         self.joules: Joules = {}
-        self.tick_joules: dict[Component, float] = {}
-        self.tick_seconds: dict[Component, float] = {}
+        self.cpu_seconds = 0.0
+        self.on_cpu = False
         self.members = 0
         self.ended_at: float | None = None
         self.row: AccountRow | None = None
+        self._gpu_joules = 0.0
+        self._gpu_seconds: float | None = None
         self._cells: tuple[tuple[Component, Mode], ...] = ()
-
-    def add(self, component: Component, mode: Mode, joules: float) -> None:
-        """Add joules; call only between two `settle`."""
-        cell = (component, mode)
-        self.joules[cell] = self.joules.get(cell, 0.0) + joules
-        self.tick_joules[component] = self.tick_joules.get(component, 0.0) + joules
 
     def total(self) -> float:
         """All joules, whatever component and mode."""
         return sum(self.joules.values())
 
-    def use(self, component: Component, seconds: float) -> None:
-        """Add busy seconds; call only between two `settle`."""
-        self.tick_seconds[component] = self.tick_seconds.get(component, 0.0) + seconds
+    def use_cpu(self, seconds: float) -> None:
+        """Note busy CPU seconds of this tick."""
+        self.cpu_seconds += seconds
+        self.on_cpu = True
 
-    def charge(self, rates: Sequence[Rate], seconds: float) -> None:
-        """Bill busy CPU seconds at this tick's rates; without a meter only the seconds are noted."""
-        self.tick_seconds["cpu"] = self.tick_seconds.get("cpu", 0.0) + seconds
-        for component, active, idle in rates:
-            self.add(component, "active", seconds * active)
-            if idle:
-                self.add(component, "idle", seconds * idle)
+    def use_gpu(self, seconds: float) -> None:
+        """Note busy GPU seconds of this tick."""
+        self._gpu_seconds = (self._gpu_seconds or 0.0) + seconds
+
+    def add_gpu(self, mode: Mode, joules: float) -> None:
+        """Add joules of a GPU in this tick."""
+        cell: tuple[Component, Mode] = ("gpu", mode)
+        self.joules[cell] = self.joules.get(cell, 0.0) + joules
+        self._gpu_joules += joules
 
     def show(self, period: Period) -> None:
         """Start at 0 for CPU and DRAM, as far as they are measured: Prometheus counts from the first sample on."""
-        for component in _OF_EVERYBODY & period.metered:
+        self.on_cpu = True
+        for component in period.components:
             self.joules.setdefault((component, "active"), 0.0)
-            self.tick_joules.setdefault(component, 0.0)
-        if "cpu" in period.capacity:
-            self.tick_seconds.setdefault("cpu", 0.0)
+
+    def bill(self, period: Period) -> float:
+        """Make joules of this tick's CPU seconds, and return those seconds."""
+        seconds = self.cpu_seconds
+        if seconds:
+            self.cpu_seconds = 0.0
+            joules = self.joules
+            for cell, price in period.tariff:
+                joules[cell] = joules.get(cell, 0.0) + seconds * price
+        return seconds
 
     def settle(self, period: Period) -> bool:
-        """Make the row of the tick that ends now; True if the next tick must make one even without a charge."""
+        """Bill and make the row of the tick that ends now; True if the next tick must make one even without use."""
+        seconds = self.bill(period)
         if len(self._cells) != len(self.joules):
             self._cells = tuple(self.joules)
-        window, metered, capacity = period.window_seconds, period.metered, period.capacity
-        watts = {key: joules / window for key, joules in self.tick_joules.items() if key in metered}
-        ratios = {key: used / window / capacity[key] for key, used in self.tick_seconds.items() if key in capacity}
+        components: tuple[Component, ...] = ()
+        busy: tuple[Component, ...] = ()
+        watts: tuple[float, ...] = ()
+        ratios: tuple[float, ...] = ()
+        if self.on_cpu:
+            components, watts = period.components, tuple([seconds * price for price in period.watts])
+            if "cpu" in period.ratios:
+                busy, ratios = _CPU_ONLY, (seconds * period.ratios["cpu"],)
+        moved = seconds > 0
+        if self._gpu_seconds is not None:
+            moved = moved or self._gpu_seconds > 0 or self._gpu_joules > 0
+            if period.gpu_metered:
+                components, watts = (*components, "gpu"), (*watts, self._gpu_joules / period.window_seconds)
+            if "gpu" in period.ratios:
+                busy, ratios = (*busy, "gpu"), (*ratios, self._gpu_seconds * period.ratios["gpu"])
+            self._gpu_joules = self._gpu_seconds = 0.0
         self.row = AccountRow(
-            self.serial,
-            self.owner,
-            self._cells,
-            tuple(self.joules.values()),
-            tuple(watts),
-            tuple(watts.values()),
-            tuple(ratios),
-            tuple(ratios.values()),
+            self.serial, self.owner, self._cells, tuple(self.joules.values()), components, watts, busy, ratios
         )
-        moved = any(watts.values()) or any(ratios.values())
-        self.tick_joules = dict.fromkeys(self.tick_joules, 0.0)
-        self.tick_seconds = dict.fromkeys(self.tick_seconds, 0.0)
         return moved
 
     def saved(self) -> SavedAccount:

@@ -22,7 +22,7 @@ from ..records import (
     Workload,
 )
 from .accounts import Account, Books, Owner, Period
-from .attribution import Energy, Rate, Shares
+from .attribution import Energy, Shares
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
 
@@ -64,7 +64,7 @@ class Ledger:
         self._groups: dict[GroupKey, Account] = {}
         self._dirty: set[Account] = set()
         self._hot: set[Account] = set()
-        self._known: tuple[frozenset[Component], frozenset[Component]] | None = None
+        self._known: tuple[object, ...] = ()
         self._folded = 0
         self._kept_at = float("-inf")
         self._closed: list[Owner] = []
@@ -95,7 +95,7 @@ class Ledger:
         if cpu is not None:
             for group in cpu.started:
                 self._start(group, period)
-            self._post_cpu(period.now, shares.cpu, cpu)
+            self._post_cpu(period.now, cpu)
         self._post_gpu(period.now, shares, gpu_uses)
         if cpu is not None:
             for process in cpu.exited:
@@ -105,43 +105,43 @@ class Ledger:
         if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.shown():
             self._kept_at = period.now
             self._expire(period.now)
-            self._processes.rank(period.now, self.limits.process_top, shed=self.shed_processes)
+            self._processes.rank(period, self.limits.process_top, shed=self.shed_processes)
             self._dirty.update(account for account in self._processes.shown() if account.row is None)
         return self._settle(period)
 
-    def _post_cpu(self, now: float, rates: Sequence[Rate], cpu: CpuUse) -> None:
-        dirty, find = self._dirty, self._processes.find
+    def _post_cpu(self, now: float, cpu: CpuUse) -> None:
+        dirty, find, groups = self._dirty, self._processes.find, self._groups
         for group, seconds, processes in cpu.groups:
-            container = self._groups.get(group) or self._stray(self._namer.workload(group), now)
-            container.charge(rates, seconds)
+            container = groups.get(group) or self._stray(self._namer.workload(group), now)
+            container.use_cpu(seconds)
             dirty.add(container)
             rest = seconds
             for process, used in processes:
                 record = find(process.key)
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
-                record.account.charge(rates, used)
+                account = record.account
+                account.use_cpu(used)
+                dirty.add(account)
                 record.seen_at = now
-                dirty.add(record.account)
                 if record.model is not None:
-                    record.model.charge(rates, used)
+                    record.model.use_cpu(used)
                     dirty.add(record.model)
                 rest -= used
             model = self._models.only(container)
             if model is not None and rest > 0:
                 # What exited processes used goes to the container's model.
-                model.charge(rates, rest)
+                model.use_cpu(rest)
                 dirty.add(model)
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         for use in uses:
             for account in self._gpu_accounts(use, now):
-                account.use("gpu", use.seconds)
+                account.use_gpu(use.seconds)
                 self._dirty.add(account)
         for use, mode, joules in shares.gpu:
             for account in self._gpu_accounts(use, now):
-                account.add("gpu", mode, joules)
-                self._dirty.add(account)
+                account.add_gpu(mode, joules)
 
     def _gpu_accounts(self, use: GpuUse, now: float) -> list[Account]:
         record = self._processes.find(use.process.key)
@@ -160,26 +160,20 @@ class Ledger:
 
     def _settle(self, period: Period) -> list[Account]:
         shown = self._processes.shown()
-        known = (period.metered, frozenset(period.capacity))
-        if known != self._known:
+        if period.known != self._known:
             # A meter came or went: every row gains or loses its watts.
-            self._known = known
+            self._known = period.known
             for account in self._containers.values():
                 if account.members:
                     account.show(period)
             self._dirty.update(self._containers.values(), self._models, shown)
         changed = self._dirty | self._hot
-        visible = set(shown)
-        self._dirty, self._hot = set(), set()
-        settled = []
-        for account in changed:
-            if type(account.owner) is ProcessOwner and account not in visible:
-                account.tick_joules.clear()
-                account.tick_seconds.clear()
-                continue
-            if account.settle(period):
-                self._hot.add(account)
-            settled.append(account)
+        hidden = {account for account in changed if type(account.owner) is ProcessOwner}.difference(shown)
+        for account in hidden:
+            account.bill(period)
+        settled = list(changed - hidden)
+        self._hot = {account for account in settled if account.settle(period)}
+        self._dirty = set()
         return settled
 
     # --- coming and going ---------------------------------------------------------------------------
@@ -261,6 +255,11 @@ class Ledger:
     def dropped(self) -> Counter[str]:
         """How often something was not shown for want of room, by level."""
         return Counter(container=self._folded, process=self._processes.dropped)
+
+    @property
+    def size(self) -> int:
+        """How many container accounts there are."""
+        return len(self._containers)
 
     def conservation_error_ratio(self) -> float:
         """Largest relative difference, over components, between what devices gave and what the accounts hold."""

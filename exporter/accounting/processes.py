@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 
 from ..records import AccountRow, Model, Process, ProcessKey, ProcessOwner, Workload
-from .accounts import Account
+from .accounts import Account, Period
 from .models import ModelAccounts
 
 _HALF_LIFE_SECONDS = 300.0
@@ -15,22 +15,17 @@ _HALF_LIFE_SECONDS = 300.0
 class ProcessRecord:
     """A process account with what it needs to be billed and ranked. ``container`` None: not seen since a restart."""
 
-    __slots__ = ("account", "container", "gpu", "model", "ranked_joules", "score", "seen_at")
+    __slots__ = ("account", "comm", "container", "gpu", "model", "ranked_joules", "score", "seen_at")
 
     def __init__(self, account: Account, container: Account | None, now: float) -> None:
         self.account = account
+        self.comm = account.owner.comm if isinstance(account.owner, ProcessOwner) else ""
         self.container = container
         self.model: Account | None = None
         self.gpu = False
         self.seen_at = now
         self.score = 0.0
         self.ranked_joules = 0.0
-
-    @property
-    def comm(self) -> str:
-        """Name the series is labelled with."""
-        owner = self.account.owner
-        return owner.comm if isinstance(owner, ProcessOwner) else ""
 
 
 class ProcessAccounts:
@@ -88,18 +83,20 @@ class ProcessAccounts:
             if silent or (ended is not None and ended <= deadline):
                 self._forget(key, record, now)
 
-    def rank(self, now: float, top: int, *, shed: bool) -> None:
+    def rank(self, period: Period, top: int, *, shed: bool) -> None:
         """Choose who is shown: the joules of late count, halved every 5 minutes.
 
         A process enters among the first ``top`` and leaves beyond 1.5 × ``top``, so that series do not
         flap. ``shed`` shows GPU processes only (fault 59).
         """
+        now, price = period.now, sum([price for _, price in period.tariff])
         decay = 0.5 ** (min(now - self._ranked_at, 1e6) / _HALF_LIFE_SECONDS)
         self._ranked_at = now
         for record in self._records.values():
-            joules = record.account.total()
+            # This tick is not billed yet. Where nothing is metered, seconds must do.
+            joules = record.account.total() + record.account.cpu_seconds * (price or 1.0)
             record.score = record.score * decay + joules - record.ranked_joules
-            record.ranked_joules = joules
+            record.ranked_joules = joules if price else 0.0
         top = 0 if shed else top
         running = [item for item in self._records.items() if item[1].account.ended_at is None]
         best = [key for key, _ in heapq.nlargest(top + top // 2, running, key=_score)]

@@ -160,9 +160,14 @@ def _device(name: str, kind: Kind, help_text: str, value: Callable[[DeviceRow], 
 
 
 def _meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> Family:
-    return Family(
-        name, "counter", help_text, ("device",), lambda snapshot: (((r.device.id,), value(r)) for r in snapshot.devices)
-    )
+    """Of devices with a hardware energy counter: a power gauge or an estimate has none that could wrap."""
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for row in snapshot.devices:
+            if row.device.quality == "measured" and row.device.method != "power_integrated":
+                yield (row.device.id,), value(row)
+
+    return Family(name, "counter", help_text, ("device",), samples)
 
 
 _GPU_LABELS = ("gpu", "uuid", "gpu_instance")
@@ -439,8 +444,8 @@ CATALOGUE: tuple[Family, ...] = (
     ),
     _meter(
         "energy_counter_resets_total",
-        "Times a device's hardware energy counter went back without a plausible wrap, or jumped implausibly: nothing "
-        "was charged for that interval.",
+        "Times a device's hardware energy counter went back without a plausible wrap: nothing was charged for that "
+        "interval.",
         lambda row: row.resets,
     ),
     # the sampler and the exporter itself

@@ -61,9 +61,10 @@ class Bench:
         groups, energies, uses = tuple(groups), list(energies), list(gpu_uses)
         busy = sum(group.seconds for group in groups) + kernel
         cpu = CpuUse(self.now, seconds, busy, groups, kernel, 0.0, tuple(started), tuple(ended), tuple(exited))
-        period = Period(self.now, seconds, frozenset(e.device.component for e in energies), {"cpu": 4.0, "gpu": 1.0})
+        metered = frozenset(energy.device.component for energy in energies)
         joules = {energy.device.id: energy.joules for energy in energies}
         shares = share(energies, cpu, uses, cpu_idle)
+        period = Period.of(self.now, seconds, metered, {"cpu": 4.0, "gpu": 1.0}, shares.cpu)
         return self.ledger.post(period, joules, energies, shares, cpu=cpu, gpu_uses=uses)
 
     def container_joules(self) -> dict[str, float]:
