@@ -107,6 +107,9 @@ class Settings:
     )
     source_procfs: bool | None = _setting("source.procfs", flag(), None, "Read CPU seconds per process from /proc.")
     source_cgroups: bool | None = _setting("source.cgroups", flag(), None, "Read CPU seconds per cgroup.")
+    source_psutil: bool | None = _setting(
+        "source.psutil", flag(), None, "Read CPU seconds per process through psutil, on systems without /proc."
+    )
     estimate_min_watts_per_cpu: float | None = _setting(
         "estimate.min-watts-per-cpu", number("WATTS", 0.0, 1000.0), None, "Estimate: watts of one idle logical CPU."
     )
@@ -194,7 +197,7 @@ def _rows() -> Iterator[Setting]:
 TABLE: Mapping[str, Setting] = {row.name: row for row in _rows()}
 """Every setting by name, in the order of the help."""
 
-SOURCES: tuple[str, ...] = ("rapl", "hwmon", "estimate", "procfs", "cgroups")
+SOURCES: tuple[str, ...] = ("rapl", "hwmon", "estimate", "procfs", "cgroups", "psutil")
 """Sources that can be switched; the registry of sources has the same names."""
 
 

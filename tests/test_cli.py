@@ -211,9 +211,10 @@ class TestToTheEnd:
 
 
 def test_every_source_has_a_switch_of_its_name() -> None:
-    sources = build(Host(), dict.fromkeys(SOURCES, True))
-    assert {source.name for source in sources} == set(SOURCES)
-    assert build(Host(), dict.fromkeys(SOURCES, False)) == []
+    every, none = dict.fromkeys(SOURCES, True), dict.fromkeys(SOURCES, False)
+    names = {source.name for linux in (True, False) for source in build(Host(), every, linux=linux)}
+    assert names == set(SOURCES)
+    assert build(Host(), none, linux=True) == build(Host(), none, linux=False) == []
 
 
 class TestServing:

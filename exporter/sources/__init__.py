@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Mapping
 
 from ..host import Host
@@ -18,11 +18,15 @@ WattsPerCpu = tuple[float, float]
 
 
 def build(
-    host: Host, enabled: Mapping[str, bool | None], estimate_watts_per_cpu: WattsPerCpu | None = None
+    host: Host,
+    enabled: Mapping[str, bool | None],
+    estimate_watts_per_cpu: WattsPerCpu | None = None,
+    *,
+    linux: bool = sys.platform == "linux",
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None lets the machine decide.
 
-    /proc tells who used the CPUs only where cgroups do not; psutil only where there is no /proc.
+    /proc tells who used the CPUs only where cgroups do not; psutil only where the system has no /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
@@ -31,12 +35,10 @@ def build(
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
         "cgroups": lambda: CgroupSource(host),
         "procfs": lambda: ProcfsSource(host, processes=not grouped),
+        "psutil": lambda: PortableSource(host),
     }
-    sources = [make() for name, make in registry.items() if enabled.get(name) is not False]
-    if not os.path.exists(host.proc("stat")):
-        sources = [source for source in sources if source.name not in ("cgroups", "procfs")]
-        sources.append(PortableSource(host))
-    return sources
+    absent = ("psutil",) if linux else ("rapl", "hwmon", "cgroups", "procfs")
+    return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 
 def _has_groups(host: Host) -> bool:
