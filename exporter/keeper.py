@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from .accounting.accounts import Account
+from .accounting.accounts import Account, Owner
 from .accounting.checkpoint import State, StateCorruptError, StateStore, encode
 from .accounting.devices import Devices
 from .accounting.ledger import Ledger
@@ -15,6 +16,13 @@ from .host import Host
 _log = logging.getLogger("state")
 
 _WAIT_SECONDS = 0.1
+
+
+class Changes(NamedTuple):
+    """What one tick did to the accounts: those that may have changed, and the owners of those that were closed."""
+
+    accounts: Sequence[Account]
+    closed: Sequence[Owner]
 
 
 class Keeper:
@@ -41,11 +49,8 @@ class Keeper:
         same_boot = bool(self._boot_id) and state.boot_id == self._boot_id and state.at <= self._host.clock()
         return state, same_boot
 
-    def write(
-        self, now: float, ledger: Ledger, devices: Devices, changed: Sequence[Account], every_seconds: float
-    ) -> None:
-        """Write what ``changed`` in this tick, or everything if ``every_seconds`` went by since that was done."""
-        closed = ledger.take_closed()
+    def write(self, now: float, ledger: Ledger, devices: Devices, changes: Changes, every_seconds: float) -> None:
+        """Write the ``changes`` of this tick, or everything if ``every_seconds`` went by since that was done."""
         if self._writer.busy and self._writer.take(0) is None:
             # This tick's line is lost: write everything once the disk answers again.
             self._checkpoint_at = float("-inf")
@@ -55,8 +60,10 @@ class Keeper:
             line = self._encode_all(now, ledger, devices)
         else:
             books = ledger.totals()
-            books.accounts = [account.saved() for account in changed]
-            line = encode(State(self._boot_id, now, devices.points(), books=books, closed=closed), whole=False)
+            books.accounts = [account.saved() for account in changes.accounts]
+            line = encode(
+                State(self._boot_id, now, devices.points(), books=books, closed=list(changes.closed)), whole=False
+            )
         self._writer.ask((line, whole))
         done = self._writer.take(_WAIT_SECONDS)
         error = None if done is None else done.error

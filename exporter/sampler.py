@@ -14,7 +14,7 @@ from .accounting.devices import Devices, Measured, Use
 from .accounting.ledger import Ledger, Limits
 from .health import SourceState
 from .host import Host
-from .keeper import Keeper
+from .keeper import Changes, Keeper
 from .records import Namer, Reading, Snapshot, Source
 
 _log = logging.getLogger("sampler")
@@ -144,8 +144,10 @@ class Sampler:
         changed = self._ledger.post(
             period, measured.joules, measured.energies, shares, cpu=use.cpu, gpu_uses=use.gpu_uses
         )
+        closed = self._ledger.take_closed()
         if self._keeper is not None:
-            self._keeper.write(began, self._ledger, self._devices, changed, self.options.checkpoint_seconds)
+            state = Changes(changed, closed)
+            self._keeper.write(began, self._ledger, self._devices, state, self.options.checkpoint_seconds)
         self._sequence += 1
         snapshot = self.snapshot = self._picture(readings, measured, began)
         for observe in self._observers:

@@ -22,6 +22,7 @@ import h11
 from ..records import Snapshot
 from .connection import Clients, Connection, Deadlines, Headers, Response
 from .negotiate import accepts_gzip, prefers_openmetrics
+from .prepared import ScrapeBody
 from .render import OPENMETRICS, TEXT
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,6 @@ _STOP_SECONDS = 1.0
 _STALE_SECONDS = 10.0
 _STALE_INTERVALS = 5
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class ScrapeBody(Protocol):
-    """Renders a scrape body, as `exporter.exposition.render.Renderer.body` does."""
-
-    def __call__(self, snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:
-        """Return the body."""
 
 
 class StatusPage(Protocol):
