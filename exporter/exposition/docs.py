@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from itertools import groupby
 
-from .catalogue import CATALOGUE, Family
+from .catalogue import CATALOGUE
+from .families import Family
 
 _INTRO = """\
 # Metrics

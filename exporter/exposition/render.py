@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 
 from ..records import AccountRow, Model, Snapshot
-from .catalogue import CATALOGUE, LEVELS, AccountFamily, ContainerInfo, Family, Level, container_identity
+from .catalogue import CATALOGUE
+from .families import LEVELS, AccountFamily, ContainerInfo, Family, Level, container_identity
 from .labels import escape, escape_help, pairs
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

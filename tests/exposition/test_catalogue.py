@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.exposition.catalogue import CATALOGUE, LEVELS, Family
+from exporter.exposition.catalogue import CATALOGUE
 from exporter.exposition.docs import reference
+from exporter.exposition.families import LEVELS, Family
 from exporter.records import REASONS, Snapshot, SourceHealth
 
 DEVICE = ("component", "device", "source")

@@ -25,8 +25,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from exporter.exposition.connection import Deadlines
 from exporter.exposition.history import History
 from exporter.exposition.page import Page
+from exporter.exposition.prepared import ScrapeBody
 from exporter.exposition.render import OPENMETRICS, TEXT, Renderer
-from exporter.exposition.server import ListenError, ScrapeBody, Server, ServerOptions, parse_address
+from exporter.exposition.server import ListenError, Server, ServerOptions, parse_address
 from exporter.records import Snapshot
 
 LOCAL = ("127.0.0.1:0",)
