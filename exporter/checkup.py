@@ -12,7 +12,7 @@ from .config import Settings
 from .host import Host
 from .kinds import Address
 from .records import Unavailable
-from .sources.cgroups import find_hierarchy
+from .sources.hierarchy import find_hierarchy
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the namespace that the host itself lives in (include/linux/proc_ns.h)."""

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 from ..host import Host
 from ..records import Source, Unavailable
-from .cgroups import CgroupSource, find_hierarchy
+from .cgroups import CgroupSource
 from .estimate import EstimateSource
+from .hierarchy import find_hierarchy
 from .hwmon import HwmonSource
 from .portable import PortableSource
 from .procfs import ProcfsSource

@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from ..host import Host, KeptFile, read_file
+from ..host import Host, read_file
 from ..records import CpuUse, GroupKey, GroupUse, Problem, ProcessKey, ProcessUse, Reading, Unavailable
+from .hierarchy import Group, Hierarchy, find_hierarchy, list_dirs
 from .processes import ProcessTable, Tracked
 
 _FULL_WALK_SECONDS = 10.0
 _HYBRID_CHECK_SECONDS = 60.0
 _PROBES_PER_TICK = 512
+_PROBES_AT_FIRST = 100_000
+_FIRST_SCAN_SECONDS = 0.2
 _QUIET_READS = 3
 _SKEW_SECONDS = 0.005
 """A group's counter lags behind its processes' clocks by up to one scheduler tick per running CPU."""
@@ -31,128 +33,6 @@ _ROOT_RESCAN_SHARE = 0.001
 """The same for the root group, where interrupts leave something unexplained on every tick."""
 
 _YOUNG_SECONDS = 5.0
-
-
-class Hierarchy(NamedTuple):
-    """A mounted cgroup tree: its root directory, the file that counts CPU time and how many of its units are 1 s."""
-
-    root: str
-    file: str
-    per_second: float
-    hybrid: bool = False
-
-
-_V2 = ("cpu.stat", 1e6)
-_V1 = ("cpuacct.usage", 1e9)
-
-
-def find_hierarchy(host: Host) -> Hierarchy:
-    """Find where CPU time per cgroup is counted. Raises `Unavailable`.
-
-    ``host.cgroupfs`` may name a cgroup2 tree, a cpuacct tree or the directory that holds both. On a hybrid
-    host (systemd's "hybrid" layout) the tree with more groups is taken: old engines fill only v1, and
-    systemd without CPU accounting fills only v2.
-    """
-    base = host.cgroupfs or host.sys("fs/cgroup")
-    if _counts(base, *_V2):
-        return Hierarchy(base, *_V2)
-    if _counts(base, *_V1):
-        return Hierarchy(base, *_V1)
-    v1 = next((f"{base}/{name}" for name in ("cpuacct", "cpu,cpuacct") if _counts(f"{base}/{name}", *_V1)), None)
-    v2 = f"{base}/unified" if _counts(f"{base}/unified", *_V2) else None
-    if v1 is not None and v2 is not None:
-        more_v2 = _count_groups(v2) > _count_groups(v1)
-        return Hierarchy(v2, *_V2, hybrid=True) if more_v2 else Hierarchy(v1, *_V1, hybrid=True)
-    if v1 is not None:
-        return Hierarchy(v1, *_V1)
-    if v2 is not None:
-        return Hierarchy(v2, *_V2)
-    raise Unavailable(
-        "not_found",
-        f"{base}: no cgroup2 and no cpuacct tree",
-        "mount the host's /sys/fs/cgroup and point --path.cgroupfs at it",
-    )
-
-
-def list_dirs(path: str) -> list[str]:
-    """Names of the directories in a directory, sorted. Raises OSError."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-
-
-def _counts(directory: str, file: str, _per_second: float) -> bool:
-    """Whether CPU time is counted there; the v2 root itself counts it since Linux 5.8."""
-    return os.path.exists(f"{directory}/{file}")
-
-
-def _count_groups(root: str, most: int = 5000) -> int:
-    """How many groups there are, up to about ``most``; a link count of 2 spares the look into a leaf."""
-    count, ahead = 0, [root]
-    while ahead and count < most:
-        directory = ahead.pop()
-        count += 1
-        try:
-            if os.stat(directory).st_nlink != 2 or directory == root:
-                ahead += [f"{directory}/{name}" for name in list_dirs(directory)]
-        except OSError:
-            continue
-    return count
-
-
-class _Group:
-    """One cgroup: last usage, what of it was booked as its own, and its processes. All in seconds.
-
-    ``usage`` is ``base`` + the counter and never falls; ``buried`` is what was booked for children that are gone.
-    """
-
-    __slots__ = (
-        "base",
-        "booked",
-        "buried",
-        "children",
-        "directory",
-        "file",
-        "key",
-        "members",
-        "parent",
-        "raw",
-        "rescan_after",
-        "unexplained",
-        "usage",
-    )
-
-    def __init__(self, key: GroupKey, directory: str, parent: _Group | None, file: KeptFile) -> None:
-        self.key = key
-        self.directory = directory
-        self.parent = parent
-        self.file = file
-        self.children: dict[str, _Group] = {}
-        self.members: dict[int, Tracked] = {}
-        self.raw = b""
-        self.base = 0.0
-        self.usage = 0.0
-        self.booked = 0.0
-        self.buried = 0.0
-        self.unexplained = 0.0
-        self.rescan_after = 0.0
-
-    def own_seconds(self) -> float:
-        """CPU seconds so far of the group itself, children excluded."""
-        return self.usage - self.buried - sum([child.usage for child in self.children.values()])
-
-    def tree(self) -> Iterator[_Group]:
-        """This group and all below it."""
-        yield self
-        for child in self.children.values():
-            yield from child.tree()
-
-    def leaves(self) -> list[_Group]:
-        """Those of its tree that have no children."""
-        return [group for group in self.tree() if not group.children]
-
-    def has_user_process(self) -> bool:
-        """Whether anybody but the kernel is known to live in it."""
-        return any(not member.process.kernel for member in self.members.values())
 
 
 class _Tick:
@@ -177,13 +57,13 @@ class CgroupSource:
         self._host = host
         self._processes = ProcessTable(host)
         self._hierarchy: Hierarchy | None = None
-        self._root: _Group | None = None
+        self._root: Group | None = None
         self._links_count = False
         self._last_at = 0.0
         self._full_at = float("-inf")
         self._hybrid_at = 0.0
         self._young: deque[tuple[float, Tracked]] = deque()
-        self._blind: set[_Group] = set()
+        self._blind: set[Group] = set()
         # What came and went stays here until a read succeeds and tells it.
         self._started: list[GroupKey] = []
         self._ended: list[GroupKey] = []
@@ -200,7 +80,11 @@ class CgroupSource:
         for tracked in self._processes.exited(thorough=tick.full):
             self._leave(tracked)
         try:
-            self._visit(self._root, tick)
+            if self._root.moved() or tick.full:
+                # The v2 root is counted in scheduler ticks, the groups below in nanoseconds: these may show more
+                # in the long run. That is forgotten, lest it swallows the root's own use for hours.
+                self._root.booked = min(self._root.booked, self._root.own_seconds())
+                self._visit(self._root, tick)
         except Unavailable as error:
             if error.reason == "not_found":
                 self._unmount()
@@ -215,7 +99,7 @@ class CgroupSource:
         """Give back all descriptors."""
         if self._root is not None:
             for group in self._root.tree():
-                group.file.close()
+                group.close()
             self._root = None
         self._processes.close()
 
@@ -244,25 +128,26 @@ class CgroupSource:
     def _mount(self, tick: _Tick) -> None:
         self._hierarchy = find_hierarchy(self._host)
         self._links_count = False
-        root = self._open("/", self._hierarchy.root, None)
-        try:
-            self._usage(root)
-        except Unavailable:
-            root.file.close()
-            raise
-        self._root = root
+        root = self._root = Group(self._host, self._hierarchy, "/", None)
         self._started.append(root.key)
         root.booked = root.usage
+        self._last_at = self._full_at = self._hybrid_at = tick.now
         self._adopt(root, tick)
         # Opening them took longer than reading them will: read all again, so that the time between a group's
         # reading and its children's is from now on about the same.
         groups = list(root.tree())
         for group in groups:
             with contextlib.suppress(Unavailable):
-                self._usage(group)
+                group.moved()
         for group in groups:
             group.booked = group.own_seconds()
-        self._last_at = self._full_at = self._hybrid_at = tick.now
+        # Who is there already is known from now on; what is not reached in time is found when it moves.
+        tick.groups, tick.kernel_seconds, tick.probes = [], 0.0, _PROBES_AT_FIRST
+        until = self._host.clock() + _FIRST_SCAN_SECONDS
+        for group in groups:
+            if self._host.clock() > until:
+                break
+            self._scan(group, tick)
 
     def _unmount(self) -> None:
         assert self._root is not None
@@ -280,50 +165,13 @@ class CgroupSource:
         except Unavailable:
             return False
 
-    def _open(self, path: str, directory: str, parent: _Group | None) -> _Group:
-        assert self._hierarchy is not None
-        file = self._host.keep(f"{directory}/{self._hierarchy.file}")
-        inode = _inode(directory)
-        if inode is None:
-            file.close()
-            raise Unavailable("not_found", directory)
-        return _Group(GroupKey(path, inode), directory, parent, file)
-
-    def _usage(self, group: _Group) -> bool:
-        """Read a group's usage; False if it did not move. Raises `Unavailable`: with ``not_found`` it is gone."""
-        root = group.parent is None
-        raw = group.file.read(128 if root else 48)
-        if raw == group.raw:
-            return False
-        assert self._hierarchy is not None
-        try:
-            if raw[:1] != b"u":
-                count = int(raw)
-            elif root and len(words := raw.split(None, 6)) >= 6:
-                # Before Linux 6.14 the root's usage_usec includes what the hypervisor stole; user + system do not.
-                count = int(words[3]) + int(words[5])
-            else:
-                count = int(raw.split(None, 2)[1])
-        except (ValueError, IndexError):
-            raise Unavailable("implausible", f"{group.file.path}: {raw!r}") from None
-        group.raw = raw
-        usage = group.base + count / self._hierarchy.per_second
-        if usage < group.usage:
-            if _inode(group.directory) != group.key.inode:
-                # Read by path (no descriptor to spare): a new group of the same name has its place (fault 39).
-                raise Unavailable("not_found", f"{group.directory}: another group has its place")
-            # Somebody wrote 0 to cpuacct.usage: go on from here.
-            group.base += group.usage - usage
-            return False
-        group.usage = usage
-        return True
-
-    def _adopt(self, parent: _Group, tick: _Tick) -> None:
+    def _adopt(self, parent: Group, tick: _Tick) -> None:
         """Find child groups that are not known yet, and theirs.
 
         What a new one used so far is booked now, less what its parent has booked as its own before: of one that
         was born since the last walk that is nothing, of one that is older it is all.
         """
+        assert self._hierarchy is not None
         try:
             status = os.stat(parent.directory)
             # A directory's link count is 2 + its subdirectories, on cgroupfs too: one stat says if any is new.
@@ -340,13 +188,8 @@ class CgroupSource:
             if name in parent.children:
                 continue
             try:
-                child = self._open(f"{prefix}/{name}", f"{parent.directory}/{name}", parent)
+                child = Group(self._host, self._hierarchy, f"{prefix}/{name}", parent)
             except Unavailable:
-                continue
-            try:
-                self._usage(child)
-            except Unavailable:
-                child.file.close()
                 continue
             unbooked = max(0.0, parent.own_seconds() - parent.booked)
             child.booked = max(0.0, child.usage - unbooked)
@@ -356,88 +199,104 @@ class CgroupSource:
             self._adopt(child, tick)
             self._book(child, tick)
 
-    def _visit(self, group: _Group, tick: _Tick) -> None:
-        """Book what a group and those below it used since the last walk. Raises `Unavailable` if it is gone."""
-        if not self._usage(group) and not tick.full:
-            return
-        if tick.full and _inode(group.directory) != group.key.inode:
+    def _visit(self, group: Group, tick: _Tick) -> None:
+        """Book what a group that moved and those below it used. Raises `Unavailable` if it is gone."""
+        if tick.full and not group.in_place():
             raise Unavailable("not_found", f"{group.directory}: another group has its place")
-        if group.parent is None:
-            # The v2 root is counted in scheduler ticks, the groups below in nanoseconds: these may show more in
-            # the long run. That is forgotten, lest it swallows the root's own use for hours.
-            group.booked = min(group.booked, group.own_seconds())
-        buried: list[_Group] = []
-        unread = False
-        for name, child in list(group.children.items()):
-            try:
-                self._visit(child, tick)
-            except Unavailable as error:
-                if error.reason != "not_found":
-                    unread = True
-                    continue
-                del group.children[name]
+        buried: list[Group] = []
+        if group.children:
+            gone, unread = self._visit_children(group, tick)
+            for name in gone:
+                child = group.children.pop(name)
                 self._bury(child)
                 group.buried += sum([lost.booked + lost.buried for lost in child.tree()])
                 buried += child.leaves()
-        if unread:
-            # What is the group's own shows once that child can be read again: its next reading covers both ticks.
-            return
+            if unread:
+                # What is the group's own shows once that child can be read again: then its reading covers both ticks.
+                return
         if buried or tick.full:
             self._adopt(group, tick)
         self._book(group, tick, buried)
 
-    def _bury(self, group: _Group) -> None:
+    def _visit_children(self, group: Group, tick: _Tick) -> tuple[list[str], bool]:
+        """Visit those that moved; returns the names of those that are gone, and whether one could not be read."""
+        gone, unread = [], False
+        for name, child in list(group.children.items()):
+            try:
+                if child.moved() or tick.full:
+                    self._visit(child, tick)
+            except Unavailable as error:
+                if error.reason == "not_found":
+                    gone.append(name)
+                else:
+                    unread = True
+        return gone, unread
+
+    def _bury(self, group: Group) -> None:
         for lost in group.tree():
             self._ended.append(lost.key)
             self._blind.discard(lost)
-            lost.file.close()
+            lost.close()
             for tracked in lost.members.values():
                 # It moved and will be found in another group, or its exit will be told.
                 tracked.home = None
 
     # --- what a group used --------------------------------------------------------------------------
 
-    def _book(self, group: _Group, tick: _Tick, buried: Sequence[_Group] = ()) -> None:
+    def _book(self, group: Group, tick: _Tick, buried: Sequence[Group] = ()) -> None:
         own = group.own_seconds() - group.booked
         if own <= 0:
             return
         uses = self._members_use(group, quiet=False)
+        explained = sum([use.seconds for use in uses])
         skew = _SKEW_SECONDS * max(1.0, own / max(tick.now - self._last_at, 1e-3))
-        group.unexplained = max(-skew, group.unexplained + own - sum([use.seconds for use in uses]))
+        group.unexplained = max(-skew, group.unexplained + own - explained)
         if group.unexplained > skew and tick.now >= group.rescan_after:
             began = self._host.clock()
             uses += self._members_use(group, quiet=True)
             self._adopt(group, tick)
             uses += self._scan(group, tick)
+            explained = sum([use.seconds for use in uses])
             own = group.own_seconds() - group.booked
             group.unexplained = 0.0
             share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
             group.rescan_after = tick.now + (self._host.clock() - began) / share
-        if own > 0:
-            group.booked += own
-            self._settle(group, own, uses, buried, tick)
-
-    def _settle(self, group: _Group, own: float, uses: list[ProcessUse], buried: Sequence[_Group], tick: _Tick) -> None:
-        explained = sum([use.seconds for use in uses])
+            if own <= 0:
+                return
+        group.booked += own
         if explained > own:
             scale = own / explained
             uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
         if group.parent is None:
-            kernel = sum([use.seconds for use in uses if use.process.kernel])
-            uses = [use for use in uses if not use.process.kernel]
-            tick.kernel_seconds += kernel
-            own -= kernel
-        if not uses and (buried or group.parent is None) and not group.has_user_process():
-            if buried:
-                # Nobody runs in it but who ran in the children that just went (fault 38): theirs is the rest.
-                tick.groups += [GroupUse(lost.key, own / len(buried), ()) for lost in buried if own > 0]
-            else:
-                # Nobody but the kernel lives in the root group: the rest is interrupts (fault 35).
-                tick.kernel_seconds += own
-        elif own > 0:
+            self._settle_root(group, own, uses, buried, tick)
+        elif buried and not uses and not group.has_user_process():
+            self._settle_buried(own, buried, tick)
+        else:
             tick.groups.append(GroupUse(group.key, own, tuple(uses)))
 
-    def _members_use(self, group: _Group, *, quiet: bool) -> list[ProcessUse]:
+    def _settle_buried(self, own: float, buried: Sequence[Group], tick: _Tick) -> None:
+        """Nobody runs in a group but who ran in the children that just went: theirs is the rest (fault 38)."""
+        if own > 0:
+            tick.groups += [GroupUse(lost.key, own / len(buried), ()) for lost in buried]
+
+    def _settle_root(
+        self, root: Group, own: float, uses: list[ProcessUse], buried: Sequence[Group], tick: _Tick
+    ) -> None:
+        """Part the root group's own use between kernel threads and the rest."""
+        kernel = sum([use.seconds for use in uses if use.process.kernel])
+        uses = [use for use in uses if not use.process.kernel]
+        tick.kernel_seconds += kernel
+        own -= kernel
+        if uses or root.has_user_process():
+            if own > 0:
+                tick.groups.append(GroupUse(root.key, own, tuple(uses)))
+        elif buried:
+            self._settle_buried(own, buried, tick)
+        else:
+            # Nobody but the kernel lives in the root group: the rest is interrupts (fault 35).
+            tick.kernel_seconds += own
+
+    def _members_use(self, group: Group, *, quiet: bool) -> list[ProcessUse]:
         """CPU seconds of members: of those at work lately, or of the ``quiet`` rest."""
         uses: list[ProcessUse] = []
         used, gone = self._processes.used, []
@@ -456,7 +315,7 @@ class CgroupSource:
             self._leave(tracked)
         return uses
 
-    def _scan(self, group: _Group, tick: _Tick) -> list[ProcessUse]:
+    def _scan(self, group: Group, tick: _Tick) -> list[ProcessUse]:
         """Read a group's member list: follow who is new, let go who left."""
         try:
             # Opened anew: a kept descriptor of v1's file shows a list that may be seconds old.
@@ -486,15 +345,15 @@ class CgroupSource:
                 uses.append(ProcessUse(tracked.process, seconds))
         return uses
 
-    def _move(self, tracked: Tracked, group: _Group) -> None:
+    def _move(self, tracked: Tracked, group: Group) -> None:
         """Make a process a member of one group only (fault 41)."""
-        if isinstance(tracked.home, _Group):
+        if isinstance(tracked.home, Group):
             tracked.home.members.pop(tracked.process.key.pid, None)
         tracked.home = group
         group.members[tracked.process.key.pid] = tracked
 
     def _leave(self, tracked: Tracked) -> None:
-        if isinstance(tracked.home, _Group):
+        if isinstance(tracked.home, Group):
             tracked.home.members.pop(tracked.process.key.pid, None)
             tracked.home = None
         self._processes.forget(tracked)
@@ -517,10 +376,3 @@ class CgroupSource:
                 "run as root, or add this user to the group that mount option gid= of /proc names",
             ),
         )
-
-
-def _inode(directory: str) -> int | None:
-    try:
-        return os.stat(directory).st_ino
-    except OSError:
-        return None

@@ -140,7 +140,7 @@ class ProcessTable:
         delta = seconds - tracked.seconds
         if delta < 0:
             # Only another process's clock could run behind (fault 34); its own rounding cannot.
-            return None if delta < -1.0 / self._hertz else 0.0
+            return None if delta < -1.5 / self._hertz else 0.0
         tracked.seconds = seconds
         return delta
 

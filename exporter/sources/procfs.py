@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import NamedTuple
 
 from ..host import Host, KeptFile, cpu_list
@@ -11,6 +11,7 @@ from ..records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Readin
 from .processes import ProcessTable, Tracked
 
 _PROBES_PER_TICK = 2048
+_YOUNG_SECONDS = 5.0
 
 
 class CpuTimes(NamedTuple):
@@ -51,7 +52,8 @@ class ProcfsSource:
     """Busy seconds per socket where there are several; with ``processes`` also who used them.
 
     ``processes`` is for hosts without readable cgroups: every process is read every tick, groups are made
-    from /proc/PID/cgroup, and what nobody alive explains is ``exited_seconds``.
+    from /proc/PID/cgroup (read when a process is found, and once more when it has settled), and what nobody
+    alive explains is ``exited_seconds``.
     """
 
     name = "procfs"
@@ -62,6 +64,7 @@ class ProcfsSource:
         self._table = ProcessTable(host) if processes else None
         self._groups: dict[ProcessKey, GroupKey] = {}
         self._members: defaultdict[GroupKey, int] = defaultdict(int)
+        self._young: deque[tuple[float, Tracked]] = deque()
         self._stat: KeptFile | None = None
         self._sockets: dict[int, int] | None = None
         self._last: CpuTimes | None = None
@@ -107,22 +110,26 @@ class ProcfsSource:
             pids = [int(name) for name in os.listdir(self._host.procfs) if name.isdigit()]
         except OSError:
             pids = []
+        self._look_again(table, now, started, ended)
         probes = _PROBES_PER_TICK if last is not None else len(pids)
         for pid in pids:
             tracked = table.find(pid)
-            if tracked is None and probes > 0:
+            seconds = None if tracked is None else table.used(tracked)
+            if tracked is not None and seconds is None:
+                # Gone; another one may have its pid by now (fault 34).
+                table.forget(tracked)
+                exited.append(tracked.process.key)
+            if seconds is None and probes > 0:
                 probes -= 1
                 tracked = table.follow(pid, since)
-            if tracked is None:
+                seconds = None if tracked is None else table.used(tracked)
+            if tracked is None or seconds is None:
                 continue
-            seconds = table.used(tracked)
             key = tracked.process.key
             if key not in self._groups:
-                self._join(tracked, started)
-            if seconds is None:
-                table.forget(tracked)
-                exited.append(key)
-            elif seconds > 0 and tracked.process.kernel:
+                self._join(key, started)
+                self._young.append((now, tracked))
+            if seconds > 0 and tracked.process.kernel:
                 kernel += seconds
             elif seconds > 0:
                 uses[self._groups[key]].append(ProcessUse(tracked.process, seconds))
@@ -155,8 +162,18 @@ class ProcfsSource:
             tuple(exited),
         )
 
-    def _join(self, tracked: Tracked, started: list[GroupKey]) -> None:
-        key = tracked.process.key
+    def _look_again(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
+        """Read name and group again of who may have been seen between fork and exec: those were its parent's."""
+        while self._young and self._young[0][0] <= now - _YOUNG_SECONDS:
+            tracked = self._young.popleft()[1]
+            key = tracked.process.key
+            if table.find(key.pid) is tracked:
+                table.rename(tracked)
+                before = self._groups[key]
+                self._join(key, started)
+                self._drop(before, ended)
+
+    def _join(self, key: ProcessKey, started: list[GroupKey]) -> None:
         try:
             group = GroupKey(parse_cgroup(self._host.text(self._host.proc(str(key.pid), "cgroup"))), 0)
         except Unavailable:
@@ -168,8 +185,10 @@ class ProcfsSource:
 
     def _part(self, key: ProcessKey, ended: list[GroupKey]) -> None:
         group = self._groups.pop(key, None)
-        if group is None:
-            return
+        if group is not None:
+            self._drop(group, ended)
+
+    def _drop(self, group: GroupKey, ended: list[GroupKey]) -> None:
         self._members[group] -= 1
         if not self._members[group]:
             del self._members[group]
@@ -184,7 +203,7 @@ def parse_cgroup(text: str) -> str:
         controllers, _, path = rest.partition(":")
         if "cpuacct" in controllers.split(","):
             return path
-        if not controllers:
+        if path and not controllers:
             unified = path
     return unified
 
