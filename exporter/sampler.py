@@ -23,6 +23,7 @@ _CPU_COUNT_TICKS = 60
 _ACCOUNTS_ADDED_EACH_TICK = 256
 _MEMORY_CHECK_SECONDS = 10.0
 _MEMORY_SHED_RATIO = 0.85
+_MEMORY_BACK_RATIO = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class Sampler:
         ratio = self._host.memory_ratio()
         if ratio is None:
             return
-        shed = ratio >= _MEMORY_SHED_RATIO
+        shed = ratio >= (_MEMORY_BACK_RATIO if self._ledger.shed_processes else _MEMORY_SHED_RATIO)
         if shed != self._ledger.shed_processes:
             self._ledger.shed_processes = shed
             _log.warning("process series are %s", "dropped: memory is short" if shed else "back: memory is free again")

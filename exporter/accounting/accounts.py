@@ -23,7 +23,7 @@ class Period:
 
     It ends at boot time ``now``. ``tariff`` is joules per busy CPU second of each cell. ``components`` are
     the CPU-like ones that somebody measured, ``watts`` what a busy CPU second in it adds to the mean power
-    of each; ``ratios`` the same for utilisation, by component. What is not in them is unknown, not 0.
+    of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left out or None, not 0.
     """
 
     now: float
@@ -31,8 +31,10 @@ class Period:
     tariff: tuple[tuple[tuple[Component, Mode], float], ...]
     components: tuple[Component, ...]
     watts: tuple[float, ...]
-    ratios: Mapping[Component, float]
+    cpu_known: tuple[Component, ...]
+    cpu_ratio: float
     gpu_metered: bool
+    gpu_ratio: float | None
 
     @classmethod
     def of(
@@ -54,12 +56,22 @@ class Period:
         components = tuple([component for component in _CPU_LIKE if component in metered])
         watts = tuple([price.get(component, 0.0) for component in components])
         ratios = {component: 1 / window_seconds / most for component, most in capacity.items()}
-        return cls(now, window_seconds, tuple(tariff), components, watts, ratios, "gpu" in metered)
+        return cls(
+            now,
+            window_seconds,
+            tuple(tariff),
+            components,
+            watts,
+            _CPU_ONLY if "cpu" in ratios else (),
+            ratios.get("cpu", 0.0),
+            "gpu" in metered,
+            ratios.get("gpu"),
+        )
 
     @property
     def known(self) -> tuple[object, ...]:
         """What is known in this period; rows change shape when it changes."""
-        return (self.components, self.gpu_metered, *self.ratios)
+        return (self.components, self.cpu_known, self.gpu_metered, self.gpu_ratio is None)
 
 
 class Account:
@@ -129,7 +141,10 @@ class Account:
             self.cpu_seconds = 0.0
             joules = self.joules
             for cell, price in period.tariff:
-                joules[cell] = joules.get(cell, 0.0) + seconds * price
+                try:
+                    joules[cell] += seconds * price
+                except KeyError:
+                    joules[cell] = seconds * price
         return seconds
 
     def settle(self, period: Period) -> bool:
@@ -137,26 +152,40 @@ class Account:
         seconds = self.bill(period)
         if len(self._cells) != len(self.joules):
             self._cells = tuple(self.joules)
+        if self.on_cpu and self._gpu_seconds is None:
+            self.row = AccountRow(
+                self.serial,
+                self.owner,
+                self._cells,
+                tuple(self.joules.values()),
+                period.components,
+                tuple([seconds * price for price in period.watts]),
+                period.cpu_known,
+                (seconds * period.cpu_ratio,) if period.cpu_known else (),
+            )
+            return seconds > 0
+        return self._settle_gpu(period, seconds)
+
+    def _settle_gpu(self, period: Period, seconds: float) -> bool:
         components: tuple[Component, ...] = ()
         busy: tuple[Component, ...] = ()
         watts: tuple[float, ...] = ()
         ratios: tuple[float, ...] = ()
         if self.on_cpu:
             components, watts = period.components, tuple([seconds * price for price in period.watts])
-            if "cpu" in period.ratios:
-                busy, ratios = _CPU_ONLY, (seconds * period.ratios["cpu"],)
-        moved = seconds > 0
+            if period.cpu_known:
+                busy, ratios = period.cpu_known, (seconds * period.cpu_ratio,)
+        gpu_seconds, gpu_joules = self._gpu_seconds or 0.0, self._gpu_joules
         if self._gpu_seconds is not None:
-            moved = moved or self._gpu_seconds > 0 or self._gpu_joules > 0
             if period.gpu_metered:
-                components, watts = (*components, "gpu"), (*watts, self._gpu_joules / period.window_seconds)
-            if "gpu" in period.ratios:
-                busy, ratios = (*busy, "gpu"), (*ratios, self._gpu_seconds * period.ratios["gpu"])
+                components, watts = (*components, "gpu"), (*watts, gpu_joules / period.window_seconds)
+            if period.gpu_ratio is not None:
+                busy, ratios = (*busy, "gpu"), (*ratios, gpu_seconds * period.gpu_ratio)
             self._gpu_joules = self._gpu_seconds = 0.0
         self.row = AccountRow(
             self.serial, self.owner, self._cells, tuple(self.joules.values()), components, watts, busy, ratios
         )
-        return moved
+        return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
 
     def saved(self) -> SavedAccount:
         """In the form the checkpoint keeps."""

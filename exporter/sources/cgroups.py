@@ -148,6 +148,7 @@ class CgroupSource:
             if self._host.clock() > until:
                 break
             self._scan(group, tick)
+        self._young.clear()
 
     def _unmount(self) -> None:
         assert self._root is not None

@@ -231,7 +231,8 @@ def test_this_machine(tmp_path: Path) -> None:
         exited += [key.pid for key in use(source, boot_seconds()).exited]
         time.sleep(0.01)
     source.close()
-    assert seconds[worker.pid] == pytest.approx(clocks[-1] - clocks[0], abs=0.005)
+    # 2 hundredths: should this machine have more processes than descriptors, stat files are read.
+    assert seconds[worker.pid] == pytest.approx(clocks[-1] - clocks[0], abs=0.021)
     assert exited.count(worker.pid) == 1
     # Its own clocks count what ran between two scheduler ticks, /proc/stat samples: some 10 ms per CPU and read.
     assert busy >= (after - before) * 0.5
