@@ -33,8 +33,8 @@ class History:
         self._due = float("-inf")
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Remember a snapshot, unless the last point is too recent for this one to be another."""
-        if snapshot.monotonic_at < self._due:
+        """Remember a snapshot, unless the last point is too recent for this one to be another, or no power is known."""
+        if snapshot.monotonic_at < self._due or all(node.watts is None for node in snapshot.nodes):
             return
         self._due = snapshot.monotonic_at + self._spacing
         self._points.append(

@@ -25,11 +25,18 @@ def test_it_keeps_the_window_and_no_more() -> None:
 def test_it_keeps_the_top_accounts_and_no_unknown_watts(row: Callable[..., AccountRow]) -> None:
     history = History()
     rows = tuple(row(i, Workload(container=f"c{i}"), {}, {"cpu": float(i), "gpu": 1.0}) for i in range(40))
-    snapshot = Snapshot(1, 0.0, 1.0, 1.0, nodes=(NodeRow("cpu", 1.0, None),), containers=rows)
+    snapshot = Snapshot(1, 0.0, 1.0, 1.0, nodes=(NodeRow("cpu", 1.0, None), NodeRow("gpu", 1.0, 5.0)), containers=rows)
     history.observe(snapshot)
     (point,) = history.points()
-    assert point.nodes == {}
+    assert point.nodes == {"gpu": 5.0}
     assert point.containers == {i: i + 1.0 for i in range(40 - TOP, 40)}
+
+
+def test_a_moment_without_any_power_is_no_point() -> None:
+    """The first sample only sets baselines: a curve that starts at 0 W there would be invented."""
+    history = History()
+    history.observe(Snapshot(1, 0.0, 0.0, 1.0, nodes=(NodeRow("cpu", 0.0, None),)))
+    assert history.points() == []
 
 
 def test_a_reader_never_sees_it_torn() -> None:
@@ -37,7 +44,7 @@ def test_a_reader_never_sees_it_torn() -> None:
     done = threading.Event()
 
     def write() -> None:
-        snapshot = Snapshot(1, 0.0, 0.0, 1.0)
+        snapshot = Snapshot(1, 0.0, 0.0, 1.0, nodes=(NodeRow("cpu", 1.0, 5.0),))
         for second in range(20_000):
             history.observe(replace(snapshot, monotonic_at=float(second)))
         done.set()
