@@ -259,7 +259,8 @@ class CgroupSource:
             uses += self._scan(group, tick)
             explained = sum([use.seconds for use in uses])
             own = group.own_seconds() - group.booked
-            group.unexplained = 0.0
+            if tick.probes > 0:
+                group.unexplained = 0.0
             share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
             group.rescan_after = tick.now + (self._host.clock() - began) / share
             if own <= 0:

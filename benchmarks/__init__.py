@@ -1,0 +1,1 @@
+"""Numbers about the exporter, each with its command: cost (`benchmarks`) and truth (`benchmarks.accuracy`)."""

@@ -1,0 +1,43 @@
+"""``python -m benchmarks [PART...]``: measure what the exporter costs, and print one table per part."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable
+
+from . import footprint, memory, rendering, serving, ticks
+from .native import CannotMeasure
+
+PARTS: dict[str, Callable[[], None]] = {
+    "ticks": ticks.main,
+    "rendering": rendering.main,
+    "serving": serving.main,
+    "footprint": footprint.main,
+    "memory": memory.main,
+}
+
+
+def main() -> int:
+    """Run the parts. Returns the exit status: 1 if one of them cannot be measured here."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them without one")
+    wanted = parser.parse_args().parts or list(PARTS)
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    implementation, version = platform.python_implementation(), platform.python_version()
+    print(f"{implementation} {version}, {os.cpu_count()} CPUs, Linux {platform.release().partition('-')[0]}")
+    status = 0
+    for part in wanted:
+        try:
+            PARTS[part]()
+        except CannotMeasure as reason:
+            print(f"\n{part}: not measured: {reason}")
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

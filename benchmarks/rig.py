@@ -1,0 +1,256 @@
+"""A node whose joules are known: real workers in real cgroups drive a written RAPL package that the exporter reads.
+
+The truth comes from the workers' own CPU clocks and ``wait4``; the exporter sees only /proc, cgroups and powercap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from . import groups
+from .native import build
+from .service import Service
+
+IDLE_WATTS = 40.0
+WATTS_PER_CORE = 50.0
+RANGE_MICROJOULES = 1_000_000_000
+"""The package's counter wraps after 1000 J, several times a minute."""
+
+CPUS = len(os.sched_getaffinity(0))
+CONTAINERS = 4
+WORKERS = -(-CPUS // CONTAINERS)
+"""Workers per container, so that all containers together can use every CPU."""
+
+SLOTS = 64
+PACE = (1.0, 2.0, 3.0)
+"""The last slots burn these multiples of half the watts per core: instruction mixes of different hunger."""
+
+HALF_WATTS = WATTS_PER_CORE / 2
+
+
+class Work(NamedTuple):
+    """One worker: its container, the cgroup below the container's, and what it does (see worker.c)."""
+
+    container: int
+    mode: str
+    a: float = 0.0
+    b: float = 0.0
+    below: str = ""
+    pace: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run of a scenario gave, by container: joules charged, joules true, joules of the ratio model.
+
+    ``residual`` is Σ devices against Σ accounts, relative. ``load`` is busy CPU seconds over all there were.
+    """
+
+    charged: Mapping[int, float]
+    truth: Mapping[int, float]
+    ratio: Mapping[int, float]
+    residual: float
+    load: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """The values that matter of one scrape."""
+
+    samples: float
+    active: Mapping[str, float]
+    residual: float
+    idle_watts: float
+    wraps: float
+
+
+@dataclass(slots=True)
+class Rig:
+    """The node while it runs; `play` runs a scenario on it."""
+
+    worker: str
+    page: Path
+    root: Path
+    slots: mmap.mmap
+    meter: subprocess.Popen[str]
+    exporter: Service
+    interval: float
+    _next: int = field(default=0)
+
+    def scrape(self) -> Scrape:
+        """Read the exporter as Prometheus does."""
+        with urllib.request.urlopen(self.exporter.url, timeout=10) as answer:
+            text = answer.read().decode()
+        return _parse(text)
+
+    def quiet(self, ticks: int = 2) -> Scrape:
+        """Wait until the exporter sampled ``ticks`` more times in full."""
+        first = self.scrape().samples
+        while (scrape := self.scrape()).samples <= first + ticks:
+            time.sleep(self.interval / 4)
+        return scrape
+
+    def play(self, works: Sequence[Work], seconds: float, seed: int) -> Outcome:
+        """Run workers in fresh containers from standstill to standstill, and compare."""
+        base, self._next = self._next, self._next + 1000
+        numbers = sorted({work.container for work in works})
+        slots = _slots(works)
+        with contextlib.ExitStack() as stack:
+            workers = []
+            for index, (work, slot) in enumerate(zip(works, slots, strict=True)):
+                group = self.root / groups.container(base + work.container) / work.below
+                group.mkdir(parents=True, exist_ok=True)
+                words = [self.worker, self.page, slot, group, work.mode, seconds, work.a, work.b, seed * 100 + index]
+                workers.append(stack.enter_context(_started([str(word) for word in words])))
+            before, used_before = self.quiet(), self._used()
+            ratio = self._run(workers, works, slots, seconds)
+            after, used = self.quiet(), self._used()
+        truth: defaultdict[int, float] = defaultdict(float)
+        busy = 0.0
+        for work, slot in zip(works, slots, strict=True):
+            cpu = used[slot] - used_before[slot]
+            truth[work.container] += cpu * _watts(slot)
+            busy += cpu
+        labels = {number: groups.container_label(base + number) for number in numbers}
+        charged = {n: after.active.get(label, 0.0) - before.active.get(label, 0.0) for n, label in labels.items()}
+        for number in numbers:
+            groups.remove(self.root / groups.container(base + number))
+        return Outcome(charged, truth, ratio, after.residual, busy / seconds / CPUS)
+
+    def _run(
+        self, workers: list[subprocess.Popen[str]], works: Sequence[Work], slots: list[int], seconds: float
+    ) -> dict[int, float]:
+        """Let the workers run to the end; returns what the ratio model charges, given the true trace tick by tick."""
+        charged: defaultdict[int, float] = defaultdict(float)
+        for worker in workers:
+            assert worker.stdin
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        at, joules, used = time.monotonic(), self._joules(), self._used()
+        end = at + seconds
+        while at < end:
+            time.sleep(self.interval)
+            if time.monotonic() >= end:
+                done = [_said(worker, "done") for worker in workers]
+                assert all(done), "a worker failed"
+            now, energy, now_used = time.monotonic(), self._joules(), self._used()
+            for work, slot in zip(works, slots, strict=True):
+                utilization = (now_used[slot] - used[slot]) / (now - at) / CPUS
+                charged[work.container] += (energy - joules) * utilization
+            at, joules, used = now, energy, now_used
+        return dict(charged)
+
+    def _used(self) -> list[float]:
+        """CPU seconds by slot."""
+        return [int.from_bytes(self.slots[8 * n : 8 * n + 8], "little", signed=True) * 1e-9 for n in range(SLOTS)]
+
+    def _joules(self) -> float:
+        assert self.meter.stdin
+        assert self.meter.stdout
+        self.meter.stdin.write("?\n")
+        self.meter.stdin.flush()
+        return float(self.meter.stdout.readline())
+
+
+@contextlib.contextmanager
+def rig(interval: float) -> Iterator[Rig]:
+    """Set the node up and take it down. Raises `CannotMeasure`."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        root = stack.enter_context(groups.subtree("ai-energy-truth"))
+        meter, worker = build("meter", folder), build("worker", folder)
+        page = folder / "page"
+        page.write_bytes(bytes(4096))
+        file = stack.enter_context(page.open("r+b"))
+        slots = stack.enter_context(contextlib.closing(mmap.mmap(file.fileno(), 4096)))
+        energy = _write_powercap(folder / "sys")
+        watts = [str(_watts(slot)) for slot in range(SLOTS)]
+        command = [meter, str(page), str(energy), str(RANGE_MICROJOULES), str(IDLE_WATTS), *watts]
+        driver = stack.enter_context(_started(command, ready=False))
+        while not energy.read_text():
+            time.sleep(0.01)
+        exporter = stack.enter_context(
+            Service.started(
+                f"--path.sysfs={folder / 'sys'}",
+                f"--path.cgroupfs={root}",
+                f"--sample.interval={interval}s",
+                "--no-source.hwmon",
+            )
+        )
+        yield Rig(worker, page, root, slots, driver, exporter, interval)
+
+
+def _write_powercap(sysfs: Path) -> Path:
+    zone, cpu = sysfs / "class/powercap/intel-rapl:0", sysfs / "devices/system/cpu"
+    zone.mkdir(parents=True)
+    cpu.mkdir(parents=True)
+    (zone / "name").write_text("package-0\n")
+    (zone / "max_energy_range_uj").write_text(f"{RANGE_MICROJOULES}\n")
+    (zone / "constraint_0_max_power_uw").write_text("150000000\n")
+    (zone / "energy_uj").write_text("")
+    (cpu / "online").write_text(f"0-{CPUS - 1}\n")
+    return zone / "energy_uj"
+
+
+def _watts(slot: int) -> float:
+    """Watts per core of whoever reports in this slot."""
+    pace = slot - (SLOTS - len(PACE))
+    return WATTS_PER_CORE if pace < 0 else HALF_WATTS * PACE[pace]
+
+
+def _slots(works: Sequence[Work]) -> list[int]:
+    """A slot for each worker: by its pace, else the next one."""
+    return [n if work.pace is None else SLOTS - len(PACE) + work.pace for n, work in enumerate(works)]
+
+
+@contextlib.contextmanager
+def _started(command: list[str], *, ready: bool = True) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            if ready and not _said(process, "ready"):
+                raise RuntimeError(f"{command[0]} ended at once")
+            yield process
+        finally:
+            process.kill()
+
+
+def _said(process: subprocess.Popen[str], word: str) -> bool:
+    """Wait for the next line a process prints."""
+    assert process.stdout
+    return process.stdout.readline() == f"{word}\n"
+
+
+def _parse(text: str) -> Scrape:
+    active: defaultdict[str, float] = defaultdict(float)
+    given = booked = samples = idle = wraps = 0.0
+    for family in text_string_to_metric_families(text):
+        for name, labels, value, *_ in family.samples:
+            match name:
+                case "energy_samples_total":
+                    samples = value
+                case "energy_node_joules_total":
+                    given += value
+                case "energy_container_joules_total":
+                    booked += value
+                    if labels["mode"] == "active":
+                        active[labels["container"]] += value
+                case "energy_unattributed_joules_total" | "energy_retired_joules_total":
+                    booked += value
+                case "energy_device_idle_watts":
+                    idle = value
+                case "energy_counter_wraps_total":
+                    wraps += value
+    return Scrape(samples, active, abs(given - booked) / (given or 1.0), idle, wraps)
