@@ -74,6 +74,8 @@ class SourceState:
                 _log.info("source is back", extra={"source": self.name})
             self._up, self._reason, self._message, self._fix = True, None, "", ""
         self._note(done.result.problems)
+        if done.result.rest_seconds:
+            self._retry_at = self._clock() + done.result.rest_seconds
         return done.result
 
     def reject(self, deltas: Iterable[Delta]) -> None:

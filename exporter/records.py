@@ -198,6 +198,7 @@ class Reading:
     """All that one source learned in one tick; parts it does not know stay empty.
 
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
+    ``rest_seconds`` asks to be left alone for so long: waking a thread costs more than saying nothing.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -207,6 +208,7 @@ class Reading:
     gpu_uses: tuple[GpuUse, ...] = ()
     gpus: tuple[GpuState, ...] = ()
     problems: tuple[Problem, ...] = ()
+    rest_seconds: float = 0.0
 
 
 class Source(Protocol):

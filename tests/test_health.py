@@ -219,3 +219,26 @@ def test_closing_closes_the_source_unless_it_hangs(bench: Bench) -> None:
     assert hanging.tick(wait=0.01) is None
     hanging.state.close()
     assert not hanging.source.closed
+
+
+def test_a_source_with_nothing_to_tell_is_left_alone_for_a_while() -> None:
+    """Waking a thread every second costs more than all that such a source says."""
+    now, reads = [100.0], []
+
+    class Silent:
+        name = "silent"
+
+        def read(self, now: float) -> Reading:
+            reads.append(now)
+            return Reading(rest_seconds=10.0)
+
+        def close(self) -> None: ...
+
+    state = SourceState(Silent(), lambda: now[0])
+    for _ in range(25):
+        state.ask(now[0])
+        state.take(now[0] + 5.0, 0.0)
+        now[0] += 1.0
+    assert reads == [100.0, 110.0, 120.0]
+    assert state.health().up
+    state.close()

@@ -11,6 +11,7 @@ from ..records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Readin
 from .processes import ProcessTable, Tracked
 
 _PROBES_PER_TICK = 2048
+_REST_SECONDS = 10.0
 _YOUNG_SECONDS = 5.0
 
 
@@ -78,7 +79,7 @@ class ProcfsSource:
         if not several and self._table is None:
             # One socket: its use is the node's, which the cgroups know; still say whether /proc is there.
             self._host.text(self._host.proc("uptime"))
-            return Reading()
+            return Reading(rest_seconds=_REST_SECONDS)
         if self._stat is None:
             self._stat = self._host.keep(self._host.proc("stat"))
         times, last = parse_cpu_times(self._stat.read_all(), self._hertz), self._last
