@@ -11,10 +11,11 @@ import sys
 import threading
 
 from exporter.arguments import parse
-from exporter.cli import make_host, make_sampler
+from exporter.cli import SWITCH_SECONDS, make_host, make_sampler
 from exporter.config import load
 from exporter.exposition.history import History
 from exporter.exposition.page import Page
+from exporter.exposition.prepared import Prepared
 from exporter.exposition.render import Renderer
 from exporter.exposition.server import Server, ServerOptions
 from exporter.records import Snapshot
@@ -24,7 +25,7 @@ def main() -> None:
     """Serve until stdin ends."""
     logging.disable(logging.CRITICAL)
     settings = load(parse(sys.argv[1:]).flags, os.environ)
-    host, history = make_host(settings), History()
+    host, history, prepared = make_host(settings), History(), Prepared(Renderer().body)
     latest: list[Snapshot] = []
 
     def observe(snapshot: Snapshot) -> None:
@@ -34,13 +35,14 @@ def main() -> None:
 
     server = Server(
         lambda: latest[0] if latest else None,
-        Renderer().body,
+        prepared,
         Page(history, settings.web_telemetry_path),
         host.clock,
         ServerOptions(listen=tuple(map(str, settings.web_listen_address))),
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     print(server.start()[0][1], flush=True)
-    sampler = make_sampler(settings, host, None, (history.observe, observe))
+    sampler = make_sampler(settings, host, None, (prepared.observe, observe, history.observe))
     stop = threading.Event()
     thread = threading.Thread(target=sampler.run, args=(stop,))
     thread.start()
