@@ -93,6 +93,9 @@ class Settings:
     source_rapl: bool | None = _setting(
         "source.rapl", flag(), None, "Read CPU and DRAM joules from /sys/class/powercap (Intel, AMD)."
     )
+    source_nvml: bool | None = _setting(
+        "source.nvml", flag(), None, "Read NVIDIA GPUs through NVML: joules, state, and who uses them."
+    )
     source_hwmon: bool | None = _setting(
         "source.hwmon",
         flag(),
@@ -197,7 +200,7 @@ def _rows() -> Iterator[Setting]:
 TABLE: Mapping[str, Setting] = {row.name: row for row in _rows()}
 """Every setting by name, in the order of the help."""
 
-SOURCES: tuple[str, ...] = ("rapl", "hwmon", "estimate", "procfs", "cgroups", "psutil")
+SOURCES: tuple[str, ...] = ("rapl", "nvml", "hwmon", "estimate", "procfs", "cgroups", "psutil")
 """Sources that can be switched; the registry of sources has the same names."""
 
 

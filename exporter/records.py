@@ -153,7 +153,8 @@ class GpuUse(NamedTuple):
 
     A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
     ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
-    else 1.0. ``group`` is its cgroup, None if unknown.
+    else 1.0. ``group`` is its cgroup, None if unknown. Pid 0 stands for processes that the driver names and
+    /proc does not show: their joules stay unattributed.
     """
 
     device: str

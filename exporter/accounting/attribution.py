@@ -148,15 +148,21 @@ def _share_gpu(
     charges: list[GpuCharge] = []
     busy = sum(use.seconds for use in holders)
     hold = sum(use.hold for use in holders)
-    if len(holders) == 1:
-        charges.append(GpuCharge(holders[0], "active", energy.active))
-    elif busy > 0:
-        charges += [GpuCharge(use, "active", energy.active * (use.seconds / busy)) for use in holders if use.seconds]
-    elif energy.active:
+    for use in holders:
+        share_of_busy = use.seconds / busy if busy > 0 else 0.0
+        active = energy.active * (share_of_busy if len(holders) > 1 else 1.0)
+        idle = energy.idle * (use.hold / hold) if hold > 0 else 0.0
+        if use.process.key.pid == 0:
+            # Somebody whom this machine's /proc does not show: nobody else pays for it.
+            unattributed["gpu", "unknown"] += active
+            unattributed["gpu", "idle"] += idle
+            continue
+        if active:
+            charges.append(GpuCharge(use, "active", active))
+        charges.append(GpuCharge(use, "idle", idle))
+    if len(holders) != 1 and busy <= 0:
         # Nobody is known to have run: either it exited between two looks, or the driver gave no samples.
         unattributed["gpu", "unknown" if holders else "exited"] += energy.active
-    if hold > 0:
-        charges += [GpuCharge(use, "idle", energy.idle * (use.hold / hold)) for use in holders]
-    elif energy.idle:
+    if hold <= 0:
         unattributed["gpu", "idle"] += energy.idle
     return charges

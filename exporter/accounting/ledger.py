@@ -136,6 +136,8 @@ class Ledger:
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         for use in uses:
+            if use.process.key.pid == 0:
+                continue
             for account in self._gpu_accounts(use, now):
                 account.use_gpu(use.seconds)
                 self._dirty.add(account)

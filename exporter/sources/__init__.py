@@ -11,6 +11,7 @@ from .cgroups import CgroupSource
 from .estimate import EstimateSource
 from .hierarchy import find_hierarchy
 from .hwmon import HwmonSource
+from .nvml import NvmlSource
 from .portable import PortableSource
 from .procfs import ProcfsSource
 from .rapl import RaplSource
@@ -32,13 +33,14 @@ def build(
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
+        "nvml": lambda: NvmlSource(host),
         "hwmon": lambda: HwmonSource(host),
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
         "cgroups": lambda: CgroupSource(host),
         "procfs": lambda: ProcfsSource(host, processes=not grouped),
         "psutil": lambda: PortableSource(host),
     }
-    absent = ("psutil",) if linux else ("rapl", "hwmon", "cgroups", "procfs")
+    absent = ("psutil",) if linux else ("rapl", "nvml", "hwmon", "cgroups", "procfs")
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 

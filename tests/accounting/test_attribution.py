@@ -106,6 +106,16 @@ def test_gpu_held_by_several_without_samples_is_unknown() -> None:
     assert share([Energy(GPU, 200.0, 0.0)], None, uses).unattributed == {("gpu", "unknown"): 200.0}
 
 
+def test_gpu_process_of_another_namespace_pays_for_itself() -> None:
+    """Fault 28: nobody knows whose it is, but it is not its neighbour's."""
+    uses = [GpuUse(GPU.id, A, process(1), 0.25), GpuUse(GPU.id, None, process(0), 0.75)]
+    shares = share([Energy(GPU, 100.0, 60.0)], None, uses)
+    assert [(c.use.process.key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 25.0), (1, "idle", 30.0)]
+    assert shares.unattributed == {("gpu", "unknown"): 75.0, ("gpu", "idle"): 30.0}
+    alone = share([Energy(GPU, 100.0, 60.0)], None, uses[1:])
+    assert (alone.gpu, alone.unattributed) == ((), {("gpu", "unknown"): 100.0, ("gpu", "idle"): 60.0})
+
+
 def test_gpu_held_by_nobody() -> None:
     assert share([Energy(GPU, 10.0, 70.0)], None, ()).unattributed == {("gpu", "exited"): 10.0, ("gpu", "idle"): 70.0}
 

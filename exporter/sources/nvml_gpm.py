@@ -1,0 +1,52 @@
+"""What the units of a Hopper or newer card did between two reads (NVML GPM), of the card or of a MIG instance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .nvml_driver import Activity, Driver, DriverError
+
+UNKNOWN = Activity(None, None, None)
+
+
+class GpmWatch:
+    """Keeps two samples of one card or GPU instance and compares them; ratios are means since the last read."""
+
+    def __init__(self, driver: Driver, handle: Any, instance: int | None = None) -> None:
+        self._driver = driver
+        self._handle = handle
+        self._instance = instance
+        self._samples: list[Any] = []
+        self._filled = False
+        self._works = True
+
+    def read(self) -> Activity:
+        """What happened since the last read; `UNKNOWN` on the first one and where the driver cannot tell."""
+        if not self._works:
+            return UNKNOWN
+        try:
+            return self._read()
+        except DriverError as error:
+            if error.kind in ("lost", "down"):
+                raise
+            self._works = error.kind != "unsupported"
+            self._filled = False
+            return UNKNOWN
+
+    def close(self) -> None:
+        """Give back the samples."""
+        for sample in self._samples:
+            self._driver.gpm_free(sample)
+        self._samples = []
+        self._filled = False
+
+    def _read(self) -> Activity:
+        while len(self._samples) < 2:
+            self._samples.append(self._driver.gpm_sample())
+        older, newer = self._samples
+        self._driver.gpm_take(self._handle, self._instance, newer)
+        self._samples = [newer, older]
+        if not self._filled:
+            self._filled = True
+            return UNKNOWN
+        return self._driver.gpm_activity(older, newer)

@@ -1,0 +1,81 @@
+"""MIG: the GPU instances of one card, how active each was and who holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..records import GpuState
+from .nvml_card import Card
+from .nvml_driver import Activity, Driver
+from .nvml_gpm import UNKNOWN, GpmWatch
+
+
+class Instance:
+    """A GPU instance: ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances)."""
+
+    def __init__(self, driver: Driver, card: Any, number: int, fraction: float, *, watched: bool) -> None:
+        self.number = number
+        self.fraction = fraction
+        self.handles: list[Any] = []
+        self.activity: Activity = UNKNOWN
+        self.watch = GpmWatch(driver, card, number) if watched else None
+
+
+class MigLayout:
+    """How a card is cut; nothing where MIG is off. Anybody may cut it anew at any time (fault 26)."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._cut: list[tuple[int, int, str]] = []
+        self.instances: list[Instance] = []
+
+    def look(self, handle: Any) -> None:
+        """See how the card is cut now. Raises `DriverError` if card or driver is gone."""
+        driver = self._driver
+        slices = driver.slices(handle)
+        devices = driver.mig_devices(handle, slices)
+        cut = [(number, width, driver.maybe("nvmlDeviceGetUUID", part) or "") for number, width, part in devices]
+        if cut == self._cut:
+            return
+        self.close()
+        self._cut = cut
+        watched = bool(devices) and driver.has_gpm(handle)
+        found: dict[int, Instance] = {}
+        for number, width, part in devices:
+            if number not in found:
+                found[number] = Instance(driver, handle, number, min(1.0, width / slices), watched=watched)
+            found[number].handles.append(part)
+        self.instances = list(found.values())
+
+    def states(self, card: Card) -> list[GpuState]:
+        """What each instance did since the last call; power, temperature and clocks are the card's alone."""
+        states = []
+        for instance in self.instances:
+            if instance.watch is not None:
+                instance.activity = instance.watch.read()
+            sm, tensor, dram = instance.activity
+            used, total = self._driver.memory_bytes(instance.handles[0])
+            states.append(
+                GpuState(
+                    card.uuid,
+                    card.index,
+                    str(instance.number),
+                    gpu_model=self._driver.model(instance.handles[0]) or card.model,
+                    driver_version=card.version,
+                    pci_bus_id=card.bus_id,
+                    memory_used_bytes=used,
+                    memory_total_bytes=total,
+                    utilization_ratio=sm,
+                    sm_active_ratio=sm,
+                    tensor_active_ratio=tensor,
+                    dram_active_ratio=dram,
+                )
+            )
+        return states
+
+    def close(self) -> None:
+        """Let go of what belongs to a session with the driver."""
+        for instance in self.instances:
+            if instance.watch is not None:
+                instance.watch.close()
+        self.instances, self._cut = [], []
