@@ -13,6 +13,7 @@ from .host import Host
 from .kinds import Address
 from .records import Unavailable
 from .sources.hierarchy import find_hierarchy
+from .sources.processes import ProcessTable
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the namespace that the host itself lives in (include/linux/proc_ns.h)."""
@@ -40,8 +41,18 @@ def findings(settings: Settings, host: Host) -> Iterator[Finding]:
     yield state_file(settings.state_file)
     for address in settings.web_listen_address:
         yield port(address)
+    yield clock(host)
+
+
+def clock(host: Host) -> Finding:
+    """How finely is the CPU time of one process known?"""
+    table = ProcessTable(host)
+    native = table.native
+    table.close()
+    if native:
+        return Finding("clock", "CPU time of a process is read from its own clock, in nanoseconds")
     ticks = os.sysconf("SC_CLK_TCK")
-    yield Finding("clock", f"CPU time of one process is counted in steps of {1000 / ticks:g} ms ({ticks} Hz)")
+    return Finding("clock", f"CPU time of a process is read from /proc, in steps of {1000 / ticks:g} ms ({ticks} Hz)")
 
 
 def rights(host: Host) -> Finding:
