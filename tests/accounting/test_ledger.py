@@ -251,3 +251,22 @@ def test_churn_leaves_no_trace() -> None:
     assert max(rows) < 170 * 32 + 200
     assert bench.ledger.conservation_error_ratio() < 1e-9
     assert bench.ledger.retired["cpu"] > 0
+
+
+def test_books_survive_a_restart_whole() -> None:
+    """Fault 53: totals, what was retired, and every account on show; the equation holds from the first moment on."""
+    bench = Bench(Limits(linger_seconds=10.0))
+    bench.tick([use(A, 1.0)], started=[A, B], energies=[Energy(PACKAGE, 40.0, 5.0)])
+    bench.tick(ended=[A], energies=[Energy(PACKAGE, 0.0, 5.0)])
+    for _ in range(3):
+        bench.tick([use(B, 1.0, (process(7), 0.5))], seconds=10.0, energies=[Energy(PACKAGE, 20.0, 50.0)])
+    assert bench.ledger.retired == {"cpu": 40.0}
+    again = Bench(Limits(linger_seconds=10.0))
+    again.ledger.restore(bench.ledger.books(), 0.0, same_boot=True)
+    assert again.ledger.retired == bench.ledger.retired
+    assert again.ledger.nodes == bench.ledger.nodes
+    assert again.ledger.conservation_error_ratio() < 1e-12
+    again.tick([use(B, 1.0, (process(7), 0.5))], started=[B], energies=[Energy(PACKAGE, 20.0, 5.0)])
+    assert again.container_joules() == {"b": 80.0}
+    assert {sum(row.joules) for row in again.ledger.processes()} == {40.0}
+    assert again.ledger.conservation_error_ratio() < 1e-12
