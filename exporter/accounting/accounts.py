@@ -113,6 +113,10 @@ class Account:
         """All joules, whatever component and mode."""
         return sum(self.joules.values())
 
+    def expired(self, deadline: float) -> bool:
+        """Whether nobody was left to add to it since boot time ``deadline`` or before."""
+        return self.ended_at is not None and self.ended_at <= deadline
+
     def use_cpu(self, seconds: float) -> None:
         """Note busy CPU seconds of this tick."""
         self.cpu_seconds += seconds

@@ -46,11 +46,15 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the devices used in one tick. ``energies`` are those that may be added up."""
+    """What the devices used in one tick.
+
+    ``energies`` are those that may be added up; ``watts`` the mean power of those that were read without doubt.
+    """
 
     deltas: Mapping[str, Delta]
     utilization: Mapping[str, float]
     energies: Sequence[Energy]
+    watts: Mapping[str, float]
 
     @property
     def joules(self) -> dict[str, float]:
@@ -58,20 +62,12 @@ class Measured:
         return {key: delta.joules for key, delta in self.deltas.items()}
 
     @property
-    def watts(self) -> dict[str, float]:
-        """Mean watts by device, of those that were read without doubt."""
-        return {
-            key: delta.joules / delta.seconds
-            for key, delta in self.deltas.items()
-            if delta.event in ("ok", "wrap") and delta.seconds > 0
-        }
-
-    @property
     def metered(self) -> frozenset[Component]:
         """Components that somebody measured in this tick."""
-        watts = self.watts
         return frozenset(
-            energy.device.component for energy in self.energies if energy.device is OTHER or energy.device.id in watts
+            energy.device.component
+            for energy in self.energies
+            if energy.device is OTHER or energy.device.id in self.watts
         )
 
 
@@ -112,7 +108,12 @@ class Devices:
         deltas = {delta.device.id: delta for delta in self._meters.feed(unique.values())}
         utilization = self._utilization(use)
         energies = self._energies(deltas, utilization, use.window_seconds)
-        return Measured(deltas, utilization, energies)
+        watts = {
+            key: delta.joules / delta.seconds
+            for key, delta in deltas.items()
+            if delta.event in ("ok", "wrap") and delta.seconds > 0
+        }
+        return Measured(deltas, utilization, energies, watts)
 
     def capacity(self, use: Use) -> dict[Component, float]:
         """Busy seconds per second the node could do, of the components whose use is known."""
@@ -165,7 +166,7 @@ class Devices:
             key, component = energy.device.id, energy.device.component
             if key in by_device:
                 watts[component] = watts.get(component, 0.0) + by_device[key]
-        if self._platform in by_device:
+        if self._platform is not None and self._platform in by_device:
             watts["other"] = max(0.0, by_device[self._platform] - sum(watts.values()))
         return tuple(NodeRow(component, joules, watts.get(component)) for component, joules in sorted(totals.items()))
 

@@ -222,8 +222,7 @@ class Ledger:
 
     def _expire(self, now: float) -> None:
         deadline = now - self.limits.linger_seconds
-        gone = [account for account in self._containers.values() if account.ended_at is not None]
-        gone = [account for account in gone if account.ended_at is not None and account.ended_at <= deadline]
+        gone = [account for account in self._containers.values() if account.expired(deadline)]
         for account in gone:
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules

@@ -58,7 +58,7 @@ class ModelAccounts:
 
     def expire(self, deadline: float) -> list[Account]:
         """Drop the accounts whose last process ended before ``deadline``."""
-        gone = [account for account in self if account.ended_at is not None and account.ended_at <= deadline]
+        gone = [account for account in self if account.expired(deadline)]
         for account in gone:
             if isinstance(account.owner, Model):
                 del self._accounts[account.owner[:3]]

@@ -78,9 +78,8 @@ class ProcessAccounts:
     def expire(self, deadline: float, now: float) -> None:
         """Forget processes that ended before ``deadline``, and GPU processes that no driver named since then."""
         for key, record in list(self._records.items()):
-            ended = record.account.ended_at
             silent = record.gpu and record.seen_at <= deadline
-            if silent or (ended is not None and ended <= deadline):
+            if silent or record.account.expired(deadline):
                 self._forget(key, record, now)
 
     def rank(self, period: Period, top: int, *, shed: bool) -> None:
