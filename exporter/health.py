@@ -7,23 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from .accounting.meters import Delta
-from .guard import Guard
+from .guard import Crew, Guard
 from .records import REASONS, Problem, Reading, Reason, Source, SourceHealth, Unavailable
 
 _log = logging.getLogger("source")
 
 _RETRY_MOST_SECONDS = 60.0
 _PROBLEMS_KEPT = 100
+_LAST_READ_SECONDS = 1.0
 
 
 class SourceState:
     """Asks a source once a tick. A failure is one log line when it starts and one when it ends (fault 11)."""
 
-    def __init__(self, source: Source, clock: Callable[[], float]) -> None:
+    def __init__(self, source: Source, clock: Callable[[], float], crew: Crew | None = None) -> None:
         self.name = source.name
         self._source = source
         self._clock = clock
-        self._guard: Guard[float, Reading] = Guard(f"source-{source.name}", source.read, clock)
+        self._guard: Guard[float, Reading] = Guard(f"source-{source.name}", source.read, clock, crew)
         self._failures: Counter[Reason] = Counter()
         self._up: bool | None = None
         self._reason: Reason | None = None
@@ -36,6 +37,7 @@ class SourceState:
         self._problems: dict[str, Problem] = {}
         self._jumping: set[str] = set()
         self._late = False
+        self._health: SourceHealth | None = None
 
     def ask(self, now: float) -> None:
         """Start a read, unless one hangs or the source rests after a failure."""
@@ -46,6 +48,7 @@ class SourceState:
         """What the source read by boot time ``deadline``; None if nothing came."""
         if not self._guard.busy:
             return None
+        self._health = None
         # One that is late already is not waited for again: the others' ticks stay on time.
         done = self._guard.take(0.0 if self._late else deadline - self._clock())
         if done is None:
@@ -78,18 +81,23 @@ class SourceState:
             self._retry_at = self._clock() + done.result.rest_seconds
         return done.result
 
-    def reject(self, deltas: Iterable[Delta]) -> None:
-        """Count readings of its devices that no plausible power explains; one log line for each that starts to jump."""
-        jumping = {
-            delta.device.id for delta in deltas if delta.event == "implausible" and delta.device.source == self.name
-        }
-        self._failures["implausible"] += len(jumping)
+    def reject(self, implausible: Iterable[Delta]) -> None:
+        """Count its own among the readings that no plausible power explains; one log line for each that starts to."""
+        jumping = {delta.device.id for delta in implausible if delta.device.source == self.name}
+        if jumping:
+            self._health = None
+            self._failures["implausible"] += len(jumping)
         for device in jumping - self._jumping:
             _log.warning("no plausible power explains the reading", extra={"source": self.name, "device": device})
         self._jumping = jumping
 
     def health(self) -> SourceHealth:
-        """How it is now."""
+        """How it is now; the same object until something changes."""
+        if self._health is None:
+            self._health = self._state()
+        return self._health
+
+    def _state(self) -> SourceHealth:
         problem = next(iter(self._problems.values()), None)
         return SourceHealth(
             self.name,
@@ -103,7 +111,9 @@ class SourceState:
         )
 
     def close(self) -> None:
-        """End its thread; a source that hangs keeps its files until the process ends."""
+        """End its thread, after the read it is in; a source that hangs keeps its files until the process ends."""
+        if self._guard.busy:
+            self._guard.take(0.0 if self._late else _LAST_READ_SECONDS)
         self._guard.stop()
         if not self._guard.busy:
             self._source.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.guard import Guard
+from exporter.guard import PATIENCE_SECONDS, Crew, Guard
 
 
 class Fifo:
@@ -82,6 +82,7 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: Guard[str, s
     assert done.result == "first late"
     assert done.seconds >= 0.04
     guard.ask("second ")
+    assert guard.take(0.01) is None
     fifo.write("fresh")
     done = guard.take(5)
     assert done is not None
@@ -125,3 +126,49 @@ def test_a_hung_thread_does_not_keep_the_process_alive(guard: Guard[str, str], f
     fifo.write("")
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_crew_does_all_calls_on_one_thread() -> None:
+    crew = Crew("crew")
+    guards = [
+        Guard[int, int](f"call-{n}", lambda number: threading.get_ident() + 0 * number, time.monotonic, crew)
+        for n in range(4)
+    ]
+    seen = set()
+    for number in range(3):
+        for guard in guards:
+            guard.ask(number)
+        for guard in guards:
+            done = guard.take(5)
+            assert done is not None
+            seen.add(done.result)
+    assert len(seen) == 1
+    (thread,) = threads("crew")
+    crew.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_call_that_hangs_does_not_hold_up_those_behind_it(fifo: Fifo) -> None:
+    """Fault 15: another thread takes what is left, and it goes when the first one is back."""
+    crew = Crew("crew")
+    hanging = Guard("hanging", fifo.read, time.monotonic, crew)
+    behind = Guard[int, int]("behind", lambda number: number, time.monotonic, crew)
+    for number in range(20):
+        hanging.ask("x")
+        behind.ask(number)
+        assert hanging.take(0.0 if number else 2 * PATIENCE_SECONDS) is None
+        done = behind.take(5)
+        assert done is not None
+        assert done.result == number
+    assert len(threads("crew")) == 2
+    assert fifo.calls == 1
+    fifo.write("late")
+    deadline = time.monotonic() + 5
+    while len(threads("crew")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(threads("crew")) == 1
+    late = hanging.take(5)
+    assert late is not None
+    assert late.result == "xlate"
+    crew.stop()

@@ -203,7 +203,7 @@ def test_jumps_of_its_devices_are_counted_as_implausible(bench: Bench, caplog: p
     jump = [Delta(own, 0.0, 0.0, "implausible"), Delta(other, 0.0, 0.0, "implausible")]
     for _ in range(3):
         bench.state.reject(jump)
-    bench.state.reject([Delta(own, 1.0, 1.0, "ok")])
+    bench.state.reject([])
     assert bench.state.health().failures["implausible"] == 3
     assert len(caplog.records) == 1
     bench.state.reject(jump)
@@ -242,3 +242,11 @@ def test_a_source_with_nothing_to_tell_is_left_alone_for_a_while() -> None:
     assert reads == [100.0, 110.0, 120.0]
     assert state.health().up
     state.close()
+
+
+def test_close_waits_for_the_read_under_way(bench: Bench) -> None:
+    """Fault 33: a clean stop cuts off no call into a driver, unless that is late already."""
+    bench.source.seconds = 0.2
+    bench.state.ask(bench.clock.now)
+    bench.state.close()
+    assert bench.source.closed
