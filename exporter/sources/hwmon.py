@@ -90,7 +90,7 @@ class _Gpu:
 class HwmonSource:
     """Reads every hwmon sensor of power (µW) or energy (µJ); what each one covers is in `hwmon_chips`.
 
-    A GPU that is runtime-suspended is left asleep: any read of it would wake it, so it simply has no reading.
+    A GPU that is runtime-suspended is left asleep: any read of it would wake it, so it has no reading and is named.
     EAGAIN, ENODATA and EIO, which drivers return while firmware is busy, are a problem of that tick only
     (fault 12).
     """
@@ -112,11 +112,12 @@ class HwmonSource:
         meters: list[EnergyReading | PowerReading] = []
         problems = list(self._lasting)
         silent = False
+        asleep: list[str] = []
         for meter in self._meters:
-            if _asleep(meter.awake):
-                silent = True
-                continue
             device = meter.sensor.device
+            if _asleep(meter.awake):
+                asleep.append(device.id)
+                continue
             try:
                 value = meter.value()
             except Unavailable as error:
@@ -134,11 +135,11 @@ class HwmonSource:
                 meters.append(EnergyReading(device, at, value, None))
             else:
                 meters.append(PowerReading(device, at, value))
-        if problems and not meters and not silent:
+        if problems and not meters and not silent and not asleep:
             self.close()
             raise Unavailable(*problems[0])
         gpus = tuple(gpu.state() for gpu in self._gpus if not _asleep(gpu.awake))
-        return Reading(meters=tuple(meters), gpus=gpus, problems=tuple(problems))
+        return Reading(meters=tuple(meters), gpus=gpus, problems=tuple(problems), asleep=tuple(asleep))
 
     def close(self) -> None:
         """Give back the kept files; the next read looks for chips again."""

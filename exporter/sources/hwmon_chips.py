@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from ..host import Host
 from ..records import Component, Device, Unavailable
+from .drm.card import gpu_id
 from .topology import Topology
 
 Unit = Literal["microjoules", "microwatts", "millivolts_milliamperes"]
@@ -161,7 +162,8 @@ def _amdgpu(chip: Chip) -> list[Sensor]:
     Only APUs have the northbridge voltage in1 (``vddnb``); theirs is shown within the CPU package. An MI250 has
     two dies, of which the first reports the card's power and the second always 0.
     """
-    id_, name = f"amdgpu-{chip.address}", chip.label("device/product_name") or "AMD GPU"
+    id_ = gpu_id(chip.host, "amdgpu", chip.address, f"{chip.path}/device")
+    name = chip.label("device/product_name") or _model("AMD GPU", chip)
     inside = ("package-0", "node") if chip.label("in1_label") == "vddnb" else ()
     if "energy1_input" in chip.files:
         return [_meter(id_, "gpu", name, "microjoules", "energy1_input", inside=inside)]
@@ -175,16 +177,23 @@ def _intel_gpu(chip: Chip) -> list[Sensor]:
     """Intel discrete GPU (Documentation/ABI/testing/sysfs-driver-intel-{i915,xe}-hwmon), µJ.
 
     The register has 32 bits, but the driver accumulates it in 63 (drivers/gpu/drm/i915/i915_hwmon.c: 278 years
-    at 1000 W), so the file never wraps. Under xe, energy1 is the card and energy2 the package on it.
+    at 1000 W), so the file never wraps. Under xe, energy1 is the card and energy2 the package on it; where the card has
+    no meter, the package stands for it.
     """
-    card = f"{chip.name}-{chip.address}"
+    card, name = gpu_id(chip.host, chip.name, chip.address, f"{chip.path}/device"), _model("Intel GPU", chip)
     sensors = []
     if "energy1_input" in chip.files:
-        sensors.append(_meter(card, "gpu", "Intel GPU", "microjoules", "energy1_input"))
+        sensors.append(_meter(card, "gpu", name, "microjoules", "energy1_input"))
+        card, name = f"{card}-pkg", f"{name} package"
     if "energy2_input" in chip.files:
-        name = "Intel GPU package"
-        sensors.append(_meter(f"{card}-pkg", "gpu", name, "microjoules", "energy2_input", inside=(card,)))
+        inside = (sensors[0].device.id,) if sensors else ()
+        sensors.append(_meter(card, "gpu", name, "microjoules", "energy2_input", inside=inside))
     return sensors
+
+
+def _model(kind: str, chip: Chip) -> str:
+    """What a card without a name of its own is called: its kind and PCI device id, where known."""
+    return f"{kind} {chip.label('device/device')}".strip()
 
 
 def _intel_tile(chip: Chip) -> list[Sensor]:

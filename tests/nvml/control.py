@@ -42,6 +42,7 @@ MAX_SAMPLES: Final = 256
 MAX_FIELD_SCRIPTS: Final = 16
 MAX_FUNCTIONS: Final = 96
 MAX_GPM: Final = 128
+MAX_XIDS: Final = 16
 SCOPES: Final = 4
 UNSUPPORTED_32: Final = 0xFFFFFFFF
 UNSUPPORTED_64: Final = 0xFFFFFFFFFFFFFFFF
@@ -145,6 +146,12 @@ class GpuState(ctypes.Structure):
         ("energy_mj", u64 * SCOPES),
         ("throttle_ns", u64 * len(REASONS)),
         ("event_reasons", u64),
+        ("stamp_us", u64),
+        ("ecc", u64 * 2),
+        ("xids", u64 * MAX_XIDS),
+        ("xids_written", u64),
+        ("repair_pending", u64),
+        ("repair_failed", u64),
         ("memory_total", u64),
         ("memory_reserved", u64),
         ("memory_used", u64),
@@ -185,7 +192,7 @@ class State(ctypes.Structure):
         ("cuda_version", u32),
         ("broken", i32),
         ("wide_processes", u32),
-        ("reserved", u32),
+        ("release", u32),
         ("functions", FunctionState * MAX_FUNCTIONS),
         ("gpus", GpuState * MAX_GPUS),
     )
@@ -426,6 +433,25 @@ class Gpu:
         if seconds:
             raise ValueError(f"unknown reasons: {sorted(seconds)}")
 
+    def ecc(self, *, corrected: int | None = 0, uncorrected: int | None = 0) -> None:
+        """Set the aggregate error counts; None: no ECC."""
+        for place, count in enumerate((corrected, uncorrected)):
+            self.state.ecc[place] = UNSUPPORTED_64 if count is None else count
+
+    def repair(self, *, pending: bool | None = False, failed: bool | None = False) -> None:
+        """Say whether a row waits to be remapped, and whether one could not be; None: not supported."""
+        self.state.repair_pending = UNSUPPORTED_64 if pending is None else pending
+        self.state.repair_failed = UNSUPPORTED_64 if failed is None else failed
+
+    def xid(self, number: int) -> None:
+        """Let an Xid error happen: whoever registered for it before will be told."""
+        self.state.xids[self.state.xids_written % MAX_XIDS] = number
+        self.state.xids_written += 1
+
+    def repeat(self, on: bool = True) -> None:
+        """Stamp all fields with one and the same time, as a driver does that hands out old values; False: with now."""
+        self.state.stamp_us = time.time_ns() // 1000 if on else 0
+
     def gpm(self, metric: int, percent: float | None) -> None:
         """Set a performance metric (0 to 100), e.g. GPM_SM_UTIL; None: not supported."""
         self.state.gpm[metric] = -1.0 if percent is None else percent
@@ -508,7 +534,7 @@ class FakeDriver:
         self.state = State.from_buffer(self._map)
         self.state.bytes = ctypes.sizeof(State)
         self.state.magic = MAGIC
-        self.driver_version, self.nvml_version = "580.65.06", "13.580.65.06"
+        self.driver_version, self.nvml_version = "580.95.05", "13.580.95.05"
         self.state.cuda_version = 13000
         self._functions = self._register()
 
@@ -612,6 +638,12 @@ class FakeDriver:
         devices, LIB_RM_VERSION_MISMATCH after an upgrade, DRIVER_NOT_LOADED. 0 mends it."""
         self.state.broken = code
 
+    def upgrade(self, version: str) -> None:
+        """Install and load another driver. A process that has loaded this library gets LIB_RM_VERSION_MISMATCH from
+        now on, whatever it does; one that loads it anew does not."""
+        self.driver_version, self.nvml_version = version, f"13.{version}"
+        self.state.release += 1
+
     def fail(self, name: str, *, code: int, gpu: Gpu | None = None, times: int = 0) -> None:
         """Make a function give ``code`` (for one GPU or any), ``times`` calls long or, with 0, until :meth:`mend`."""
         script = self._script(name, gpu)
@@ -619,7 +651,7 @@ class FakeDriver:
         script.code = code
 
     def mend(self, name: str, gpu: Gpu | None = None) -> None:
-        """Undo :meth:`fail`, :meth:`delay` and :meth:`hang` with the same ``gpu``."""
+        """Undo :meth:`fail`, :meth:`delay`, :meth:`hang` and :meth:`crash` with the same ``gpu``."""
         script = self._script(name, gpu)
         script.code = script.times = script.delay_us = script.hang = 0
 
@@ -630,6 +662,10 @@ class FakeDriver:
     def hang(self, name: str, gpu: Gpu | None = None) -> None:
         """Let calls of a function not return until :meth:`release` or the end of this driver."""
         self._script(name, gpu).hang = 1
+
+    def crash(self, name: str, gpu: Gpu | None = None) -> None:
+        """Let the next call of a function end its process with SIGSEGV."""
+        self._script(name, gpu).hang = 2
 
     def release(self, name: str | None = None) -> None:
         """Let the hanging calls of a function, or of all, go on."""

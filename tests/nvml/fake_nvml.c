@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,7 +28,9 @@ enum {
 };
 
 enum { MAX_GPUS = 16, MAX_MIG = 7, MAX_PROCESSES = 32, MAX_SAMPLES = 256, MAX_FIELD_SCRIPTS = 16,
-       MAX_FUNCTIONS = 96, MAX_GPM = 128, SCOPES = 4, REASONS = 4 };
+       MAX_FUNCTIONS = 96, MAX_GPM = 128, SCOPES = 4, REASONS = 4, MAX_XIDS = 16 };
+
+enum { CRASH = 2 }; /* instead of hanging, once */
 
 static const uint64_t MAGIC = 0x4C4D564E454B4146;
 static const uint32_t NO_INSTANCE = 0xFFFFFFFF;
@@ -55,7 +58,9 @@ struct gpu {
     uint32_t mig_mode, mig_capable, gpm_supported, every_sample, power_limit_mw, util_gpu, util_memory;
     uint32_t temperature, performance_state, samples_written;
     uint32_t clocks_mhz[4], power_average_mw[SCOPES], power_instant_mw[SCOPES];
-    uint64_t energy_mj[SCOPES], throttle_ns[REASONS], event_reasons, memory_total, memory_reserved, memory_used;
+    uint64_t energy_mj[SCOPES], throttle_ns[REASONS], event_reasons;
+    uint64_t stamp_us, ecc[2], xids[MAX_XIDS], xids_written, repair_pending, repair_failed;
+    uint64_t memory_total, memory_reserved, memory_used;
     double gpm[MAX_GPM];
     struct field fields[MAX_FIELD_SCRIPTS];
     struct process processes[MAX_PROCESSES * (MAX_MIG + 1)];
@@ -78,7 +83,7 @@ struct state {
     char driver_version[80], nvml_version[80];
     uint32_t cuda_version;
     int32_t broken;
-    uint32_t wide_processes, reserved;
+    uint32_t wide_processes, release;
     struct function functions[MAX_FUNCTIONS];
     struct gpu gpus[MAX_GPUS];
 };
@@ -96,6 +101,7 @@ typedef struct handle *device_t;
 static struct state *state;
 static struct handle handles[MAX_GPUS][MAX_MIG + 1]; /* the last of a row is the GPU itself */
 static atomic_int initialised;
+static uint32_t loaded; /* the release that this process loaded; after an upgrade only another process can */
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
 static struct stat attached;
 
@@ -118,6 +124,7 @@ static void attach(void) {
         state = mapped != MAP_FAILED && ((struct state *)mapped)->magic == MAGIC ? mapped : NULL;
         attached = found;
         initialised = 0;
+        loaded = state ? state->release : 0;
     }
     if (file >= 0)
         close(file);
@@ -168,6 +175,10 @@ static int play(struct function *function, int place) {
     atomic_fetch_add(&function->calls[place], 1);
     if (script->delay_us)
         rest(script->delay_us);
+    if (script->hang == CRASH) {
+        script->hang = 0;
+        raise(SIGSEGV);
+    }
     if (script->hang) {
         atomic_fetch_add(&function->hanging, 1);
         while (script->hang)
@@ -202,6 +213,8 @@ static int enter(int *site, const char *name, device_t device, enum wants wants)
         return UNINITIALIZED;
     if (state->broken)
         return state->broken;
+    if (state->release != loaded)
+        return LIB_RM_VERSION_MISMATCH;
     if (wants == LIBRARY)
         return SUCCESS;
     if (!known(device))
@@ -243,6 +256,8 @@ static int number(unsigned *to, uint32_t from) {
 static int initialise(void) {
     if (state->broken)
         return state->broken;
+    if (state->release != loaded)
+        return LIB_RM_VERSION_MISMATCH;
     atomic_fetch_add(&initialised, 1);
     return SUCCESS;
 }
@@ -468,6 +483,14 @@ static uint64_t field_number(const struct gpu *gpu, unsigned field, unsigned sco
     for (int place = 0; place < REASONS; place++)
         if (field == reasons[place])
             return gpu->throttle_ns[place];
+    if (field == 5 || field == 6)
+        return gpu->ecc[field - 5];
+    *type = UNSIGNED_INT;
+    if (field == 144)
+        return gpu->repair_pending;
+    if (field == 145)
+        return gpu->repair_failed;
+    *type = UNSIGNED_LONG_LONG;
     if (scope >= SCOPES)
         return UINT64_MAX;
     if (field == 83 || field == 191)
@@ -514,7 +537,7 @@ NVML(nvmlDeviceGetFieldValues)(device_t device, int count, struct field_value *v
     if (count <= 0 || !values)
         return INVALID_ARGUMENT;
     for (int place = 0; place < count; place++) {
-        values[place].timestamp = (long long)now_us();
+        values[place].timestamp = (long long)(gpu_of(device)->stamp_us ? gpu_of(device)->stamp_us : now_us());
         values[place].latency_us = 1;
         answer_field(gpu_of(device), &values[place]);
     }
@@ -753,7 +776,8 @@ NVML(nvmlDeviceGetMigMode)(device_t device, unsigned *current, unsigned *pending
 
 NVML(nvmlDeviceGetMaxMigDeviceCount)(device_t device, unsigned *count) {
     ENTER(device, CARD);
-    *count = gpu_of(device)->mig_capable ? MAX_MIG : 0;
+    uint32_t capable = gpu_of(device)->mig_capable; /* 1: as many as there can be; else how many */
+    *count = capable == 1 ? MAX_MIG : capable;
     return SUCCESS;
 }
 
@@ -896,10 +920,12 @@ NVML(nvmlGpmMetricsGet)(struct gpm_metrics *asked) {
     return SUCCESS;
 }
 
-/* --- events: there are none, but waiting for them takes its time ------------------------------------------------ */
+/* --- events: Xid errors only, one queue for each set; each tells what happened since the card was registered ------ */
 
-struct event_set { unsigned long long types; };
+struct event_set { unsigned long long types; uint64_t told[MAX_GPUS]; bool watches[MAX_GPUS]; };
 struct event_data { device_t device; unsigned long long type, data; unsigned gpu_instance, compute_instance; };
+
+static const unsigned long long XID_EVENT = 0x8;
 
 NVML(nvmlEventSetCreate)(struct event_set **set) {
     ENTER(NULL, LIBRARY);
@@ -910,15 +936,32 @@ NVML(nvmlEventSetCreate)(struct event_set **set) {
 NVML(nvmlDeviceRegisterEvents)(device_t device, unsigned long long types, struct event_set *set) {
     ENTER(device, CARD);
     set->types |= types;
+    if (types & XID_EVENT && !set->watches[device->gpu]) {
+        set->watches[device->gpu] = true;
+        set->told[device->gpu] = gpu_of(device)->xids_written;
+    }
     return SUCCESS;
+}
+
+static bool next_event(struct event_set *set, struct event_data *data) {
+    for (int gpu = 0; gpu < MAX_GPUS; gpu++) {
+        if (!set->watches[gpu] || set->told[gpu] >= state->gpus[gpu].xids_written)
+            continue;
+        uint64_t xid = state->gpus[gpu].xids[set->told[gpu]++ % MAX_XIDS];
+        *data = (struct event_data){handle_of(gpu), XID_EVENT, xid, NO_INSTANCE, NO_INSTANCE};
+        return true;
+    }
+    return false;
 }
 
 NVML(nvmlEventSetWait_v2)(struct event_set *set, struct event_data *data, unsigned timeout_ms) {
     ENTER(NULL, LIBRARY);
     if (!set || !data)
         return INVALID_ARGUMENT;
+    if (next_event(set, data))
+        return SUCCESS;
     rest((uint64_t)timeout_ms * 1000);
-    return TIMED_OUT;
+    return next_event(set, data) ? SUCCESS : TIMED_OUT;
 }
 
 NVML(nvmlEventSetFree)(struct event_set *set) {

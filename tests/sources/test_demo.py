@@ -12,9 +12,9 @@ from itertools import pairwise
 import pytest
 
 from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Namer, Process, Reading, Source
-from exporter.sources.demo import DemoSource
-from exporter.sources.demo_hardware import PLATFORM, meters
-from exporter.workloads.namer import PathNamer
+from exporter.sources.demo.hardware import PLATFORM, meters
+from exporter.sources.demo.source import DemoSource
+from exporter.workloads.namer import WorkloadNamer
 
 T0 = 5000.0
 IDLE_WATTS = {meter.device.id: meter.idle_watts for meter in meters()}
@@ -355,7 +355,7 @@ def test_names_are_those_the_paths_would_give(played: tuple[DemoSource, list[Rea
     assert len({owner[:4] for owner in seen}) == len(seen)
     for reading in readings[:400]:
         for group in reading.cpu.started if reading.cpu else ():
-            named, by_path = source.workload(group), PathNamer().workload(group)
+            named, by_path = source.workload(group), WorkloadNamer().workload(group)
             assert (named.runtime, named.container_id, named.pod_uid) == (
                 by_path.runtime,
                 by_path.container_id,

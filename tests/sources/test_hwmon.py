@@ -252,7 +252,7 @@ def test_sleeping_gpu_is_left_asleep(tree: Tree, status: str) -> None:
     """Reading it would wake it: no reading, no problem, no state; it is back when it is awake."""
     chip = tree.chip(0, "amdgpu", "0000:03:00.0", {**AMDGPU, "device/power/runtime_status": status})
     source = HwmonSource(tree.host())
-    assert source.read(0.0) == Reading()
+    assert source.read(0.0) == Reading(asleep=("amdgpu-0000:03:00.0",))
     (chip / "device/power/runtime_status").write_text("active\n")
     reading = source.read(1.0)
     assert values(reading) == {"amdgpu-0000:03:00.0": 205.0}
@@ -299,8 +299,10 @@ def test_xe_package_is_within_its_card(tree: Tree) -> None:
 
 
 def test_xe_with_only_a_package_counts_it(tree: Tree) -> None:
-    tree.chip(0, "xe", "0000:03:00.0", {"energy2_input": 6_000_000})
-    assert devices(tree.read())["xe-0000:03:00.0-pkg"].within is None
+    """It has the card's id then: who uses the card pays for it."""
+    tree.chip(0, "xe", "0000:03:00.0", {"energy2_input": 6_000_000, "device/device": "0xe20b"})
+    device = devices(tree.read())["xe-0000:03:00.0"]
+    assert (device.within, device.name) == (None, "Intel GPU 0xe20b")
 
 
 # --- boards and sockets ----------------------------------------------------------------------------------

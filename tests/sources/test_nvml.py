@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,93 +12,30 @@ from typing import Any
 
 import pytest
 
-from exporter.host import Host
 from exporter.records import (
     EnergyReading,
     GpuState,
     GpuUse,
     GroupKey,
     Model,
+    Namer,
     PowerReading,
     Process,
     ProcessOwner,
     Reading,
-    Snapshot,
     Unavailable,
     Workload,
 )
 from exporter.sampler import Sampler, SamplerOptions
+from exporter.snapshot import Snapshot
 from exporter.sources.cgroups import CgroupSource
-from exporter.sources.nvml import LOOK_AGAIN_SECONDS, NvmlSource
+from exporter.sources.nvml.source import LOOK_AGAIN_SECONDS, NvmlSource
 from tests.nvml import control
 from tests.nvml.control import FakeDriver, Gpu
+from tests.nvml.node import IDLE_WATTS, Node, fresh_bindings
 
-IDLE_WATTS = 60.0
 COUNTER = 83
 POWER_INSTANT = 186
-
-
-def fresh_bindings(library: Path) -> Any:
-    """The pynvml module anew, with the scripted library in place of the one that the system would find."""
-    spec = importlib.util.find_spec("pynvml")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "pynvml", module)  # it looks for itself there while it is loaded
-        spec.loader.exec_module(module)
-    vars(module)["nvmlLib"] = ctypes.CDLL(str(library))
-    return module
-
-
-class Node:
-    """A machine with scripted cards, written /proc, /sys and cgroups, and a clock that passes when told to."""
-
-    def __init__(self, root: Path, driver: FakeDriver, bindings: Any) -> None:
-        self.root = root
-        self.driver = driver
-        self.now = 1_000.0
-        self.bindings = bindings
-        self.set_back = 0.0
-        self.host = Host(
-            str(root / "proc"), str(root / "sys"), clock=lambda: self.now, wall=lambda: self.now - self.set_back
-        )
-        self.write("sys/fs/cgroup/cpu.stat", "usage_usec 0\n")
-        self.write("sys/devices/system/cpu/online", "0-3\n")
-
-    def write(self, path: str, text: str) -> Path:
-        file = self.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
-
-    def process(self, pid: int, group: str = "", comm: str = "python", start_ticks: int = 4711) -> GroupKey:
-        """Write a process and its cgroup; returns the key of the group."""
-        group = group or f"/job-{pid}"
-        fields = ["S", "1", *["0"] * 17, str(start_ticks), *["0"] * 10]
-        self.write(f"proc/{pid}/stat", f"{pid} ({comm}) {' '.join(fields)}\n")
-        self.write(f"proc/{pid}/cgroup", f"0::{group}\n")
-        self.write(f"sys/fs/cgroup{group}/cpu.stat", "usage_usec 0\n")
-        return GroupKey(group, (self.root / f"sys/fs/cgroup{group}").stat().st_ino)
-
-    def end(self, pid: int) -> None:
-        """Let a process exit: its /proc folder is gone."""
-        for file in (self.root / f"proc/{pid}").iterdir():
-            file.unlink()
-        (self.root / f"proc/{pid}").rmdir()
-
-    def step(self, loads: Mapping[Gpu, Mapping[int, int]], seconds: float = 1.0, watts: float = 0.0) -> None:
-        """Let time pass: cards burn idle power and ``watts`` more, processes use percents of their SMs' time."""
-        self.now += seconds
-        for gpu, busy in loads.items():
-            gpu.energy_joules += (IDLE_WATTS + watts) * seconds
-            gpu.power_watts = IDLE_WATTS + watts
-            for pid, percent in busy.items():
-                gpu.sample(pid, percent, timestamp_us=round((self.host.wall() - 0.05) * 1e6) + pid % 7)
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass without samples or joules."""
-        self.now += seconds
 
 
 @pytest.fixture(scope="session")
@@ -192,11 +127,11 @@ class TestMeter:
         gpu.field(COUNTER, code=control.UNKNOWN)
         node.driver.fail("nvmlDeviceGetTotalEnergyConsumption", code=control.UNKNOWN, gpu=gpu)
         readings = []
-        for _ in range(3):
+        for _ in range(4):
             readings.append(source.read(node.now))
             node.sleep(1)
-        assert [len(reading.meters) for reading in readings] == [1, 1, 2]
-        assert [len(reading.problems) for reading in readings] == [1, 1, 0]
+        assert [len(reading.meters) for reading in readings] == [1, 1, 2, 2]
+        assert [len(reading.problems) for reading in readings] == [1, 1, 1, 0], "the change is said once"
         assert isinstance(readings[2].meters[0], PowerReading)
         gpu.field(COUNTER)
         node.driver.mend("nvmlDeviceGetTotalEnergyConsumption", gpu=gpu)
@@ -232,6 +167,24 @@ class TestMeter:
         assert isinstance(meter, EnergyReading)
         assert meter.device.name == "NVIDIA GH200 480GB (whole module)"
 
+    def test_card_that_tells_neither_energy_nor_power(self, node: Node, source: NvmlSource) -> None:
+        """Fault 24: a vGPU. Its users and its memory are known all the same, and the session goes on."""
+        gpu = node.driver.add_gpu("GRID T4-16C", architecture=6)
+        gpu.energy_joules = gpu.power_watts = None
+        node.process(1)
+        gpu.process(1)
+        source.read(node.now)
+        for _ in range(2):
+            node.sleep(1)
+            gpu.sample(1, 40, timestamp_us=round((node.now - 0.1) * 1e6))
+            reading = source.read(node.now)
+        assert not reading.meters
+        assert by_pid(reading)[1].seconds == pytest.approx(0.4, rel=0.01)
+        assert only_state(reading).memory_total_bytes
+        (problem,) = reading.problems
+        assert (problem.reason, bool(problem.fix)) == ("not_found", True)
+        assert node.driver.calls("nvmlInitWithFlags") == 1
+
 
 class TestState:
     def test_all_it_says(self, node: Node, source: NvmlSource) -> None:
@@ -240,7 +193,7 @@ class TestState:
         gpu.sm_clock_hertz, gpu.memory_clock_hertz = 1.98e9, 2.619e9
         state = only_state(source.read(node.now))
         assert (state.uuid, state.index, state.pci_bus_id) == (gpu.uuid, "0", "0000:41:00.0")
-        assert (state.gpu_model, state.driver_version) == (gpu.name, "580.65.06")
+        assert (state.gpu_model, state.driver_version) == (gpu.name, "580.95.05")
         assert (state.power_limit_watts, state.temperature_celsius, state.utilization_ratio) == (700, 61, 0.4)
         assert state.memory_used_bytes is not None
         assert state.memory_used_bytes >= 8 << 30
@@ -614,6 +567,27 @@ class TestMig:
         assert [uses[pid].seconds for pid in (1, 3, 4)] == pytest.approx([3 / 7, 2 / 7, 3 / 7])
         assert uses[1].hold == pytest.approx(1.5 / 7)
 
+    def test_holders_of_all_instances_are_asked_for_at_once(self, node: Node, source: NvmlSource) -> None:
+        """Each list takes milliseconds, and there may be 56 instances; only who sees nobody looks into each."""
+        gpu = self.load(node)
+        source.read(node.now)
+        assert node.driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") == 2, "the bindings ask for the size first"
+        for pid in (1, 2, 3):
+            gpu.end(pid)
+        node.driver.reset_calls()
+        node.sleep(10)
+        assert not {1, 2, 3} & by_pid(source.read(node.now)).keys()
+        assert node.driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") == 1 + 3
+
+    def test_nobody_on_any_instance_is_an_idle_card(self, node: Node, source: NvmlSource) -> None:
+        """The driver tells no utilisation under MIG; without it the card's idle watts would never be known."""
+        gpu = node.driver.add_gpu(mig=["3g.40gb"], architecture=control.AMPERE)
+        assert source.read(node.now).gpus[0].utilization_ratio == 0
+        node.process(1)
+        gpu.mig[0].process(1)
+        node.sleep(10)
+        assert source.read(node.now).gpus[0].utilization_ratio is None
+
     def test_cut_anew(self, node: Node, source: NvmlSource) -> None:
         """Fault 26: the old instances end, the new ones begin, the card goes on."""
         gpu = self.load(node)
@@ -643,7 +617,7 @@ class TestLifecycle:
     def test_without_driver_or_bindings(self, preload: str) -> None:
         """Fault 19: no library, or no module, is a reason with a fix; a process of its own has loaded neither."""
         script = (
-            f"{preload}from exporter.host import Host; from exporter.sources.nvml import NvmlSource\n"
+            f"{preload}from exporter.host import Host; from exporter.sources.nvml.source import NvmlSource\n"
             "from exporter.records import Unavailable\n"
             "try: NvmlSource(Host()).read(1.0); print('driver')\n"
             "except Unavailable as error: print(error.reason, bool(error.fix))"
@@ -670,7 +644,7 @@ class TestLifecycle:
             with pytest.raises(Unavailable) as caught:
                 source.read(node.now)
             assert caught.value.reason == "driver"
-            assert "restart the exporter" in caught.value.fix
+            assert "reload the module" in caught.value.fix
         node.driver.break_all(0)
         node.sleep(1)
         assert source.read(node.now).meters
@@ -766,10 +740,13 @@ class TestLifecycle:
         reading = source.read(node.now)
         assert (reading.meters, reading.gpus, reading.problems) == ((), (), ())
         assert node.driver.calls("nvmlDeviceGetFieldValues", gpu) == calls
-        other = node.driver.add_gpu()
+        other = node.driver.add_gpu(pci_bus=0x42)
         other.lose()
+        node.write("sys/bus/pci/drivers/nvidia/0000:42:00.0", "")
+        node.sleep(60)
         assert source.read(node.now).problems, "the session goes on for the one that sleeps"
         other.remove()
+        (node.root / "sys/bus/pci/drivers/nvidia/0000:42:00.0").unlink()
         status.write_text("active\n")
         node.sleep(60)
         assert isinstance(source.read(node.now).meters[0], EnergyReading), "sleep is not a frozen counter"
@@ -784,7 +761,7 @@ class TestLifecycle:
         assert node.driver.calls("nvmlShutdown") == 1
 
 
-class Names:
+class Names(Namer):
     """Every group is a container of its own."""
 
     def workload(self, group: GroupKey) -> Workload:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from ..records import Component, Device, EnergyReading
+from ...records import Component, Device, EnergyReading
 
 SOCKETS = 2
 SOCKET_CORES = 32.0

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from ..host import MAX_COUNTER
-from ..records import Reason, Unavailable
+from ...host import MAX_COUNTER
+from ...records import Reason, Unavailable
 
 Kind = Literal["unsupported", "nothing", "lost", "down", "failed"]
 """What an error means: this card cannot tell; there is none; card lost; library unusable; only this call failed."""
@@ -24,10 +24,19 @@ _SM, _MEMORY = 1, 2
 
 _NOBODY = {0, 0xFFFFFFFF}
 
+_XID_EVENT = 0x8
+"""nvmlEventTypeXidCriticalError."""
+
+_XID_WAIT_MILLISECONDS = 1
+"""The shortest wait that surely ends: what 0 means is not documented."""
+
 _GPM_GRAPHICS, _GPM_SM, _GPM_TENSOR, _GPM_DRAM = 1, 2, 5, 10
 
-_RESTART = "restart the exporter after a driver upgrade: a process cannot load a second version of the library"
-_INSTALL = (
+_MATCH = (
+    "the library and the kernel module are of different versions, as after an upgrade: reload the module or reboot; "
+    "the exporter goes on trying by itself"
+)
+INSTALL = (
     "nothing to do without an NVIDIA GPU; else install the driver, and in a container use the NVIDIA runtime "
     "(NVIDIA_DRIVER_CAPABILITIES=utility)"
 )
@@ -42,11 +51,11 @@ _MEANING: dict[int, tuple[Kind, Reason, str]] = {
     6: ("nothing", "not_found", ""),  # NOT_FOUND
     9: ("down", "driver", _RELOAD),  # DRIVER_NOT_LOADED
     10: ("failed", "timeout", ""),  # TIMEOUT
-    12: ("down", "not_found", _INSTALL),  # LIBRARY_NOT_FOUND
+    12: ("down", "not_found", INSTALL),  # LIBRARY_NOT_FOUND
     13: ("unsupported", "not_found", ""),  # FUNCTION_NOT_FOUND
     15: ("lost", "driver", _RESET),  # GPU_IS_LOST
     16: ("lost", "driver", _RESET),  # RESET_REQUIRED
-    18: ("down", "driver", _RESTART),  # LIB_RM_VERSION_MISMATCH
+    18: ("down", "driver", _MATCH),  # LIB_RM_VERSION_MISMATCH
     25: ("unsupported", "not_found", ""),  # ARGUMENT_VERSION_MISMATCH
     26: ("unsupported", "not_found", ""),  # DEPRECATED
     28: ("lost", "driver", _RESET),  # GPU_NOT_FOUND
@@ -68,6 +77,13 @@ class UtilSample(NamedTuple):
     pid: int
     at: float
     ratio: float
+
+
+class Fields(NamedTuple):
+    """Values by field id, each in the driver's unit, and when the driver took them, in µs of its own clock."""
+
+    values: dict[int, float]
+    times: dict[int, int]
 
 
 class Activity(NamedTuple):
@@ -152,6 +168,14 @@ class Driver:
         """Handle of a card; an index means nothing beyond this session, the UUID does."""
         return self.ask("nvmlDeviceGetHandleByIndex", index)
 
+    def handle_at(self, bus_id: str) -> Any:
+        """Handle of the card at a PCI address as `bus_id` writes it."""
+        return self.ask("nvmlDeviceGetHandleByPciBusId", bus_id)
+
+    def index(self, handle: Any) -> int:
+        """Index of a card in this session."""
+        return int(self.ask("nvmlDeviceGetIndex", handle))
+
     def uuid(self, handle: Any) -> str:
         """UUID of a card or MIG device."""
         return str(self.ask("nvmlDeviceGetUUID", handle))
@@ -172,15 +196,16 @@ class Driver:
 
     # --- energy and state ---------------------------------------------------------------------------
 
-    def fields(self, handle: Any, ids: Sequence[int]) -> dict[int, float]:
-        """Several fields in one call, each in the driver's unit; those the card does not know are left out."""
+    def fields(self, handle: Any, ids: Sequence[int]) -> Fields:
+        """Several fields in one call; those the card does not know are left out."""
         values = self.maybe("nvmlDeviceGetFieldValues", handle, list(ids))
-        known = {}
+        known = Fields({}, {})
         for value in values if values is not None else ():
             if value.nvmlReturn == 0 and value.valueType < len(_VALUES):
                 number = getattr(value.value, _VALUES[value.valueType])
                 if 0 <= number < MAX_COUNTER:
-                    known[int(value.fieldId)] = float(number)
+                    known.values[int(value.fieldId)] = float(number)
+                    known.times[int(value.fieldId)] = int(value.timestamp)
         return known
 
     def energy_joules(self, handle: Any) -> float:
@@ -249,14 +274,50 @@ class Driver:
         Early R535 drivers write larger entries than these bindings read (nvitop#75): then the pids are those
         of nobody, 0 and 2³²−1 among them, and such a list counts for nothing.
         """
+        lists = self._process_lists(handle)
+        if lists is None:
+            return None
+        compute, graphics, clients = ({entry.pid for entry in found} for found in lists)
+        pids = compute | graphics | clients
+        return None if pids & _NOBODY else (pids, clients)
+
+    def pids_by_instance(self, handle: Any) -> dict[int, tuple[set[int], set[int]]]:
+        """The same for every held GPU instance of a card, in one go; none if it cannot tell: that takes privilege."""
+        found: dict[int, tuple[set[int], set[int]]] = {}
+        for place, entries in enumerate(self._process_lists(handle) or ()):
+            for entry in entries:
+                pids, clients = found.setdefault(entry.gpuInstanceId, (set(), set()))
+                pids.add(entry.pid)
+                if place == 2:
+                    clients.add(entry.pid)
+        return {} if any(pids & _NOBODY for pids, _ in found.values()) else found
+
+    def _process_lists(self, handle: Any) -> list[Any] | None:
         lists = [
             self.maybe(f"nvmlDeviceGet{sort}RunningProcesses", handle) for sort in ("Compute", "Graphics", "MPSCompute")
         ]
-        if lists[0] is None and lists[1] is None:
-            return None
-        compute, graphics, clients = ({entry.pid for entry in found or ()} for found in lists)
-        pids = compute | graphics | clients
-        return None if pids & _NOBODY else (pids, clients)
+        return None if lists[0] is None and lists[1] is None else [found or () for found in lists]
+
+    # --- events -------------------------------------------------------------------------------------
+
+    def events(self, handle: Any) -> Any:
+        """A queue in which the driver puts the Xid errors of a card from now on; give it back with `events_free`."""
+        events = self.ask("nvmlEventSetCreate")
+        try:
+            self.ask("nvmlDeviceRegisterEvents", handle, _XID_EVENT, events)
+        except DriverError:
+            self.events_free(events)
+            raise
+        return events
+
+    def next_xid(self, events: Any) -> int | None:
+        """Number of the next Xid error in a queue; None if there is none."""
+        event = self.maybe("nvmlEventSetWait_v2", events, _XID_WAIT_MILLISECONDS)
+        return None if event is None else int(event.eventData)
+
+    def events_free(self, events: Any) -> None:
+        """Give back a queue."""
+        self.maybe_any("nvmlEventSetFree", events)
 
     # --- MIG ----------------------------------------------------------------------------------------
 

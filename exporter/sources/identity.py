@@ -33,10 +33,14 @@ class _Seen(NamedTuple):
 
 
 class Identity:
-    """Finds processes by the pid the driver gave; each is looked at once per read, its cgroup every 10 s."""
+    """Finds processes by the pid the driver gave; each is looked at once per read, its cgroup every 10 s.
 
-    def __init__(self, host: Host) -> None:
+    ``devices`` is how the names of the driver's device files begin.
+    """
+
+    def __init__(self, host: Host, devices: str | tuple[str, ...] = "/dev/nvidia") -> None:
         self._host = host
+        self._devices = devices
         self._hertz = os.sysconf("SC_CLK_TCK")
         self._seen: dict[int, _Seen] = {}
         self._gone: dict[int, _Seen] = {}
@@ -117,10 +121,10 @@ class Identity:
         return None if above is None else above + rest or "/"
 
     def _holds_card(self, pid: int) -> bool:
-        """Whether it has an NVIDIA device open: where /proc is not of our pid namespace, a pid alone may mislead."""
+        """Whether it has one of the devices open: where /proc is not of our pid namespace, a pid alone may mislead."""
         folder = self._host.proc(str(pid), "fd")
         try:
-            return any(os.readlink(f"{folder}/{fd}").startswith("/dev/nvidia") for fd in os.listdir(folder))
+            return any(os.readlink(f"{folder}/{fd}").startswith(self._devices) for fd in os.listdir(folder))
         except OSError:
             return False
 

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from ..host import Host
-from ..records import GpuUse, Process, ProcessKey
-from .nvml_card import Card
-from .nvml_driver import Driver
-from .nvml_identity import Identity, Person
-from .nvml_mig import MigLayout
+from ...host import Host
+from ...records import GpuUse, Process, ProcessKey
+from ..identity import Identity, Person
+from .card import Card
+from .driver import Driver
+from .mig import MigLayout
 
 UNKNOWN = Process(ProcessKey(0, 0), "unknown")
 """Stands for processes that used the card but are not found on this host: nobody else may pay for them."""
@@ -146,17 +146,22 @@ class Holders:
     # --- lists --------------------------------------------------------------------------------------
 
     def _list(self, card: Card, now: float) -> None:
-        """Ask who holds the card, or each instance of it (-1 is the whole card)."""
+        """Ask who holds the card, or each instance of it (-1 is the whole card).
+
+        Each list takes milliseconds, so who holds the instances is asked of the card, if it tells all of them apart.
+        """
         self._listed_at = now
-        parts: Iterable[tuple[int, list[Any]]] = [(part.number, part.handles) for part in self.mig.instances]
         self._listed, self._clients, self._knows_lists = {}, set(), False
-        for number, handles in parts or [(-1, [card.handle])]:
-            for handle in handles:
-                answer = self._driver.pids(handle)
-                if answer is not None:
-                    self._knows_lists = True
-                    self._listed.setdefault(number, set()).update(answer[0])
-                    self._clients |= answer[1]
+        parts = {part.number: part.handles for part in self.mig.instances}
+        answers = list(self._driver.pids_by_instance(card.handle).items()) if parts else []
+        if not answers or any(number not in parts for number, _ in answers):
+            handles = [(number, one) for number, found in (parts or {-1: [card.handle]}).items() for one in found]
+            known = [(number, self._driver.pids(handle)) for number, handle in handles]
+            answers = [(number, answer) for number, answer in known if answer is not None]
+        self._knows_lists = bool(answers)
+        for number, (pids, clients) in answers:
+            self._listed.setdefault(number, set()).update(pids)
+            self._clients |= clients
         missing = {pid for pids in self._listed.values() for pid in pids if self._identity.find(pid, now) is None}
         # One that is missing twice did not just exit: the driver's pids are not those of this /proc (fault 28).
         self.hidden = any(pid in self._missing and not self._identity.was_known(pid) for pid in missing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .nvml_driver import Activity, Driver, DriverError
+from .driver import Activity, Driver, DriverError
 
 UNKNOWN = Activity(None, None, None)
 

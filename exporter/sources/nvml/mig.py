@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..records import GpuState
-from .nvml_card import Card
-from .nvml_driver import Activity, Driver
-from .nvml_gpm import UNKNOWN, GpmWatch
+from ...records import GpuState
+from .card import Card
+from .driver import Activity, Driver
+from .gpm import UNKNOWN, GpmWatch
 
 
 class Instance:
@@ -60,6 +60,8 @@ class MigLayout:
                     card.uuid,
                     card.index,
                     str(instance.number),
+                    mig_uuids=tuple([uuid for number, _, uuid in self._cut if number == instance.number and uuid]),
+                    slice_ratio=instance.fraction,
                     gpu_model=self._driver.model(instance.handles[0]) or card.model,
                     driver_version=card.version,
                     pci_bus_id=card.bus_id,

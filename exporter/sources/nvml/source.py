@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from ..host import Host, list_dir
-from ..records import EnergyReading, GpuState, GpuUse, PowerReading, Problem, Reading, Unavailable
-from .nvml_card import Card
-from .nvml_driver import Driver, DriverError
-from .nvml_holders import Holders
-from .nvml_identity import Identity
+from ...host import Host, list_dir
+from ...records import EnergyReading, GpuState, GpuUse, PowerReading, Problem, Reading, Unavailable
+from ..identity import Identity
+from .card import Card
+from .driver import Driver, DriverError
+from .holders import Holders
+from .sleep import Sleepers
 
 LOOK_AGAIN_SECONDS = 60.0
 """How often to look for cards that came, went or changed places."""
@@ -20,6 +24,13 @@ _HIDDEN = Problem(
     "processes that the driver names are not in /proc: their pids belong to another pid namespace",
     "run in the host's pid namespace (hostPID: true, docker run --pid=host), with --path.procfs at the host's /proc",
 )
+
+_NO_METER = (
+    "the driver tells neither its energy nor its power",
+    "a virtual GPU's guest cannot know them: measure on the host that has the card",
+)
+
+_COMPARE = "compare with nvidia-smi -q -d POWER under a steady load; another driver may mend it"
 
 
 class _Gpu:
@@ -36,6 +47,11 @@ class _Gpu:
         self.holders.attach()
         self.read_at = None
 
+    def rest(self) -> None:
+        """It sleeps: let go of it once."""
+        if self.read_at is not None:
+            self.release()
+
 
 class _Tick:
     """What one read finds."""
@@ -45,14 +61,18 @@ class _Tick:
         self.uses: list[GpuUse] = []
         self.states: list[GpuState] = []
         self.problems: list[Problem] = []
-        self.asleep = False
+        self.asleep: list[str] = []
+        self.unmetered = False
 
 
 class NvmlSource:
     """Reads every NVIDIA card; one that fails is a problem of its own and the others go on (fault 22).
 
     A card is known by its UUID, so that swapped indexes change nothing (fault 31). ``bindings`` stands for
-    the pynvml module. A call into the driver may hang: this source has a thread of its own for that (fault 23).
+    the pynvml module. A call into the driver may hang or crash: the exporter runs this in a process of its own, through
+    `NvmlProcess`.
+    A card that sleeps is left asleep: nothing is asked about it, and no session opened while all of them sleep. One
+    that is awake stays awake for as long as it is read.
     """
 
     name = "nvml"
@@ -61,6 +81,9 @@ class NvmlSource:
         self._host = host
         self._driver = Driver(bindings)
         self._identity = Identity(host)
+        self._sleepers = Sleepers(host)
+        self._places: set[str] = set()
+        self._asleep: set[str] = set()
         self._known: dict[str, _Gpu] = {}
         self._gpus: list[_Gpu] = []
         self._count = 0
@@ -71,16 +94,23 @@ class NvmlSource:
 
     def read(self, now: float) -> Reading:
         """Read all cards. Raises `Unavailable` when there is none that can be read."""
+        if now >= self._look_at or not self._is_open:
+            self._places = self._sleepers.places()
+        places = self._places | {gpu.card.bus_id for gpu in self._gpus}
+        asleep = self._sleepers.among(places)
+        if places and asleep == places:
+            return self._all_asleep(asleep)
         try:
             if not self._is_open:
                 self._open()
-            if now >= self._look_at or self._driver.count() != self._count:
+            woken, self._asleep = self._asleep - asleep, asleep
+            if now >= self._look_at or woken or self._driver.count() != self._count:
                 self._look(now)
             tick = self._read(now)
         except Unavailable:
             self.close()
             raise
-        if tick.problems and not tick.meters and not tick.asleep:
+        if tick.problems and not (tick.meters or tick.asleep or tick.unmetered):
             # Every card fails, as in a container that lost its devices: only a new session can help.
             self.close()
             raise Unavailable(*tick.problems[0])
@@ -89,7 +119,15 @@ class NvmlSource:
             gpu_uses=tuple(tick.uses),
             gpus=tuple(tick.states),
             problems=tuple(tick.problems),
+            asleep=tuple(tick.asleep),
         )
+
+    def _all_asleep(self, asleep: set[str]) -> Reading:
+        self._asleep = asleep
+        known = [gpu for gpu in self._known.values() if gpu.card.bus_id in asleep]
+        for gpu in known:
+            gpu.rest()
+        return Reading(asleep=tuple(gpu.card.uuid for gpu in known))
 
     def close(self) -> None:
         """End the session with the driver; the next read opens another."""
@@ -116,18 +154,27 @@ class NvmlSource:
         self._look_at = now + LOOK_AGAIN_SECONDS
         self._count = driver.count()
         version = driver.version()
-        self._unreachable, self._gpus = [], []
-        for index in range(self._count):
+        self._unreachable = []
+        self._gpus = [gpu for gpu in self._known.values() if gpu.card.bus_id in self._asleep]
+        for name, find in self._ways():
             try:
-                handle = driver.handle(index)
-                self._gpus.append(self._gpu(driver.uuid(handle), handle, index, version))
+                handle = find()
+                self._gpus.append(self._gpu(driver.uuid(handle), handle, driver.index(handle), version))
             except DriverError as error:
                 if error.kind == "down":
                     raise
-                self._unreachable.append(_problem(f"GPU {index}", error))
+                if error.kind != "nothing" or not self._asleep:
+                    self._unreachable.append(_problem(name, error))
         if not self._count:
             raise Unavailable("not_found", "the NVIDIA driver sees no GPU", "check nvidia-smi -L and dmesg")
         self._identity.tidy(now)
+
+    def _ways(self) -> list[tuple[str, Callable[[], Any]]]:
+        """How to get at each card that is awake: by index, or where one sleeps, which that would wake, by address."""
+        if not self._asleep:
+            return [(f"GPU {index}", partial(self._driver.handle, index)) for index in range(self._count)]
+        awake = sorted(self._places - self._asleep)  # sysfs may show cards that this container does not have
+        return [(f"GPU at {place}", partial(self._driver.handle_at, place)) for place in awake]
 
     def _gpu(self, uuid: str, handle: Any, index: int, version: str) -> _Gpu:
         gpu = self._known.get(uuid)
@@ -160,10 +207,9 @@ class NvmlSource:
             if gpu.card.lost is not None:
                 tick.problems.append(_problem(name, gpu.card.lost))
                 continue
-            if gpu.card.asleep():
-                tick.asleep = True
-                if gpu.read_at is not None:
-                    gpu.release()
+            if gpu.card.bus_id in self._asleep:
+                tick.asleep.append(gpu.card.uuid)
+                gpu.rest()
                 continue
             try:
                 self._read_gpu(gpu, now, tick)
@@ -185,15 +231,26 @@ class NvmlSource:
         gpu.read_at = now
         failure = None
         try:
-            tick.meters.append(card.meter(now, window))
+            reading = card.meter(now, window)
+            if reading is not None:
+                tick.meters.append(reading)
+            if card.complaint:
+                name = f"GPU {card.index} ({card.uuid})"
+                tick.problems.append(Problem("implausible", f"{name}: {card.complaint}", _COMPARE))
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
             failure = error
+            if error.kind == "unsupported":
+                tick.unmetered, failure = True, DriverError("unsupported", "not_found", *_NO_METER)
         holders.look(card, now)
-        states = [card.state(mig=bool(holders.mig.instances)), *holders.mig.states(card)]
-        tick.uses += holders.uses(card, now, window)
-        tick.states += states
+        card.look_at_health(now)
+        state, parts = card.state(mig=bool(holders.mig.instances)), holders.mig.states(card)
+        uses = holders.uses(card, now, window)
+        if parts and not uses:
+            state = replace(state, utilization_ratio=0.0)  # the driver tells none under MIG, but nobody is there
+        tick.uses += uses
+        tick.states += [state, *parts]
         if failure is not None:
             raise failure
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import pi, sin
 from typing import NamedTuple
 
-from ..records import HOST, Model, Workload
+from ...records import HOST, Model, Workload
 
 Wave = Callable[[float], float]
 """A load over time: seconds since the simulation began → busy cores, or busy ratio of a GPU (or GPU instance)."""

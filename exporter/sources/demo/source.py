@@ -8,7 +8,7 @@ from itertools import count
 from random import Random
 from uuid import UUID
 
-from ..records import (
+from ...records import (
     HOST,
     Component,
     CpuUse,
@@ -17,23 +17,24 @@ from ..records import (
     GroupKey,
     GroupUse,
     Model,
+    Namer,
     Process,
     ProcessKey,
     ProcessUse,
     Reading,
     Workload,
 )
-from . import demo_hardware as hardware
-from .demo_gpu import Board, Holder
-from .demo_hardware import Counters
-from .demo_scenario import EXITED_CORES, KERNEL_CORES, TENANTS, Tenant, model_of
+from . import hardware
+from .gpu import Board, Holder
+from .hardware import Counters
+from .scenario import EXITED_CORES, KERNEL_CORES, TENANTS, Tenant, model_of
 
 _ENDED_NAMES_KEPT = 32
 _UPTIME_TICKS = 360_000
 """The node was up for an hour before the simulation began."""
 
 
-class DemoSource:
+class DemoSource(Namer):
     """Meters, uses and names of a node that does not exist; the same for the same ``seed`` and number of steps.
 
     Time goes in whole steps of ``interval`` seconds from the first `read`, whatever the jitter of ``now``. Joules of
@@ -148,7 +149,15 @@ class DemoSource:
         key = GroupKey(tenant.path.format(**texts), next(self._inodes))
         ticks = _UPTIME_TICKS + int(time * 100)
         processes = tuple(Process(ProcessKey(next(self._pids), ticks), member.comm) for member in tenant.members)
-        self._names[key] = Workload(*(text.format(**texts) for text in tenant.owner)), model_of(tenant)
+        own = tenant.owner
+        self._names[key] = (
+            own._replace(
+                pod=own.pod.format(**texts),
+                container_id=own.container_id.format(**texts),
+                pod_uid=own.pod_uid.format(**texts),
+            ),
+            model_of(tenant),
+        )
         self._window.started.append(key)
         group = _Group(tenant, run, key, processes)
         for holder in group.holders:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from math import exp
 from random import Random
 
-from ..records import Component, GpuState, GpuUse, GroupKey, Process
-from .demo_hardware import CARDS, DRIVER_VERSION, GPU_MODEL, RESERVED_BYTES, Card
-from .demo_scenario import GpuLoad
+from ...records import Component, GpuState, GpuUse, GroupKey, Process
+from .hardware import CARDS, DRIVER_VERSION, GPU_MODEL, RESERVED_BYTES, Card
+from .scenario import GpuLoad
 
 _CAPPED_RATIO = 0.985
 _HOT_CELSIUS = 83.0

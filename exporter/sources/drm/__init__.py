@@ -1,0 +1,1 @@
+"""Who uses AMD and Intel GPUs, from the kernel's own files."""

@@ -1,0 +1,140 @@
+"""AMD and Intel cards: which there are, their ids, and which meter tells their power."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from ...host import Host, KeptFile, list_dir
+from ...records import Unavailable
+
+DRIVERS = ("amdgpu", "i915", "xe")
+"""Drivers whose cards are ours. NVIDIA's own tells through NVML; nouveau, ast, virtio and simpledrm tell nothing."""
+
+ELSEWHERE = ""
+"""Stands for the address of a node that is a partition of a card (MI300's amdgpu_xcp): its fdinfo names the card."""
+
+_TWO_DIES = frozenset({"0x7408", "0x740c"})
+"""PCI ids of MI250 and MI250X: two GPUs on one card, of which the first reports the power of both."""
+
+_UNIQUE_ID = re.compile(r"[0-9a-f]{16}")
+
+
+def gpu_id(host: Host, driver: str, address: str, folder: str) -> str:
+    """Id of a card, from its driver, PCI address and device folder in /sys.
+
+    AMD cards have a number of their own (``unique_id``), which ROCm shows as ``GPU-<number>`` and which goes with
+    the card to another slot. All others are known by driver and address.
+    """
+    if driver == "amdgpu":
+        try:
+            number = host.text(f"{folder}/unique_id").lower()
+        except Unavailable:
+            number = ""
+        if _UNIQUE_ID.fullmatch(number) and number.strip("0"):
+            return f"GPU-{number}"
+    return f"{driver}-{address}"
+
+
+class DrmCard:
+    """One card. ``share`` is its part of the meter ``device``: a half where two GPUs have one between them."""
+
+    def __init__(self, host: Host, driver: str, address: str, folder: str) -> None:
+        self.driver = driver
+        self.address = address
+        self.folder = folder
+        self.device = gpu_id(host, driver, address, folder)
+        self.share = 1.0
+        self._status = _keep(host, f"{folder}/power/runtime_status")
+        self._busy = _keep(host, f"{folder}/gpu_busy_percent")
+
+    def asleep(self) -> bool:
+        """Whether it is suspended, or about to be: then nobody uses it, and asking would wake it."""
+        try:
+            return self._status is not None and self._status.read(32).startswith(b"suspend")
+        except Unavailable:
+            return False
+
+    def busy_ratio(self) -> float | None:
+        """How busy its shaders are, 0 to 1, as the firmware averages it; None where it does not tell."""
+        try:
+            return None if self._busy is None else min(1.0, self._busy.counter() / 100)
+        except Unavailable:
+            return None
+
+    def close(self) -> None:
+        """Give back the kept files."""
+        for file in (self._status, self._busy):
+            if file is not None:
+                file.close()
+
+
+def find_cards(host: Host) -> tuple[dict[str, DrmCard], dict[str, str]]:
+    """Cards by PCI address, and the address behind every node of /dev/dri that is one of theirs."""
+    cards: dict[str, DrmCard] = {}
+    nodes: dict[str, str] = {}
+    for node, driver, address, folder in _nodes(host):
+        nodes[node] = address
+        if address and address not in cards:
+            cards[address] = DrmCard(host, driver, address, folder)
+    in_order = [cards[address] for address in sorted(cards)]
+    counts = Counter(card.device for card in in_order)
+    for card in in_order:
+        if counts[card.device] > 1:  # as the meters are told apart
+            card.device = f"{card.device}@{card.address}"
+    _pair(host, in_order)
+    return cards, nodes
+
+
+def _nodes(host: Host) -> Iterator[tuple[str, str, str, str]]:
+    """Name, driver, address and device folder of every card and render node whose driver is one of ours."""
+    root = host.sys("class/drm")
+    try:
+        names = list_dir(root)
+    except Unavailable:
+        return
+    for name in names:
+        if not re.fullmatch(r"(card|renderD)\d+", name):
+            continue  # a connector, or the version file
+        folder = f"{root}/{name}/device"
+        address = os.path.basename(os.path.realpath(folder))
+        if address.startswith("amdgpu_xcp"):
+            yield name, "amdgpu", ELSEWHERE, folder
+            continue
+        driver = _uevent(host, folder).get("DRIVER", "")
+        if driver in DRIVERS:
+            yield name, driver, address, folder
+
+
+def _pair(host: Host, in_order: list[DrmCard]) -> None:
+    """Let the second die of each MI250 be metered by the first: they follow one another on the bus."""
+    dies = [card for card in in_order if card.driver == "amdgpu" and _pci_id(host, card.folder) in _TWO_DIES]
+    if len(dies) % 2:
+        return  # a part of a card was passed on to a virtual machine
+    for first, second in zip(dies[::2], dies[1::2], strict=True):
+        second.device = first.device
+        first.share = second.share = 0.5
+
+
+def _pci_id(host: Host, folder: str) -> str:
+    try:
+        return host.text(f"{folder}/device").lower()
+    except Unavailable:
+        return ""
+
+
+def _uevent(host: Host, folder: str) -> Mapping[str, str]:
+    try:
+        lines = host.text(f"{folder}/uevent").splitlines()
+    except Unavailable:
+        return {}
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+def _keep(host: Host, path: str) -> KeptFile | None:
+    try:
+        return host.keep(path)
+    except Unavailable:
+        return None

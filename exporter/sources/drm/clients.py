@@ -1,0 +1,230 @@
+"""The clients of GPUs: who owns each, and for how long it kept its card busy."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from ...host import Host, KeptFile
+from ...records import Unavailable
+from ..identity import Identity
+from .card import ELSEWHERE
+from .fdinfo import Engines, Stats, parse_fdinfo
+from .files import KFD
+
+_READ_BYTES = 16384
+_QUIET_READS = 10
+_QUIET_SECONDS = 5.0
+"""A client that stood still for ten reads is read every 5 s: the driver walks its buffers for each read."""
+
+
+@dataclass(slots=True)
+class Use:
+    """What one process did on one card: busy seconds, whether it ever worked there, and the card's memory it keeps."""
+
+    seconds: float = 0.0
+    worked: bool = False
+    vram_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Client:
+    """One client: ``seconds`` is what it did up to ``read_at``, ``fds`` the processes that have it open, and where."""
+
+    address: str
+    id: int
+    engines: Engines
+    stats: Stats
+    read_at: float
+    seconds: float
+    fds: dict[int, str] = field(default_factory=dict)
+    owner: int = 0
+    file: KeptFile | None = None
+    ratio: float = 0.0
+    quiet: int = 0
+
+
+class Clients:
+    """Knows every client that was seen in an open file, and reads those that are at work every time.
+
+    A client is known by card and ``drm-client-id``: several descriptors and processes may share it, and it counts
+    once. ``lost`` is what clients that are gone did after they were last read, by card: as much as before, for half the
+    time. ``mute`` says that a driver tells no client ids (before Linux 5.19).
+    """
+
+    def __init__(self, host: Host, identity: Identity) -> None:
+        self._host = host
+        self._identity = identity
+        self._ticks_per_second = os.sysconf("SC_CLK_TCK")
+        self._clients: dict[tuple[str, int], _Client] = {}
+        self._by_fd: dict[tuple[int, str], _Client] = {}
+        self._cycle_hertz: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        self.denied: set[int] = set()
+        self.lost: dict[str, float] = {}
+        self.mute = False
+
+    def read(
+        self,
+        opened: Mapping[int, Mapping[str, str]],
+        nodes: Mapping[str, str],
+        awake: Collection[str],
+        now: float,
+        window: float,
+    ) -> dict[str, dict[int, Use]]:
+        """Use by card and process in the last ``window``; cards that are not ``awake`` are left alone."""
+        self.lost, self.mute = {}, False
+        self._forget_closed(opened)
+        for pid, fds in opened.items():
+            for fd, node in fds.items():
+                if (pid, fd) not in self._by_fd and node != KFD and node in nodes:
+                    address = nodes[node]
+                    if address == ELSEWHERE or address in awake:
+                        self._meet(pid, fd, address, now, window)
+        uses: dict[str, dict[int, Use]] = {address: {} for address in awake}
+        for client in list(self._clients.values()):
+            if client.address in awake:
+                self._advance(client, now)
+            if not client.fds:
+                self.lost[client.address] = self.lost.get(client.address, 0.0) + client.ratio * window / 2
+                self._drop(client)
+            elif client.address in awake:
+                if client.owner not in client.fds:
+                    client.owner = self._owner(client.fds, now)
+                use = uses[client.address].setdefault(client.owner, Use())
+                use.seconds += client.seconds
+                use.worked = use.worked or any(client.stats.busy.values())
+                use.vram_bytes += client.stats.vram_bytes
+        return uses
+
+    def close(self) -> None:
+        """Forget them all and give back the kept files."""
+        for client in list(self._clients.values()):
+            self._drop(client)
+        self._by_fd.clear()
+
+    # --- coming and going ---------------------------------------------------------------------------
+
+    def _meet(self, pid: int, fd: str, address: str, now: float, window: float) -> None:
+        """Read a descriptor for the first time."""
+        try:
+            file = self._host.keep(self._path(pid, fd))
+        except Unavailable as error:
+            self._refused(pid, error)
+            return
+        try:
+            stats = parse_fdinfo(file.read(_READ_BYTES))
+        except Unavailable as error:
+            self._refused(pid, error)
+            file.close()
+            return
+        self.denied.discard(pid)
+        if stats is None:
+            self.mute = True
+            file.close()
+            return
+        key = (stats.address or address, stats.client)
+        client = self._clients.get(key)
+        if client is None:
+            from_zero = self._started_after(pid, now, window)
+            engines = Engines(stats, self._cycle_hertz[key[0]], from_zero=from_zero)
+            client = _Client(*key, engines, stats, now, engines.advance(stats, window), file=file)
+            self._clients[key] = client
+        else:
+            file.close()
+        self._by_fd[pid, fd] = client
+        client.fds.setdefault(pid, fd)
+        client.owner = self._owner(client.fds, now)
+
+    def _refused(self, pid: int, error: Unavailable) -> None:
+        if error.reason == "permission":
+            self.denied.add(pid)
+
+    def _started_after(self, pid: int, now: float, window: float) -> bool:
+        """Whether a process is younger than the last read: then all it did is new."""
+        person = self._identity.find(pid, now)
+        return person is not None and person.process.key.start_ticks / self._ticks_per_second > now - window
+
+    def _forget_closed(self, opened: Mapping[int, Mapping[str, str]]) -> None:
+        gone = [key for key in self._by_fd if key[1] not in opened.get(key[0], ())]
+        for pid, fd in gone:
+            client = self._by_fd.pop((pid, fd))
+            if client.fds.get(pid) == fd:
+                self._let_go(client, pid)
+        self.denied.intersection_update(opened)
+
+    def _let_go(self, client: _Client, pid: int) -> None:
+        """This process has closed the descriptor we knew; it may have another one of the same client."""
+        del client.fds[pid]
+        for other, known in self._by_fd.items():
+            if known is client and other[0] == pid:
+                client.fds[pid] = other[1]
+                break
+        if client.file is not None:
+            client.file.close()
+            client.file = None
+
+    def _drop(self, client: _Client) -> None:
+        if client.file is not None:
+            client.file.close()
+            client.file = None
+        del self._clients[client.address, client.id]
+        for key in [key for key, known in self._by_fd.items() if known is client]:
+            del self._by_fd[key]
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    def _advance(self, client: _Client, now: float) -> None:
+        """Find out what it did since it was last read; one that is gone has no descriptors left."""
+        if client.read_at == now:
+            return  # just met
+        client.seconds = 0.0
+        if client.quiet >= _QUIET_READS and now - client.read_at < _QUIET_SECONDS:
+            return
+        stats = self._stats(client)
+        if stats is None:
+            return
+        elapsed = now - client.read_at
+        client.seconds = client.engines.advance(stats, elapsed)
+        client.ratio = client.seconds / elapsed
+        client.quiet = client.quiet + 1 if stats.busy == client.stats.busy else 0
+        client.stats, client.read_at = stats, now
+
+    def _stats(self, client: _Client) -> Stats | None:
+        while client.fds:
+            pid = client.owner if client.owner in client.fds else next(iter(client.fds))
+            fd = client.fds[pid]
+            try:
+                if client.file is None:
+                    client.file = self._host.keep(self._path(pid, fd))
+                stats = parse_fdinfo(client.file.read(_READ_BYTES))
+            except Unavailable:
+                stats = None
+            if stats is not None and (stats.address or client.address, stats.client) == (client.address, client.id):
+                return stats
+            # Closed, or its number is another file's by now: that one is met in the next read.
+            self._by_fd.pop((pid, fd), None)
+            self._let_go(client, pid)
+        return None
+
+    def _path(self, pid: int, fd: str) -> str:
+        return self._host.proc(str(pid), "fdinfo", fd)
+
+    def _owner(self, fds: Collection[int], now: float) -> int:
+        """Who works with a client that several have open.
+
+        Children that inherited it from their parent (data loaders) only keep it open; one that it was handed to
+        (a compositor, by systemd-logind) is the one that wanted it, and started later than who opened it.
+        """
+        if len(fds) == 1:
+            return next(iter(fds))
+        born = {pid: person.process.key.start_ticks for pid in fds if (person := self._identity.find(pid, now))}
+        heads = [pid for pid in born if self._parent(pid) not in fds]
+        return max(heads, key=lambda pid: (born[pid], -pid), default=min(fds))
+
+    def _parent(self, pid: int) -> int:
+        try:
+            return int(self._host.text(self._host.proc(str(pid), "stat")).rpartition(")")[2].split()[1])
+        except (Unavailable, ValueError, IndexError):
+            return 0

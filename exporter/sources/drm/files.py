@@ -1,0 +1,124 @@
+"""Which processes have a GPU open: looks through /proc/PID/fd, a bounded part of it at a time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+from ...host import Host
+
+KFD = "kfd"
+"""Name of the node through which ROCm computes (/dev/kfd); the others are those of /dev/dri."""
+
+PASS_SECONDS = 10.0
+"""How often a pass over all processes begins: one that opens a card late in its life is found by then."""
+
+_YOUNG_SECONDS = 10.0
+"""How long a new process is looked at in every call: most open their card soon after they start."""
+
+_LINKS_EACH_LOOK = 1000
+_LINKS_AT_FIRST = 20_000
+_LINKS_OF_ONE = 200
+"""Reading one link takes 4–5 µs: a pass over 10,000 open files is 5 ms a second for ten seconds."""
+
+_LATE_SECONDS = 60.0
+
+
+class OpenFiles:
+    """Remembers who has which node open, by pid and descriptor, as of the last time each process was looked at.
+
+    New processes are looked at first, at once and for a while; then comes the pass over all of them, from where the
+    last call left it. ``denied`` is how many processes hide their files from this user; ``late`` says that a pass
+    takes more than a minute.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.opened: dict[int, dict[str, str]] = {}
+        self._since: dict[int, float] = {}
+        self._denied: set[int] = set()
+        self._pass: Iterator[None] | None = None
+        self._pass_at = float("-inf")
+        self._is_first = True
+        self.late = False
+
+    @property
+    def denied(self) -> int:
+        """Processes whose open files this user may not see."""
+        return len(self._denied)
+
+    def look(self, now: float) -> None:
+        """Go on looking. A /proc that cannot be listed shows nobody."""
+        try:
+            pids = {int(name) for name in os.listdir(self._host.procfs) if name.isdigit()}
+        except OSError:
+            pids = set()
+        for pid in self._since.keys() - pids:
+            del self._since[pid]
+            self.opened.pop(pid, None)
+            self._denied.discard(pid)
+        for pid in sorted(pids - self._since.keys()):
+            self._since[pid] = float("-inf") if self._is_first else now
+        left = _LINKS_AT_FIRST if self._is_first else _LINKS_EACH_LOOK
+        self._is_first = False
+        for pid, since in list(self._since.items()):
+            if now - since < _YOUNG_SECONDS and left > 0:
+                left -= _take(self._scan(pid), min(left, _LINKS_OF_ONE))
+        self._go_on(now, left)
+
+    def sees(self, pid: int) -> bool:
+        """Whether this process has a card open, looked up now if it was not known."""
+        if pid not in self.opened:
+            _take(self._scan(pid), _LINKS_OF_ONE)
+        return pid in self.opened
+
+    def _go_on(self, now: float, left: int) -> None:
+        if self._pass is None:
+            if now - self._pass_at < PASS_SECONDS:
+                return
+            self._pass_at = now
+            self._pass = itertools.chain.from_iterable(self._scan(pid) for pid in list(self._since))
+        if _take(self._pass, left) < left:
+            self._pass, self.late = None, False
+        elif now - self._pass_at > _LATE_SECONDS:
+            self.late = True
+
+    def _scan(self, pid: int) -> Iterator[None]:
+        """Look at one process; stops after each link, so that whoever asks may go on another time."""
+        folder = self._host.proc(str(pid), "fd")
+        found: dict[str, str] = {}
+        yield
+        try:
+            names = os.listdir(folder)
+        except PermissionError:
+            self._denied.add(pid)
+            return
+        except OSError:
+            names = []
+        for name in names:
+            yield
+            try:
+                target = os.readlink(f"{folder}/{name}")
+            except PermissionError:
+                self._denied.add(pid)
+                return
+            except OSError:
+                continue  # closed meanwhile
+            if target.startswith("/dev/dri/"):
+                found[name] = target[len("/dev/dri/") :]
+            elif target == "/dev/kfd":
+                found[name] = KFD
+            else:
+                continue
+            self.opened.setdefault(pid, {})[name] = found[name]
+        self._denied.discard(pid)
+        if found:
+            self.opened[pid] = found
+        else:
+            self.opened.pop(pid, None)
+
+
+def _take(links: Iterator[None], most: int) -> int:
+    """Go on for at most so many links; how many it took."""
+    return sum(1 for _ in itertools.islice(links, most))

@@ -1,0 +1,116 @@
+"""Who computes on AMD cards through ROCm: /sys/class/kfd/kfd (drivers/gpu/drm/amd/amdkfd/kfd_process.c)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
+
+from ...host import Host, list_dir
+from ...records import Unavailable
+
+_QUEUES_SECONDS = 5.0
+"""How often to look on which cards a process has queues: they come with its first kernel and stay."""
+
+
+class Node(NamedTuple):
+    """One compute node: the card's PCI address and how many compute units it has there (0 is unknown)."""
+
+    address: str
+    compute_units: int
+
+
+class Kfd:
+    """ROCm's processes and the cards on which they have queues.
+
+    Queues are written to from user space, so the driver books no busy time for them: fdinfo shows none, and the
+    only measure per process is ``cu_occupancy``, the compute units occupied at the moment of asking, which GPUs
+    after gfx9 (Instinct MI, Vega) do not have. The directory names pids of the host's own namespace.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._root = host.sys("class/kfd/kfd")
+        self._nodes: dict[str, Node] = {}
+        self._queues: dict[int, tuple[float, frozenset[str]]] = {}
+
+    def look(self, cards: Collection[str]) -> None:
+        """Find the compute nodes of these cards."""
+        root = f"{self._root}/topology/nodes"
+        self._nodes = {}
+        for name in self._names(root):
+            try:
+                gpu = self._host.text(f"{root}/{name}/gpu_id")
+                text = self._host.text(f"{root}/{name}/properties")
+            except Unavailable:
+                continue
+            if gpu.strip("0"):  # 0 is a CPU
+                self._nodes[gpu] = _node(text, cards)
+
+    def processes(self, now: float) -> dict[str, set[int]]:
+        """Pids by the address of the cards they have queues on."""
+        found: defaultdict[str, set[int]] = defaultdict(set)
+        pids = [int(name) for name in self._names(f"{self._root}/proc") if name.isdigit()] if self._nodes else []
+        for pid in pids:
+            looked_at, gpus = self._queues.get(pid, (float("-inf"), frozenset()))
+            if now - looked_at >= _QUEUES_SECONDS or not gpus:
+                gpus = self._gpus(pid)
+                self._queues[pid] = (now, gpus)
+            for gpu in gpus:
+                if gpu in self._nodes:
+                    found[self._nodes[gpu].address].add(pid)
+        for pid in self._queues.keys() - set(pids):
+            del self._queues[pid]
+        return found
+
+    def occupancy(self, pid: int, address: str) -> float | None:
+        """Part of a card's compute units that a process occupies now; None where the driver does not tell.
+
+        A snapshot without any averaging, and on several dies extrapolated from the first: good to compare
+        processes with, not to measure one.
+        """
+        occupied = units = 0
+        for gpu in self._queues.get(pid, (0.0, frozenset()))[1]:
+            node = self._nodes.get(gpu)
+            if node is None or node.address != address:
+                continue
+            try:
+                occupied += self._host.counter(f"{self._root}/proc/{pid}/stats_{gpu}/cu_occupancy")
+            except Unavailable:
+                return None
+            units += node.compute_units
+        return min(1.0, occupied / units) if units else None
+
+    def _gpus(self, pid: int) -> frozenset[str]:
+        root = f"{self._root}/proc/{pid}/queues"
+        gpus = set()
+        for queue in self._names(root):
+            try:
+                gpus.add(self._host.text(f"{root}/{queue}/gpuid"))
+            except Unavailable:
+                continue
+        return frozenset(gpus)
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            return list_dir(folder)
+        except Unavailable:
+            return []
+
+
+def _node(text: str, cards: Collection[str]) -> Node:
+    """A node's ``properties``: lines of a name and a number.
+
+    ``location_id`` is bus and slot. The partitions of a card are numbered in it, above them, or in older kernels
+    where the function of the PCI device stands otherwise.
+    """
+    values: dict[str, int] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if value.isdigit():
+            values[name] = int(value)
+    location = values.get("location_id", 0)
+    slot = f"{values.get('domain', 0):04x}:{location >> 8 & 0xFF:02x}:{location >> 3 & 0x1F:02x}"
+    address = f"{slot}.{location & 7}"
+    units = values.get("simd_count", 0) // max(1, values.get("simd_per_cu", 1))
+    return Node(address if address in cards else f"{slot}.0", units)

@@ -1,0 +1,211 @@
+"""Who uses AMD and Intel GPUs, from what the kernel tells of every process; their joules are hwmon's."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+
+from ...host import Host
+from ...records import GpuUse, Problem, Process, ProcessKey, Reading, Unavailable
+from ..identity import Identity
+from .card import DrmCard, find_cards
+from .clients import Clients, Use
+from .files import OpenFiles
+from .kfd import Kfd
+
+LOOK_AGAIN_SECONDS = 60.0
+"""How often to look for cards that came or went."""
+
+UNKNOWN = Process(ProcessKey(0, 0), "unknown")
+"""Stands for use that is known to be there, but not whose it is: nobody else may pay for it."""
+
+_DEVICES = ("/dev/dri/", "/dev/kfd")
+
+_MUTE = Problem(
+    "driver",
+    "the GPU driver does not tell what each process does (no drm-client-id in /proc/PID/fdinfo)",
+    "run Linux 5.19 or newer (6.11 for xe); until then only a card's single user is charged",
+)
+_HIDDEN = Problem(
+    "not_found",
+    "processes that ROCm names are not in /proc: their pids belong to another pid namespace",
+    "run in the host's pid namespace (hostPID: true, docker run --pid=host), with --path.procfs at the host's /proc",
+)
+_LATE = Problem(
+    "timeout",
+    "there are so many open files that looking through all of them takes more than a minute",
+    "nothing to do: a process that opens a GPU long after its start is found late, and charged from then on",
+)
+
+
+class DrmSource:
+    """Tells how long each process kept each AMD or Intel card busy, as the driver counts it in fdinfo.
+
+    What ROCm computes does not show there. It is what the firmware says the card was busy beyond all that fdinfo
+    explains, or where the firmware says nothing, all the rest of the time. It goes to the one process that has queues
+    on the card; several share it by the compute units they occupied when they were last seen to occupy any, and where
+    the driver does not know these either, it is nobody's: half of another's work would be a wrong number.
+    """
+
+    name = "drm"
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._identity = Identity(host, _DEVICES)
+        self._files = OpenFiles(host)
+        self._clients = Clients(host, self._identity)
+        self._kfd = Kfd(host)
+        self._cards: dict[str, DrmCard] = {}
+        self._nodes: dict[str, str] = {}
+        self._occupancy: dict[str, dict[int, float]] = {}
+        self._sees_all = False
+        self._hidden = False
+        self._look_at = -math.inf
+        self._read_at: float | None = None
+
+    def read(self, now: float) -> Reading:
+        """Use since the last call. Raises `Unavailable` when there is no such card."""
+        if now >= self._look_at:
+            self._look(now)
+        window = 0.0 if self._read_at is None else now - self._read_at
+        self._read_at = now
+        awake = [address for address, card in self._cards.items() if not card.asleep()]
+        self._files.look(now)
+        drawing = self._clients.read(self._files.opened, self._nodes, awake, now, window)
+        computing = self._kfd.processes(now)
+        self._hidden = False
+        uses: defaultdict[tuple[str, int], list[GpuUse]] = defaultdict(list)
+        for address in awake:
+            for use in self._of_card(self._cards[address], drawing[address], computing, now, window):
+                uses[use.device, use.process.key.pid].append(use)
+        return Reading(gpu_uses=tuple(_merged(same) for same in uses.values()), problems=tuple(self._problems()))
+
+    def close(self) -> None:
+        """Give back the kept files; the next read begins anew."""
+        self._clients.close()
+        for card in self._cards.values():
+            card.close()
+        self._cards, self._nodes = {}, {}
+        self._look_at, self._read_at = -math.inf, None
+
+    def _look(self, now: float) -> None:
+        """Find the cards again. Raises `Unavailable` when there is none."""
+        for card in self._cards.values():
+            card.close()
+        self._cards, self._nodes = find_cards(self._host)
+        if not self._cards:
+            self.close()
+            raise Unavailable(
+                "not_found",
+                f"{self._host.sys('class/drm')}: no GPU here is driven by amdgpu, i915 or xe",
+                "nothing to do on machines without an AMD or Intel GPU; NVIDIA's are read by the source nvml",
+            )
+        self._kfd.look(self._cards)
+        self._sees_all = self._is_whole_host()
+        self._identity.tidy(now)
+        self._look_at = now + LOOK_AGAIN_SECONDS
+
+    def _is_whole_host(self) -> bool:
+        """Whether /proc has the pids of the host's own namespace: in no other is kthreadd to be seen."""
+        try:
+            return self._host.text(self._host.proc("2/comm")) == "kthreadd"
+        except Unavailable:
+            return False
+
+    # --- one card -----------------------------------------------------------------------------------
+
+    def _of_card(
+        self,
+        card: DrmCard,
+        drawing: Mapping[int, Use],
+        computing: Mapping[str, Collection[int]],
+        now: float,
+        window: float,
+    ) -> list[GpuUse]:
+        """Everyone who holds a card, with at most ``window`` seconds among them.
+
+        ROCm opens every card, so its processes hold those on which they have queues or have drawn; others hold a card
+        on which they have worked or keep memory.
+        """
+        queued = computing.get(card.address, ())
+        rocm = {pid for pids in computing.values() for pid in pids}
+        seconds = {pid: min(window, use.seconds) for pid, use in drawing.items()}
+        holders = {pid for pid, use in drawing.items() if use.worked or (use.vram_bytes and pid not in rocm)}
+        lost = self._add_compute(card, queued, seconds, window)
+        holders.update(queued)
+        if holders:  # with nobody left, that somebody exited is all there is to say
+            lost += self._clients.lost.get(card.address, 0.0)
+        total = sum(seconds.values()) + lost
+        scale = card.share * (window / total if total > window else 1.0)
+        uses = []
+        unseen = 0
+        for pid in sorted(holders | {pid for pid, used in seconds.items() if used > 0}):
+            person = self._identity.find(pid, now) if pid not in queued or self._is_ours(pid) else None
+            if person is not None:
+                hold = card.share if pid in holders else 0.0
+                used = seconds.get(pid, 0.0) * scale
+                uses.append(GpuUse(card.device, person.group, person.process, used, hold))
+                continue
+            lost += seconds.get(pid, 0.0)
+            if pid in queued and not self._identity.was_known(pid):
+                self._hidden = True
+                unseen += 1
+        if lost > 0 or unseen:
+            uses.append(GpuUse(card.device, None, UNKNOWN, lost * scale, card.share * unseen))
+        return uses
+
+    def _add_compute(self, card: DrmCard, queued: Collection[int], seconds: dict[int, float], window: float) -> float:
+        """Add what ROCm's processes computed to ``seconds``; the seconds that are known to be none of the others'."""
+        if not queued:
+            self._occupancy.pop(card.address, None)
+            return 0.0
+        ratio = card.busy_ratio()
+        rest = max(0.0, (1.0 if ratio is None else ratio) * window - sum(seconds.values()))
+        shares = dict.fromkeys(queued, 1.0) if len(queued) == 1 else self._shares(card.address, queued)
+        for pid, share in shares.items():
+            seconds[pid] = seconds.get(pid, 0.0) + rest * share
+        return 0.0 if shares else rest
+
+    def _shares(self, address: str, queued: Collection[int]) -> dict[int, float]:
+        """How several processes share a card's compute units; empty if nobody can tell."""
+        found = {pid: self._kfd.occupancy(pid, address) for pid in queued}
+        occupancy = {pid: part for pid, part in found.items() if part is not None}
+        if len(occupancy) < len(queued):
+            return {}
+        if not any(occupancy.values()):  # between two kernels: whoever was at work when last seen
+            last = self._occupancy.get(address, {})
+            occupancy = {pid: last.get(pid, 0.0) for pid in queued}
+        self._occupancy[address] = occupancy
+        total = sum(occupancy.values())
+        return {pid: part / total for pid, part in occupancy.items()} if total > 0 else {}
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether the pid that ROCm names is that of the same process here."""
+        return self._sees_all or self._files.sees(pid)
+
+    def _problems(self) -> list[Problem]:
+        problems = []
+        if denied := self._files.denied + len(self._clients.denied):
+            problems.append(
+                Problem(
+                    "permission",
+                    f"{denied} processes do not show this user which GPUs they use",
+                    "run as root with CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE; Kubernetes: "
+                    "capabilities.add [SYS_PTRACE]), another user needs CAP_DAC_READ_SEARCH as well",
+                )
+            )
+        if self._clients.mute:
+            problems.append(_MUTE)
+        if self._hidden:
+            problems.append(_HIDDEN)
+        if self._files.late:
+            problems.append(_LATE)
+        return problems
+
+
+def _merged(uses: list[GpuUse]) -> GpuUse:
+    """One process on both dies behind a meter is one user of it."""
+    if len(uses) == 1:
+        return uses[0]
+    return uses[0]._replace(seconds=sum(use.seconds for use in uses), hold=sum(use.hold for use in uses))

@@ -1,0 +1,142 @@
+"""One NVIDIA card: its meter, its state, its health and how long its clocks were held down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...host import Host
+from ...records import EnergyReading, GpuState, PowerReading
+from .driver import Driver, DriverError, Fields
+from .gpm import GpmWatch
+from .health import CardHealth
+from .meter import FIELDS, CardMeter
+
+_SLOW_SECONDS = 10.0
+"""How often to read what hardly ever changes."""
+
+_THROTTLE: dict[str, tuple[int, int | None]] = {
+    "sw_power_cap": (0x04, 74),
+    "hw_slowdown": (0x08, None),
+    "sw_thermal_slowdown": (0x20, 269),
+    "hw_thermal_slowdown": (0x40, 270),
+    "hw_power_brake": (0x80, 271),
+}
+"""Reason → its bit among those in force (nvmlClocksEventReasons), and the field that counts its nanoseconds: the unit
+of nvmlViolationTime_t, which shows the same counters, and of DCGM's names for them (…_SLOWDOWN_NS)."""
+
+_FIELDS_STABLE_SINCE = (580, 82)
+"""Fields 269–271 are what they seem from here on. The headers of drivers 575.51 to 580.65 had these counters at 251–253
+and power smoothing at 269–271 (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.82; NVIDIA/k8s-test-infra #691)."""
+
+
+class Card:
+    """A card by its UUID; handles and indexes come and go."""
+
+    def __init__(self, driver: Driver, host: Host, uuid: str, handle: Any, index: int, version: str) -> None:
+        self._driver = driver
+        self._host = host
+        self.uuid = uuid
+        self.handle = handle
+        self.index = str(index)
+        self.lost: DriverError | None = None
+        self.model = driver.model(handle)
+        self.bus_id = driver.bus_id(handle)
+        self.version = version
+        self._limit_watts: float | None = None
+        self._slow_at = float("-inf")
+        self._throttled = dict.fromkeys(_THROTTLE, 0.0)
+        self._nanoseconds: dict[int, float] = {}
+        self._gpm: GpmWatch | None = None
+        self._health = CardHealth(driver)
+        self._meter = CardMeter(driver, uuid, self.model)
+
+    def attach(self, handle: Any, index: int, version: str) -> None:
+        """Take the handle of a new session, or the index after others came or went (fault 31)."""
+        self.handle, self.index, self.lost, self.version = handle, str(index), None, version
+
+    def detach(self) -> None:
+        """Let go of what belongs to a session with the driver."""
+        if self._gpm is not None:
+            self._gpm.close()
+            self._gpm = None
+        self._health.detach()
+        self._meter.detach()
+
+    def meter(self, now: float, window: float) -> EnergyReading | PowerReading | None:
+        """Read its meter and take note of what holds its clocks down; None if the driver knows nothing newer.
+
+        Raises `DriverError`.
+        """
+        if now - self._slow_at >= _SLOW_SECONDS:
+            self._slow_at = now
+            self._limit_watts = self._driver.limit_watts(self.handle)
+            if self._limit_watts is not None:
+                self._meter.limit(self._limit_watts)
+        fields = self._driver.fields(self.handle, self._wanted())
+        reading = self._meter.read(self.handle, fields, self._host.clock())
+        self._note_throttling(fields, window)
+        return reading
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the numbers of the last reading, "" if nothing."""
+        return self._meter.complaint
+
+    def look_at_health(self, now: float) -> None:
+        """See what went wrong on it, now and then. Raises `DriverError` only if the card or the driver is gone."""
+        self._health.look(self.handle, now)
+
+    def state(self, *, mig: bool) -> GpuState:
+        """What it says of itself now. Raises `DriverError` only if the card or the driver is gone."""
+        driver, handle = self._driver, self.handle
+        if self._gpm is None and not mig and driver.has_gpm(handle):
+            self._gpm = GpmWatch(driver, handle)
+        sm = tensor = dram = None
+        if self._gpm is not None and not mig:
+            sm, tensor, dram = self._gpm.read()
+        used, total = driver.memory_bytes(handle)
+        return GpuState(
+            self.uuid,
+            self.index,
+            gpu_model=self.model,
+            driver_version=self.version,
+            pci_bus_id=self.bus_id,
+            power_limit_watts=self._limit_watts,
+            memory_used_bytes=used,
+            memory_total_bytes=total,
+            temperature_celsius=driver.temperature_celsius(handle),
+            utilization_ratio=driver.utilization_ratio(handle),
+            sm_active_ratio=sm,
+            tensor_active_ratio=tensor,
+            dram_active_ratio=dram,
+            clock_hertz=driver.clock_hertz(handle),
+            throttle_seconds=tuple(self._throttled.items()),
+            ecc_errors=self._health.ecc_errors,
+            memory_repair=self._health.memory_repair,
+            xid_errors=self._health.xid_errors,
+            last_xid=self._health.last_xid,
+        )
+
+    # --- throttling ---------------------------------------------------------------------------------
+
+    def _wanted(self) -> list[int]:
+        stable = _numbers(self.version) >= _FIELDS_STABLE_SINCE
+        times = [field for _, field in _THROTTLE.values() if field is not None and (stable or field == 74)]
+        return [*FIELDS, *times]
+
+    def _note_throttling(self, fields: Fields, window: float) -> None:
+        """Add what the driver counted since the last read, or the time since then if the reason is in force."""
+        bits = self._driver.throttle_bits(self.handle)
+        for reason, (bit, field) in _THROTTLE.items():
+            counted = None if field is None else fields.values.get(field)
+            if field is not None and counted is not None:
+                before = self._nanoseconds.get(field, counted)
+                self._throttled[reason] += min(window, max(0.0, counted - before) / 1e9)
+                self._nanoseconds[field] = counted
+            elif bits & bit:
+                self._throttled[reason] += window
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``580.95.05`` → (580, 95, 5); what is no number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

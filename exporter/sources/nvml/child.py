@@ -1,0 +1,68 @@
+"""The process in which NVIDIA's driver is called: one reading for every line of its input, until that ends.
+
+:mod:`exporter.sources.nvml.process` starts it. It ends by itself, whatever becomes of the exporter: after the call it
+is in once its input has ended, and by an alarm if that call never returns (fault 33).
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO
+
+from ... import __version__
+from ...host import Host
+from ...records import Problem, Source, Unavailable
+from .source import NvmlSource
+
+_CHANNEL = 0
+"""Requests and answers go over one socket in place of the standard input, so that nothing a library prints disturbs."""
+
+
+def serve(source: Source, requests: Iterable[bytes], answers: IO[bytes], limit_seconds: float) -> None:
+    """Answer each line, a boot time, with a pickled `Reading`, a `Problem`, or the text of an unexpected traceback.
+
+    The kernel ends this process if one call takes ``limit_seconds``: the alarm's default action needs nobody's help.
+    """
+    try:
+        for line in requests:
+            signal.setitimer(signal.ITIMER_REAL, limit_seconds)
+            pickle.dump(_answer(source, float(line)), answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # who asked is gone
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, limit_seconds)
+        source.close()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _answer(source: Source, now: float) -> object:
+    try:
+        return source.read(now)
+    except Unavailable as error:
+        return Problem(error.reason, error.message, error.fix)
+    except Exception:  # noqa: BLE001 - the exporter logs it
+        import traceback  # noqa: PLC0415 - hardly ever needed, and this process is to stay small
+
+        return traceback.format_exc()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the cards of the machine that the arguments name: version, procfs, sysfs, cgroupfs, limit in seconds."""
+    version, procfs, sysfs, cgroupfs, limit = arguments
+    if version != __version__:
+        sys.exit(f"exporter {version} started the child of {__version__}: it was upgraded, restart it")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A service manager may tell every process of the service to end: in the middle of a call that can upset a card.
+        signal.signal(number, signal.SIG_IGN)
+    source = NvmlSource(Host(procfs, sysfs, cgroupfs))
+    with open(_CHANNEL, "rb", closefd=False) as requests, open(_CHANNEL, "wb", closefd=False) as answers:
+        serve(source, requests, answers, float(limit))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

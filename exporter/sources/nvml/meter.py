@@ -1,0 +1,157 @@
+"""The meter of one NVIDIA card: its energy counter, or its power where that is missing or broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ...records import Device, EnergyReading, PowerReading
+from ..agreement import Agreement
+from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, DriverError, Fields
+
+FIELDS = (ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS)
+"""What `CardMeter.read` wants to know."""
+
+_FROZEN_SECONDS = 10.0
+_AWAKE_WATTS = 5.0
+"""A counter that stands still that long on a card that draws that much is broken: no driver updates it so rarely."""
+
+_STALE_SECONDS = 10.0
+"""A driver that repeats itself for so long is said to be stuck."""
+
+_REFUSALS = 3
+"""After so many failed reads in a row a counter that the card was said to have is given up."""
+
+_TAKEN_OVER = "the energy counter {}: from now on the card's power is integrated instead"
+_APART = "the energy counter and the power gauge are more than a factor of two apart (energy_device_agreement_ratio)"
+
+
+class CardMeter:
+    """Turns fields into readings of one device.
+
+    A card without a counter (before Volta, many vGPUs), or whose counter stands still or keeps failing, has its
+    power integrated instead (faults 24, 25). On a GH200 the counter covers the whole module, CPU included, which
+    other meters measure too: there the power of the GPU alone is preferred. ``complaint`` is what is wrong with
+    the numbers of the last read, "" if nothing.
+    """
+
+    def __init__(self, driver: Driver, uuid: str, model: str) -> None:
+        self._driver = driver
+        self._model = model
+        self._counts = True
+        self._is_module = "GH200" in model
+        self._refusals = 0
+        self._counter: float | None = None
+        self._moved_at = 0.0
+        self._agreement = Agreement()
+        self._stamps = _Stamps()
+        self.complaint = ""
+        self.device = Device(uuid, "gpu", "nvml", "measured", model or "NVIDIA GPU", 1.0, max_watts=1500.0)
+
+    def limit(self, watts: float) -> None:
+        """Take the card's power limit: much more than that is no reading."""
+        most = max(500.0, 2 * watts)
+        if most != self.device.max_watts:
+            self.device = replace(self.device, max_watts=most)
+
+    def detach(self) -> None:
+        """The card was away: how long its counter stood still, and what its clock meant, is not known."""
+        self._counter = None
+        self._stamps = _Stamps()
+
+    def read(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading | None:
+        """What the fields say as of boot time ``at``; None if they say what they said before (fault 27).
+
+        Raises `DriverError`.
+        """
+        self.complaint = ""
+        field = ENERGY_MILLIJOULES if self._counts and not self._is_module else POWER_INSTANT_MILLIWATTS
+        stale = self._stamps.repeated_for(fields, field, at)
+        if stale:
+            self._counter = None
+            if stale >= _STALE_SECONDS:
+                raise DriverError("failed", "timeout", "the driver repeats an old value", "check nvidia-smi and dmesg")
+            return None
+        if self._is_module:
+            return self._of_gpu_alone(handle, fields, at)
+        if self._counts:
+            try:
+                return self._energy(handle, fields, at)
+            except DriverError as error:
+                self._refusals += error.kind != "unsupported"
+                if error.kind in ("lost", "down") or (error.kind != "unsupported" and self._refusals < _REFUSALS):
+                    raise
+                self._counts = False
+                if error.kind != "unsupported":
+                    self.complaint = _TAKEN_OVER.format("keeps failing")
+        return self._power(self._watts(handle, fields), at)
+
+    def _of_gpu_alone(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading | None:
+        milliwatts = fields.values.get(POWER_INSTANT_MILLIWATTS)
+        if milliwatts is not None:
+            return self._power(milliwatts / 1000, at)
+        self._refusals += 1
+        if self.device.method == "power_integrated" or self._refusals < _REFUSALS:
+            raise DriverError("failed", "driver", "the power of the GPU alone is unknown")
+        self._is_module = False  # this one measures the module only
+        self.device = replace(self.device, name=f"{self._model} (whole module)")
+        return self.read(handle, fields, at)
+
+    def _energy(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading:
+        """Raises `DriverError`."""
+        millijoules = fields.values.get(ENERGY_MILLIJOULES)
+        joules = self._driver.energy_joules(handle) if millijoules is None else millijoules / 1000
+        self._refusals = 0
+        milliwatts = fields.values.get(POWER_INSTANT_MILLIWATTS)
+        watts = None if milliwatts is None else milliwatts / 1000
+        if joules != self._counter:
+            self._counter, self._moved_at = joules, at
+        elif at - self._moved_at >= _FROZEN_SECONDS:
+            drawn = self._driver.power_watts(handle) if watts is None else watts
+            if drawn >= _AWAKE_WATTS:
+                self._counts = False
+                self.complaint = _TAKEN_OVER.format("stands still while the card draws power")
+                return self._power(drawn, at)
+        if watts is not None:
+            self._agreement.feed(at, joules, watts, self.device.max_watts)
+            if self._agreement.is_broken:
+                self.complaint = _APART
+        return EnergyReading(self.device, at, joules, None, watts, self._agreement.ratio)
+
+    def _watts(self, handle: Any, fields: Fields) -> float:
+        milliwatts = fields.values.get(POWER_INSTANT_MILLIWATTS)
+        return self._driver.power_watts(handle) if milliwatts is None else milliwatts / 1000
+
+    def _power(self, watts: float, at: float) -> PowerReading:
+        if self.device.method != "power_integrated":
+            self.device = replace(self.device, method="power_integrated")
+        return PowerReading(self.device, at, watts)
+
+
+class _Stamps:
+    """For how long a field has been the same value of the same moment.
+
+    The driver stamps each value; a stamp is believed only after it was seen to move, and not where a value moves
+    without it.
+    """
+
+    def __init__(self) -> None:
+        self._field = 0
+        self._time: int | None = None
+        self._value: float | None = None
+        self._at = 0.0
+        self._works = False
+
+    def repeated_for(self, fields: Fields, field: int, at: float) -> float:
+        """Seconds since this value was first seen; 0 for one that is new, or whose stamp means nothing."""
+        time, value = fields.times.get(field), fields.values.get(field)
+        if time is None or field != self._field:
+            self._field, self._time, self._value, self._works = field, time, value, False
+            return 0.0
+        if time != self._time:
+            self._works = self._works or self._time is not None
+            self._time, self._value, self._at = time, value, at
+            return 0.0
+        if value != self._value:
+            self._value, self._works = value, False
+        return at - self._at if self._works else 0.0

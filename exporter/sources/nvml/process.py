@@ -1,0 +1,249 @@
+"""Reads NVIDIA cards through a process of its own: what the driver does to that one, the exporter survives."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+from ... import __version__
+from ...host import Host, read_file
+from ...records import GpuState, Problem, Reading, Unavailable
+from .driver import INSTALL
+
+_LIBRARY = "libnvidia-ml.so.1"
+_LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
+"""Where the dynamic linker looks besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
+
+_MOST_LEAVING = 3
+"""As many processes may be stuck in the kernel; the next one would be too."""
+
+_CLOSE_SECONDS = 2.0
+
+_SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter goes on trying by itself"
+_REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that hangs for good needs a reboot"
+_MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
+
+
+class Patience(NamedTuple):
+    """Seconds until a child counts as hung, and between the starts of two of them.
+
+    ``first`` holds for its first answer: a driver without persistence mode initialises each card then, in 1 to 3 s
+    (NVIDIA's Driver Persistence). ``answer`` holds for all others: while a card's users hold the driver's lock, calls
+    of milliseconds take many times as long, and to kill one that is slow would help nobody. ``start``: a driver that
+    ends every process at once keeps 3 % of a core busy with starting them, no more.
+    """
+
+    first: float = 60.0
+    answer: float = 30.0
+    start: float = 5.0
+
+    @classmethod
+    def of(cls, deadline_seconds: float) -> Patience:
+        """Where the sampler grants one reading so much; the default is that of the default 0.5 s."""
+        return cls(*(seconds * 2 * deadline_seconds for seconds in cls()))
+
+
+class NvmlProcess:
+    """The source of NVIDIA's cards: asks `NvmlSource` in a child process, and starts a fresh one when that fails.
+
+    A fresh process loads the driver's library anew, the only way to go on after the driver was upgraded (fault 20).
+    One that hangs is killed, or left behind where not even that helps (fault 23); one that crashes is a reason like
+    any other.
+    """
+
+    name = "nvml"
+
+    def __init__(self, host: Host, patience: Patience | None = None) -> None:
+        self._host = host
+        self._patience = patience or Patience()
+        self._child: _Child | None = None
+        self._leaving: list[threading.Thread] = []
+        self._start_at = float("-inf")
+        self._failure = Problem("not_found", "")
+        self._totals = _Totals()
+
+    def read(self, now: float) -> Reading:
+        """Read all cards. Raises `Unavailable` when there is none that can be read, or the child fails."""
+        if self._child is None:
+            self._child = self._start(now)
+        try:
+            answer = self._child.ask(now)
+            if isinstance(answer, str):
+                unexpected = RuntimeError(answer.strip().rpartition("\n")[2])
+                unexpected.add_note(answer)
+                raise unexpected
+            if isinstance(answer, Problem):
+                raise Unavailable(*answer)
+        except Exception as error:
+            # Whatever it was: the next try has a better chance in a process that has not seen it.
+            self._failure = _problem(error)
+            self._let_go()
+            raise
+        return self._totals.add(answer)
+
+    def close(self) -> None:
+        """Let the child end; the next read starts another. A child that hangs ends by itself later."""
+        self._let_go()
+        until = time.monotonic() + _CLOSE_SECONDS
+        for thread in self._leaving:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    # --- its life -----------------------------------------------------------------------------------
+
+    def _start(self, now: float) -> _Child:
+        self._leaving = [thread for thread in self._leaving if thread.is_alive()]
+        if len(self._leaving) >= _MOST_LEAVING:
+            raise Unavailable("timeout", f"{len(self._leaving)} processes hang in the driver", _REBOOT)
+        if now < self._start_at:
+            raise Unavailable(*self._failure)
+        if not _may_be_there(self._host):
+            raise Unavailable("not_found", f"no NVIDIA driver: {_LIBRARY} not found", INSTALL)
+        self._start_at = now + self._patience.start
+        self._totals.begin_anew()
+        try:
+            return _Child(self._host, self._patience)
+        except OSError as error:
+            raise Unavailable("error", f"cannot start a process: {error.strerror}") from None
+
+    def _let_go(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            self._leaving.append(child.let_go())
+
+
+class _Totals:
+    """Carries on over children what each of them counts from 0: a counter must not fall while the exporter runs."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, GpuState] = {}
+        self._before: dict[str, GpuState] = {}
+
+    def begin_anew(self) -> None:
+        """Another child begins."""
+        self._before = dict(self._shown)
+
+    def add(self, reading: Reading) -> Reading:
+        """The reading with what earlier children counted."""
+        return replace(reading, gpus=tuple(gpu if gpu.gpu_instance else self._of(gpu) for gpu in reading.gpus))
+
+    def _of(self, gpu: GpuState) -> GpuState:
+        before = self._before.get(gpu.uuid)
+        if before is not None:
+            throttled = dict(before.throttle_seconds)
+            gpu = replace(
+                gpu,
+                throttle_seconds=tuple((name, own + throttled.get(name, 0.0)) for name, own in gpu.throttle_seconds),
+                xid_errors=None if gpu.xid_errors is None else gpu.xid_errors + (before.xid_errors or 0.0),
+                last_xid=before.last_xid if gpu.last_xid is None else gpu.last_xid,
+            )
+        self._shown[gpu.uuid] = gpu
+        return gpu
+
+
+class _Child:
+    """A process that runs :mod:`exporter.sources.nvml.child`."""
+
+    def __init__(self, host: Host, patience: Patience) -> None:
+        """Start it. Raises OSError where the system has no room for it."""
+        self._patience = patience
+        self._waits = patience.first
+        # By its alarm an orphan ends itself; as long as we live, we are first to say what happened.
+        limit = 2 * patience.first
+        module = f"{__package__}.child"
+        command = [sys.executable, "-P", "-m", module, __version__, host.procfs, host.sysfs, host.cgroupfs, f"{limit}"]
+        # It must find the same modules, however we were started.
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self._socket, theirs = socket.socketpair()
+        self._words, words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=words,
+                stderr=words,
+                env=os.environ | {"PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C in a terminal is for the exporter
+            )
+        except OSError:
+            self._socket.close()
+            os.close(self._words)
+            raise
+        finally:
+            theirs.close()
+            os.close(words)
+        self._answers = self._socket.makefile("rb")
+
+    def ask(self, now: float) -> Reading | Problem | str:
+        """What it answers. Raises `Unavailable` if it ended or does not answer for too long."""
+        self._socket.settimeout(self._waits)
+        try:
+            self._socket.sendall(b"%a\n" % now)
+            answer: Reading | Problem | str = pickle.load(self._answers)
+        except TimeoutError:
+            self._process.kill()
+            raise Unavailable("timeout", f"the driver did not return for {self._waits:g} s", _SEE_KERNEL) from None
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise self._obituary() from None
+        self._waits = self._patience.answer
+        return answer
+
+    def let_go(self) -> threading.Thread:
+        """End its input, and kill it if it is still there after a while; the thread lives as long as it does."""
+        self._answers.close()
+        self._socket.close()
+        thread = threading.Thread(target=self._see_off, name="nvml-leaving", daemon=True)
+        thread.start()
+        return thread
+
+    def _see_off(self) -> None:
+        try:
+            self._process.wait(self._patience.answer)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()  # for ever, if the kernel cannot let it go
+        os.close(self._words)
+
+    def _obituary(self) -> Unavailable:
+        try:
+            status = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return Unavailable("error", "the process that calls the driver closed its connection")
+        if status < 0:
+            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+            fix = _MEMORY if -status == signal.SIGKILL else _SEE_KERNEL
+            return Unavailable("driver", f"the process that calls the driver was ended by {name}{self._said()}", fix)
+        return Unavailable("error", f"the process that calls the driver ended with status {status}{self._said()}")
+
+    def _said(self) -> str:
+        """Its last line, if it printed any."""
+        try:
+            lines = os.read(self._words, 1 << 16).decode("utf-8", "replace").splitlines()
+        except BlockingIOError:
+            lines = []
+        return f": {lines[-1][:200]}" if lines else ""
+
+
+def _may_be_there(host: Host) -> bool:
+    """Whether this machine seems to have the driver, so that a process is worth starting."""
+    folders = (*os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"), *_LIBRARY_FOLDERS)
+    paths = [f"{folder}/{_LIBRARY}" for folder in folders if folder]
+    if any(os.path.exists(path) for path in ("/dev/nvidiactl", host.proc("driver/nvidia"), *paths)):
+        return True
+    try:
+        return _LIBRARY.encode() in read_file("/etc/ld.so.cache")
+    except Unavailable:
+        return False
+
+
+def _problem(error: Exception) -> Problem:
+    if isinstance(error, Unavailable):
+        return Problem(error.reason, error.message, error.fix)
+    return Problem("error", f"{type(error).__name__}: {error}")

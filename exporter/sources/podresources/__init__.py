@@ -1,0 +1,1 @@
+"""Which container was given which GPU, from the kubelet."""

@@ -1,0 +1,129 @@
+"""Which card a device plugin or DRA driver means by the name it gave to the kubelet.
+
+Sources of the names: NVIDIA/k8s-device-plugin internal/rm, GoogleCloudPlatform/container-engine-accelerators,
+NVIDIA/k8s-dra-driver-gpu deviceinfo.go and mig.go, ROCm/k8s-device-plugin internal/pkg, ROCm/k8s-gpu-dra-driver
+docs, intel/intel-device-plugins-for-kubernetes cmd/gpu_plugin, intel/intel-resource-drivers-for-kubernetes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from ...host import Host, list_dir
+from ...records import Unavailable
+from .wire import Given
+
+_PCI = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
+
+_UUID = re.compile(r"((?:GPU|MIG)-[0-9a-f-]{36}|MIG-GPU-[0-9a-f-]{36}/\d+/\d+)(?:::\d+)?")
+"""NVIDIA: a card, a MIG device by its new or its old name (before driver R470), or a replica of one."""
+
+_GKE = re.compile(r"nvidia(\d+)(?:/gi(\d+))?(?:/vgpu\d+)?")
+_ADDRESS = re.compile(rf"({_PCI})(?:-slice-\d+|/mxgpu\d+)?")
+_PARTITION = re.compile(r"(amdgpu_xcp_\d+)(?:-slice-\d+)?")
+_CARD = re.compile(r"card(\d+)(?:-\d+)?")
+
+_NVIDIA_CLAIM = re.compile(r"gpu-(\d+)(?:-mig-(?:(\d+)g[^-].*-\d+-\d+|\d+-\d+-(\d+)))?")
+"""``gpu-<minor>``, ``gpu-<minor>-mig-<profile>-<profile id>-<start>``, and before that form
+``gpu-<minor>-mig-<profile id>-<start>-<memory slices>``."""
+
+_AMD_CLAIM = re.compile(r"gpu-(\d+)-\d+")
+_INTEL_CLAIM = re.compile(r"([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])-0x[0-9a-f]+")
+
+_COMPUTE_SLICES, _MEMORY_SLICES = 7, 8
+"""Of a card that MIG can cut; an A30 has 4 of each."""
+
+
+class Part(NamedTuple):
+    """A card by UUID or PCI address, or a MIG device by UUID; ``share`` of it, and its MIG instance if named."""
+
+    device: str
+    share: float = 1.0
+    gpu_instance: str = ""
+
+
+class Cards:
+    """Looks names up in /sys and /proc; made anew for each answer of the kubelet, so it is never stale."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._minors: dict[str, str] | None = None
+
+    def find(self, given: Given) -> Part | None:
+        """The card behind a device, None if it is no GPU or cannot be found."""
+        return self._of_claim(given) if given.driver else self._of_plugin(given.device)
+
+    def _of_plugin(self, name: str) -> Part | None:
+        if match := _UUID.fullmatch(name):
+            return Part(match[1])
+        if match := _GKE.fullmatch(name):
+            return self._of_minor(match[1], gpu_instance=match[2] or "")
+        if match := _ADDRESS.fullmatch(name):
+            return Part(self._physical(match[1]))
+        if match := _PARTITION.fullmatch(name):
+            return self._of_partition(match[1])
+        match = _CARD.fullmatch(name)
+        return self._of_drm(match[1]) if match else None
+
+    def _of_claim(self, given: Given) -> Part | None:
+        if given.driver == "gpu.nvidia.com" and (match := _NVIDIA_CLAIM.fullmatch(given.device)):
+            compute, memory = match[2], match[3]
+            share = int(compute) / _COMPUTE_SLICES if compute else int(memory) / _MEMORY_SLICES if memory else 1.0
+            return self._of_minor(match[1], share=min(1.0, share))
+        if given.driver == "gpu.amd.com" and (match := _AMD_CLAIM.fullmatch(given.device)):
+            return self._of_drm(match[1])
+        if given.driver == "gpu.intel.com" and (match := _INTEL_CLAIM.fullmatch(given.device)):
+            return Part(self._physical(f"{match[1]}:{match[2]}:{match[3]}.{match[4]}"))
+        return None
+
+    def _of_minor(self, minor: str, *, share: float = 1.0, gpu_instance: str = "") -> Part | None:
+        """``/dev/nvidia<minor>``, which need not be NVML's index."""
+        if self._minors is None:
+            self._minors = self._read_minors()
+        address = self._minors.get(minor)
+        return None if address is None else Part(address, share, gpu_instance)
+
+    def _read_minors(self) -> dict[str, str]:
+        minors: dict[str, str] = {}
+        root = self._host.proc("driver/nvidia/gpus")
+        try:
+            for address in list_dir(root):
+                for line in self._host.text(f"{root}/{address}/information").splitlines():
+                    key, _, value = line.partition(":")
+                    if key == "Device Minor":
+                        minors[value.strip()] = address.lower()
+        except Unavailable:
+            pass
+        return minors
+
+    def _of_drm(self, card: str) -> Part | None:
+        """``/dev/dri/card<N>``."""
+        device = os.path.basename(os.path.realpath(self._host.sys(f"class/drm/card{card}/device")))
+        if re.fullmatch(_PCI, device):
+            return Part(self._physical(device))
+        return self._of_partition(device) if _PARTITION.fullmatch(device) else None
+
+    def _of_partition(self, name: str) -> Part | None:
+        """A partition of an AMD card is a platform device; the KFD's topology says on which PCI device it is.
+
+        ``location_id`` is bus and slot; for a partition its number stands where the function would (kfd_topology.c).
+        """
+        try:
+            files = list_dir(self._host.sys(f"devices/platform/{name}/drm"))
+            nodes = self._host.sys("class/kfd/kfd/topology/nodes")
+            for node in list_dir(nodes):
+                text = self._host.text(f"{nodes}/{node}/properties")
+                known = dict(line.split(maxsplit=1) for line in text.splitlines())
+                if f"renderD{known.get('drm_render_minor')}" in files:
+                    place, domain = int(known["location_id"]), int(known.get("domain", "0"))
+                    return Part(f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.0")
+        except (Unavailable, ValueError, KeyError):
+            pass
+        return None
+
+    def _physical(self, address: str) -> str:
+        """The card itself, of which a virtual function (SR-IOV) is a part."""
+        parent = self._host.sys("bus/pci/devices", address, "physfn")
+        return os.path.basename(os.path.realpath(parent)) if os.path.exists(parent) else address

@@ -1,0 +1,130 @@
+"""One unary gRPC call over a unix socket: HTTP/2 by h2, framing by hand (grpc/doc/PROTOCOL-HTTP2.md).
+
+Imported only where there is a socket to call: h2 belongs to the extra ``kubernetes``.
+"""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from urllib.parse import unquote
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+from h2.exceptions import ProtocolError
+
+from ...host import unavailable
+from ...records import Reason, Unavailable
+
+MAX_BYTES = 16 << 20
+"""Longest answer taken: what the kubelet's own clients allow (``PodResourcesMaxSize``)."""
+
+_CHUNK = 1 << 16
+_PREFIX = 5
+"""Bytes before a message: whether it is compressed, and its length."""
+
+_REASONS: dict[str, Reason] = {"4": "timeout", "7": "permission", "12": "not_found", "16": "permission"}
+"""grpc-status → reason; every other status is an error of the server."""
+
+
+def call(path: str, method: str, timeout_seconds: float) -> bytes:
+    """Send an empty message to ``method`` (``/package.Service/Method``) and return the answer's message.
+
+    One connection per call: a server that restarts leaves nothing behind that could be stale. Raises
+    `Unavailable`, also when the whole call takes longer than ``timeout_seconds``.
+    """
+    deadline = monotonic() + timeout_seconds
+    answer = _Answer(path)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
+            channel.settimeout(timeout_seconds)
+            channel.connect(path)
+            connection = _request(method, timeout_seconds)
+            while not answer.complete:
+                channel.sendall(connection.data_to_send())
+                channel.settimeout(max(1e-3, deadline - monotonic()))
+                data = channel.recv(_CHUNK)
+                if not data:
+                    raise Unavailable("error", f"{path}: closed before the answer was complete")
+                if monotonic() > deadline:
+                    raise TimeoutError
+                for event in connection.receive_data(data):
+                    answer.take(event)
+    except TimeoutError:
+        raise Unavailable("timeout", f"{path}: no answer within {timeout_seconds:g} s") from None
+    except OSError as error:
+        raise unavailable(error, path) from None
+    except ProtocolError as error:
+        raise Unavailable("implausible", f"{path}: does not speak HTTP/2: {error}") from None
+    return answer.message()
+
+
+def _request(method: str, timeout_seconds: float) -> H2Connection:
+    connection = H2Connection(H2Configuration(header_encoding="utf-8"))
+    connection.initiate_connection()
+    connection.send_headers(
+        1,
+        [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", method),
+            (":authority", "localhost"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("grpc-timeout", f"{round(timeout_seconds * 1000)}m"),
+        ],
+    )
+    # All that may come fits into the windows, so none has to be opened again.
+    connection.increment_flow_control_window(MAX_BYTES)
+    connection.increment_flow_control_window(MAX_BYTES, 1)
+    connection.send_data(1, bytes(_PREFIX), end_stream=True)
+    return connection
+
+
+class _Answer:
+    """What came on the stream so far."""
+
+    def __init__(self, path: str) -> None:
+        self.complete = False
+        self._path = path
+        self._headers: dict[str, str] = {}
+        self._data = bytearray()
+
+    def take(self, event: Event) -> None:
+        """Take note of an event. Raises `Unavailable` when no answer will come of it."""
+        if self.complete:
+            return  # a server may say farewell right after its answer
+        if isinstance(event, ResponseReceived | TrailersReceived):
+            self._headers |= {str(name): str(value) for name, value in event.headers}
+        elif isinstance(event, DataReceived):
+            self._data += event.data
+            length = int.from_bytes(self._data[1:_PREFIX], "big") if len(self._data) >= _PREFIX else 0
+            if max(length, len(self._data) - _PREFIX) > MAX_BYTES:
+                raise Unavailable("implausible", f"{self._path}: the answer is longer than {MAX_BYTES >> 20} MiB")
+        elif isinstance(event, StreamEnded):
+            self.complete = True
+        elif isinstance(event, StreamReset | ConnectionTerminated):
+            raise Unavailable("error", f"{self._path}: the server ended the call: {event.error_code!s}")
+
+    def message(self) -> bytes:
+        """The one message. Raises `Unavailable` if the call failed or the answer is not one message."""
+        status = self._headers.get("grpc-status")
+        if status is None:
+            http = self._headers.get(":status", "no status")
+            raise Unavailable("implausible", f"{self._path}: not an answer of gRPC: HTTP {http}")
+        if status != "0":
+            text = unquote(self._headers.get("grpc-message", ""), errors="replace")[:200]
+            raise Unavailable(_REASONS.get(status, "error"), f"{self._path}: gRPC status {status}: {text}")
+        data = self._data
+        if len(data) < _PREFIX or data[0] or int.from_bytes(data[1:_PREFIX], "big") != len(data) - _PREFIX:
+            raise Unavailable("implausible", f"{self._path}: not one whole message")
+        return bytes(data[_PREFIX:])

@@ -1,0 +1,59 @@
+"""READ: one source per file; this is the list of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+from ..host import Host
+from ..records import Source, Unavailable
+from .cgroups import CgroupSource
+from .drm.source import DrmSource
+from .estimate import EstimateSource
+from .hierarchy import find_hierarchy
+from .hwmon import HwmonSource
+from .nvml.process import NvmlProcess, Patience
+from .podresources.source import SOCKET, PodResourcesSource
+from .portable import PortableSource
+from .procfs import ProcfsSource
+from .rapl import RaplSource
+
+WattsPerCpu = tuple[float, float]
+
+
+def build(
+    host: Host,
+    enabled: Mapping[str, bool | None],
+    estimate_watts_per_cpu: WattsPerCpu | None = None,
+    *,
+    deadline_seconds: float = 0.5,
+    pod_resources: str = SOCKET,
+    linux: bool = sys.platform == "linux",
+) -> list[Source]:
+    """Make the sources of this machine; ``enabled`` False leaves one out, None lets the machine decide.
+
+    ``deadline_seconds`` is what the sampler grants one reading, ``pod_resources`` is the kubelet's socket. /proc
+    tells who used the CPUs only where cgroups do not; psutil only where the system has no /proc.
+    """
+    grouped = enabled.get("cgroups") is not False and _has_groups(host)
+    registry: Mapping[str, Callable[[], Source]] = {
+        "rapl": lambda: RaplSource(host),
+        "nvml": lambda: NvmlProcess(host, Patience.of(deadline_seconds)),
+        "hwmon": lambda: HwmonSource(host),
+        "drm": lambda: DrmSource(host),
+        "podresources": lambda: PodResourcesSource(host, pod_resources),
+        "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
+        "cgroups": lambda: CgroupSource(host),
+        "procfs": lambda: ProcfsSource(host, processes=not grouped),
+        "psutil": lambda: PortableSource(host),
+    }
+    absent = ("psutil",) if linux else ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs")
+    return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
+
+
+def _has_groups(host: Host) -> bool:
+    try:
+        find_hierarchy(host)
+    except Unavailable:
+        return False
+    return True
