@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records import HOST, GroupKey, Model, Namer, Process, ProcessKey, Workload
-from exporter.workloads.namer import WORKLOADS, PathNamer
+from exporter.records import HOST, GroupKey, Model, Namer, Process, ProcessKey, SourceHealth, Workload
+from exporter.workloads.facts import Facts
+from exporter.workloads.namer import PATHS as RESOLVERS
+from exporter.workloads.namer import WorkloadNamer
 
 A = "3f4e2a9c8b7d6e5f40312233445566778899aabbccddeeff0011223344556677"
 B = "b2a102854b4969b2ce98dc329c86b4fb2b06e4ad2cc8da9d8a7578c9cd2004a2"
@@ -36,8 +39,8 @@ def unit(name: str) -> Workload:
     return Workload(container=name, runtime="systemd")
 
 
-def job(number: int) -> Workload:
-    return Workload(container=f"job_{number}", runtime="slurm")
+def job(number: int, user: str = "") -> Workload:
+    return Workload(container=f"job_{number}", runtime="slurm", owner_kind="User" if user else "", owner_name=user)
 
 
 PATHS: dict[str, Workload] = {
@@ -175,10 +178,10 @@ PATHS: dict[str, Workload] = {
     "/lxc/101/ns/init.scope": unit("101"),
     "/lxc.monitor/101": unit("101"),
     # Slurm: src/plugins/cgroup/v1 and v2, slurm.schedmd.com/cgroups.html
-    "/slurm/uid_1000/job_123/step_batch/task_0": job(123),
-    "/slurm/uid_1000/job_123": job(123),
-    "/slurm/uid_1000/job_123/step_extern": job(123),
-    "/slurm_gpu01/uid_2101171/job_280678/step_interactive/task_0": job(280678),
+    "/slurm/uid_1000/job_123/step_batch/task_0": job(123, "1000"),
+    "/slurm/uid_1000/job_123": job(123, "1000"),
+    "/slurm/uid_1000/job_123/step_extern": job(123, "1000"),
+    "/slurm_gpu01/uid_2101171/job_280678/step_interactive/task_0": job(280678, "2101171"),
     "/system.slice/slurmstepd.scope/job_1392969/step_0/user/task_0": job(1392969),
     "/system.slice/slurmstepd.scope/job_42/step_extern/user": job(42),
     "/system.slice/slurmstepd.scope/job_42/step_batch/slurm": job(42),
@@ -209,7 +212,7 @@ PATHS: dict[str, Workload] = {
 
 @pytest.mark.parametrize("path", PATHS)
 def test_owner_of_a_real_path(path: str) -> None:
-    assert PathNamer().workload(GroupKey(path, 1)) == PATHS[path]
+    assert WorkloadNamer().workload(GroupKey(path, 1)) == PATHS[path]
 
 
 def test_the_table_is_wide_enough_to_be_worth_something() -> None:
@@ -246,9 +249,9 @@ def test_the_table_is_wide_enough_to_be_worth_something() -> None:
 def test_hostile_paths_never_raise_and_their_labels_can_be_written(path: str) -> None:
     """Fault 45: newline, NUL, bytes that are no UTF-8, 4 kB names; none may break or stall the scrape."""
     start = time.perf_counter()
-    owner = PathNamer().workload(GroupKey(path, 1))
+    owner = WorkloadNamer().workload(GroupKey(path, 1))
     assert time.perf_counter() - start < 0.05
-    assert "".join(owner).encode()
+    assert "".join(owner[:9]).encode()
     assert owner.runtime in {"systemd", "host"}
 
 
@@ -263,11 +266,11 @@ def test_hostile_paths_never_raise_and_their_labels_can_be_written(path: str) ->
 )
 def test_any_mixture_of_components_has_exactly_one_owner(parts: list[str]) -> None:
     """Fault 45: whatever the tree looks like, a group belongs to one row whose id and label agree."""
-    owner = PathNamer().workload(GroupKey("/" + "/".join(parts), 1))
+    owner = WorkloadNamer().workload(GroupKey("/" + "/".join(parts), 1))
     assert owner == HOST or owner.container or owner.pod
     if owner.container_id:
         assert owner.container == owner.container_id[:12]
-    assert "".join(owner).encode()
+    assert "".join(owner[:9]).encode()
 
 
 def test_resolvers_never_contradict_an_id_that_is_in_the_path() -> None:
@@ -283,19 +286,157 @@ def test_the_first_resolver_that_knows_a_path_wins() -> None:
         asked.append(path)
         return Workload(container="api-name") if "known" in path else None
 
-    namer = PathNamer(workloads=(named, *WORKLOADS))
+    namer = WorkloadNamer(paths=(named, *RESOLVERS))
     assert namer.workload(GroupKey("/known", 1)).container == "api-name"
     assert namer.workload(GroupKey("/init.scope", 1)) == unit("init.scope")
     assert asked == ["/known", "/init.scope"]
 
 
-def test_models_come_from_resolvers_and_are_unknown_without_any() -> None:
+POD_UID = "3b3f7a1e-6f0c-4a43-9a50-2f1f0c1b8d11"
+POD_GROUP = GroupKey(f"/kubepods.slice/kubepods-pod{POD_UID.replace('-', '_')}.slice", 10)
+CONTAINER_GROUP = GroupKey(f"{POD_GROUP.path}/cri-containerd-{A}.scope", 11)
+SANDBOX_GROUP = GroupKey(f"{POD_GROUP.path}/cri-containerd-{B}.scope", 12)
+NAMES = Facts(
+    "team-nlp", "llama-0", "vllm", POD_UID, "vllm/vllm-openai:v0.11", "StatefulSet", "llama", {"app": "llama", "x": "1"}
+)
+
+
+class Register:
+    """A directory that knows what a test tells it."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Facts] = {}
+        self.news: set[str] = set()
+        self.up = True
+
+    def tell(self, key: str, facts: Facts) -> None:
+        self.known[key] = facts
+        self.news.add(key)
+
+    def find(self, workload: Workload) -> Facts | None:
+        return self.known.get(workload.container_id) or self.known.get(workload.pod_uid)
+
+    def expects(self, workload: Workload) -> bool:
+        return workload.runtime == "kubernetes" and workload.container_id not in self.known
+
+    def changed(self) -> set[str]:
+        news, self.news = self.news, set()
+        return news
+
+    def health(self) -> SourceHealth:
+        return SourceHealth("kubernetes", self.up, None, "", "", {}, 0.0, 0.0)
+
+    def close(self) -> None:
+        self.up = False
+
+
+def test_a_name_that_is_on_the_way_is_provisional_and_announced_when_it_comes() -> None:
+    register = Register()
+    namer = WorkloadNamer([register], labels=["app", "missing"])
+    before = namer.workload(CONTAINER_GROUP)
+    assert before.provisional
+    assert (before.pod, before.container) == (POD_UID, A[:12])
+    assert not namer.renamed()
+    register.tell(A, NAMES)
+    assert namer.renamed() == {CONTAINER_GROUP}
+    assert not namer.renamed()
+    assert namer.workload(CONTAINER_GROUP) == Workload(
+        "team-nlp",
+        "llama-0",
+        "vllm",
+        "kubernetes",
+        A,
+        POD_UID,
+        "vllm/vllm-openai:v0.11",
+        "StatefulSet",
+        "llama",
+        (("app", "llama"),),
+    )
+
+
+def test_a_pod_known_before_its_container_leaves_the_container_provisional() -> None:
+    register = Register()
+    namer = WorkloadNamer([register])
+    register.tell(POD_UID, Facts("team-nlp", "llama-0", pod_uid=POD_UID))
+    assert namer.workload(POD_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
+    assert not namer.workload(POD_GROUP).provisional
+    assert namer.workload(CONTAINER_GROUP).provisional
+
+
+def test_a_sandbox_that_no_api_names_is_the_pods_once_it_waited_long_enough() -> None:
+    register = Register()
+    namer = WorkloadNamer([register])
+    assert namer.settled(SANDBOX_GROUP)[:3] == ("", POD_UID, B[:12])
+    register.tell(POD_UID, Facts("team-nlp", "llama-0", pod_uid=POD_UID))
+    assert namer.settled(SANDBOX_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
+
+
+def test_nothing_is_awaited_for_what_no_directory_knows() -> None:
+    namer = WorkloadNamer([Register()])
+    assert not namer.workload(GroupKey("/system.slice/ssh.service", 1)).provisional
+    assert not namer.workload(GroupKey(f"/docker/{A}", 1)).provisional
+
+
+def test_what_is_remembered_of_a_group_goes_with_it() -> None:
+    """Fault 43: churn leaves nothing behind."""
+    register = Register()
+    namer = WorkloadNamer([register])
+    for inode in range(100):
+        group = CONTAINER_GROUP._replace(inode=inode)
+        namer.workload(group)
+        namer.forget(group)
+    register.tell(A, NAMES)
+    register.tell(POD_UID, NAMES)
+    assert not namer.renamed()
+
+
+class ByCommand:
+    """Knows a model by the process's name, as long as nobody labelled the pod."""
+
+    def __init__(self) -> None:
+        self.news: set[GroupKey] = set()
+        self.asked: list[tuple[Workload, Facts | None]] = []
+
+    def resolve(
+        self, process: Process, _group: GroupKey | None, workload: Workload, facts: Facts | None
+    ) -> Model | None:
+        self.asked.append((workload, facts))
+        if facts is not None and "model" in facts.labels:
+            return Model(facts.labels["model"], workload.namespace, "inference", "label")
+        return Model("qwen", workload.namespace, "inference", "command") if process.comm == "vllm" else None
+
+    def changed(self) -> set[GroupKey]:
+        news, self.news = self.news, set()
+        return news
+
+    def close(self) -> None:
+        self.news.clear()
+
+
+def test_models_come_from_the_resolver_and_are_unknown_without_one() -> None:
     group, process = GroupKey(f"/docker/{A}", 1), Process(ProcessKey(7, 100), "vllm")
-    assert PathNamer().model(group, process) is None
-
-    def by_comm(_group: GroupKey | None, process: Process) -> Model | None:
-        return Model("qwen", phase="inference") if process.comm == "vllm" else None
-
-    namer: Namer = PathNamer(models=(lambda group, process: None, by_comm))
-    assert namer.model(group, process) == Model("qwen", phase="inference")
+    assert WorkloadNamer().model(group, process) is None
+    models = ByCommand()
+    namer: Namer = WorkloadNamer(models=models)
+    assert namer.model(group, process) == Model("qwen", "", "inference", "command")
     assert namer.model(None, process._replace(comm="bash")) is None
+    assert models.asked[-1] == (HOST, None)
+    models.news.add(group)
+    assert namer.renamed() == {group}
+
+
+def test_a_model_is_told_by_what_a_directory_knows_of_the_pod() -> None:
+    register = Register()
+    namer = WorkloadNamer([register], ByCommand())
+    register.tell(A, replace(NAMES, labels={"model": "llama"}))
+    assert namer.model(CONTAINER_GROUP, Process(ProcessKey(7, 100), "vllm")) == Model(
+        "llama", "team-nlp", "inference", "label"
+    )
+
+
+def test_directories_are_shown_and_closed() -> None:
+    register = Register()
+    namer = WorkloadNamer([register])
+    assert [health.name for health in namer.health()] == ["kubernetes"]
+    namer.close()
+    assert not namer.health()[0].up

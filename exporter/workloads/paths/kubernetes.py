@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..records import Workload
+from ...records import Workload
 from .engine import engine_and_id, short_id
 
 # A static pod's uid is the MD5 of its manifest: 32 digits without dashes. The systemd driver writes "_" for "-",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..records import Workload
+from ...records import Workload
 from .engine import CONTAINER_ID, engine_and_id, short_id
 
 _RUNTIMES = {

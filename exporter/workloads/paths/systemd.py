@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..records import Workload
+from ...records import Workload
 
 _USER = re.compile(r"user-[0-9]+\.slice")
 _ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")

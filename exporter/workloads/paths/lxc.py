@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from ..records import Workload
+from ...records import Workload
 from .systemd import printable
 
 _PARENT = re.compile(r"lxc(?:\.payload|\.monitor)?")

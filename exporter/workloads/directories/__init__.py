@@ -1,0 +1,1 @@
+"""Who knows the names of containers: the API server, the kubelet, the engines' sockets."""

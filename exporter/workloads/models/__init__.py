@@ -1,0 +1,1 @@
+"""Which model a process works for, and whether it trains or serves."""

@@ -1,0 +1,102 @@
+"""What people write where a model is meant — a repository, a path, a URL — as one bounded, harmless name."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+MAX_CHARACTERS = 128
+"""Longest name in characters. Hugging Face allows 96, a Kubernetes label 63."""
+
+_HASH_BYTES = 4
+_MAX_RAW = 4096
+
+_UNRESOLVED = re.compile(r"[$`<>{}*]|%\(|\A-|\A[=@]")
+"""A variable nobody expanded, a template, a placeholder, a pattern, another option: whatever it is, it is no name."""
+
+_SECRET = re.compile(r"(?:\A|[/:=])(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|AKIA|eyJ)[A-Za-z0-9_\-]{16,}")
+"""Tokens that end up in the wrong argument (fault 47)."""
+
+_ODD = re.compile(r"[^\w.:/+@-]")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,3}(.*)", re.DOTALL)
+_CACHED = re.compile(r"(?:\A|/)models--([^/]+?)(?:--([^/]+))?(?=/|\Z)")
+_PART = re.compile(r"-\d+-of-\d+\Z")
+_WEIGHTS = re.compile(
+    r"\.(?:gguf|ggml|nemo|safetensors|ckpt|pth?|bin|onnx|engine|plan|tflite|mar|llamafile|keras|h5|xml|py"
+    r"|tar|tar\.gz|tgz|zip)\Z",
+    re.IGNORECASE,
+)
+_GENERIC = re.compile(
+    r"(?:v?\d+(?:\.\d+)*|[0-9a-f]{32,64}|checkpoint-\d+|(?:global_)?step[-_]?\d+|iter_\d+|epoch[-_=]?\d+|rank[-_]?\d+"
+    r"|\.{0,2}|~|mnt|srv|opt|var|tmp|home|root|data|app|workspace|work|pvc|volume|nfs|cache|shared|local|hub"
+    r"|(?:ggml-|pytorch_|adapter_)?models?|ml|repository|model[-_](?:repo|repository|store|dir|path|cache)|repo|artifacts?"
+    r"|snapshots?|refs|blobs|weights?|checkpoints?|ckpts?|engines?|trt_engines?|gguf|ggml|hf|huggingface|onnx"
+    r"|out|outputs?|results?|runs?|logs?|save|saves|saved|saved_models?|final|latest|last|best|merged|base|main|default)",
+    re.IGNORECASE,
+)
+_REPOSITORY_HOSTS = ("huggingface.co/", "hf.co/", "www.modelscope.cn/models/", "modelscope.cn/models/")
+_REPOSITORY_SCHEMES = ("hf", "huggingface", "modelscope", "ms")
+
+
+def model_name(raw: str) -> str:
+    """The name in a value that should hold one, "" if there is none.
+
+    ``org/name`` stays. Of a path or URL the last part remains that is more than a place (``/mnt/models/llama-7b/1`` →
+    ``llama-7b``), without the suffix of a file of weights; of a Hugging Face cache path the repository. Values that are
+    not resolved (``$MODEL``) or look like a credential give "".
+    """
+    text = raw.strip().strip("'\"").strip() if len(raw) <= _MAX_RAW else ""
+    if not text or _UNRESOLVED.search(text) or _SECRET.search(text):
+        return ""
+    if url := _URL.fullmatch(text):
+        text = _of_url(url[1].lower(), url[2])
+    text = text.removeprefix("hf.co/").removeprefix("huggingface.co/")
+    if cached := _CACHED.search(text):
+        return harmless(f"{cached[1]}/{cached[2]}" if cached[2] else cached[1])
+    return harmless(_of_path(text) if _is_path(text) else text.partition("@")[0])
+
+
+def harmless(name: str) -> str:
+    """Only letters, digits and ``. _ - : / + @``, at most `MAX_CHARACTERS`.
+
+    A changed name ends in a hash of the original, so that names which differ stay different (faults 45, 46).
+    """
+    text = name.strip("/ ")
+    safe = _ODD.sub("_", text)
+    if safe == text and len(text) <= MAX_CHARACTERS:
+        return text
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).hexdigest()
+    return f"{safe[: MAX_CHARACTERS - 2 * _HASH_BYTES - 1]}~{digest}"
+
+
+def looks_like_weights(raw: str) -> bool:
+    """Whether a value is so clearly a repository, a path or a file of weights that even ``--model`` must mean it."""
+    return "/" in raw or _WEIGHTS.search(raw) is not None
+
+
+def _of_url(scheme: str, rest: str) -> str:
+    place = rest.split("?", 1)[0].split("#", 1)[0]
+    if scheme in _REPOSITORY_SCHEMES:
+        return place
+    host_and_path = place.rpartition("@")[2] if "@" in place.partition("/")[0] else place
+    for host in _REPOSITORY_HOSTS:
+        if host_and_path.startswith(host):
+            parts = host_and_path.removeprefix(host).split("/")
+            return f"/{parts[-1]}" if _WEIGHTS.search(parts[-1]) else "/".join(parts[:2])
+    # Of a bucket or host only what is below it can be the model's name.
+    return "/" + host_and_path if scheme in ("file", "models", "pvc") else "/" + host_and_path.partition("/")[2]
+
+
+def _is_path(text: str) -> bool:
+    if text.startswith(("/", ".", "~")) or text.count("/") > 1 or _WEIGHTS.search(text):
+        return True
+    first, slash, _ = text.partition("/")
+    return bool(slash) and _GENERIC.fullmatch(first) is not None
+
+
+def _of_path(text: str) -> str:
+    for part in reversed(text.split("/")):
+        name = _PART.sub("", _WEIGHTS.sub("", part.strip()))
+        if name and not _GENERIC.fullmatch(name):
+            return name
+    return ""

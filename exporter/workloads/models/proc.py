@@ -1,0 +1,72 @@
+"""What /proc tells of one process: command line, parent, environment, container; nothing where it is silent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import NamedTuple
+
+from ...host import Host, read_file
+from ...records import ProcessKey, Unavailable
+
+MAX_COMMAND = 65_536
+"""Bytes of a command line that are looked at."""
+
+_MAX_ENVIRONMENT = 131_072
+_CONTAINER = re.compile(rb"[0-9a-f]{64}|pod[0-9a-f]{8}[-_][0-9a-f_-]{27}|/(job_\d+)(?=/|\n|\Z)")
+
+
+class ProcessStat(NamedTuple):
+    """The part of /proc/PID/stat that places a process in its family."""
+
+    key: ProcessKey
+    comm: str
+    parent: int
+
+
+def process_stat(host: Host, pid: int) -> ProcessStat | None:
+    """Who has this pid now, None if nobody has, or it is hidden (faults 44, 48)."""
+    try:
+        raw = read_file(host.proc(str(pid), "stat"), 1024)
+        head, _, tail = raw.rpartition(b")")
+        fields = tail.split(None, 20)
+        comm = head.partition(b"(")[2].decode("utf-8", "replace")
+        return ProcessStat(ProcessKey(pid, int(fields[19])), comm, int(fields[1]))
+    except (Unavailable, ValueError, IndexError):
+        return None
+
+
+def command_line(host: Host, pid: int) -> bytes:
+    """The raw command line: empty for kernel threads, zombies, and where it is hidden."""
+    try:
+        return read_file(host.proc(str(pid), "cmdline"), MAX_COMMAND)
+    except Unavailable:
+        return b""
+
+
+def environment(host: Host, pid: int, names: Collection[str]) -> dict[str, str]:
+    """The values of these variables, as they were when the program started; no other is looked at (fault 47).
+
+    Empty where the kernel does not let us (it asks for the same rights as a debugger: ptrace(2)).
+    """
+    try:
+        raw = read_file(host.proc(str(pid), "environ"), _MAX_ENVIRONMENT)
+    except Unavailable:
+        return {}
+    found = {}
+    entries = b"\0" + raw
+    for name in names:
+        start = f"\0{name}=".encode()
+        if (place := entries.find(start)) >= 0:
+            value = entries[place + len(start) :].partition(b"\0")[0]
+            found[name] = value.decode("utf-8", "replace")
+    return found
+
+
+def container_marks(host: Host, pid: int) -> frozenset[bytes] | None:
+    """The ids of containers, pods and Slurm jobs that hold a process; empty for the host's own, None if hidden."""
+    try:
+        raw = read_file(host.proc(str(pid), "cgroup"), 65_536)
+    except Unavailable:
+        return None
+    return frozenset(match[0] for match in _CONTAINER.finditer(raw))

@@ -1,0 +1,101 @@
+"""From the words of a command line to the model it says it runs, by the table of launchers; pure, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .arguments import Arguments
+from .commandline import Command, commands, is_shell
+from .evidence import NOTHING, Evidence, Question
+from .launchers import CALLS, Launcher
+from .names import harmless, model_name
+from .scripts import recognise_script
+
+_REPLICA = re.compile(r"ray::ServeReplica:[^:]*:(.+?)(?:\.\w+(?:\(.*)?)?\Z", re.DOTALL)
+_NO_MODELS = re.compile(r"(?:.*(?:Ingress|Router|Proxy|Config\w*))|(?:V?LLM|Prefill|Decode)?(?:Deployment|Server)")
+"""Ray Serve deployments that run no model, or whose name is that of a class of Ray's own."""
+
+_MAX_TITLE = 512
+_ONLY_ASKS = ("--help", "--version")
+
+
+def recognise(words: Sequence[str]) -> Evidence:
+    """What a command line says of the model it runs; `NOTHING` if nothing, or if it starts several models."""
+    if not words:
+        return NOTHING
+    if words[0].startswith("ray::"):
+        return _of_replica(words[0][:_MAX_TITLE])
+    found = [evidence for command in commands(words) if (evidence := _of_command(command)) is not NOTHING]
+    named = [evidence for evidence in found if evidence.model_name]
+    if named:
+        return named[0] if len({evidence.model_name for evidence in named}) == 1 else NOTHING
+    if len(found) != 1:
+        return NOTHING
+    # A shell only waits: what it started is asked instead.
+    return Evidence(phase=found[0].phase) if is_shell(words[0]) else found[0]
+
+
+def _of_command(command: Command) -> Evidence:
+    if not set(_ONLY_ASKS).isdisjoint(command.arguments):
+        return NOTHING
+    for key in _keys(command.program):
+        for verbs, launcher in CALLS.get(key, ()):
+            if command.arguments[: len(verbs)] == verbs:
+                return _of_launcher(launcher, Arguments(command.arguments[len(verbs) :]))
+    return recognise_script(command)
+
+
+def _keys(program: str) -> Iterator[str]:
+    """How the table may call it: a script is also known by the end of its path, or by the module it is."""
+    yield program
+    if program.endswith(".py") and "/" in program:
+        parts = program.split("/")
+        yield parts[-1]
+        for start in range(max(0, len(parts) - 5), len(parts) - 1):
+            yield "/".join(parts[start:])
+            yield "-m " + ".".join(parts[start:]).removesuffix(".py").removesuffix(".__main__")
+
+
+def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
+    for place in launcher.names.split():
+        if place.endswith("*"):
+            values = set(arguments.all(place[:-1]))
+            if len(values) > 1:
+                return Evidence(phase=launcher.phase)
+            value = next(iter(values), None)
+        else:
+            value = arguments.find(place)
+        if value and (name := model_name(value)):
+            return Evidence(name, launcher.phase, "command")
+    return Evidence(
+        phase=launcher.phase,
+        environment=tuple(launcher.environment.split()),
+        questions=tuple(_questions(launcher, arguments)),
+    )
+
+
+def _questions(launcher: Launcher, arguments: Arguments) -> Iterator[Question]:
+    kind, place, *keys = [*launcher.files.split(), "", ""][: max(2, len(launcher.files.split()))]
+    if place and (path := arguments.find(place)):
+        if kind == "ollama":
+            yield Question("ollama", path)
+        elif kind == "triton":
+            yield Question("triton", path)
+        else:
+            yield Question("config", path, tuple(keys))
+    if launcher.port:
+        port = arguments.find("--port") or str(launcher.port)
+        if port.isdecimal() and 0 < int(port[:6]) < 65_536:
+            yield Question("server", port)
+
+
+def _of_replica(title: str) -> Evidence:
+    """``ray::ServeReplica:default:LLMServer:Qwen--Qwen2_5-7B``: Ray writes ``--`` for ``/`` and ``_`` for ``.``."""
+    match = _REPLICA.match(title)
+    if match is None:
+        return NOTHING
+    kind, _, model = match[1].rpartition(":")
+    if not kind and _NO_MODELS.fullmatch(model):
+        return NOTHING
+    return Evidence(harmless(model.replace("--", "/", 1) if kind else model), "inference", "command")

@@ -1,0 +1,78 @@
+"""Recognises a Python program of the user's own by its name and by arguments that only a model takes."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from .arguments import Arguments
+from .commandline import Command
+from .evidence import NOTHING, Evidence
+from .names import looks_like_weights, model_name
+
+_MAX_NAME = 255
+_WORD = r"(?:\A|[^a-z])(?:{})(?![a-z])"
+_TRAINING = re.compile(
+    _WORD.format(
+        "(?:pre)?train(?:er|ing)?|fine_?tun(?:e|er|ing)|sft|dpo|grpo|kto|orpo|ppo|rlhf|q?lora|distill(?:ation)?"
+    )
+)
+_INFERENCE = re.compile(_WORD.format("serv(?:e|er|ing)|infer(?:ence)?|predict(?:or)?|generat(?:e|ion)|api|chat|webui"))
+_CLIENT = re.compile(_WORD.format("bench|benchmark|client|eval|evaluate|test|load|download|convert|export|prepare"))
+
+_ANYWHERE = ("--model_name_or_path", "--pretrained_model_name_or_path", "model_name_or_path=", "--base_model")
+"""Arguments that nothing but a model takes: those of Hugging Face's examples and of what was modelled on them."""
+
+_IN_TRAINING = (
+    *("--model_id", "--model_name", "--model_path", "--model", "--arch", "--pretrained_model", "--model.name"),
+    *("model.restore_from_path=", "restore_from_path=", "model.name=", "--pretrained-checkpoint", "--load", "--save"),
+)
+_IN_INFERENCE = (
+    "--served-model-name",
+    "--model_id",
+    "--model_name",
+    "--model_path",
+    "--model",
+    "--ckpt",
+    "--checkpoint",
+)
+
+_TRAINING_OPTIONS = (
+    *("--num_train_epochs", "--per_device_train_batch_size", "--do_train", "--learning_rate", "--max_train_steps"),
+    *(
+        "--gradient_accumulation_steps",
+        "--train_batch_size",
+        "--train-iters",
+        "--lr-decay-iters",
+        "--global-batch-size",
+    ),
+    *("--train_file", "--train_data_dir", "--lora_r", "--lora_rank", "--warmup_ratio", "--num_epochs", "--epochs"),
+)
+
+
+def recognise_script(command: Command) -> Evidence:
+    """Evidence of a ``.py`` script or a module that no table knows."""
+    program = command.program
+    if program.startswith("-m "):
+        name = program[3:]
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            return NOTHING
+    elif program.endswith(".py"):
+        name = program.removesuffix(".py").rpartition("/")[2]
+    else:
+        return NOTHING
+    name = name.lower()
+    if len(name) > _MAX_NAME or _CLIENT.search(name):
+        return NOTHING
+    arguments = Arguments(command.arguments)
+    serving = _INFERENCE.search(name) is not None
+    training = not serving and (
+        command.ranks or _TRAINING.search(name) is not None or any(map(arguments.has, _TRAINING_OPTIONS))
+    )
+    phase = "training" if training else "inference" if serving else ""
+    for place in (*_ANYWHERE, *(_IN_TRAINING if training else ()), *(_IN_INFERENCE if serving else ())):
+        value = arguments.find(place)
+        # A client of somebody else's server is called the same: python chat.py --model gpt-4o
+        if value and (training or place in _ANYWHERE or looks_like_weights(value)) and (found := model_name(value)):
+            return Evidence(found, phase, "command")
+    return Evidence(phase=phase) if phase else NOTHING

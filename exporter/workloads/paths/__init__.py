@@ -1,0 +1,1 @@
+"""Whose a cgroup is, from its path alone."""
