@@ -6,10 +6,10 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo doctor test lint format golden bench accuracy docs lock dist clean
+.PHONY: help venv run demo doctor test test-gpu lint format golden bench accuracy docs lock dist clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(READY) ## Make the virtual environment
 
@@ -30,6 +30,9 @@ doctor: $(READY) ## Which meters work on this machine, and how to mend those tha
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-gpu: $(READY) ## Measure a real NVIDIA card: sensors, attribution, slowdown; record what its driver says
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 lint: $(READY) ## Check style and types
 	$(BIN)/python -m ruff check .

@@ -8,11 +8,12 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import footprint, memory, rendering, serving, ticks
+from . import footprint, gpus, memory, rendering, serving, ticks
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
     "ticks": ticks.main,
+    "gpus": gpus.main,
     "rendering": rendering.main,
     "serving": serving.main,
     "footprint": footprint.main,

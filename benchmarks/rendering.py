@@ -15,7 +15,8 @@ from prometheus_client.registry import Collector
 
 from exporter.exposition.catalogue import CATALOGUE
 from exporter.exposition.render import Renderer
-from exporter.records import AccountRow, Component, Mode, ProcessOwner, Snapshot, Workload
+from exporter.records import Component, Mode, ProcessOwner, Workload
+from exporter.snapshot import AccountRow, Snapshot
 
 from .groups import container_label
 from .table import show, verdict

@@ -23,7 +23,7 @@ from exporter.records import (
     Reading,
 )
 from exporter.sampler import Sampler
-from exporter.workloads.namer import PathNamer
+from exporter.workloads.namer import WorkloadNamer
 
 from .groups import container
 
@@ -90,7 +90,7 @@ def main(ticks: int) -> None:
     with tempfile.TemporaryDirectory() as empty:
         host = Host(sysfs=empty, clock=lambda: now, wall=lambda: 1.7e9 + now)
         history, renderer = History(), Renderer()
-        sampler = Sampler([Churn()], PathNamer(), host, observers=(history.observe,))
+        sampler = Sampler([Churn()], WorkloadNamer(), host, observers=(history.observe,))
         marks = {ticks // 10, ticks // 4, ticks // 2, ticks * 3 // 4, ticks}
         for tick in range(1, ticks + 1):
             now += 1.0

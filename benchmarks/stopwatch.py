@@ -18,7 +18,7 @@ from exporter.exposition.page import Page
 from exporter.exposition.prepared import Prepared
 from exporter.exposition.render import Renderer
 from exporter.exposition.server import Server, ServerOptions
-from exporter.records import Snapshot
+from exporter.snapshot import Snapshot
 
 
 def main() -> None:

@@ -24,6 +24,10 @@ TITLES = {
     "process": "Processes",
     "container": "Containers",
     "workload": "Workloads",
+    "kubernetes": "Names of pods",
+    "docker": "Names of Docker's containers",
+    "podman": "Names of Podman's containers",
+    "models": "Models",
     "demo": "Demonstration",
     "log": "Logs",
 }
@@ -105,7 +109,7 @@ def _add(group: argparse._ArgumentGroup, row: Setting) -> None:
 
 def _help(row: Setting) -> str:
     shown = show_default(row)
-    repeatable = " Repeatable." if row.kind.shape in ("list", "mapping") else ""
+    repeatable = " Repeatable." if row.kind.shape in ("list", "mapping", "records") else ""
     default = f" Default: {shown}." if shown else ""
     return f"{row.help}{repeatable}{default} [{row.variable}]".replace("%", "%%")
 

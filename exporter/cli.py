@@ -22,11 +22,14 @@ from .exposition.prepared import Prepared
 from .exposition.render import Renderer
 from .exposition.server import ListenError, Server, ServerOptions
 from .host import FdBudget, Host
-from .records import Namer, Snapshot, Source
+from .records import Namer, Source
 from .sampler import Sampler, SamplerOptions
-from .sources import build
-from .sources.demo import DemoSource
-from .workloads.namer import PathNamer
+from .snapshot import Snapshot
+from .sources.demo.source import DemoSource
+from .sources.registry import build
+from .workloads.directories.registry import NameOptions, directories
+from .workloads.models.resolver import ModelOptions, Models
+from .workloads.namer import WorkloadNamer
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ STOP_SECONDS = 4.0
 
 _SAMPLER_ENDED = 0
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """A tenth of the default: neither a scrape nor a tick waits long for the other's turn to end."""
 
 
@@ -67,8 +70,13 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 def _run(arguments: Arguments, settings: Settings, reread: Callable[[], Settings]) -> int:
     host = make_host(settings)
     if arguments.doctor:
-        every = build(host, dict.fromkeys(settings.enabled_sources, True), settings.estimate_watts_per_cpu)
-        doctor.report(settings, every, host, sys.stdout)
+        every = build(
+            host,
+            dict.fromkeys(settings.enabled_sources, True),
+            settings.estimate_watts_per_cpu,
+            pod_resources=settings.path_pod_resources,
+        )
+        doctor.report(settings, every, host, sys.stdout, namer=make_namer(settings, host))
         return 0
     if arguments.once:
         return _once(settings, host)
@@ -85,6 +93,25 @@ def make_host(settings: Settings) -> Host:
     )
 
 
+def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
+    """Who names containers and recognises models on this machine."""
+    names = NameOptions(
+        settings.kubernetes_names,
+        settings.kubernetes_node_name,
+        settings.kubernetes_url,
+        settings.kubernetes_credentials,
+        settings.docker_socket,
+        settings.podman_socket,
+    )
+    models = ModelOptions(
+        rules=settings.models,
+        keys=settings.models_keys,
+        phase_keys=settings.models_phase_keys,
+        ask_servers=settings.models_ask_servers,
+    )
+    return WorkloadNamer(directories(names, host), Models(host, models), settings.kubernetes_labels)
+
+
 def make_sampler(
     settings: Settings,
     host: Host,
@@ -98,7 +125,14 @@ def make_sampler(
         demo = DemoSource(settings.sample_interval, settings.demo_seed)
         sources, namer = [demo], demo
     else:
-        sources, namer = build(host, settings.enabled_sources, settings.estimate_watts_per_cpu), PathNamer()
+        namer = make_namer(settings, host)
+        sources = build(
+            host,
+            settings.enabled_sources,
+            settings.estimate_watts_per_cpu,
+            deadline_seconds=settings.source_timeout,
+            pod_resources=settings.path_pod_resources,
+        )
     options = sampler_options(settings)
     return Sampler(sources, namer, host, options, store=store, observers=observers, demo=settings.demo)
 

@@ -12,6 +12,7 @@ from . import yamlfile
 from .kinds import (
     Address,
     Kind,
+    MisplacedError,
     address,
     choice,
     count,
@@ -21,9 +22,11 @@ from .kinds import (
     listing,
     mapping,
     number,
+    server_url,
     text,
     url_path,
 )
+from .rules import ModelRule, rule_list
 
 ENVIRONMENT_PREFIX = "AI_ENERGY_"
 
@@ -68,6 +71,12 @@ class Settings:
     path_cgroupfs: str = _setting(
         "path.cgroupfs", text("DIR"), "", "Where the host's cgroup hierarchy is mounted; empty finds it below sysfs."
     )
+    path_pod_resources: str = _setting(
+        "path.pod-resources",
+        text("FILE"),
+        "/var/lib/kubelet/pod-resources/kubelet.sock",
+        "Socket of the kubelet's PodResources API, which tells which container was given which GPU.",
+    )
     sample_interval: float = _setting(
         "sample.interval",
         duration(0.1, 60.0),
@@ -101,6 +110,18 @@ class Settings:
         flag(),
         None,
         "Read joules or watts from /sys/class/hwmon (AMD GPU, Grace, server power meters).",
+    )
+    source_drm: bool | None = _setting(
+        "source.drm",
+        flag(),
+        None,
+        "Read which processes use AMD and Intel GPUs, from /proc/PID/fdinfo and /sys/class/kfd.",
+    )
+    source_podresources: bool | None = _setting(
+        "source.podresources",
+        flag(),
+        None,
+        "Ask the kubelet which container was given which GPU, so that one that is given and idle is charged.",
     )
     source_estimate: bool | None = _setting(
         "source.estimate",
@@ -153,6 +174,73 @@ class Settings:
         "How long the counters of an ended workload stay exposed, so that Prometheus sees their last value.",
         reloadable=True,
     )
+    models: tuple[ModelRule, ...] = _setting(
+        "models",
+        rule_list(),
+        (),
+        "Rules that say which model a process works for, where no label does; the first that matches wins.",
+    )
+    models_keys: tuple[str, ...] = _setting(
+        "models.keys",
+        listing(text("KEY")),
+        ("ai-energy-exporter/model-name", "model.aibrix.ai/name", "serving.kserve.io/inferenceservice"),
+        "Annotations or labels of a pod or container whose value is the name of its model; the first it has wins.",
+    )
+    models_phase_keys: tuple[str, ...] = _setting(
+        "models.phase-keys",
+        listing(text("KEY")),
+        ("ai-energy-exporter/phase",),
+        "Annotations or labels whose value is the phase: training or inference.",
+    )
+    models_ask_servers: bool = _setting(
+        "models.ask-servers",
+        flag(),
+        False,
+        "Ask a model server on this machine for the name that its command line does not tell: GET /v1/models.",
+    )
+    kubernetes_names: Literal["auto", "api", "kubelet", "off"] = _setting(
+        "kubernetes.names",
+        choice("auto", "api", "kubelet", "off"),
+        "auto",
+        "Who is asked for the names of pods: the API server, this node's kubelet, or nobody; "
+        "auto is the API server inside a cluster. See kubernetes.md.",
+    )
+    kubernetes_node_name: str = _setting(
+        "kubernetes.node-name",
+        text("NAME"),
+        "",
+        "This node's name in the cluster; empty is the variable NODE_NAME, else the host name.",
+    )
+    kubernetes_url: str = _setting(
+        "kubernetes.url",
+        server_url(),
+        "",
+        "Address of the API server or kubelet; empty is what Kubernetes tells every pod.",
+    )
+    kubernetes_credentials: str = _setting(
+        "kubernetes.credentials",
+        text("DIR"),
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        "Directory with token and ca.crt, read anew for each request.",
+    )
+    kubernetes_labels: tuple[str, ...] = _setting(
+        "kubernetes.labels",
+        listing(text("LABEL")),
+        (),
+        "Labels of pods and containers to show as label_<name> on energy_container_info.",
+    )
+    docker_socket: str = _setting(
+        "docker.socket",
+        text("FILE|off"),
+        "",
+        "Socket to ask for the names of Docker's containers; empty is /var/run/docker.sock where that may be used.",
+    )
+    podman_socket: str = _setting(
+        "podman.socket",
+        text("FILE|off"),
+        "",
+        "Socket to ask for the names of Podman's containers; empty is /run/podman/podman.sock where that may be used.",
+    )
     demo: bool = _setting("demo", flag(), False, "Show a simulated GPU node instead of this machine.")
     demo_seed: int = _setting("demo.seed", count(0, 2**31 - 1), 1, "Seed of the simulated node.")
     log_level: str = _setting(
@@ -200,7 +288,7 @@ def _rows() -> Iterator[Setting]:
 TABLE: Mapping[str, Setting] = {row.name: row for row in _rows()}
 """Every setting by name, in the order of the help."""
 
-SOURCES: tuple[str, ...] = ("rapl", "nvml", "hwmon", "estimate", "procfs", "cgroups", "psutil")
+SOURCES: tuple[str, ...] = ("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil")
 """Sources that can be switched; the registry of sources has the same names."""
 
 
@@ -219,7 +307,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
     layers: list[Mapping[str, tuple[str, Any]]] = [environment, given]
     if path.isprintable() and path:  # any other path is complained of below
         allowed = [row.name for row in TABLE.values() if row.in_file]
-        content, errors = yamlfile.read(path, allowed, [n for n in allowed if TABLE[n].kind.shape == "mapping"])
+        mappings, records = ([n for n in allowed if TABLE[n].kind.shape == shape] for shape in ("mapping", "records"))
+        content, errors = yamlfile.read(path, allowed, mappings, records)
         problems += errors
         layers.insert(0, content)
 
@@ -228,6 +317,12 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
             row = TABLE[name]
             try:
                 values[row.field] = row.kind.parse(value)
+            except MisplacedError as error:
+                here = where if where == f"--{name}" else f"{where}: {name}"
+                problems += [
+                    f"{place}: {name}: {message}" if place else f"{here}: {message}"
+                    for place, message in error.problems
+                ]
             except ValueError as error:
                 problems.append(f"{where}: {error}" if where == f"--{name}" else f"{where}: {name}: {error}")
     if not problems:

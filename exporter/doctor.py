@@ -12,7 +12,7 @@ from . import __version__
 from .checkup import Finding, findings
 from .config import Settings
 from .host import Host
-from .records import Component, EnergyReading, Problem, Reading, Source, Unavailable
+from .records import Component, EnergyReading, Namer, Problem, Reading, Source, SourceHealth, Unavailable
 
 PAUSE_SECONDS = 1.0
 """Between the two readings that show what a source would say."""
@@ -40,15 +40,30 @@ class Examination(NamedTuple):
 
 
 def report(
-    settings: Settings, sources: Sequence[Source], host: Host, out: TextIO, pause_seconds: float = PAUSE_SECONDS
+    settings: Settings,
+    sources: Sequence[Source],
+    host: Host,
+    out: TextIO,
+    pause_seconds: float = PAUSE_SECONDS,
+    namer: Namer | None = None,
 ) -> None:
-    """Write the whole report. Takes about a second, never more than `PATIENCE_SECONDS`; raises nothing."""
+    """Write the whole report. Takes about a second, at worst twice `PATIENCE_SECONDS`; raises nothing."""
+    if namer is not None:
+        namer.health()  # they begin to ask while the sources are read
     out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
     out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
     examinations = examine(sources, host, pause_seconds)
     for one in examinations:
         off = " (but switched off)" if settings.enabled_sources.get(one.source) is False else ""
         _write(out, one.source, f"{one.state}{off}", [*_found(one), *_complaints(one)])
+    if namer is not None:
+        out.write("\nNames\n")
+        names = ask_names(namer)
+        for directory in names:
+            _write(out, directory.name, "works" if directory.up else "no", _said(directory))
+        if not names:
+            _write(out, "paths", "works", ["nobody else to ask here: containers are named by their ids"])
+        namer.close()
     out.write("\nThis machine\n")
     for finding in findings(settings, host):
         _write(out, finding.what, "ok" if not finding.fix else "!!", _advice(finding))
@@ -67,6 +82,16 @@ def examine(
     for patient in patients:
         patient.join(max(0.0, deadline - time.monotonic()))
     return [patient.result() for patient in patients]
+
+
+def ask_names(namer: Namer, patience_seconds: float = PATIENCE_SECONDS) -> tuple[SourceHealth, ...]:
+    """How those are who know the names of pods and containers, once each has answered or failed."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        health = namer.health()
+        if all(one.up or one.reason for one in health) or time.monotonic() >= deadline:
+            return health
+        time.sleep(0.05)
 
 
 def verdict(examinations: Iterable[Examination]) -> str:
@@ -130,6 +155,10 @@ def _found(one: Examination) -> list[str]:
             f"{cpu.busy_seconds / max(cpu.window_seconds, 1e-9):.2f} CPUs in the last {cpu.window_seconds:.1f} s"
         )
     lines += [f"GPU {gpu.index}: {gpu.gpu_model or 'unknown model'} ({gpu.uuid})" for gpu in one.second.gpus]
+    users: dict[str, set[int]] = {}
+    for use in one.second.gpu_uses:
+        users.setdefault(use.device, set()).add(use.process.key.pid)
+    lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
     if one.second.socket_busy_seconds:
         lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")
     return lines or ["nothing to tell on this machine"]
@@ -143,7 +172,10 @@ def _meter(one: Examination, index: int) -> str:
     if isinstance(meter, EnergyReading):
         before = next((m for m in one.first.meters if m.device.id == device.id), None) if one.first else None
         if isinstance(before, EnergyReading) and meter.at > before.at and meter.joules >= before.joules:
-            text += f": {(meter.joules - before.joules) / (meter.at - before.at):.1f} W"
+            watts = (meter.joules - before.joules) / (meter.at - before.at)
+            text += f": {watts:.1f} W"
+            if meter.watts is not None and before.watts is not None:
+                text += _by_gauge(watts, (before.watts + meter.watts) / 2)
     else:
         text += f": {meter.watts:.1f} W"
     for bounds in one.second.bounds:
@@ -151,6 +183,13 @@ def _meter(one: Examination, index: int) -> str:
             text += f", between {bounds.low_watts:.1f} and {bounds.high_watts:.1f} W"
     text += "" if device.quality == "measured" else ", estimated"
     return text + (f", part of {device.within}" if device.within else "")
+
+
+def _by_gauge(counted_watts: float, gauge_watts: float) -> str:
+    """What the device's own power gauge says beside its counter; in a second they may differ by a factor of two."""
+    apart = counted_watts > 2 * gauge_watts or gauge_watts > 2 * counted_watts
+    advice = ": implausible, unless its load changed just now" if apart and max(counted_watts, gauge_watts) > 1 else ""
+    return f" by its counter, {gauge_watts:.1f} W by its power gauge{advice}"
 
 
 def _complaints(one: Examination) -> list[str]:
@@ -161,6 +200,12 @@ def _complaints(one: Examination) -> list[str]:
         if problem.fix:
             lines.append(f"fix: {problem.fix}")
     return lines
+
+
+def _said(one: SourceHealth) -> list[str]:
+    if one.up:
+        return ["tells the names of containers"]
+    return [one.message or "no answer yet", *([f"fix: {one.fix}"] if one.fix else [])]
 
 
 def _advice(finding: Finding) -> list[str]:

@@ -20,13 +20,22 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 class Kind:
     """``parse`` takes text, a list of texts or a mapping of texts, as far as ``shape`` allows; raises ValueError.
 
-    ``what`` names the value in help; ``show`` writes a parsed value the way it would be given.
+    ``what`` names the value in help; ``show`` writes a parsed value the way it would be given. Of the shape
+    "records" is a list of mappings, which the file gives with the line of each.
     """
 
     what: str
     parse: Callable[[Any], Any]
     show: Callable[[Any], str] = str
-    shape: Literal["one", "flag", "list", "mapping"] = "one"
+    shape: Literal["one", "flag", "list", "mapping", "records"] = "one"
+
+
+class MisplacedError(ValueError):
+    """Several things wrong inside one value: ``problems`` are pairs of where ("" if that is not known) and message."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(message for _, message in problems))
+        self.problems = tuple(problems)
 
 
 class Address(NamedTuple):
@@ -142,6 +151,19 @@ def url_path() -> Kind:
         return word
 
     return Kind("PATH", parse)
+
+
+def server_url() -> Kind:
+    """Where a server is: http or https, host and maybe a port, nothing else."""
+
+    def parse(value: object) -> str:
+        word = _word(value).rstrip("/")
+        match = re.fullmatch(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?", word, re.ASCII)
+        if not match or int(match[1] or 1) not in range(1, 65_536):
+            raise ValueError(f"{quoted(word)} is not a URL such as https://10.96.0.1:443")
+        return word
+
+    return Kind("URL", parse)
 
 
 def address() -> Kind:

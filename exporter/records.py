@@ -6,7 +6,7 @@ three times faster than frozen dataclasses; everything else is a frozen dataclas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -63,12 +63,18 @@ class Device:
 
 
 class EnergyReading(NamedTuple):
-    """A cumulative joule counter read at ``at`` (boot-time seconds); ``wraps_at`` joules, None if it never wraps."""
+    """A cumulative joule counter read at ``at`` (boot-time seconds); ``wraps_at`` joules, None if it never wraps.
+
+    ``watts`` is what the device's own power gauge said at the same moment, where it has one, and
+    ``agreement_ratio`` what the counter counted over what that gauge adds up to, in the last window.
+    """
 
     device: Device
     at: float
     joules: float
     wraps_at: float | None
+    watts: float | None = None
+    agreement_ratio: float | None = None
 
 
 class PowerReading(NamedTuple):
@@ -148,6 +154,24 @@ class CpuUse:
     exited: tuple[ProcessKey, ...] = ()
 
 
+class Allocation(NamedTuple):
+    """A card, or a part of one, that the cluster has given to a container, whether or not anything runs on it.
+
+    ``device`` is what the cluster calls it: the UUID of a card or MIG device, or a PCI address; once
+    `exporter.accounting.allocations` has found the card, its UUID, with its index (``gpu``) and ``gpu_instance``.
+    ``share`` is its weight among the claims on the card: the slice fraction under MIG, the number of
+    replicas when time-sliced, else 1.0.
+    """
+
+    device: str
+    namespace: str
+    pod: str
+    container: str
+    share: float = 1.0
+    gpu_instance: str = ""
+    gpu: str = ""
+
+
 class GpuUse(NamedTuple):
     """GPU-busy seconds of one process on one device since the last tick.
 
@@ -166,11 +190,16 @@ class GpuUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """What a GPU (or, with ``gpu_instance`` set, one MIG instance of it) reports of itself; None is unknown."""
+    """What a GPU (or, with ``gpu_instance`` set, one MIG instance of it) reports of itself; None is unknown.
+
+    Of an instance, ``mig_uuids`` are its MIG devices, and ``slice_ratio`` is its part of the card's slices.
+    """
 
     uuid: str
     index: str
     gpu_instance: str = ""
+    mig_uuids: tuple[str, ...] = ()
+    slice_ratio: float = 1.0
     gpu_model: str = ""
     driver_version: str = ""
     pci_bus_id: str = ""
@@ -184,6 +213,10 @@ class GpuState:
     dram_active_ratio: float | None = None
     clock_hertz: tuple[tuple[str, float], ...] = ()
     throttle_seconds: tuple[tuple[str, float], ...] = ()
+    ecc_errors: tuple[tuple[str, float], ...] = ()
+    memory_repair: tuple[tuple[str, float], ...] = ()
+    xid_errors: float | None = None
+    last_xid: float | None = None
 
 
 class Problem(NamedTuple):
@@ -199,7 +232,9 @@ class Reading:
     """All that one source learned in one tick; parts it does not know stay empty.
 
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
+    ``allocations`` are all there are, until told anew; None says nothing of them.
     ``rest_seconds`` asks to be left alone for so long: waking a thread costs more than saying nothing.
+    ``asleep`` are the ids of devices that are not read because that would wake them.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -208,8 +243,10 @@ class Reading:
     socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
     gpu_uses: tuple[GpuUse, ...] = ()
     gpus: tuple[GpuState, ...] = ()
+    allocations: tuple[Allocation, ...] | None = None
     problems: tuple[Problem, ...] = ()
     rest_seconds: float = 0.0
+    asleep: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -235,7 +272,12 @@ class Source(Protocol):
 
 
 class Workload(NamedTuple):
-    """Who owns a cgroup, in cAdvisor's label names; ``runtime`` as in the metrics reference. Unknown is ""."""
+    """Who owns a cgroup, in cAdvisor's label names; ``runtime`` as in the metrics reference. Unknown is "".
+
+    The first four identify its series. ``owner_kind`` and ``owner_name`` tell what started it (Deployment, Job,
+    a Slurm user), ``labels`` are the chosen pod labels, sorted. ``provisional`` says that ``pod`` and
+    ``container`` are only ids, and that their names are still on the way.
+    """
 
     namespace: str = ""
     pod: str = ""
@@ -244,6 +286,10 @@ class Workload(NamedTuple):
     container_id: str = ""
     pod_uid: str = ""
     image: str = ""
+    owner_kind: str = ""
+    owner_name: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    provisional: bool = False
 
 
 HOST = Workload(container="host", runtime="host")
@@ -260,13 +306,36 @@ class Model(NamedTuple):
 
 
 class Namer(Protocol):
-    """Names groups and processes. Called once per group and process, not per tick."""
+    """Names groups and processes. Asked once per group and process, and again when it says `renamed`.
+
+    Who knows everything at once subclasses this and leaves the later methods as they are.
+    """
 
     def workload(self, group: GroupKey) -> Workload:
         """Owner of a group; never raises, `HOST` if nobody else owns it."""
 
+    def settled(self, group: GroupKey) -> Workload:
+        """Owner of a group by the best name there is now, for one that waited long enough for a better one."""
+        return self.workload(group)._replace(provisional=False)
+
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model a process works for, None if it is not known to work for one."""
+
+    def renamed(self) -> Collection[GroupKey]:
+        """Groups whose names, or whose processes' models, became known or changed since the last call."""
+        return ()
+
+    def forget(self, group: GroupKey) -> None:  # noqa: ARG002 - nothing is remembered here
+        """The group is gone; another of its path will have another inode."""
+        return
+
+    def health(self) -> tuple[SourceHealth, ...]:
+        """How those are who know the names: an API server, an engine's socket."""
+        return ()
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        return
 
 
 # --- what is published ---------------------------------------------------------------------------------
@@ -282,50 +351,6 @@ class ProcessOwner(NamedTuple):
     container: str
 
 
-class AccountRow(NamedTuple):
-    """One account as it stood after a tick; an account that did not change keeps the same row object.
-
-    ``cells[i]`` names ``joules[i]``: a component and mode. ``components[i]`` names ``watts[i]`` (mean
-    over the last tick, active and idle together). ``busy_components[i]`` names ``ratios[i]``: busy seconds
-    per second over the node's capacity for that component (a DRAM meter has joules but no busy seconds;
-    a machine without meters has busy seconds but no joules). ``serial`` is unique per account for the
-    exporter's lifetime, so a renderer may cache the account's labels under it.
-    """
-
-    serial: int
-    owner: Workload | ProcessOwner | Model
-    cells: tuple[tuple[Component, Mode], ...]
-    joules: tuple[float, ...]
-    components: tuple[Component, ...]
-    watts: tuple[float, ...]
-    busy_components: tuple[Component, ...]
-    ratios: tuple[float, ...]
-
-
-class DeviceRow(NamedTuple):
-    """One device as it stood after a tick; None is unknown (a device that was not read this tick has no watts)."""
-
-    device: Device
-    joules: float
-    watts: float | None
-    idle_watts: float | None
-    idle_method: str
-    utilization_ratio: float | None
-    low_watts: float | None
-    high_watts: float | None
-    wraps: int
-    resets: int
-    stuck: bool
-
-
-class NodeRow(NamedTuple):
-    """Node total of one disjoint component; watts None when no device of it was read this tick."""
-
-    component: Component
-    joules: float
-    watts: float | None
-
-
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
     """How a source is: ``last_success`` is Unix seconds (0 = never), ``failures`` counts by reason."""
@@ -338,36 +363,3 @@ class SourceHealth:
     failures: Mapping[Reason, int]
     last_success: float
     read_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything a scrape shows, complete and immutable; replaced by one assignment after each tick.
-
-    ``sequence`` grows by one with each tick. ``taken_at`` is Unix seconds, for people and health checks
-    only; ``monotonic_at`` is what ages are computed from.
-    """
-
-    sequence: int
-    taken_at: float
-    monotonic_at: float
-    interval_seconds: float
-    demo: bool = False
-    devices: tuple[DeviceRow, ...] = ()
-    nodes: tuple[NodeRow, ...] = ()
-    containers: tuple[AccountRow, ...] = ()
-    processes: tuple[AccountRow, ...] = ()
-    models: tuple[AccountRow, ...] = ()
-    unattributed: tuple[tuple[Component, Loss, float], ...] = ()
-    retired: tuple[tuple[Component, float], ...] = ()
-    gpus: tuple[GpuState, ...] = ()
-    container_models: Mapping[int, Model] = field(default_factory=dict)
-    """Container account serial → its model, where all its processes work for one."""
-    sources: tuple[SourceHealth, ...] = ()
-    samples: int = 0
-    sample_seconds: float = 0.0
-    overruns: int = 0
-    conservation_error_ratio: float = 0.0
-    series_dropped: tuple[tuple[str, int], ...] = ()
-    config_reload_ok: bool = True
-    start_time: float = 0.0

@@ -8,14 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .accounting.accounts import Period
+from .accounting.allocations import Allocations
 from .accounting.attribution import CpuIdle, share
 from .accounting.checkpoint import StateStore
 from .accounting.devices import Devices, Measured, Use
 from .accounting.ledger import Ledger, Limits
+from .guard import Crew
 from .health import SourceState
 from .host import Host
 from .keeper import Changes, Keeper
-from .records import Namer, Reading, Snapshot, Source
+from .records import Allocation, Namer, Reading, Source
+from .snapshot import Snapshot
 
 _log = logging.getLogger("sampler")
 
@@ -68,10 +71,13 @@ class Sampler:
         self._host = host
         self._demo = demo
         self._observers = observers
-        self._sources = [SourceState(source, host.clock) for source in sources]
+        self._crew = Crew("sources")
+        self._sources = [SourceState(source, host.clock, self._crew) for source in sources]
+        self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._keeper = None if store is None else Keeper(store, host)
         self._devices = self._open_books()
+        self._allocations = Allocations()
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -121,6 +127,8 @@ class Sampler:
             self._keeper.close(self._host.clock(), self._ledger, self._devices)
         for source in self._sources:
             source.close()
+        self._crew.stop()
+        self._namer.close()
 
     # --- one tick -----------------------------------------------------------------------------------
 
@@ -132,9 +140,12 @@ class Sampler:
         readings = self._read(began)
         use = self._use(readings, window)
         measured = self._devices.measure((meter for reading in readings for meter in reading.meters), use)
+        implausible = [delta for delta in measured.deltas.values() if delta.event == "implausible"]
         for source in self._sources:
-            source.reject(measured.deltas.values())
-        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle)
+            source.reject(implausible)
+        told = next((reading.allocations for reading in readings if reading.allocations is not None), None)
+        allocations = self._allocations.learn(told, use.gpus, began)
+        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, self._ledger.owner)
         period = Period.of(
             began,
             window or self.options.interval_seconds,
@@ -143,14 +154,20 @@ class Sampler:
             shares.cpu,
         )
         changed = self._ledger.post(
-            period, measured.joules, measured.energies, shares, cpu=use.cpu, gpu_uses=use.gpu_uses
+            period,
+            measured.joules,
+            measured.energies,
+            shares,
+            cpu=use.cpu,
+            gpu_uses=use.gpu_uses,
+            allocations=allocations,
         )
         closed = self._ledger.take_closed()
         if self._keeper is not None:
             state = Changes(changed, closed)
             self._keeper.write(began, self._ledger, self._devices, state, self.options.checkpoint_seconds)
         self._sequence += 1
-        snapshot = self.snapshot = self._picture(readings, measured, began)
+        snapshot = self.snapshot = self._picture(readings, measured, allocations, began)
         for observe in self._observers:
             observe(snapshot)
         self._check_memory(began)
@@ -180,29 +197,38 @@ class Sampler:
             [use for reading in readings for use in reading.gpu_uses],
             [gpu for reading in readings for gpu in reading.gpus],
             {socket: busy for reading in readings for socket, busy in reading.socket_busy_seconds.items()},
+            frozenset(device for reading in readings for device in reading.asleep),
         )
 
     # --- publishing ---------------------------------------------------------------------------------
 
-    def _picture(self, readings: Sequence[Reading], measured: Measured, began: float) -> Snapshot:
+    def _picture(
+        self, readings: Sequence[Reading], measured: Measured, allocations: tuple[Allocation, ...], began: float
+    ) -> Snapshot:
         bounds = {bound.device: bound for reading in readings for bound in reading.bounds}
         ledger = self._ledger
+        directories = self._namer.health()
+        unnamed = ledger.unnamed()
         return Snapshot(
             sequence=self._sequence,
             taken_at=self._host.wall(),
             monotonic_at=began,
             interval_seconds=self.options.interval_seconds,
             demo=self._demo,
-            devices=self._devices.rows(measured, ledger.devices, bounds),
+            devices=self._devices.rows(measured, ledger.devices, bounds, self._host.wall() - self._host.clock()),
             nodes=self._devices.node_rows(measured, ledger.nodes),
             containers=ledger.containers(),
             processes=ledger.processes(),
             models=ledger.models(),
             unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
             retired=tuple((component, ledger.retired.get(component, 0.0)) for component in sorted(ledger.nodes)),
+            unnamed=tuple((component, unnamed.get(component, 0.0)) for component in sorted(ledger.nodes))
+            if directories
+            else (),
             gpus=tuple(gpu for reading in readings for gpu in reading.gpus),
+            allocations=allocations,
             container_models=ledger.container_models(),
-            sources=tuple(source.health() for source in self._sources),
+            sources=(*(source.health() for source in self._sources), *directories),
             samples=self._sequence,
             sample_seconds=self._sample_seconds,
             overruns=self._overruns,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
 
 import yaml
 
@@ -13,15 +14,26 @@ SIZE_LIMIT = 1 << 20
 
 _NULL = "tag:yaml.org,2002:null"
 
-Value = str | list[str] | dict[str, str]
+
+class Entry(NamedTuple):
+    """One mapping of a list of mappings: where it begins, and key → (where, text or mapping of the same form)."""
+
+    where: str
+    values: dict[str, tuple[str, str | dict[str, tuple[str, str]]]]
+
+
+Value = str | list[str] | dict[str, str] | list[Entry]
 Layer = dict[str, tuple[str, Value]]
 
 
-def read(path: str, names: Collection[str], mappings: Collection[str]) -> tuple[Layer, list[str]]:
+def read(
+    path: str, names: Collection[str], mappings: Collection[str], records: Collection[str] = ()
+) -> tuple[Layer, list[str]]:
     """Name → (``file:line``, value) for every setting in the file, and one line for each thing wrong with it.
 
     Keys may be nested (``web: {max-requests: 9}``) or dotted (``web.max-requests: 9``). ``mappings`` are
-    the names whose value is itself a mapping. Scalars stay the text that was written. Never raises.
+    the names whose value is itself a mapping, ``records`` those whose value is a list of mappings. Scalars stay the
+    text that was written. Never raises.
     """
     try:
         root = _compose(path)
@@ -29,9 +41,21 @@ def read(path: str, names: Collection[str], mappings: Collection[str]) -> tuple[
         return {}, [f"{path}:{error}"]
     if root is None or root.tag == _NULL:
         return {}, []
-    walk = _Walk(path, names, mappings)
+    walk = _Walk(path, names, mappings, records)
     walk.section("", root)
     return walk.layer, walk.problems
+
+
+def entries(text: str) -> list[Entry]:
+    """A list of mappings, or one mapping, written on one line (``{a: 1, b: {c: 2}}``). Raises ValueError."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None)
+        raise ValueError(f"not YAML: {problem or 'nested too deeply'}") from None
+    if root is None:
+        raise ValueError("is empty")
+    return _entries(root.value if isinstance(root, yaml.SequenceNode) else [root], lambda _: "")
 
 
 def _compose(path: str) -> yaml.Node | None:
@@ -59,12 +83,15 @@ def _compose(path: str) -> yaml.Node | None:
 
 
 class _Walk:
-    def __init__(self, path: str, names: Collection[str], mappings: Collection[str]) -> None:
+    def __init__(
+        self, path: str, names: Collection[str], mappings: Collection[str], records: Collection[str] = ()
+    ) -> None:
         self.layer: Layer = {}
         self.problems: list[str] = []
         self._path = path
         self._names = names
         self._mappings = mappings
+        self._records = records
         self._sections = {
             ".".join(parts[:depth]) for parts in (n.split(".") for n in names) for depth in range(1, len(parts))
         }
@@ -102,6 +129,10 @@ class _Walk:
     def _value(self, name: str, node: yaml.Node) -> Value:
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
+        if name in self._records:
+            if not isinstance(node, yaml.SequenceNode):
+                raise ValueError("must be a list of mappings")
+            return _entries(node.value, self._where)
         if isinstance(node, yaml.SequenceNode):
             return [_scalar(item) for item in node.value]
         if name not in self._mappings:
@@ -113,6 +144,25 @@ class _Walk:
 
     def _wrong(self, node: yaml.Node, message: str) -> None:
         self.problems.append(f"{self._where(node)}: {message}")
+
+
+def _entries(nodes: list[yaml.Node], where: Callable[[yaml.Node], str]) -> list[Entry]:
+    found = []
+    for node in nodes:
+        if not isinstance(node, yaml.MappingNode):
+            raise ValueError("must be a list of mappings")
+        values: dict[str, tuple[str, str | dict[str, tuple[str, str]]]] = {}
+        for key, value in node.value:
+            name = _scalar(key)
+            if name in values:
+                raise ValueError(f"names {quoted(name)} twice in line {key.start_mark.line + 1}")
+            if isinstance(value, yaml.MappingNode):
+                lines = {_scalar(one): where(one) for one, _ in value.value}
+                values[name] = (where(key), {one: (lines[one], given) for one, given in _pairs(value)})
+            else:
+                values[name] = (where(key), _scalar(value))
+        found.append(Entry(where(node), values))
+    return found
 
 
 def _pairs(node: yaml.Node) -> Iterator[tuple[str, str]]:

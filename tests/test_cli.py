@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import __version__
 from exporter.config import SOURCES
 from exporter.host import Host
-from exporter.sources import build
+from exporter.sources.registry import build
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]

@@ -259,6 +259,20 @@ class TestBounds:
             ("log.format", ["json"], ["JSON", "text"]),
             ("demo", ["true", "no"], ["2", "maybe"]),
             ("demo.seed", ["0"], ["x"]),
+            ("kubernetes.names", ["auto", "api", "kubelet", "off"], ["on", "API"]),
+            (
+                "kubernetes.url",
+                ["https://10.96.0.1", "https://[fd00::1]:6443", "http://localhost:8001/", "https://api.x_y-z:65535"],
+                [
+                    "10.96.0.1:443",
+                    "ftp://x",
+                    "https://",
+                    "https://x:0",
+                    "https://x:65536",
+                    "https://x/api",
+                    "https://u@x",
+                ],
+            ),
         ],
     )
     def test_both_sides_of_each_bound(self, name: str, good: list[str], bad: list[str]) -> None:

@@ -16,7 +16,17 @@ from exporter.config import load
 from exporter.doctor import examine, report, verdict
 from exporter.host import Host
 from exporter.kinds import Address
-from exporter.records import Device, EnergyReading, PowerReading, Problem, Reading, Unavailable
+from exporter.records import (
+    Device,
+    EnergyReading,
+    GpuUse,
+    PowerReading,
+    Problem,
+    Process,
+    ProcessKey,
+    Reading,
+    Unavailable,
+)
 from exporter.sources.rapl import RaplSource
 
 
@@ -72,6 +82,20 @@ def test_watts_are_the_difference_of_two_readings() -> None:
     assert source.closed
 
 
+@pytest.mark.parametrize(("gauge", "said"), [(41.0, ""), (90.0, ": implausible, unless its load changed just now")])
+def test_counter_and_gauge_are_compared(gauge: float, said: str) -> None:
+    """Fault 25."""
+    out = io.StringIO()
+    clock = iter([10.0, 12.0])
+
+    def read(joules: float) -> Callable[[float], Reading]:
+        return lambda now: Reading(meters=(EnergyReading(PACKAGE, now, joules, None, gauge),))
+
+    source = ScriptedSource("rapl", read(100.0), read(180.0))
+    report(load({}, {}), [source], Host(clock=lambda: next(clock)), out, pause_seconds=0.0)
+    assert f"package-0 (cpu): 40.0 W by its counter, {gauge} W by its power gauge{said}\n" in out.getvalue()
+
+
 def test_every_way_to_fail_is_told_with_its_fix() -> None:
     page = written(
         ScriptedSource("rapl", fail(Unavailable("permission", "/sys/x: Permission denied", "chmod g+r /sys/x"))),
@@ -89,6 +113,13 @@ def test_every_way_to_fail_is_told_with_its_fix() -> None:
     assert "ZeroDivisionError: division by zero (error)" in page
     assert "procfs       partly" in page
     assert "fix: reload it" in page
+
+
+def test_who_holds_a_card_is_told_without_its_meter() -> None:
+    """AMD and Intel: hwmon has the joules, drm the users."""
+    uses = [GpuUse("xe-0000:03:00.0", None, Process(ProcessKey(pid, 1), "python3"), 0.5) for pid in (7, 8)]
+    page = written(ScriptedSource("drm", lambda now: Reading(gpu_uses=tuple(uses))))
+    assert "drm          works   xe-0000:03:00.0: held by 2 processes\n" in page
 
 
 def test_text_from_hardware_cannot_forge_a_line() -> None:

@@ -27,6 +27,7 @@ from exporter.records import (
     GroupKey,
     GroupUse,
     Model,
+    Namer,
     Process,
     ProcessKey,
     ProcessUse,
@@ -115,7 +116,7 @@ class UseSource:
         pass
 
 
-class Names:
+class Names(Namer):
     """Every third pid serves a model."""
 
     def workload(self, group: GroupKey) -> Workload:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..records import AccountRow, Component, Loss, Mode, Model, ProcessOwner, Workload
+from ..records import Component, Loss, Mode, Model, ProcessOwner, Workload
+from ..snapshot import AccountRow
 from .attribution import Rate
 
 Owner = Workload | ProcessOwner | Model
@@ -77,7 +78,10 @@ class Period:
 class Account:
     """Joules of one owner, which only grow. ``ended_at`` is set while nobody is left who could add to it.
 
-    During a tick seconds and GPU joules are gathered; `bill` makes joules of them, `settle` also a row.
+    ``held_until`` is set while the account is kept from view because its owner's name is on the way.
+
+    During a tick seconds and GPU joules are gathered; `bill` makes joules of them, `settle` also a row, and
+    `pass_over` none.
     """
 
     __slots__ = (
@@ -86,6 +90,7 @@ class Account:
         "_gpu_seconds",
         "cpu_seconds",
         "ended_at",
+        "held_until",
         "joules",
         "members",
         "on_cpu",
@@ -104,6 +109,7 @@ class Account:
         self.on_cpu = False
         self.members = 0
         self.ended_at: float | None = None
+        self.held_until: float | None = None
         self.row: AccountRow | None = None
         self._gpu_joules = 0.0
         self._gpu_seconds: float | None = None
@@ -132,6 +138,11 @@ class Account:
         self.joules[cell] = self.joules.get(cell, 0.0) + joules
         self._gpu_joules += joules
 
+    def absorb(self, joules: Mapping[tuple[Component, Mode], float]) -> None:
+        """Take over what was booked before its owner's name was known."""
+        for cell, amount in joules.items():
+            self.joules[cell] = self.joules.get(cell, 0.0) + amount
+
     def show(self, period: Period) -> None:
         """Start at 0 for CPU and DRAM, as far as they are measured: Prometheus counts from the first sample on."""
         self.on_cpu = True
@@ -150,6 +161,12 @@ class Account:
                 except KeyError:
                     joules[cell] = seconds * price
         return seconds
+
+    def pass_over(self, period: Period) -> None:
+        """End the tick of an account that is not on show: it has joules, but no row that would show its watts."""
+        self.bill(period)
+        if self._gpu_seconds is not None:
+            self._gpu_joules = self._gpu_seconds = 0.0
 
     def settle(self, period: Period) -> bool:
         """Bill and make the row of the tick that ends now; True if the next tick must make one even without use."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ..records import Component, CpuUse, Device, GpuUse, Loss, Mode
+from ..records import HOST, Allocation, Component, CpuUse, Device, GpuUse, GroupKey, Loss, Mode, Workload
+from .claims import Claims, Place
 
 CpuIdle = Literal["node", "proportional"]
 
@@ -45,6 +46,14 @@ class GpuCharge(NamedTuple):
     joules: float
 
 
+class PlaceCharge(NamedTuple):
+    """Joules of one device to a container that was given it, on which none of its processes is known to be."""
+
+    place: Place
+    mode: Mode
+    joules: float
+
+
 @dataclass(frozen=True, slots=True)
 class Shares:
     """A tick's division. CPU and DRAM are given as rates: whoever was busy ``s`` seconds owes ``s × rate``.
@@ -54,6 +63,7 @@ class Shares:
 
     cpu: tuple[Rate, ...]
     gpu: tuple[GpuCharge, ...]
+    places: tuple[PlaceCharge, ...] = ()
     unattributed: Mapping[tuple[Component, Loss], float] = field(default_factory=dict)
 
 
@@ -97,13 +107,16 @@ def share(
     cpu: CpuUse | None,
     gpu_uses: Sequence[GpuUse],
     cpu_idle: CpuIdle = "node",
+    allocations: Sequence[Allocation] = (),
+    owner: Callable[[GroupKey], Workload] = lambda _: HOST,
 ) -> Shares:
     """Divide the joules of countable devices.
 
     CPU and DRAM: active joules by busy CPU seconds; idle joules stay with the node, or with
     ``proportional`` go the same way. GPU: active joules by GPU-busy seconds, all of them to a single
     holder; idle joules to the holders by ``GpuUse.hold``, because a card that is held and idle is the
-    waste people look for.
+    waste people look for. A card that the cluster has given away is held by whom it was given to, whether or
+    not a process of theirs is on it; ``owner`` tells whose a holder's cgroup is.
     """
     unattributed: defaultdict[tuple[Component, Loss], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)
@@ -111,8 +124,11 @@ def share(
     holders: defaultdict[str, list[GpuUse]] = defaultdict(list)
     for use in gpu_uses:
         holders[use.device].append(use)
+    given: defaultdict[str, defaultdict[Place, float]] = defaultdict(lambda: defaultdict(float))
+    for device, namespace, pod, container, weight, *_ in allocations:
+        given[device][namespace, pod, container] += weight
 
-    charges: list[GpuCharge] = []
+    charges: list[GpuCharge | PlaceCharge] = []
     for energy in energies:
         component = energy.device.component
         if energy.gap:
@@ -121,7 +137,8 @@ def share(
             # What the platform's meter shows beyond the others (fans, disks, losses) is nobody's.
             unattributed["other", "unknown"] += energy.active + energy.idle
         elif component == "gpu":
-            charges += _share_gpu(energy, holders[energy.device.id], unattributed)
+            claims = Claims(holders[energy.device.id], given.get(energy.device.id, {}), owner)
+            charges += _share_gpu(energy, claims, unattributed)
         else:
             active[component] += energy.active
             idle[component] += energy.idle
@@ -139,30 +156,44 @@ def share(
         unattributed[component, "exited"] += cpu.exited_seconds * (rate.active + rate.idle)
         if cpu_idle == "node":
             unattributed[component, "idle"] += idle[component]
-    return Shares(tuple(rates), tuple(charges), {key: joules for key, joules in unattributed.items() if joules})
+    return Shares(
+        tuple(rates),
+        tuple([charge for charge in charges if isinstance(charge, GpuCharge)]),
+        tuple([charge for charge in charges if isinstance(charge, PlaceCharge)]),
+        {key: joules for key, joules in unattributed.items() if joules},
+    )
 
 
 def _share_gpu(
-    energy: Energy, holders: Sequence[GpuUse], unattributed: defaultdict[tuple[Component, Loss], float]
-) -> list[GpuCharge]:
-    charges: list[GpuCharge] = []
+    energy: Energy, claims: Claims, unattributed: defaultdict[tuple[Component, Loss], float]
+) -> list[GpuCharge | PlaceCharge]:
+    charges: list[GpuCharge | PlaceCharge] = []
+    holders = claims.holders
     busy = sum(use.seconds for use in holders)
-    hold = sum(use.hold for use in holders)
+    unknown = 0.0
     for use in holders:
-        share_of_busy = use.seconds / busy if busy > 0 else 0.0
-        active = energy.active * (share_of_busy if len(holders) > 1 else 1.0)
-        idle = energy.idle * (use.hold / hold) if hold > 0 else 0.0
+        active = energy.active * ((use.seconds / busy if busy > 0 else 0.0) if len(holders) > 1 else 1.0)
         if use.process.key.pid == 0:
-            # Somebody whom this machine's /proc does not show: nobody else pays for it.
-            unattributed["gpu", "unknown"] += active
-            unattributed["gpu", "idle"] += idle
-            continue
-        if active:
+            unknown += active  # somebody whom this machine's /proc does not show: no other process pays for it
+        elif active:
             charges.append(GpuCharge(use, "active", active))
-        charges.append(GpuCharge(use, "idle", idle))
     if len(holders) != 1 and busy <= 0:
         # Nobody is known to have run: either it exited between two looks, or the driver gave no samples.
-        unattributed["gpu", "unknown" if holders else "exited"] += energy.active
-    if hold <= 0:
+        unknown += energy.active
+    if claims.sole is None:
+        unattributed["gpu", "unknown" if holders else "exited"] += unknown
+    elif unknown:
+        charges.append(PlaceCharge(claims.sole, "active", unknown))
+
+    weights = sum(weight for _, weight in claims.weights)
+    for claimant, weight in claims.weights:
+        idle = energy.idle * (weight / weights) if weights > 0 else 0.0
+        if not isinstance(claimant, GpuUse):
+            charges.append(PlaceCharge(claimant, "idle", idle))
+        elif claimant.process.key.pid == 0:
+            unattributed["gpu", "idle"] += idle
+        else:
+            charges.append(GpuCharge(claimant, "idle", idle))
+    if weights <= 0:
         unattributed["gpu", "idle"] += energy.idle
     return charges

@@ -123,13 +123,15 @@ def _identity(owner: Owner, start_ticks: int) -> tuple[Any, ...]:
     return ("process", owner.pid, start_ticks)
 
 
-def _encode_owner(owner: Owner) -> tuple[str, Sequence[str | int]]:
+def _encode_owner(owner: Owner) -> tuple[str, Sequence[Any]]:
     kind = next(kind for kind, cls in _KINDS.items() if type(owner) is cls)
     return kind, owner
 
 
 def _decode_owner(kind: str, fields: Sequence[Any]) -> Owner:
-    return _KINDS[kind](*fields)
+    # JSON has no tuples: a list among the fields is the labels of a workload.
+    values: list[Any] = [tuple(map(tuple, field)) if isinstance(field, list) else field for field in fields]
+    return _KINDS[kind](*values)
 
 
 def _encode_account(account: SavedAccount) -> tuple[Any, ...]:

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..records import (
-    Component,
-    CpuUse,
-    Device,
-    DeviceRow,
-    EnergyReading,
-    GpuState,
-    GpuUse,
-    NodeRow,
-    PowerBounds,
-    PowerReading,
-)
+from ..records import Component, CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, PowerReading
+from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, countable, platforms, split_idle
 from .baseline import Baseline, Sample
 from .meters import Delta, Meters, Point
@@ -34,7 +24,10 @@ _STUCK_UTILIZATION_RATIO = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Who was busy in the ``window_seconds`` the readings cover; ``cpu_capacity`` is all CPUs of the node."""
+    """Who was busy in the ``window_seconds`` the readings cover; ``cpu_capacity`` is all CPUs of the node.
+
+    ``asleep`` are devices that nobody reads, lest they wake.
+    """
 
     window_seconds: float
     cpu_capacity: float
@@ -42,6 +35,7 @@ class Use:
     gpu_uses: Sequence[GpuUse] = ()
     gpus: Sequence[GpuState] = ()
     socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
+    asleep: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +43,15 @@ class Measured:
     """What the devices used in one tick.
 
     ``energies`` are those that may be added up; ``watts`` the mean power of those that were read without doubt.
+    ``readings`` are those that could be believed, ``asleep`` who was not asked.
     """
 
     deltas: Mapping[str, Delta]
     utilization: Mapping[str, float]
     energies: Sequence[Energy]
     watts: Mapping[str, float]
+    readings: Mapping[str, EnergyReading | PowerReading]
+    asleep: Collection[str] = ()
 
     @property
     def joules(self) -> dict[str, float]:
@@ -85,6 +82,7 @@ class Devices:
         self._samples = dict(samples or {})
         self._baselines: dict[str, Baseline] = {}
         self._known: dict[str, Device] = {}
+        self._last_read: dict[str, float] = {}
         self._counted: set[str] = set()
         self._platform: str | None = None
         self._other_owed = 0.0
@@ -113,7 +111,8 @@ class Devices:
             for key, delta in deltas.items()
             if delta.event in ("ok", "wrap") and delta.seconds > 0
         }
-        return Measured(deltas, utilization, energies, watts)
+        believed = {key: reading for key, reading in unique.items() if deltas[key].event != "implausible"}
+        return Measured(deltas, utilization, energies, watts, believed, use.asleep)
 
     def capacity(self, use: Use) -> dict[Component, float]:
         """Busy seconds per second the node could do, of the components whose use is known."""
@@ -130,16 +129,22 @@ class Devices:
         return sum(self._known[key].capacity for key in self._counted if self._known[key].component == "cpu")
 
     def rows(
-        self, measured: Measured, totals: Mapping[str, float], bounds: Mapping[str, PowerBounds]
+        self, measured: Measured, totals: Mapping[str, float], bounds: Mapping[str, PowerBounds], booted_at: float
     ) -> tuple[DeviceRow, ...]:
-        """How each device stands after the tick; ``totals`` are joules so far."""
+        """How each device stands after the tick; ``totals`` are joules so far, ``booted_at`` is Unix seconds.
+
+        When a device was last read is worked out once, as the wall clock stood then: later it may be set (fault 50).
+        """
         watts = measured.watts
+        self._last_read |= {key: reading.at + booted_at for key, reading in measured.readings.items()}
         rows = []
         for key, device in self._known.items():
             idle = self._baseline(device).idle
             wraps, resets, still = self._meters.counts(key)
             busy, bound = measured.utilization.get(key), bounds.get(key)
             stuck = still >= _STUCK_READS and busy is not None and busy >= _STUCK_UTILIZATION_RATIO
+            reading = measured.readings.get(key)
+            up = None if key in measured.asleep else reading is not None
             low, high = (None, None) if bound is None else (bound.low_watts, bound.high_watts)
             rows.append(
                 DeviceRow(
@@ -154,6 +159,9 @@ class Devices:
                     wraps,
                     resets,
                     stuck,
+                    up,
+                    self._last_read.get(key),
+                    reading.agreement_ratio if isinstance(reading, EnergyReading) else None,
                 )
             )
         return tuple(rows)

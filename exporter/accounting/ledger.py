@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 
 from ..records import (
     HOST,
-    AccountRow,
+    Allocation,
     Component,
     CpuUse,
     GpuUse,
@@ -21,13 +21,12 @@ from ..records import (
     ProcessOwner,
     Workload,
 )
+from ..snapshot import AccountRow
 from .accounts import Account, Books, Owner, Period
 from .attribution import Energy, Shares
+from .containers import OVERFLOW, ContainerAccounts
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
-
-OVERFLOW = Workload(container="other", runtime="host")
-"""The one row that takes every workload beyond the series budget (fault 66)."""
 
 _HOUSEKEEPING_SECONDS = 5.0
 
@@ -50,7 +49,7 @@ class Ledger:
     """
 
     def __init__(self, namer: Namer, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+        self._limits = limits or Limits()
         self.shed_processes = False
         self.devices: defaultdict[str, float] = defaultdict(float)
         self.nodes: defaultdict[Component, float] = defaultdict(float)
@@ -60,14 +59,22 @@ class Ledger:
         self._serials = count(1)
         self._models = ModelAccounts(self._serials)
         self._processes = ProcessAccounts(self._serials, self._models)
-        self._containers: dict[tuple[str, ...], Account] = {}
-        self._groups: dict[GroupKey, Account] = {}
         self._dirty: set[Account] = set()
+        self._containers = ContainerAccounts(self._serials, namer, self._dirty, self._limits.container_max)
         self._hot: set[Account] = set()
         self._known: tuple[object, ...] = ()
-        self._folded = 0
         self._kept_at = float("-inf")
         self._closed: list[Owner] = []
+
+    @property
+    def limits(self) -> Limits:
+        """May be replaced between two ticks."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = limits
+        self._containers.most = limits.container_max
 
     # --- posting ------------------------------------------------------------------------------------
 
@@ -80,6 +87,7 @@ class Ledger:
         *,
         cpu: CpuUse | None = None,
         gpu_uses: Sequence[GpuUse] = (),
+        allocations: Sequence[Allocation] = (),
     ) -> list[Account]:
         """Book one tick and make its rows; returns the accounts on show that may have changed.
 
@@ -92,16 +100,18 @@ class Ledger:
             self.nodes[energy.device.component] += energy.joules
         for key, joules in shares.unattributed.items():
             self.unattributed[key] += joules
+        self._rename(period.now)
         if cpu is not None:
             for group in cpu.started:
-                self._start(group, period)
+                self._containers.start(group, period)
             self._post_cpu(period.now, cpu)
         self._post_gpu(period.now, shares, gpu_uses)
+        self._post_places(period.now, shares, allocations)
         if cpu is not None:
             for process in cpu.exited:
                 self._processes.exit(process, period.now)
             for group in cpu.ended:
-                self._end(group, period.now)
+                self._containers.end(group, period.now)
         if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.shown():
             self._kept_at = period.now
             self._expire(period.now)
@@ -110,9 +120,9 @@ class Ledger:
         return self._settle(period)
 
     def _post_cpu(self, now: float, cpu: CpuUse) -> None:
-        dirty, find, groups = self._dirty, self._processes.find, self._groups
+        dirty, find, groups = self._dirty, self._processes.find, self._containers.groups
         for group, seconds, processes in cpu.groups:
-            container = groups.get(group) or self._stray(self._namer.workload(group), now)
+            container = groups.get(group) or self._containers.find(group, now)
             container.use_cpu(seconds)
             dirty.add(container)
             rest = seconds
@@ -145,14 +155,28 @@ class Ledger:
             for account in self._gpu_accounts(use, now):
                 account.add_gpu(mode, joules)
 
+    def _post_places(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
+        """What a container owes for a GPU that was given to it, and its model if there is no doubt which."""
+        places = {(given.namespace, given.pod, given.container) for given in allocations}
+        accounts = {
+            place: [account] if (model := self._models.only(account)) is None else [account, model]
+            for place, account in self._containers.give(places, now).items()
+        }
+        for account in chain.from_iterable(accounts.values()):
+            account.use_gpu(0.0)
+            self._dirty.add(account)
+        for place, mode, joules in shares.places:
+            for account in accounts[place]:
+                account.add_gpu(mode, joules)
+
     def _gpu_accounts(self, use: GpuUse, now: float) -> list[Account]:
         record = self._processes.find(use.process.key)
         if use.group is not None:
-            container = self._groups.get(use.group) or self._stray(self._namer.workload(use.group), now)
+            container = self._containers.find(use.group, now)
         elif record is not None and record.container is not None:
             container = record.container
         else:
-            container = self._stray(HOST, now)
+            container = self._containers.stray(HOST, now)
         if record is None or record.container is not container:
             record = self._open(use.process, use.group, container, now)
         record.gpu = True
@@ -165,81 +189,58 @@ class Ledger:
         if period.known != self._known:
             # A meter came or went: every row gains or loses its watts.
             self._known = period.known
-            for account in self._containers.values():
+            for account in self._containers:
                 if account.members:
                     account.show(period)
-            self._dirty.update(self._containers.values(), self._models, shown)
+            self._dirty.update(self._containers, self._models, shown)
         changed = self._dirty | self._hot
         hidden = {account for account in changed if type(account.owner) is ProcessOwner}.difference(shown)
         for account in hidden:
-            account.bill(period)
+            account.pass_over(period)
         settled = list(changed - hidden)
         self._hot = {account for account in settled if account.settle(period)}
-        self._dirty = set()
+        self._dirty.clear()
         return settled
 
     # --- coming and going ---------------------------------------------------------------------------
 
-    def _start(self, group: GroupKey, period: Period) -> None:
-        if group in self._groups:
+    def _rename(self, now: float) -> None:
+        groups = self._containers.rename(self._namer.renamed(), now)
+        if not groups:
             return
-        account = self._groups[group] = self._container(self._namer.workload(group))
-        account.members += 1
-        account.ended_at = None
-        account.show(period)
-        self._dirty.add(account)
-
-    def _end(self, group: GroupKey, now: float) -> None:
-        account = self._groups.pop(group, None)
-        if account is not None:
-            account.members -= 1
-            if account.members == 0:
-                account.ended_at = now
-
-    def _stray(self, workload: Workload, now: float) -> Account:
-        """Account of a workload no group was announced for: it stays as long as it is charged."""
-        account = self._container(workload)
-        if account.members == 0:
-            account.ended_at = now
-        return account
-
-    def _container(self, workload: Workload) -> Account:
-        account = self._containers.get(workload[:4])
-        if account is None:
-            if len(self._containers) >= self.limits.container_max and workload not in (HOST, OVERFLOW):
-                self._folded += 1
-                return self._container(OVERFLOW)
-            account = self._containers[workload[:4]] = Account(next(self._serials), workload)
-        elif account.owner != workload:
-            # The same labels, another instance (a restarted container): one series that goes on (fault 40).
-            account.owner = workload
-            account.serial = next(self._serials)
-            self._dirty.add(account)
-        return account
+        for process, record in self._processes.of_groups(groups):
+            assert record.group is not None
+            container = self._containers.groups.get(record.group) or record.container
+            if container is not None:
+                model = self._namer.model(record.group, process)
+                self._dirty.update(self._processes.rename(process, record, container, model, now))
 
     def _open(self, process: Process, group: GroupKey | None, container: Account, now: float) -> ProcessRecord:
-        return self._processes.open(process, container, self._namer.model(group, process), now)
+        return self._processes.open(process, group, container, self._namer.model(group, process), now)
 
     def _expire(self, now: float) -> None:
         deadline = now - self.limits.linger_seconds
-        gone = [account for account in self._containers.values() if account.expired(deadline)]
+        gone = self._containers.expire(deadline)
         for account in gone:
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules
-            assert isinstance(account.owner, Workload)
-            del self._containers[account.owner[:4]]
-        gone += self._models.expire(deadline)
-        for account in gone:
-            self._closed.append(account.owner)
-            self._hot.discard(account)
-            self._dirty.discard(account)
+        models = self._models.expire(deadline)
+        self._closed += [account.owner for account in models]
+        self._hot.difference_update(gone, models)
+        self._dirty.difference_update(models)
         self._processes.expire(deadline, now)
 
     # --- reading ------------------------------------------------------------------------------------
 
+    def owner(self, group: GroupKey) -> Workload:
+        """Whose a cgroup is, by the name it is booked under."""
+        account = self._containers.groups.get(group)
+        owner = None if account is None else account.owner
+        return owner if isinstance(owner, Workload) and owner != OVERFLOW else self._namer.settled(group)
+
     def containers(self) -> tuple[AccountRow, ...]:
         """Rows of all container accounts."""
-        return tuple([account.row for account in self._containers.values() if account.row])
+        return self._containers.rows()
 
     def processes(self) -> tuple[AccountRow, ...]:
         """Rows of the process accounts on show."""
@@ -253,9 +254,13 @@ class Ledger:
         """Container account serial → its model, where it has exactly one."""
         return self._models.by_container()
 
-    def dropped(self) -> Counter[str]:
+    def unnamed(self) -> dict[Component, float]:
+        """Joules of containers that are not shown yet, because their names are on the way."""
+        return self._containers.unnamed()
+
+    def dropped(self) -> dict[str, int]:
         """How often something was not shown for want of room, by level."""
-        return Counter(container=self._folded, process=self._processes.dropped)
+        return {"container": self._containers.folded, "process": self._processes.dropped}
 
     @property
     def size(self) -> int:
@@ -265,7 +270,7 @@ class Ledger:
     def conservation_error_ratio(self) -> float:
         """Largest relative difference, over components, between what devices gave and what the accounts hold."""
         booked: defaultdict[Component, float] = defaultdict(float, self.retired)
-        for account in self._containers.values():
+        for account in self._containers:
             for (component, _), joules in account.joules.items():
                 booked[component] += joules
         for (component, _), joules in self.unattributed.items():
@@ -281,13 +286,14 @@ class Ledger:
     def books(self) -> Books:
         """Everything that must outlive a restart. A process that nobody was shown need not."""
         books = self.totals()
-        accounts = [*self._containers.values(), *self._models, *self._processes.shown()]
+        accounts = [*self._containers, *self._models, *self._processes.shown()]
         books.accounts = [account.saved() for account in accounts]
         return books
 
     def take_closed(self) -> list[Owner]:
         """Owners of the accounts that were closed since the last call."""
-        closed, self._closed = self._closed, []
+        closed = self._closed + self._containers.closed
+        self._closed, self._containers.closed = [], []
         return closed
 
     def restore(self, books: Books, now: float, *, same_boot: bool) -> None:
@@ -301,7 +307,7 @@ class Ledger:
             account.joules = dict(joules)
             account.ended_at = now
             if isinstance(owner, Workload):
-                self._containers[owner[:4]] = account
+                self._containers.restore(account)
             elif isinstance(owner, Model):
                 self._models.restore(account)
             elif same_boot:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ..records import AccountRow, Model
+from ..records import Model
+from ..snapshot import AccountRow
 from .accounts import Account
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from ..records import AccountRow, Model, Process, ProcessKey, ProcessOwner, Workload
+from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, Workload
+from ..snapshot import AccountRow
 from .accounts import Account, Period
 from .models import ModelAccounts
 
@@ -13,19 +14,40 @@ _HALF_LIFE_SECONDS = 300.0
 
 
 class ProcessRecord:
-    """A process account with what it needs to be billed and ranked. ``container`` None: not seen since a restart."""
+    """A process account with what it needs to be billed and ranked. ``container`` None: not seen since a restart.
 
-    __slots__ = ("account", "comm", "container", "gpu", "model", "ranked_joules", "score", "seen_at")
+    ``before`` are the joules an earlier run booked: its model's account has had its share of those.
+    """
+
+    __slots__ = (
+        "account",
+        "before",
+        "comm",
+        "container",
+        "gpu",
+        "group",
+        "model",
+        "ranked_joules",
+        "score",
+        "seen_at",
+    )
 
     def __init__(self, account: Account, container: Account | None, now: float) -> None:
         self.account = account
         self.comm = account.owner.comm if isinstance(account.owner, ProcessOwner) else ""
         self.container = container
+        self.group: GroupKey | None = None
+        self.before = dict(account.joules)
         self.model: Account | None = None
         self.gpu = False
         self.seen_at = now
         self.score = 0.0
         self.ranked_joules = 0.0
+
+    @property
+    def showable(self) -> bool:
+        """Whether it runs, in a container that has its name."""
+        return self.account.ended_at is None and (self.container is None or self.container.held_until is None)
 
 
 class ProcessAccounts:
@@ -44,12 +66,12 @@ class ProcessAccounts:
         """Record of a process, if it has one."""
         return self._records.get(key)
 
-    def open(self, process: Process, container: Account, model: Model | None, now: float) -> ProcessRecord:
+    def open(
+        self, process: Process, group: GroupKey | None, container: Account, model: Model | None, now: float
+    ) -> ProcessRecord:
         """Make the account of a process as it is now: another comm or container makes another series."""
         known = self._records.get(process.key)
-        place = container.owner
-        assert isinstance(place, Workload)
-        owner = ProcessOwner(process.key.pid, process.comm, place.namespace, place.pod, place.container)
+        owner = _owner(process.key, process.comm, container)
         if known is not None and known.container is None and known.account.owner == owner:
             record = known
             record.container = container
@@ -60,9 +82,45 @@ class ProcessAccounts:
             account = Account(next(self._serials), owner, process.key.start_ticks)
             record = self._records[process.key] = ProcessRecord(account, container, now)
             record.gpu = known is not None and known.gpu
+        record.group = group
         if model is not None:
             record.model = self._models.join(model, container)
         return record
+
+    def of_groups(self, groups: Collection[GroupKey]) -> list[tuple[Process, ProcessRecord]]:
+        """The processes of some cgroups."""
+        return [(Process(key, record.comm), record) for key, record in self._records.items() if record.group in groups]
+
+    def rename(
+        self, process: Process, record: ProcessRecord, container: Account, model: Model | None, now: float
+    ) -> list[Account]:
+        """Its container or its model has another name now; returns the accounts that need a new row.
+
+        What the process used before its model was known is the model's too.
+        """
+        account = record.account
+        owner = _owner(process.key, record.comm, container)
+        if account.owner != owner:
+            shown = process.key in self._shown
+            if shown:
+                self._hide(process.key, record)
+            account.owner, account.serial = owner, next(self._serials)
+            if shown:
+                self._show(process.key, record, now)
+        before = record.model
+        if before is not None:
+            if account.ended_at is None:
+                assert record.container is not None
+                self._models.leave(before, record.container, now)
+            record.model = None
+        record.container = container
+        if model is not None and account.ended_at is None:
+            record.model = self._models.join(model, container)
+            if before is None:
+                record.model.absorb(
+                    {cell: joules - record.before.get(cell, 0.0) for cell, joules in account.joules.items()}
+                )
+        return [account] if record.model is None else [account, record.model]
 
     def exit(self, key: ProcessKey, now: float) -> None:
         """A process ended. If it is on show it stays until it expires."""
@@ -97,7 +155,7 @@ class ProcessAccounts:
             record.score = record.score * decay + joules - record.ranked_joules
             record.ranked_joules = joules if price else 0.0
         top = 0 if shed else top
-        running = [item for item in self._records.items() if item[1].account.ended_at is None]
+        running = [item for item in self._records.items() if item[1].showable]
         best = [key for key, _ in heapq.nlargest(top + top // 2, running, key=_score)]
         entering, staying = set(best[:top]), set(best)
         for key, record in list(self._shown.items()):
@@ -149,6 +207,12 @@ class ProcessAccounts:
         if record.model is not None and record.container is not None:
             self._models.leave(record.model, record.container, now)
             record.model = None
+
+
+def _owner(key: ProcessKey, comm: str, container: Account) -> ProcessOwner:
+    place = container.owner
+    assert isinstance(place, Workload)
+    return ProcessOwner(key.pid, comm, place.namespace, place.pod, place.container)
 
 
 def _score(item: tuple[ProcessKey, ProcessRecord]) -> float:

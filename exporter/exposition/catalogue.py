@@ -11,6 +11,7 @@ from .families import (
     build_info,
     container_info,
     failures,
+    gpu_allocated,
     gpu_info,
     idle_info,
     level_families,
@@ -94,6 +95,29 @@ CATALOGUE: tuple[Family, ...] = (
         "in its place.",
         lambda row: float(row.stuck),
     ),
+    of_device(
+        "energy_device_up",
+        "gauge",
+        "1 if the last sample has a believable reading of the device, 0 if it has none, as of a GPU that fell off the "
+        "bus; absent while the device sleeps, because reading it would wake it.",
+        lambda row: None if row.up is None else float(row.up),
+    ),
+    of_device(
+        "energy_device_last_reading_timestamp_seconds",
+        "gauge",
+        "Unix time of the device's last believable reading, in seconds; a value the driver merely repeats is none. "
+        "time() minus it is the age of what is known of the device.",
+        lambda row: row.last_read,
+    ),
+    of_device(
+        "energy_device_agreement_ratio",
+        "gauge",
+        "What the device's energy counter counted over what its own power gauge adds up to, in the last window (the "
+        "first minute, then every five): 0.95 to 1.05 under steady load, wider where the load swings faster than it "
+        "is sampled, and seen at 0.6 on idle cards; below 0.5 or above 2 one of the two is broken and the source "
+        "fails with reason implausible. Absent without both, and until a window has passed.",
+        lambda row: row.agreement_ratio,
+    ),
     # GPUs
     of_gpu(
         "energy_gpu_power_limit_watts",
@@ -150,6 +174,36 @@ CATALOGUE: tuple[Family, ...] = (
         "reason",
         lambda gpu: gpu.throttle_seconds,
     ),
+    of_gpu_parts(
+        "energy_gpu_ecc_errors_total",
+        "counter",
+        "Memory errors of the GPU by whether ECC corrected them, over its lifetime: increase() tells the recent ones; "
+        "absent where ECC is off.",
+        "error",
+        lambda gpu: gpu.ecc_errors,
+    ),
+    of_gpu_parts(
+        "energy_gpu_memory_repair",
+        "gauge",
+        "1 if a bad memory page or row of the GPU waits for the next reset to be taken out of use (pending), or could "
+        "not be (failed: replace the card), else 0.",
+        "state",
+        lambda gpu: gpu.memory_repair,
+    ),
+    Family(
+        "energy_gpu_xid_errors_total",
+        "counter",
+        "Xid errors that the driver told of the GPU since the exporter started; it tells none of a GPU that fell off "
+        "the bus (Xid 79): energy_device_up does.",
+        GPU_LABELS,
+        lambda snapshot: (((g.index, g.uuid, g.gpu_instance), g.xid_errors) for g in snapshot.gpus),
+    ),
+    of_gpu(
+        "energy_gpu_last_xid",
+        "Number of the last Xid error of the GPU since the exporter started, as in NVIDIA's catalog; absent if there "
+        "was none.",
+        lambda gpu: gpu.last_xid,
+    ),
     Family(
         "energy_gpu_info",
         "gauge",
@@ -157,13 +211,31 @@ CATALOGUE: tuple[Family, ...] = (
         (*GPU_LABELS, "gpu_model", "driver_version", "pci_bus_id"),
         gpu_info,
     ),
+    Family(
+        "energy_gpu_allocated_ratio",
+        "gauge",
+        "Part of a GPU that Kubernetes gave to a container, whether or not it is used, from 0 to 1: a MIG device is "
+        "its fraction of the GPU's slices, and containers that share a GPU have equal parts for equal requests.",
+        (*GPU_LABELS, "namespace", "pod", "container"),
+        gpu_allocated,
+    ),
     # who used it
     *level_families(),
     ContainerInfo(
         "energy_container_info",
         "gauge",
-        "Always 1; identity of a container, and the model all its processes work for, if they work for one.",
-        (*CONTAINER.labels, "container_id", "pod_uid", "image", "model_name", "model_source"),
+        "Always 1; identity of a container, and the model all its processes work for, if they work for one; chosen "
+        "pod labels are there as label_<name>.",
+        (
+            *CONTAINER.labels,
+            "container_id",
+            "pod_uid",
+            "image",
+            "owner_kind",
+            "owner_name",
+            "model_name",
+            "model_source",
+        ),
         container_info,
         CONTAINER,
     ),
@@ -183,6 +255,14 @@ CATALOGUE: tuple[Family, ...] = (
         "retired, always.",
         ("component",),
         lambda snapshot: (((component,), value) for component, value in snapshot.retired),
+    ),
+    Family(
+        "energy_unnamed_joules",
+        "gauge",
+        "Energy of containers that are not exposed yet because their names are on the way, in joules: for at most "
+        "half a minute after their start, node = containers + unattributed + retired + this.",
+        ("component",),
+        lambda snapshot: (((component,), value) for component, value in snapshot.unnamed),
     ),
     plain(
         "energy_conservation_error_ratio",
@@ -289,4 +369,4 @@ CATALOGUE: tuple[Family, ...] = (
         build_info,
     ),
 )
-"""Every family in the order of the exposition; `process_*` of the exporter itself comes from prometheus_client."""
+"""Every family in the order of the exposition; `process_*` of the exporter itself follows it."""

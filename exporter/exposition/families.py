@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import platform
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from .. import __version__
-from ..records import REASONS, AccountRow, DeviceRow, GpuState, Model, Snapshot, SourceHealth
+from ..records import REASONS, GpuState, Model, SourceHealth
+from ..snapshot import AccountRow, DeviceRow, Snapshot
+from .labels import escape, escape_help
 
 Kind = Literal["counter", "gauge"]
 Quantity = Literal["joules", "watts", "ratios"]
 Sample = tuple[tuple[str, ...], float | None]
 """Label values in the order of the family's label names, and the value; None is unknown: no series."""
+
+_NOT_IN_A_NAME = re.compile("[^a-zA-Z0-9_]")
 
 UNITS = ("joules", "watts", "ratio", "seconds", "bytes", "celsius", "hertz")
 """Units a metric name may end in; OpenMetrics repeats them in ``# UNIT``."""
@@ -39,6 +45,13 @@ class Family:
     def unit(self) -> str:
         """Unit the name ends in, "" for plain numbers."""
         return next((unit for unit in UNITS if self.stem.endswith(f"_{unit}")), "")
+
+    def header(self, *, openmetrics: bool) -> bytes:
+        """The lines before its samples."""
+        if not openmetrics:
+            return f"# HELP {self.name} {escape_help(self.help)}\n# TYPE {self.name} {self.kind}\n".encode()
+        unit = f"# UNIT {self.stem} {self.unit}\n" if self.unit else ""
+        return f"# TYPE {self.stem} {self.kind}\n{unit}# HELP {self.stem} {escape(self.help)}\n".encode()
 
 
 class Level(NamedTuple):
@@ -81,7 +94,7 @@ class AccountFamily(Family):
 
 @dataclass(frozen=True, slots=True)
 class ContainerInfo(Family):
-    """Identity of the accounts of a level: its lines are cached per account too."""
+    """Identity of the accounts of a level: its lines are cached per account too, and also have `chosen_labels`."""
 
     level: Level
 
@@ -214,9 +227,29 @@ def gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
         yield (gpu.index, gpu.uuid, gpu.gpu_instance, gpu.gpu_model, gpu.driver_version, gpu.pci_bus_id), 1
 
 
+def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
+    """Part of each GPU that each container was given: the GPU's replicas are parts of it, as its MIG slices are."""
+    given: defaultdict[str, float] = defaultdict(float)
+    for allocation in snapshot.allocations:
+        given[allocation.device] += allocation.share
+    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.allocations:
+        yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, given[device])
+
+
 def container_identity(owner: Any, model: Model | None) -> tuple[str, ...]:
     """Label values of ``energy_container_info`` for a `Workload` and the model it works for."""
-    return (*owner, *((model.model_name, model.source) if model else ("", "")))
+    return (*owner[:9], *((model.model_name, model.source) if model else ("", "")))
+
+
+def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The pod labels on show as label names and values, in the form of kube-state-metrics: ``label_app``.
+
+    Of two that differ only in what a label name cannot hold, the first stays.
+    """
+    named: dict[str, str] = {}
+    for label, value in labels:
+        named.setdefault("label_" + _NOT_IN_A_NAME.sub("_", label), value)
+    return named
 
 
 def container_info(snapshot: Snapshot) -> Iterator[Sample]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from heapq import nlargest
 from typing import NamedTuple
 
-from ..records import AccountRow, Component, Snapshot
+from ..records import Component
+from ..snapshot import AccountRow, Snapshot
 
 POINTS = 300
 WINDOW_SECONDS = 600.0

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from heapq import nlargest
 
 from .. import __version__
-from ..records import AccountRow, GpuState, Model, Snapshot, SourceHealth, Workload
+from ..records import GpuState, Model, SourceHealth, Workload
+from ..snapshot import AccountRow, Snapshot
 from .assets import SCRIPT, STYLE, content_security_policy
 from .history import TOP, History, Point
 from .markup import bar, card, energy, meter, name, number, percent, spark, table, tag, text, watts

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from typing import NamedTuple, Protocol
 
-from ..records import Snapshot
+from ..snapshot import Snapshot
 
 _HOT_SCRAPES = 2
 

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics_exposition
-
-from ..records import AccountRow, Model, Snapshot
+from ..records import Model, Workload
+from ..snapshot import AccountRow, Snapshot
 from .catalogue import CATALOGUE
-from .families import LEVELS, AccountFamily, ContainerInfo, Family, Level, container_identity
-from .labels import escape, escape_help, pairs
+from .families import LEVELS, AccountFamily, ContainerInfo, Family, Level, chosen_labels, container_identity
+from .labels import pairs
+from .own import OwnProcess
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _EOF = b"# EOF\n"
 _GZIP = 31  # window bits that make zlib write a gzip header
-
-_generate_openmetrics: Callable[[CollectorRegistry], bytes] = openmetrics_exposition.generate_latest
 
 Lines = dict[str, list[bytes]]
 """Family name → its lines; one element may hold several lines."""
@@ -35,11 +32,12 @@ class Renderer:
     """Renders each snapshot once per format and shares the bytes among all scrapers. For one thread only."""
 
     def __init__(self, catalogue: tuple[Family, ...] = CATALOGUE) -> None:
-        self._families = [(family, _text_header(family), _openmetrics_header(family)) for family in catalogue]
+        self._families = [
+            (family, family.header(openmetrics=False), family.header(openmetrics=True)) for family in catalogue
+        ]
         self._levels = [_LevelRenderer(level, catalogue) for level in LEVELS]
         self._prefixes: dict[str, dict[tuple[str, ...], bytes]] = {}
-        self._own = CollectorRegistry()
-        ProcessCollector(registry=self._own)
+        self._own = OwnProcess()
         self._snapshot: Snapshot | None = None
         self._lines: Lines = {}
         self._bodies: dict[tuple[bool, bool], bytes] = {}
@@ -93,15 +91,10 @@ class Renderer:
             if any(lines):  # a family without samples is left out
                 parts.append(openmetrics_header if openmetrics else text_header)
                 parts += lines
-        parts.append(self._process_metrics(openmetrics))
+        parts.append(self._own.body(openmetrics=openmetrics))
+        if openmetrics:
+            parts.append(_EOF)
         return b"".join(parts)
-
-    def _process_metrics(self, openmetrics: bool) -> bytes:
-        try:
-            return _generate_openmetrics(self._own) if openmetrics else generate_latest(self._own)
-        except (OSError, ValueError, UnboundLocalError):
-            # ProcessCollector fails on an unlimited number of open files, and on a /proc without limits.
-            return _EOF if openmetrics else b""
 
 
 class _Account:
@@ -157,8 +150,8 @@ class _LevelRenderer:
         if account is not None:
             old = account.row
             if (
-                row.owner == old.owner
-                and row.cells == old.cells
+                (row.owner is old.owner or row.owner == old.owner)
+                and (row.cells is old.cells or row.cells == old.cells)
                 and row.components == old.components
                 and row.busy_components == old.busy_components
             ):
@@ -184,7 +177,10 @@ class _LevelRenderer:
         for account in accounts:
             model = models.get(account.row.serial)
             if not account.info or model != account.model:
-                labels = pairs(family.labels, container_identity(account.row.owner, model))
+                owner = account.row.owner
+                assert isinstance(owner, Workload)
+                chosen = chosen_labels(owner.labels)
+                labels = pairs((*family.labels, *chosen), (*container_identity(owner, model), *chosen.values()))
                 account.info = f"{family.name}{{{labels}}} 1\n".encode()
                 account.model = model
         return [account.info for account in accounts]
@@ -211,12 +207,3 @@ def _format(templates: tuple[bytes, bytes, bytes], row: AccountRow) -> tuple[byt
 def _finite(template: bytes, values: tuple[float, ...]) -> bytes:
     lines = template.splitlines(keepends=True)
     return b"".join([line % value for line, value in zip(lines, values, strict=True) if isfinite(value)])
-
-
-def _text_header(family: Family) -> bytes:
-    return f"# HELP {family.name} {escape_help(family.help)}\n# TYPE {family.name} {family.kind}\n".encode()
-
-
-def _openmetrics_header(family: Family) -> bytes:
-    unit = f"# UNIT {family.stem} {family.unit}\n" if family.unit else ""
-    return f"# TYPE {family.stem} {family.kind}\n{unit}# HELP {family.stem} {escape(family.help)}\n".encode()

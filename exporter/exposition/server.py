@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import h11
 
-from ..records import Snapshot
+from ..snapshot import Snapshot
 from .connection import Clients, Connection, Deadlines, Headers, Response
 from .negotiate import accepts_gzip, prefers_openmetrics
 from .prepared import ScrapeBody

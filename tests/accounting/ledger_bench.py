@@ -14,6 +14,7 @@ from exporter.records import (
     GroupKey,
     GroupUse,
     Model,
+    Namer,
     Process,
     ProcessKey,
     ProcessUse,
@@ -25,7 +26,7 @@ DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 4.0)
 GPU = Device("GPU-1", "gpu", "nvml", "measured", "gpu", 1.0)
 
 
-class PathNames:
+class PathNames(Namer):
     """``/docker/x`` is container x; a process called ``serve-M`` works for model M."""
 
     def workload(self, group: GroupKey) -> Workload:
@@ -40,8 +41,8 @@ class PathNames:
 class Bench:
     """A ledger and a clock that ticks once a second."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.ledger = Ledger(PathNames(), limits)
+    def __init__(self, limits: Limits | None = None, namer: Namer | None = None) -> None:
+        self.ledger = Ledger(namer or PathNames(), limits)
         self.now = 0.0
 
     def tick(

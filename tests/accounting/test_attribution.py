@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import get_args
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
-from exporter.records import CpuUse, Device, GpuUse, GroupKey, GroupUse, Process, ProcessKey
+from exporter.accounting.claims import Place
+from exporter.records import HOST, Allocation, CpuUse, Device, GpuUse, GroupKey, GroupUse, Process, ProcessKey, Workload
 
 CPU = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)
 DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 8.0)
@@ -30,6 +32,7 @@ def cpu_use(groups: dict[GroupKey, float], kernel: float = 0.0, exited: float = 
 def given_out(shares: Shares, cpu: CpuUse | None) -> float:
     """All joules a division hands out."""
     total = math.fsum(shares.unattributed.values()) + math.fsum(charge.joules for charge in shares.gpu)
+    total += math.fsum(charge.joules for charge in shares.places)
     if cpu is not None:
         for rate in shares.cpu:
             total += math.fsum(group.seconds * (rate.active + rate.idle) for group in cpu.groups)
@@ -120,6 +123,122 @@ def test_gpu_held_by_nobody() -> None:
     assert share([Energy(GPU, 10.0, 70.0)], None, ()).unattributed == {("gpu", "exited"): 10.0, ("gpu", "idle"): 70.0}
 
 
+POD_A, POD_B, POD_C = ("ns", "a", "main"), ("ns", "b", "main"), ("ns", "c", "main")
+UNNAMED = Workload(pod="0a1b", container="3f2e", runtime="kubernetes")
+"""A pod of which only the ids are known."""
+
+
+def owner(group: GroupKey) -> Workload:
+    """``/a``, ``/b`` and ``/c`` are pods with a name, ``/unnamed…`` are pods without, the rest is the host's."""
+    if group.path.startswith("/unnamed"):
+        return UNNAMED
+    place = {"/a": POD_A, "/b": POD_B, "/c": POD_C}.get(group.path)
+    return HOST if place is None else Workload(*place, "kubernetes", "3f2e")
+
+
+def given_to(*shares: tuple[Place, float]) -> list[Allocation]:
+    return [Allocation(GPU.id, *place, weight) for place, weight in shares]
+
+
+def holding(path: str, pid: int, seconds: float = 0.0, hold: float = 1.0) -> GpuUse:
+    return GpuUse(GPU.id, GroupKey(path, 1), process(pid), seconds, hold)
+
+
+def divided(energy: Energy, uses: list[GpuUse], given: list[Allocation]) -> tuple[dict[object, float], Shares]:
+    """Joules by pid or container and mode, zeros left out."""
+    shares = share([energy], None, uses, "node", given, owner)
+    assert given_out(shares, None) == pytest.approx(energy.joules, rel=1e-12)
+    found: dict[object, float] = {(c.use.process.key.pid, c.mode): c.joules for c in shares.gpu if c.joules}
+    found |= {(c.place, c.mode): c.joules for c in shares.places if c.joules}
+    return found, shares
+
+
+def test_a_card_given_away_and_idle_is_charged_to_whom_it_was_given() -> None:
+    found, shares = divided(Energy(GPU, 0.0, 60.0), [], given_to((POD_A, 1.0)))
+    assert found == {(POD_A, "idle"): 60.0}
+    assert not shares.unattributed
+
+
+def test_its_processes_pay_instead_of_the_container() -> None:
+    uses = [holding("/a", 1, 0.5), holding("/a", 2)]
+    found, _ = divided(Energy(GPU, 100.0, 60.0), uses, given_to((POD_A, 1.0)))
+    assert found == {(1, "active"): 100.0, (1, "idle"): 30.0, (2, "idle"): 30.0}
+
+
+def test_idle_by_what_was_given_active_by_use() -> None:
+    """One of two that share a card has two processes on it, the other none: it has half of the card all the same."""
+    uses = [holding("/a", 1, 0.3), holding("/a", 2, 0.1)]
+    found, _ = divided(Energy(GPU, 100.0, 60.0), uses, given_to((POD_A, 1.0), (POD_B, 1.0)))
+    assert found == pytest.approx(
+        {(1, "active"): 75.0, (2, "active"): 25.0, (1, "idle"): 15.0, (2, "idle"): 15.0, (POD_B, "idle"): 30.0}
+    )
+
+
+def test_replicas_and_slices_weigh() -> None:
+    found, _ = divided(Energy(GPU, 0.0, 80.0), [], given_to((POD_A, 3 / 7), (POD_B, 1 / 7)))
+    assert found == pytest.approx({(POD_A, "idle"): 60.0, (POD_B, "idle"): 20.0})
+    found, _ = divided(Energy(GPU, 0.0, 80.0), [], given_to((POD_A, 2.0), (POD_B, 1.0), (POD_A, 1.0)))
+    assert found == pytest.approx({(POD_A, "idle"): 60.0, (POD_B, "idle"): 20.0})
+
+
+def test_who_was_given_nothing_has_a_claim_beside_them() -> None:
+    uses = [holding("/a", 1), holding("/xorg", 2), holding("/c", 3)]
+    found, _ = divided(Energy(GPU, 0.0, 90.0), uses, given_to((POD_A, 1.0)))
+    assert found == pytest.approx({(1, "idle"): 30.0, (2, "idle"): 30.0, (3, "idle"): 30.0})
+
+
+def test_another_runtimes_container_of_the_same_name_is_another() -> None:
+    workload = Workload(*POD_A, "podman")
+    shares = share(
+        [Energy(GPU, 0.0, 60.0)], None, [holding("/x", 1)], "node", given_to((POD_A, 1.0)), lambda _: workload
+    )
+    assert [(charge.place, charge.joules) for charge in shares.places] == [(POD_A, 30.0)]
+
+
+def test_a_pod_without_a_name_is_one_of_those_that_were_given_the_card() -> None:
+    found, _ = divided(Energy(GPU, 0.0, 60.0), [holding("/unnamed", 1)], given_to((POD_A, 1.0)))
+    assert found == {(1, "idle"): 60.0}
+    found, _ = divided(Energy(GPU, 0.0, 60.0), [holding("/unnamed", 1)], given_to((POD_A, 1.0), (POD_B, 1.0)))
+    assert found == pytest.approx({(1, "idle"): 30.0, (POD_A, "idle"): 15.0, (POD_B, "idle"): 15.0})
+    uses = [holding("/unnamed", 1), holding("/unnamed", 2), holding("/a", 3)]
+    found, _ = divided(Energy(GPU, 0.0, 60.0), uses, given_to((POD_A, 1.0), (POD_B, 1.0)))
+    assert found == pytest.approx({(3, "idle"): 30.0, (1, "idle"): 15.0, (2, "idle"): 15.0})
+    found, _ = divided(Energy(GPU, 0.0, 60.0), [holding("/unnamed", 1), holding("/a", 2)], given_to((POD_A, 1.0)))
+    assert found == pytest.approx({(1, "idle"): 30.0, (2, "idle"): 30.0}), "it was given to somebody else"
+
+
+def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
+    """Faults 28 and 29: nobody else was given the card, so it is no guess."""
+    alone = given_to((POD_A, 1.0))
+    hidden = GpuUse(GPU.id, None, process(0), 0.75)
+    assert divided(Energy(GPU, 100.0, 60.0), [], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
+    assert divided(Energy(GPU, 100.0, 60.0), [hidden], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
+    found, _ = divided(Energy(GPU, 100.0, 60.0), [hidden, holding("/a", 1, 0.25)], alone)
+    assert found == {(1, "active"): 25.0, (POD_A, "active"): 75.0, (1, "idle"): 60.0}
+    found, _ = divided(Energy(GPU, 100.0, 60.0), [holding("/a", 1), holding("/a", 2)], alone)
+    assert found == {(POD_A, "active"): 100.0, (1, "idle"): 30.0, (2, "idle"): 30.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "uses"),
+    [
+        (given_to((POD_A, 1.0), (POD_B, 1.0)), [GpuUse(GPU.id, None, process(0), 0.75)]),
+        (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/xorg", 2)]),
+        (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/unnamed", 2)]),
+    ],
+)
+def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], uses: list[GpuUse]) -> None:
+    """Faults 28 and 29."""
+    assert divided(Energy(GPU, 100.0, 0.0), uses, given)[1].unattributed == {("gpu", "unknown"): 100.0}
+
+
+def test_a_card_given_to_nobody_is_divided_as_ever() -> None:
+    uses = [holding("/a", 1, 0.5), GpuUse(GPU.id, None, process(0), 0.0)]
+    energy = Energy(GPU, 100.0, 60.0)
+    elsewhere = [Allocation("GPU-2", *POD_B)]
+    assert share([energy], None, uses, "node", elsewhere, owner) == share([energy], None, uses)
+
+
 def test_nested_meters_are_never_summed() -> None:
     """Fault 16: package and DRAM stand beside each other inside psys; core stands inside package."""
     psys = Device("psys-0", "platform", "rapl", "measured", "psys", 8.0)
@@ -169,3 +288,41 @@ def test_every_joule_is_given_out_once(
     assert all(charge.joules >= 0 for charge in shares.gpu)
     assert all(value >= 0 for value in shares.unattributed.values())
     assert all(rate.active >= 0 and rate.idle >= 0 for rate in shares.cpu)
+
+
+places = st.sampled_from([POD_A, POD_B, POD_C])
+holders_of_a_card = st.lists(
+    st.builds(
+        holding,
+        st.sampled_from(["/a", "/b", "/c", "/unnamed1", "/unnamed2", "/host"]),
+        st.integers(0, 9),
+        st.one_of(st.just(0.0), seconds),
+        st.one_of(st.just(0.0), st.floats(0.01, 1.0)),
+    ),
+    max_size=6,
+    unique_by=lambda use: use.process.key.pid,
+)
+
+
+@given(
+    joules,
+    joules,
+    holders_of_a_card,
+    st.lists(st.tuples(places, st.floats(0.01, 8.0)), max_size=5),
+    st.randoms(use_true_random=False),
+)
+def test_a_card_given_away_is_given_out_once_in_any_order(
+    active: float, idle: float, uses: list[GpuUse], given: list[tuple[Place, float]], random: Random
+) -> None:
+    energy = Energy(GPU, active, idle)
+    found, shares = divided(energy, uses, given_to(*given))
+    assert all(joules >= 0 for joules in found.values())
+    assert all(value >= 0 for value in shares.unattributed.values())
+    shuffled, given_anew = list(uses), list(given)
+    random.shuffle(shuffled)
+    random.shuffle(given_anew)
+    again, other = divided(energy, shuffled, given_to(*given_anew))
+    assert again == pytest.approx(found, rel=1e-9, abs=1e-9)
+    assert other.unattributed == pytest.approx(shares.unattributed, rel=1e-9, abs=1e-9)
+    if given:
+        assert shares.unattributed.get(("gpu", "idle"), 0.0) == 0.0, "whoever was given the card pays for it"

@@ -10,6 +10,7 @@ from exporter.records import CpuUse, Device, EnergyReading, PowerBounds
 PSYS = Device("psys-0", "platform", "rapl", "measured", "psys", 4.0)
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0, within="psys-0", socket=0)
 DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 4.0, within="psys-0", socket=0)
+BOOTED_AT = 1_700_000_000.0
 ESTIMATE = Device("cpu-estimate", "cpu", "estimate", "estimated", "cpu", 4.0, idle_watts=3.0)
 
 
@@ -82,10 +83,10 @@ def test_stuck_counter_under_load_is_flagged_and_nothing_invented() -> None:
     node = Node()
     for _ in range(12):
         measured = node.tick({PACKAGE: 500.0}, busy=3.0)
-    (row,) = node.devices.rows(measured, {}, {})
+    (row,) = node.devices.rows(measured, {}, {}, BOOTED_AT)
     assert (row.stuck, row.joules, row.watts) == (True, 0.0, 0.0)
     measured = node.tick({PACKAGE: 560.0}, busy=3.0)
-    assert not node.devices.rows(measured, {}, {})[0].stuck
+    assert not node.devices.rows(measured, {}, {}, BOOTED_AT)[0].stuck
 
 
 def test_vanished_device_keeps_its_joules_and_loses_its_watts() -> None:
@@ -94,7 +95,7 @@ def test_vanished_device_keeps_its_joules_and_loses_its_watts() -> None:
     node.tick({PACKAGE: 0.0, DRAM: 0.0})
     node.tick({PACKAGE: 50.0, DRAM: 5.0})
     measured = node.tick({DRAM: 10.0})
-    assert {row.device.id: row.watts for row in node.devices.rows(measured, {}, {})} == {
+    assert {row.device.id: row.watts for row in node.devices.rows(measured, {}, {}, BOOTED_AT)} == {
         "package-0": None,
         "dram-0": 5.0,
     }
@@ -115,5 +116,27 @@ def test_socket_has_its_own_utilization() -> None:
 def test_bounds_belong_to_their_device() -> None:
     node = Node()
     measured = node.tick({ESTIMATE: 1.0})
-    (row,) = node.devices.rows(measured, {}, {"cpu-estimate": PowerBounds("cpu-estimate", 1.0, 9.0)})
+    (row,) = node.devices.rows(measured, {}, {"cpu-estimate": PowerBounds("cpu-estimate", 1.0, 9.0)}, BOOTED_AT)
     assert (row.low_watts, row.high_watts, row.idle_watts) == (1.0, 9.0, 3.0)
+
+
+def test_when_a_device_was_last_read() -> None:
+    """Faults 22 and 27: a device without a believable reading is down, and its last reading stays where it was."""
+    node = Node()
+    measured = node.tick({PACKAGE: 0.0, DRAM: 0.0})
+    assert [row.up for row in node.devices.rows(measured, {}, {}, BOOTED_AT)] == [True, True]
+    node.now += 1.0
+    readings = [EnergyReading(PACKAGE, node.now, 1e9, None), EnergyReading(DRAM, node.now, 5.0, None, None, 0.97)]
+    measured = node.devices.measure(readings, Use(1.0, 4.0))
+    rows = {row.device.id: row for row in node.devices.rows(measured, {}, {}, BOOTED_AT)}
+    assert (rows["package-0"].up, rows["package-0"].last_read) == (False, BOOTED_AT + 1.0)
+    assert (rows["dram-0"].up, rows["dram-0"].last_read) == (True, BOOTED_AT + 2.0)
+    assert rows["dram-0"].agreement_ratio == 0.97
+
+
+def test_sleeping_device_is_neither_up_nor_down() -> None:
+    node = Node()
+    node.devices.rows(node.tick({PACKAGE: 0.0}), {}, {}, BOOTED_AT)
+    measured = node.devices.measure([], Use(1.0, 4.0, asleep=("package-0",)))
+    (row,) = node.devices.rows(measured, {}, {}, BOOTED_AT)
+    assert (row.up, row.last_read) == (None, BOOTED_AT + 1.0)

@@ -210,6 +210,17 @@ def test_gpu_joules_reach_process_container_and_model() -> None:
     assert bench.ledger.conservation_error_ratio() < 1e-12
 
 
+def test_a_gpu_process_shown_late_shows_this_ticks_watts_not_the_sum_of_all_before() -> None:
+    bench = Bench()
+    bench.tick([use(A, 1.0, (process(9), 1.0))], started=[A], energies=[Energy(PACKAGE, 1.0, 0.0)])
+    uses = [GpuUse(GPU.id, A, process(1), 0.5), GpuUse(GPU.id, A, process(2), 0.5)]
+    for _ in range(7):
+        bench.tick(energies=[Energy(GPU, 100.0, 0.0)], gpu_uses=uses)
+        rows = [row for row in bench.ledger.processes() if "gpu" in row.components]
+        assert all((row.watts, row.ratios) == ((50.0,), (0.5,)) for row in rows)
+    assert len(rows) == 2
+
+
 def test_gpu_process_in_no_known_group_is_the_hosts() -> None:
     bench = Bench()
     bench.tick(energies=[Energy(GPU, 50.0, 0.0)], gpu_uses=[GpuUse(GPU.id, None, process(1), 0.5)])

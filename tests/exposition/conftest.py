@@ -8,19 +8,8 @@ from typing import Any
 
 import pytest
 
-from exporter.records import (
-    HOST,
-    AccountRow,
-    Device,
-    DeviceRow,
-    GpuState,
-    Model,
-    NodeRow,
-    ProcessOwner,
-    Snapshot,
-    SourceHealth,
-    Workload,
-)
+from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
+from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
 
 GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
 
@@ -158,6 +147,9 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             0,
             0,
             i == 3,
+            i != 3,
+            1_795_392_000.0 + sequence - 40 * (i == 3),
+            (1.01, 0.99, 1.02, None)[i],
         )
         for i in range(4)
     ]
@@ -165,24 +157,27 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         GpuState(
             f"{GPU}{i}",
             str(i),
-            "",
-            "NVIDIA H100 80GB HBM3",
-            "570.86.15",
-            f"00000000:{0x18 + i:02X}:00.0",
-            700.0,
-            (71e9, 71e9, 48e9, 6e9)[i],
-            85899345920.0,
-            61.0 - 9 * i,
-            (0.96, 0.93, 0.88, 0.0)[i],
-            (0.71, 0.68, 0.62, 0.0)[i],
-            (0.34, 0.31, 0.44, 0.0)[i],
-            (0.58, 0.55, 0.37, 0.0)[i],
-            (("sm", 1.98e9), ("memory", 2.6e9)),
-            (("power_cap", 412.5), ("thermal", 0.0)),
+            gpu_model="NVIDIA H100 80GB HBM3",
+            driver_version="570.86.15",
+            pci_bus_id=f"00000000:{0x18 + i:02X}:00.0",
+            power_limit_watts=700.0,
+            memory_used_bytes=(71e9, 71e9, 48e9, 6e9)[i],
+            memory_total_bytes=85899345920.0,
+            temperature_celsius=61.0 - 9 * i,
+            utilization_ratio=(0.96, 0.93, 0.88, 0.0)[i],
+            sm_active_ratio=(0.71, 0.68, 0.62, 0.0)[i],
+            tensor_active_ratio=(0.34, 0.31, 0.44, 0.0)[i],
+            dram_active_ratio=(0.58, 0.55, 0.37, 0.0)[i],
+            clock_hertz=(("sm", 1.98e9), ("memory", 2.6e9)),
+            throttle_seconds=(("power_cap", 412.5), ("thermal", 0.0)),
+            ecc_errors=(("corrected", 3.0), ("uncorrected", 0.0)),
+            memory_repair=(("pending", 0.0), ("failed", 0.0)),
+            xid_errors=(0.0, 2.0, 0.0, 0.0)[i],
+            last_xid=(None, 31.0, None, None)[i],
         )
         for i in range(4)
     ]
-    gpus.append(GpuState(f"MIG-{GPU}", "4", "1", "NVIDIA H100 80GB HBM3", sm_active_ratio=0.5))
+    gpus.append(GpuState(f"MIG-{GPU}", "4", "1", gpu_model="NVIDIA H100 80GB HBM3", sm_active_ratio=0.5))
     now = 1_795_392_000.0 + sequence
     sources = (
         SourceHealth("rapl", True, None, "", "", {}, now, 3.2),
@@ -225,16 +220,22 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             ("gpu", "gap", 812.5),
         ),
         (("cpu", 5 * seconds), ("gpu", 41 * seconds)),
-        tuple(gpus),
-        {100: llama, 101: llama, 102: mistral, 103: embedder},
-        sources,
-        40_001 + sequence,
-        171.3,
-        2,
-        3.1e-14,
-        (("process", 12), ("container", 0)),
-        True,
-        now - seconds,
+        (("cpu", 1.5), ("gpu", 0.0)),
+        gpus=tuple(gpus),
+        allocations=(
+            Allocation(f"{GPU}0", *jobs[0][:3], gpu="0"),
+            Allocation(f"{GPU}1", *jobs[1][:3], 2.0, gpu="1"),
+            Allocation(f"{GPU}1", *jobs[2][:3], gpu="1"),
+            Allocation(f"MIG-{GPU}", *jobs[3][:3], 1 / 7, "1", "4"),
+        ),
+        container_models={100: llama, 101: llama, 102: mistral, 103: embedder},
+        sources=sources,
+        samples=40_001 + sequence,
+        sample_seconds=171.3,
+        overruns=2,
+        conservation_error_ratio=3.1e-14,
+        series_dropped=(("process", 12), ("container", 0)),
+        start_time=now - seconds,
     )
 
 

@@ -11,7 +11,8 @@ import pytest
 from exporter.exposition.catalogue import CATALOGUE
 from exporter.exposition.docs import reference
 from exporter.exposition.families import LEVELS, Family
-from exporter.records import REASONS, Snapshot, SourceHealth
+from exporter.records import REASONS, SourceHealth
+from exporter.snapshot import Snapshot
 
 DEVICE = ("component", "device", "source")
 GPU = ("gpu", "uuid", "gpu_instance")
@@ -29,6 +30,9 @@ CONTRACT = {
     "energy_device_power_low_watts": ("gauge", DEVICE),
     "energy_device_power_high_watts": ("gauge", DEVICE),
     "energy_device_stuck": ("gauge", DEVICE),
+    "energy_device_up": ("gauge", DEVICE),
+    "energy_device_last_reading_timestamp_seconds": ("gauge", DEVICE),
+    "energy_device_agreement_ratio": ("gauge", DEVICE),
     "energy_gpu_power_limit_watts": ("gauge", GPU),
     "energy_gpu_memory_used_bytes": ("gauge", GPU),
     "energy_gpu_memory_total_bytes": ("gauge", GPU),
@@ -39,6 +43,11 @@ CONTRACT = {
     "energy_gpu_dram_active_ratio": ("gauge", GPU),
     "energy_gpu_clock_hertz": ("gauge", (*GPU, "domain")),
     "energy_gpu_throttle_seconds_total": ("counter", (*GPU, "reason")),
+    "energy_gpu_ecc_errors_total": ("counter", (*GPU, "error")),
+    "energy_gpu_memory_repair": ("gauge", (*GPU, "state")),
+    "energy_gpu_xid_errors_total": ("counter", GPU),
+    "energy_gpu_last_xid": ("gauge", GPU),
+    "energy_gpu_allocated_ratio": ("gauge", (*GPU, "namespace", "pod", "container")),
     "energy_gpu_info": ("gauge", (*GPU, "gpu_model", "driver_version", "pci_bus_id")),
     "energy_process_joules_total": ("counter", (*PROCESS, "mode")),
     "energy_process_power_watts": ("gauge", PROCESS),
@@ -51,10 +60,20 @@ CONTRACT = {
     "energy_model_utilization_ratio": ("gauge", MODEL),
     "energy_container_info": (
         "gauge",
-        (*CONTAINER[:4], "container_id", "pod_uid", "image", "model_name", "model_source"),
+        (
+            *CONTAINER[:4],
+            "container_id",
+            "pod_uid",
+            "image",
+            "owner_kind",
+            "owner_name",
+            "model_name",
+            "model_source",
+        ),
     ),
     "energy_unattributed_joules_total": ("counter", ("component", "reason")),
     "energy_retired_joules_total": ("counter", ("component",)),
+    "energy_unnamed_joules": ("gauge", ("component",)),
     "energy_conservation_error_ratio": ("gauge", ()),
     "energy_power_source_info": ("gauge", (*DEVICE, "quality", "method")),
     "energy_source_up": ("gauge", ("source",)),

@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from exporter.exposition.history import TOP, History
-from exporter.records import AccountRow, NodeRow, Snapshot, Workload
+from exporter.records import Workload
+from exporter.snapshot import AccountRow, NodeRow, Snapshot
 
 
 def test_it_keeps_the_window_and_no_more() -> None:

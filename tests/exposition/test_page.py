@@ -13,7 +13,8 @@ import pytest
 
 from exporter.exposition.history import History
 from exporter.exposition.page import Page
-from exporter.records import AccountRow, Model, Snapshot, SourceHealth, Workload
+from exporter.records import Model, SourceHealth, Workload
+from exporter.snapshot import AccountRow, Snapshot
 
 VOID = {"meta", "path", "rect", "link", "br"}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.exposition.prepared import Prepared
-from exporter.records import Snapshot
+from exporter.snapshot import Snapshot
 
 
 class Renders:

@@ -17,22 +17,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporter.exposition.catalogue import CATALOGUE
-from exporter.exposition.families import CONTAINER, MODEL, PROCESS
+from exporter.exposition.families import CONTAINER, MODEL, PROCESS, chosen_labels
 from exporter.exposition.labels import clean
 from exporter.exposition.render import Renderer
-from exporter.records import (
-    HOST,
-    AccountRow,
-    Device,
-    DeviceRow,
-    GpuState,
-    Model,
-    NodeRow,
-    ProcessOwner,
-    Snapshot,
-    SourceHealth,
-    Workload,
-)
+from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
+from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -59,12 +48,25 @@ def expected(snapshot: Snapshot) -> Samples:
         newest = {tuple(map(clean, level.values(row.owner))): row.serial for row in rows}
         shown = tuple(row for row in level.rows(snapshot) if row.serial in newest.values())
         snapshot = replace(snapshot, **{field: shown})  # type: ignore[arg-type]
-    return {
+    samples = {
         (family.name, tuple(sorted(zip(family.labels, map(clean, values), strict=True)))): float(f"{value:.14g}")
         for family in CATALOGUE
         for values, value in family.samples(snapshot)
-        if value is not None and math.isfinite(value)
+        if value is not None and math.isfinite(value) and family.name != "energy_container_info"
     }
+    info = next(family for family in CATALOGUE if family.name == "energy_container_info")
+    for row, (values, _) in zip(snapshot.containers, info.samples(snapshot), strict=True):
+        assert isinstance(row.owner, Workload)
+        labels = dict(zip(info.labels, values, strict=True)) | chosen_labels(row.owner.labels)
+        samples[info.name, tuple(sorted((name, clean(value)) for name, value in labels.items()))] = 1.0
+    return samples
+
+
+def test_chosen_pod_labels_are_shown_as_kube_state_metrics_does() -> None:
+    labels = (("app.kubernetes.io/name", 'a"b'), ("app_kubernetes_io/name", "second"), ("team", "nlp"))
+    row = AccountRow(7, Workload("ns", "pod", "c", labels=labels), (), (), (), (), (), ())
+    body = Renderer().body(Snapshot(1, 1000.0, 5.0, 1.0, containers=(row,))).decode()
+    assert ',label_app_kubernetes_io_name="a\\"b",label_team="nlp"} 1\n' in body
 
 
 def test_a_small_snapshot_in_full() -> None:
@@ -86,7 +88,7 @@ def test_a_small_snapshot_in_full() -> None:
         "0.25",
         "# TYPE energy_container_info gauge",
         'energy_container_info{namespace="ns",pod="pod",container="c",runtime="host",container_id="",pod_uid="",'
-        'image="",model_name="",model_source=""} 1',
+        'image="",owner_kind="",owner_name="",model_name="",model_source=""} 1',
     ]
 
 
@@ -252,10 +254,15 @@ SNAPSHOTS = st.builds(
     retired=tuples_of(COMPONENT, VALUE),
     gpus=st.lists(
         st.builds(
-            GpuState, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, OPTIONAL, OPTIONAL,
+            GpuState, TEXT, TEXT, TEXT, gpu_model=TEXT, driver_version=TEXT, pci_bus_id=TEXT,
+            power_limit_watts=OPTIONAL, memory_used_bytes=OPTIONAL, xid_errors=OPTIONAL, last_xid=OPTIONAL,
             clock_hertz=tuples_of(TEXT, VALUE), throttle_seconds=tuples_of(TEXT, VALUE),
+            ecc_errors=tuples_of(TEXT, VALUE), memory_repair=tuples_of(TEXT, VALUE),
         ),
         max_size=3,
+    ).map(tuple),
+    allocations=st.lists(
+        st.builds(Allocation, TEXT, TEXT, TEXT, TEXT, st.floats(0.01, 8.0), TEXT, TEXT), max_size=3
     ).map(tuple),
     container_models=st.dictionaries(st.integers(1, 50), st.builds(Model, TEXT, TEXT, TEXT, TEXT), max_size=3),
     sources=st.lists(

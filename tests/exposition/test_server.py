@@ -28,7 +28,7 @@ from exporter.exposition.page import Page
 from exporter.exposition.prepared import ScrapeBody
 from exporter.exposition.render import OPENMETRICS, TEXT, Renderer
 from exporter.exposition.server import ListenError, Server, ServerOptions, parse_address
-from exporter.records import Snapshot
+from exporter.snapshot import Snapshot
 
 LOCAL = ("127.0.0.1:0",)
 BIG = b"x" * 64 * 1024 * 1024

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from exporter.host import FdBudget, Host
+from tests.nvml.control import FakeDriver
+from tests.nvml.recorded import Cards
 
 HERE = Path(__file__).parent
 WALL_EPOCH = 1767225600.0
@@ -27,7 +29,13 @@ class Machine:
         self.joules: dict[str, float] = {}
         self.busy_seconds: float | None = None
         shutil.copytree(HERE / name / "t0", target, symlinks=True, dirs_exist_ok=True)
+        links = HERE / name / "links.json"
+        for path, to in json.loads(links.read_text(encoding="utf-8")).items() if links.exists() else ():
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).symlink_to(to)
         self._instants = sorted((HERE / name).glob("t[1-9].json"))
+        self._shown = 0
+        self._cards: Cards | None = None
         self._now = float((target / "proc/uptime").read_text(encoding="ascii").split()[0])
 
     @property
@@ -51,6 +59,18 @@ class Machine:
             fds=FdBudget(descriptors),
         )
 
+    @property
+    def gpus(self) -> Path | None:
+        """What its NVIDIA driver says at each instant; None where there is none."""
+        path = HERE / self.name / "gpus.json"
+        return path if path.exists() else None
+
+    def plug(self, driver: FakeDriver) -> None:
+        """Let a fake driver have its cards, and go on with every `advance`."""
+        assert self.gpus is not None
+        self._cards = Cards(json.loads(self.gpus.read_text(encoding="utf-8")), driver)
+        self._cards.show(self._shown, WALL_EPOCH + self._now)
+
     def advance(self) -> None:
         """Go on to the next instant. Files are rewritten in place, so those kept open show it too."""
         later = json.loads(self._instants.pop(0).read_text(encoding="utf-8"))
@@ -60,6 +80,9 @@ class Machine:
         self.joules = later["joules"]
         self.busy_seconds = later.get("busy_seconds")
         self._now += self.seconds
+        self._shown += 1
+        if self._cards is not None:
+            self._cards.show(self._shown, WALL_EPOCH + self._now)
 
 
 def names() -> list[str]:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from exporter.exposition.catalogue import CATALOGUE
 from exporter.exposition.render import Renderer
-from exporter.records import Snapshot
+from exporter.records import Source
 from exporter.sampler import Sampler, SamplerOptions
-from exporter.sources import build
-from exporter.workloads.namer import PathNamer
+from exporter.snapshot import Snapshot
+from exporter.sources.nvml.source import NvmlSource
+from exporter.sources.registry import build
+from exporter.workloads.models.resolver import Models
+from exporter.workloads.namer import WorkloadNamer
+from tests.nvml import control
+from tests.nvml.control import FakeDriver
+from tests.nvml.node import fresh_bindings
+
+Played = tuple[list[Snapshot], list[dict[str, float]]]
+Play = Callable[[str], Played]
 
 HERE = Path(__file__).parent
 VOLATILE = ("process_", "energy_exporter_build_info", "energy_source_read_seconds_total", "energy_sample_seconds_total")
@@ -32,14 +45,38 @@ def _machines() -> Any:
 MACHINES = _machines()
 
 
-def _snapshots(name: str, target: Path) -> tuple[list[Snapshot], list[dict[str, float]]]:
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Compiles the fake driver when the first machine with NVIDIA cards asks for it."""
+    folder = tmp_path_factory.mktemp("nvml")
+    return lambda: control.build(folder)
+
+
+@pytest.fixture
+def play(tmp_path: Path, library: Callable[[], Path]) -> Iterator[Play]:
+    """Plays a machine from its first instant to its last."""
+    with contextlib.ExitStack() as stack:
+
+        def played(name: str) -> Played:
+            machine = MACHINES.load(name, tmp_path / name)
+            # NVIDIA's library and a kubelet answer for the machine the tests run on, not for the recorded one.
+            sources = build(machine.host(), {"nvml": False, "podresources": False})
+            if machine.gpus is not None:
+                driver = stack.enter_context(FakeDriver(library(), tmp_path))
+                stack.enter_context(pytest.MonkeyPatch.context()).setenv(control.STATE_VARIABLE, str(driver.path))
+                machine.plug(driver)
+                sources.insert(1, NvmlSource(machine.host(), fresh_bindings(driver.library)))
+            return _snapshots(machine, sources)
+
+        yield played
+
+
+def _snapshots(machine: Any, sources: Sequence[Source]) -> Played:
     """Every tick of a machine's recorded time, and what its devices really used in each."""
-    machine = MACHINES.load(name, target)
     host = machine.host()
-    # NVIDIA's library answers for the machine the tests run on, not for the recorded one.
     sampler = Sampler(
-        build(host, {"nvml": False}),
-        PathNamer(),
+        sources,
+        WorkloadNamer(models=Models(host)),
         host,
         SamplerOptions(interval_seconds=5.0, source_timeout_seconds=5.0),
     )
@@ -64,8 +101,8 @@ def _stable(body: str) -> str:
 
 
 @pytest.mark.parametrize("name", MACHINES.names())
-def test_scrape(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    snapshots, _ = _snapshots(name, tmp_path / name)
+def test_scrape(name: str, play: Play, request: pytest.FixtureRequest) -> None:
+    snapshots, _ = play(name)
     scrape = _stable(Renderer().body(snapshots[-1]).decode())
     golden = HERE / name / "expected.prom"
     if request.config.getoption("--update-golden"):
@@ -74,10 +111,24 @@ def test_scrape(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> No
     assert list(text_string_to_metric_families(scrape))
 
 
+def test_every_gpu_metric_is_seen_on_some_machine() -> None:
+    """But for what a kubelet's socket tells; and joules, watts and use of GPUs at every level."""
+    scrapes = "".join(path.read_text(encoding="utf-8") for path in HERE.glob("*/expected.prom"))
+    shown = {sample.name for family in text_string_to_metric_families(scrapes) for sample in family.samples}
+    wanted = {family.name for family in CATALOGUE if family.name.startswith("energy_gpu_")}
+    assert wanted - shown <= {"energy_gpu_allocated_ratio"}
+    for level in ("process", "container", "model"):
+        for quantity in ("joules_total", "power_watts", "utilization_ratio"):
+            assert re.search(rf'^energy_{level}_{quantity}{{.*component="gpu"', scrapes, re.MULTILINE), (
+                level,
+                quantity,
+            )
+
+
 @pytest.mark.parametrize("name", MACHINES.names())
-def test_every_joule_is_accounted_for_once(name: str, tmp_path: Path) -> None:
+def test_every_joule_is_accounted_for_once(name: str, play: Play) -> None:
     """Devices = containers + unattributed + retired, and devices = what the hardware counted."""
-    snapshots, truth = _snapshots(name, tmp_path / name)
+    snapshots, truth = play(name)
     last = snapshots[-1]
     assert last.conservation_error_ratio <= 1e-9
     for row in last.devices:
@@ -93,16 +144,16 @@ def test_every_joule_is_accounted_for_once(name: str, tmp_path: Path) -> None:
     assert booked == pytest.approx({node.component: node.joules for node in last.nodes}, rel=1e-9)
 
 
-def test_nested_and_duplicate_meters_are_counted_once(tmp_path: Path) -> None:
+def test_nested_and_duplicate_meters_are_counted_once(play: Play) -> None:
     """Fault 16: psys contains package and DRAM; the node is psys, no more."""
-    snapshots, truth = _snapshots("intel-2s-dram-psys", tmp_path / "m")
+    snapshots, truth = play("intel-2s-dram-psys")
     last = snapshots[-1]
     assert sum(node.joules for node in last.nodes) == pytest.approx(sum(step["psys-0"] for step in truth), abs=1e-3)
 
 
-def test_machine_without_a_meter_starts_and_says_so(tmp_path: Path) -> None:
+def test_machine_without_a_meter_starts_and_says_so(play: Play) -> None:
     """Fault 17: no zeros, an estimate that is called one."""
-    snapshots, _ = _snapshots("cloud-vm", tmp_path / "m")
+    snapshots, _ = play("cloud-vm")
     rapl = next(source for source in snapshots[-1].sources if source.name == "rapl")
     assert (rapl.up, rapl.reason) == (False, "not_found")
     assert rapl.fix

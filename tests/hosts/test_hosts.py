@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,16 @@ import pytest
 from exporter.host import FdBudget
 from exporter.records import Reading, Source, Unavailable
 from exporter.sources.cgroups import CgroupSource
+from exporter.sources.drm.source import DrmSource
 from exporter.sources.estimate import EstimateSource
 from exporter.sources.hwmon import HwmonSource
+from exporter.sources.nvml.driver import Driver
+from exporter.sources.nvml.sleep import Sleepers
 from exporter.sources.rapl import RaplSource
+from tests.nvml import control
+from tests.nvml.control import FakeDriver
+from tests.nvml.node import fresh_bindings
+from tests.nvml.recorded import Recorder, dumps
 
 HERE = Path(__file__).parent
 HERTZ = 100
@@ -37,9 +45,12 @@ RECORDER = _module(HERE.parent / "record_host.py")
 
 def _read(source: Source, now: float) -> Reading | str:
     try:
-        return source.read(now)
+        reading = source.read(now)
     except Unavailable as error:
         return error.reason
+    # The inodes of a copy are others.
+    uses = [use._replace(group=use.group and use.group._replace(inode=0)) for use in reading.gpu_uses]
+    return replace(reading, gpu_uses=tuple(uses))
 
 
 def _busy_seconds(root: Path) -> tuple[float, float, float]:
@@ -80,6 +91,68 @@ def test_every_changed_file_was_there_before(name: str) -> None:
         assert all((HERE / name / "t0" / path).is_file() for path in json.loads(later.read_text())["files"])
 
 
+GPU_MACHINES = [name for name in MACHINE.names() if (HERE / name / "gpus.json").exists()]
+
+
+@pytest.mark.parametrize("name", GPU_MACHINES)
+def test_cards_agree_with_the_machine(name: str) -> None:
+    """Their holders are processes of it, their places those of its bus, and the joules of both files the same."""
+    document = json.loads((HERE / name / "gpus.json").read_text())
+    later = [json.loads(path.read_text()) for path in sorted((HERE / name).glob("t[1-9].json"))]
+    pids = {path.name for path in (HERE / name / "t0/proc").glob("[0-9]*")}
+    for card in document["gpus"]:
+        assert len(card["instants"]) <= len(later) + 1
+        place = HERE / name / "t0/sys/bus/pci/drivers/nvidia" / card["pci_bus_id"]
+        assert (place / "power/runtime_status").is_file()
+        holders = [holder for said in card["instants"] for holder in (said, *said.get("mig", ()))]
+        assert pids.issuperset(
+            pid for holder in holders for kind in holder.get("processes", {}).values() for pid in kind
+        )
+        joules = [said.get("energy_joules") for said in card["instants"]]
+        for before, after, truth in zip(joules, joules[1:], later, strict=False):
+            if card["uuid"] in truth["joules"]:
+                assert after - before == pytest.approx(truth["joules"][card["uuid"]], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", GPU_MACHINES)
+def test_a_driver_is_recorded_as_it_was_played(
+    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the recorder asks a live driver is what the fake one answers, and all of it; only UUIDs are left out."""
+    machine = MACHINE.load(name, tmp_path / "machine")
+    library = control.build(tmp_path_factory.getbasetemp() / "nvml-recorder")
+    with FakeDriver(library, tmp_path) as fake:
+        monkeypatch.setenv(control.STATE_VARIABLE, str(fake.path))
+        machine.plug(fake)
+        driver = Driver(fresh_bindings(library))
+        driver.open()
+        recorder = Recorder(driver)
+        recorder.record(machine.host().wall())
+        while machine.instants:
+            machine.advance()
+            recorder.record(machine.host().wall())
+        said = json.loads(dumps(recorder.document()))
+        recorder.close()
+    played = json.loads(machine.gpus.read_text())
+    assert _by_instant(said) == _by_instant(played)
+
+
+def _by_instant(document: dict[str, Any]) -> list[Any]:
+    """Everything each card said at each instant; of samples, which the driver averages, only whose they are."""
+    text = re.sub(r'"(GPU|MIG)-[^"]*"', '"redacted"', json.dumps(document))
+    found: list[Any] = []
+    for card in json.loads(text)["gpus"]:
+        said: dict[str, Any] = {}
+        for instant in card.pop("instants"):
+            instant.pop("xids", None)  # a recorder does not wait for errors
+            said = said | {"samples": []} | instant
+            for activity in (said, *said["mig"]):
+                activity["gpm"] = {name: value for name, value in activity["gpm"].items() if value is not None}
+            found.append(said | {"samples": {sample["pid"] for sample in said["samples"]}})
+        found.append(card)
+    return found
+
+
 @pytest.mark.parametrize(
     ("cmdline", "kept"),
     [
@@ -100,6 +173,8 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
     machine = MACHINE.load(name, tmp_path / "machine")
     (machine.root / "sys/fs").mkdir()
     (machine.root / "sys/fs/cgroup").symlink_to("../../cgroup")
+    for path in (machine.root / "sys/devices").rglob("unique_id"):
+        path.write_text(RECORDER.unique_id(path.parent.name))  # the recorder leaves out the real one
     recorder = RECORDER.Recorder(processes=1000, root=str(machine.root))
     recorder.record(recorder.busiest())
     RECORDER.write(tmp_path / "copy", [recorder])
@@ -108,8 +183,14 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
     copied = replace(
         host, procfs=str(copy / "proc"), sysfs=str(copy / "sys"), cgroupfs=str(copy / "cgroup"), fds=FdBudget(64)
     )
-    for source in (RaplSource, HwmonSource, EstimateSource):
+    for path, target in recorder.outside.items():
+        (copy / path).parent.mkdir(exist_ok=True)
+        (copy / path).symlink_to(target)
+    for source in (RaplSource, HwmonSource, EstimateSource, DrmSource):
         assert _read(source(copied), machine.now) == _read(source(host), machine.now)
+    for each in (host, copied):
+        assert Sleepers(each).places() == Sleepers(host).places()
+        assert Sleepers(each).among(Sleepers(host).places()) == Sleepers(host).among(Sleepers(host).places())
     groups = [{group.path for group in CgroupSource(h).read(machine.now).cpu.started} for h in (host, copied)]  # type: ignore[union-attr]
     assert groups[0] == groups[1] > {"/"}
 

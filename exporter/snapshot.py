@@ -1,0 +1,96 @@
+"""What a tick publishes and a scrape shows: complete, immutable, replaced by one assignment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from .records import Allocation, Component, Device, GpuState, Loss, Mode, Model, ProcessOwner, SourceHealth, Workload
+
+
+class AccountRow(NamedTuple):
+    """One account as it stood after a tick; an account that did not change keeps the same row object.
+
+    ``cells[i]`` names ``joules[i]``: a component and mode. ``components[i]`` names ``watts[i]`` (mean
+    over the last tick, active and idle together). ``busy_components[i]`` names ``ratios[i]``: busy seconds
+    per second over the node's capacity for that component (a DRAM meter has joules but no busy seconds;
+    a machine without meters has busy seconds but no joules). ``serial`` is unique per account for the
+    exporter's lifetime, so a renderer may cache the account's labels under it.
+    """
+
+    serial: int
+    owner: Workload | ProcessOwner | Model
+    cells: tuple[tuple[Component, Mode], ...]
+    joules: tuple[float, ...]
+    components: tuple[Component, ...]
+    watts: tuple[float, ...]
+    busy_components: tuple[Component, ...]
+    ratios: tuple[float, ...]
+
+
+class DeviceRow(NamedTuple):
+    """One device as it stood after a tick; None is unknown (a device that was not read this tick has no watts).
+
+    ``up`` says whether this tick has a reading of it, None for one that sleeps; ``last_read`` is when its meter
+    was last read, in Unix seconds; ``agreement_ratio`` as in `EnergyReading`.
+    """
+
+    device: Device
+    joules: float
+    watts: float | None
+    idle_watts: float | None
+    idle_method: str
+    utilization_ratio: float | None
+    low_watts: float | None
+    high_watts: float | None
+    wraps: int
+    resets: int
+    stuck: bool
+    up: bool | None = None
+    last_read: float | None = None
+    agreement_ratio: float | None = None
+
+
+class NodeRow(NamedTuple):
+    """Node total of one disjoint component; watts None when no device of it was read this tick."""
+
+    component: Component
+    joules: float
+    watts: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a scrape shows, complete and immutable; replaced by one assignment after each tick.
+
+    ``sequence`` grows by one with each tick. ``taken_at`` is Unix seconds, for people and health checks
+    only; ``monotonic_at`` is what ages are computed from.
+    """
+
+    sequence: int
+    taken_at: float
+    monotonic_at: float
+    interval_seconds: float
+    demo: bool = False
+    devices: tuple[DeviceRow, ...] = ()
+    nodes: tuple[NodeRow, ...] = ()
+    containers: tuple[AccountRow, ...] = ()
+    processes: tuple[AccountRow, ...] = ()
+    models: tuple[AccountRow, ...] = ()
+    unattributed: tuple[tuple[Component, Loss, float], ...] = ()
+    retired: tuple[tuple[Component, float], ...] = ()
+    unnamed: tuple[tuple[Component, float], ...] = ()
+    """Joules of containers that are not shown yet, because their names are still on the way."""
+    gpus: tuple[GpuState, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
+    container_models: Mapping[int, Model] = field(default_factory=dict)
+    """Container account serial → its model, where all its processes work for one."""
+    sources: tuple[SourceHealth, ...] = ()
+    samples: int = 0
+    sample_seconds: float = 0.0
+    overruns: int = 0
+    conservation_error_ratio: float = 0.0
+    series_dropped: tuple[tuple[str, int], ...] = ()
+    config_reload_ok: bool = True
+    start_time: float = 0.0
