@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_REQUEST_BODY_BYTES = 64 * 1024
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES = 128 * 1024
 _LINGER_SECONDS = 1.0
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -222,10 +222,11 @@ class Connection(asyncio.Protocol):
             self._h11.send_with_data_passthrough(h11.Data(data=memoryview(body)))  # type: ignore[arg-type]
         self._h11.send(h11.EndOfMessage())
         self._enter(self._clients.writing, self._deadlines.write)
-        self._transport.pause_reading()  # what it sends meanwhile stays in the kernel
         self._rest = memoryview(body)[_PIECE_BYTES:]
         self._transport.write((head or b"") + body[:_PIECE_BYTES])
         self._write()
+        if self._queue is self._clients.writing:
+            self._transport.pause_reading()  # what it sends meanwhile stays in the kernel
 
     def _write(self) -> None:
         """Hand over the body in pieces: a client that does not read costs a piece of memory, not a body."""

@@ -110,8 +110,7 @@ class FeedDirectory:
 
     def _heard(self, seconds: float) -> None:
         self._last_success = self._host.wall()
-        if seconds:
-            self._read_seconds = seconds
+        self._read_seconds += seconds
         if self._up is False:
             _log.info("names are back", extra={"source": self.name})
         self._up = True
