@@ -30,8 +30,13 @@ class Scrapes(NamedTuple):
 
 
 def main(seconds: float = 30.0) -> None:
-    """Print the table."""
-    with crowd(PROCESSES, GROUPS) as on:
+    """Print a table where a tenth of the cgroups is active, and one where every cgroup is."""
+    for packed in (True, False):
+        _table(seconds, packed=packed)
+
+
+def _table(seconds: float, *, packed: bool) -> None:
+    with crowd(PROCESSES, GROUPS, packed=packed) as on:
         command = [sys.executable, "-m", "benchmarks.stopwatch", *on.flags]
         command += ["--web.listen-address=127.0.0.1:0", f"--process.top={SHOWN}"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as exporter:
@@ -52,8 +57,9 @@ def main(seconds: float = 30.0) -> None:
     quiet = [tick for tick in ticks if quiet_from <= tick[0] < loaded_from]
     loaded = [tick for tick in ticks if loaded_from <= tick[0] < loaded_to]
     p99, delay = quantile(gzip.every, 0.99), max(_delays(loaded))
+    spread = "packed" if packed else "spread"
     show(
-        f"Serving: {series:,} series, {SCRAPERS} scrapers at the same instant every {PERIOD:g} s for {seconds:g} s",
+        f"Serving, active ones {spread}: {series:,} series, {SCRAPERS} scrapers at once, each {PERIOD:g} s",
         ("milliseconds", "median", "p99", "worst"),
         [
             (f"scrape, gzip, {gzip.size:,} bytes", *_milliseconds(gzip.every)),
