@@ -289,7 +289,8 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_source_failures_total",
         "counter",
-        "Reads of a source, or of a part of it, that failed, by reason; every reason starts at 0.",
+        "Reads of a source, or of a part of it, that failed, by reason; every reason starts at 0. A failure that lasts "
+        "counts once a minute.",
         ("source", "reason"),
         failures,
     ),

@@ -1,4 +1,4 @@
-"""One HTTP client: it waits for a request, gets its answer piece by piece, idles, and starts over."""
+"""One HTTP client: shakes hands, waits for a request, gets its answer piece by piece, idles, and starts over."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import NamedTuple
 
 import h11
+
+from .clients import Client, Clients, Deadlines, Door, Queue, Response
+from .tls import Tls, TlsPolicy, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -20,59 +19,20 @@ _MAX_HEAD_BYTES = 16 * 1024
 _MAX_REQUEST_BODY_BYTES = 64 * 1024
 _PIECE_BYTES = 128 * 1024
 _LINGER_SECONDS = 1.0
-
-Headers = tuple[tuple[bytes, bytes], ...]
-Queue = OrderedDict["Connection", None]
-
-
-class Response(NamedTuple):
-    """What to answer. ``close`` ends the connection after it."""
-
-    status: int
-    body: bytes
-    content_type: bytes = b"text/plain; charset=utf-8"
-    headers: Headers = ()
-    close: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds a client may take: to send a request, to read the answer, and to stay between two requests.
-
-    No dripped byte prolongs any of them. Prometheus keeps its connection between scrapes, so idling is
-    allowed for longer than any sensible scrape interval.
-    """
-
-    request: float = 5.0
-    write: float = 10.0
-    idle: float = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """Every open connection, each in at most one queue, ordered by who has been in it longest."""
-
-    every: set[Connection] = field(default_factory=set)
-    waiting: Queue = field(default_factory=OrderedDict)
-    writing: Queue = field(default_factory=OrderedDict)
-    idle: Queue = field(default_factory=OrderedDict)
-
-    def evict(self) -> None:
-        """Drop one: who waits longest without a complete request, else idles, else reads its answer."""
-        for queue in (self.waiting, self.idle, self.writing):
-            if queue:
-                next(iter(queue)).abort()
-                return
+_SPEAK_TLS = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks TLS: use https\n"
 
 
 class Connection(asyncio.Protocol):
-    """A client's connection. ``answer`` is called with each complete request."""
+    """A client's connection; ``tls`` is None for plain HTTP."""
 
-    def __init__(self, clients: Clients, deadlines: Deadlines, answer: Callable[[h11.Request], Response]) -> None:
+    def __init__(self, clients: Clients, deadlines: Deadlines, door: Door, host: str, tls: TlsPolicy | None) -> None:
         self.since = 0.0
         self._clients = clients
         self._deadlines = deadlines
-        self._answer = answer
+        self._door = door
+        self._client = Client(host, tls, None)
+        self._tls = Tls(tls) if tls is not None else None
+        self._asking: asyncio.Future[Response] | None = None
         self._loop = asyncio.get_running_loop()
         self._opening: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -87,17 +47,15 @@ class Connection(asyncio.Protocol):
 
     # --- life ---------------------------------------------------------------------------------------
 
-    def open(self, peer: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Take over an accepted socket; the deadline of the first request includes the TLS handshake."""
+    def open(self, peer: socket.socket) -> None:
+        """Take over an accepted socket."""
         self._clients.every.add(self)
         self._enter(self._clients.waiting, self._deadlines.request)
-        self._opening = self._loop.create_task(self._connect(peer, tls))
+        self._opening = self._loop.create_task(self._connect(peer))
         self._opening.add_done_callback(lambda task: self._opened(task, peer))
 
-    async def _connect(self, peer: socket.socket, tls: ssl.SSLContext | None) -> None:
-        await self._loop.connect_accepted_socket(
-            lambda: self, peer, ssl=tls, ssl_handshake_timeout=self._deadlines.request if tls else None
-        )
+    async def _connect(self, peer: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(lambda: self, peer)
 
     def _opened(self, task: asyncio.Task[None], peer: socket.socket) -> None:
         error = None if task.cancelled() else task.exception()
@@ -115,10 +73,17 @@ class Connection(asyncio.Protocol):
             self._opening.cancel()
         self._leave()
 
+    def close(self) -> None:
+        """Close an idle connection, so that the client knows that nothing was cut off."""
+        if self._queue is self._clients.idle:
+            self._close()
+
     def _leave(self) -> None:
         self._clients.every.discard(self)
         self._enter(None, 0.0)
         self._rest = memoryview(b"")
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _enter(self, queue: Queue | None, seconds: float) -> None:
         """Change queues; the deadline starts anew."""
@@ -154,8 +119,15 @@ class Connection(asyncio.Protocol):
             return
         if self._queue is self._clients.idle:
             self._enter(self._clients.waiting, self._deadlines.request)
-        self._h11.receive_data(data)
-        self._advance()
+        if self._tls is None:
+            self._h11.receive_data(data)
+            self._advance()
+        elif self._tls.established:
+            self._decrypt(self._tls, data)
+        else:  # a millisecond of arithmetic, for which it queues
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._door.turns.add(self._client.host, lambda: self._shake_hands(data))
 
     def pause_writing(self) -> None:
         """Stop feeding a client that does not read."""
@@ -166,6 +138,53 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._write()
         self._advance()
+
+    # --- TLS ----------------------------------------------------------------------------------------
+
+    def _shake_hands(self, data: bytes) -> None:
+        assert self._tls is not None
+        assert self._transport is not None
+        if self not in self._clients.every:
+            return
+        self._transport.resume_reading()
+        self._decrypt(self._tls, data)
+
+    def _decrypt(self, tls: Tls, data: bytes) -> None:
+        assert self._transport is not None
+        known = tls.established
+        try:
+            for plain in tls.receive(data):
+                self._h11.receive_data(plain)
+        except ssl.SSLError as error:
+            if known:
+                self.abort()
+            else:
+                self._fail_handshake(tls, error)
+            return
+        if said := tls.send(b""):
+            self._transport.write(said)
+        if tls.established and not known:
+            self._client = self._client._replace(certificate=tls.certificate())
+        self._advance()
+        if (
+            tls.ended
+            and not self._closing
+            and (self._queue is self._clients.waiting or self._queue is self._clients.idle)
+        ):
+            self._close()
+
+    def _fail_handshake(self, tls: Tls, error: ssl.SSLError) -> None:
+        assert self._transport is not None
+        self._door.failed(self._client.host, reason_of(error))
+        if error.reason == "HTTP_REQUEST":
+            self._transport.write(_SPEAK_TLS)
+        else:
+            self._transport.write(tls.send(b""))  # the alert that says why
+        self._close()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        assert self._transport is not None
+        self._transport.write(data if self._tls is None else self._tls.send(data))
 
     # --- a request ----------------------------------------------------------------------------------
 
@@ -188,16 +207,30 @@ class Connection(asyncio.Protocol):
                     self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
-                self._send(self._respond(self._request))
+                self._respond(self._request)
             else:  # it has to send more
                 return
 
-    def _respond(self, request: h11.Request) -> Response:
+    def _respond(self, request: h11.Request) -> None:
         try:
-            return self._answer(request)
-        except Exception:
-            log.exception("answering %r failed", request.target)
-            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error: see the log\n", close=True)
+            answer = self._door.answer(request, self._client)
+        except Exception:  # noqa: BLE001 - it is logged, and the client told
+            answer = _internal_error(request)
+        if isinstance(answer, Response):
+            self._send(answer)
+            return
+        assert self._transport is not None
+        self._enter(self._clients.asking, self._deadlines.login)
+        self._transport.pause_reading()
+        self._asking = asyncio.ensure_future(answer)
+        self._asking.add_done_callback(lambda done: self._answered(request, done))
+
+    def _answered(self, request: h11.Request, done: asyncio.Future[Response]) -> None:
+        self._asking = None
+        if done.cancelled() or self._queue is not self._clients.asking:
+            return
+        self._send(done.result() if done.exception() is None else _internal_error(request, done.exception()))
+        self._advance()
 
     def _refuse(self, status: int) -> None:
         self._send(Response(status, f"{HTTPStatus(status).phrase}\n".encode(), close=True))
@@ -223,7 +256,7 @@ class Connection(asyncio.Protocol):
         self._h11.send(h11.EndOfMessage())
         self._enter(self._clients.writing, self._deadlines.write)
         self._rest = memoryview(body)[_PIECE_BYTES:]
-        self._transport.write((head or b"") + body[:_PIECE_BYTES])
+        self._put((head or b"") + body[:_PIECE_BYTES])
         self._write()
         if self._queue is self._clients.writing:
             self._transport.pause_reading()  # what it sends meanwhile stays in the kernel
@@ -232,14 +265,15 @@ class Connection(asyncio.Protocol):
         """Hand over the body in pieces: a client that does not read costs a piece of memory, not a body."""
         while self._rest and not self._paused and self._transport is not None:
             piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
-            self._transport.write(piece)
+            self._put(piece)
         if self._queue is self._clients.writing and not self._rest and not self._paused:
             self._finish()
 
     def _finish(self) -> None:
         assert self._transport is not None
         self._transport.resume_reading()
-        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+        gone = self._tls is not None and self._tls.ended
+        if gone or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             self._close()
             return
         self._h11.start_next_cycle()
@@ -253,8 +287,16 @@ class Connection(asyncio.Protocol):
         """Close so that the answer arrives: a socket closed with unread input resets the connection."""
         assert self._transport is not None
         self._closing = True
-        if self._transport.can_write_eof():
+        if self._tls is not None:
+            self._transport.write(self._tls.close())
+        try:
             self._transport.write_eof()
-            self._enter(self._clients.waiting, _LINGER_SECONDS)
+        except OSError:  # the client is gone
+            self.abort()
         else:
-            self._transport.close()
+            self._enter(self._clients.waiting, _LINGER_SECONDS)
+
+
+def _internal_error(request: h11.Request, error: BaseException | None = None) -> Response:
+    log.error("answering %r failed", request.target, exc_info=error or True)
+    return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error: see the log\n", close=True)

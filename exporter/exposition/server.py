@@ -11,19 +11,20 @@ import asyncio
 import errno
 import logging
 import socket
-import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import h11
 
 from ..snapshot import Snapshot
-from .connection import Clients, Connection, Deadlines, Headers, Response
-from .negotiate import accepts_gzip, prefers_openmetrics
+from .access import Access
+from .answers import Answers, StatusPage
+from .clients import Client, Clients, Deadlines, Door, Response
+from .connection import Connection
 from .prepared import ScrapeBody
-from .render import OPENMETRICS, TEXT
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -32,36 +33,26 @@ _ACCEPT_BATCH = 64
 _ACCEPT_PAUSE_SECONDS = 0.1
 _STALLED_SECONDS = 1.0
 _STOP_SECONDS = 1.0
-_STALE_SECONDS = 10.0
-_STALE_INTERVALS = 5
+_REFRESH_SECONDS = 1.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-class StatusPage(Protocol):
-    """Renders the page at ``/``, as `exporter.exposition.page.Page` does."""
-
-    @property
-    def headers(self) -> Headers:
-        """Headers the page is sent with."""
-
-    def __call__(self, snapshot: Snapshot | None) -> bytes:
-        """Return the page; None is before the first sample."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """How to serve; ``listen`` takes ``host:port``, ``[v6]:port`` and ``:port``, which is every address.
 
-    ``max_requests`` answers are on their way at once, more get a 503. ``max_connections`` are open at
-    once: when one more comes, the client that has been slowest to ask is dropped (fault 61).
+    ``listen_health`` are addresses where the health paths and nothing else are served to everybody, without TLS, for
+    probes that have no certificate. ``max_requests`` answers are on their way at once, more get a 503.
+    ``max_connections`` are open at once: when one more comes, the client that has been slowest to ask is dropped
+    (fault 61).
     """
 
     listen: tuple[str, ...] = ("127.0.0.1:9400",)
+    listen_health: tuple[str, ...] = ()
     telemetry_path: str = "/metrics"
     max_requests: int = 40
     max_connections: int = 512
     deadlines: Deadlines = field(default_factory=Deadlines)
-    tls: ssl.SSLContext | None = None
 
 
 class ListenError(Exception):
@@ -103,7 +94,10 @@ def listen(address: str) -> list[socket.socket]:
 
 
 class Server:
-    """The HTTP server. ``clock`` is the one of `Snapshot.monotonic_at`; ``snapshot`` is called without a lock."""
+    """The HTTP server. ``clock`` is the one of `Snapshot.monotonic_at`; ``snapshot`` is called without a lock.
+
+    Without ``access`` everybody is served, in plain HTTP.
+    """
 
     def __init__(
         self,
@@ -112,22 +106,15 @@ class Server:
         page: StatusPage,
         clock: Callable[[], float],
         options: ServerOptions | None = None,
+        access: Access | None = None,
     ) -> None:
         self.options = options or ServerOptions()
-        self._snapshot = snapshot
-        self._body = body
-        self._page = page
-        self._clock = clock
-        self._routes: dict[bytes, Callable[[h11.Request], Response]] = {
-            b"/": self._status_page,
-            b"/-/healthy": self._healthy,
-            b"/healthz": self._healthy,
-            b"/-/ready": self._ready,
-            b"/readyz": self._ready,
-            self.options.telemetry_path.encode(): self._metrics,
-        }
-        self._started_at = 0.0
-        self._listeners: list[socket.socket] = []
+        self._access = access
+        self._answers = Answers(snapshot, body, page, clock, self.options.telemetry_path, access)
+        failed = access.handshake_failed if access is not None else _ignore
+        self._door = Door(self._answer, failed, Turns())
+        self._health_door = Door(self._answers.answer_health, failed, self._door.turns)
+        self._doors: dict[socket.socket, Door] = {}
         self._clients = Clients()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -136,19 +123,19 @@ class Server:
     # --- life ---------------------------------------------------------------------------------------
 
     def start(self) -> list[tuple[str, int]]:
-        """Listen and serve; returns the bound addresses. Raises `ListenError`."""
+        """Listen and serve; returns the bound addresses, without those of ``listen_health``. Raises `ListenError`."""
         try:
-            for address in self.options.listen:
-                self._listeners += listen(address)
+            for door, addresses in ((self._door, self.options.listen), (self._health_door, self.options.listen_health)):
+                for address in addresses:
+                    self._doors.update(dict.fromkeys(listen(address), door))
         except ListenError:
             self._close_listeners()
             self._loop.close()
             raise
-        addresses = [listener.getsockname()[:2] for listener in self._listeners]
-        self._started_at = self._clock()
+        bound = [listener.getsockname()[:2] for listener, door in self._doors.items() if door is self._door]
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
-        return addresses
+        return bound
 
     def stop(self) -> None:
         """Stop listening, let answers on their way arrive for a second, close the rest. Ends within 2 s."""
@@ -166,11 +153,15 @@ class Server:
             self._loop.close()
 
     async def _serve(self) -> None:
-        for listener in self._listeners:
+        for listener in self._doors:
             listener.setblocking(False)
             self._loop.add_reader(listener, self._accept, listener)
+        if self._access is not None:
+            self._loop.call_later(_REFRESH_SECONDS, self._refresh, self._access)
         await self._stopping.wait()
-        for listener in self._listeners:
+        if self._access is not None:
+            self._access.stop()
+        for listener in self._doors:
             self._loop.remove_reader(listener)
         self._close_listeners()
         clients = self._clients
@@ -183,8 +174,17 @@ class Server:
             client.abort()
         await asyncio.sleep(0.01)  # asyncio closes the aborted sockets in its next round
 
+    def _refresh(self, access: Access) -> None:
+        """Look for new certificates and users; who came in by the old TLS settings is to come again."""
+        try:
+            if access.refresh():
+                for client in tuple(self._clients.idle):
+                    client.close()
+        finally:
+            self._loop.call_later(_REFRESH_SECONDS, self._refresh, access)
+
     def _close_listeners(self) -> None:
-        for listener in self._listeners:
+        for listener in self._doors:
             listener.close()
 
     # --- clients ------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_ACCEPT_BATCH):
             try:
-                peer, _ = listener.accept()
+                peer, (host, *_) = listener.accept()
             except OSError as error:  # nobody left, or a client that gave up
                 if error.errno in _NO_ROOM:
                     self._pause(listener, error)
@@ -200,7 +200,9 @@ class Server:
             peer.setblocking(False)
             if len(self._clients.every) >= self.options.max_connections:
                 self._clients.evict()
-            Connection(self._clients, self.options.deadlines, self.answer).open(peer, self.options.tls)
+            door = self._doors[listener]
+            tls = self._access.tls if self._access is not None and door is self._door else None
+            Connection(self._clients, self.options.deadlines, door, host, tls).open(peer)
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         """Make room and come back a little later: accepting would fail again at once (fault 60)."""
@@ -224,48 +226,14 @@ class Server:
         oldest.abort()
         return True
 
-    # --- answers ------------------------------------------------------------------------------------
-
-    def answer(self, request: h11.Request) -> Response:
-        """Answer one request. Runs in the server's thread."""
+    def _answer(self, request: h11.Request, client: Client) -> Response | Awaitable[Response]:
         if not self._room():
             return Response(503, b"too many requests at once\n", headers=((b"Retry-After", b"1"),), close=True)
-        if request.method not in {b"GET", b"HEAD"}:
-            return Response(405, b"only GET and HEAD\n", headers=((b"Allow", b"GET, HEAD"),))
-        respond = self._routes.get(request.target.partition(b"?")[0])
-        return Response(404, b"not found\n") if respond is None else respond(request)
-
-    def _status_page(self, _: h11.Request) -> Response:
-        return Response(200, self._page(self._snapshot()), b"text/html; charset=utf-8", self._page.headers)
-
-    def _metrics(self, request: h11.Request) -> Response:
-        snapshot = self._snapshot()
-        if snapshot is None:
-            return Response(503, b"no sample yet\n", headers=((b"Retry-After", b"1"),))
-        openmetrics = prefers_openmetrics(_header(request, b"accept"))
-        gzipped = accepts_gzip(_header(request, b"accept-encoding"))
-        headers: Headers = ((b"Vary", b"Accept, Accept-Encoding"),)
-        if gzipped:
-            headers = (*headers, (b"Content-Encoding", b"gzip"))
-        body = self._body(snapshot, openmetrics=openmetrics, gzipped=gzipped)
-        return Response(200, body, (OPENMETRICS if openmetrics else TEXT).encode(), headers)
-
-    def _ready(self, _: h11.Request) -> Response:
-        return Response(503, b"no sample yet\n") if self._snapshot() is None else Response(200, b"ready\n")
-
-    def _healthy(self, _: h11.Request) -> Response:
-        """Tell a working process from one that serves old data, or none after its time (fault 67)."""
-        snapshot = self._snapshot()
-        at, interval = (snapshot.monotonic_at, snapshot.interval_seconds) if snapshot else (self._started_at, 0.0)
-        age, limit = self._clock() - at, max(_STALE_SECONDS, _STALE_INTERVALS * interval)
-        if age <= limit:
-            return Response(200, b"healthy\n")
-        what = "the last sample is" if snapshot else "there is no sample, and the server is"
-        return Response(503, f"unhealthy: {what} {age:.1f} s old (limit {limit:.1f} s)\n".encode())
+        return self._answers.answer(request, client)
 
 
-def _header(request: h11.Request, name: bytes) -> str:
-    return ",".join([value.decode("latin-1") for key, value in request.headers if key == name])
+def _ignore(host: str, reason: str) -> None:
+    """Without TLS no handshake fails."""
 
 
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's shape

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from exporter.exposition.access import Access
+from exporter.exposition.prepared import ScrapeBody
+from exporter.exposition.server import ServerOptions
 from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
 from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
+from tests.exposition.served import LOCAL, Exporter, WebFolder
 
 GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
 
@@ -249,3 +255,25 @@ def row() -> Callable[..., AccountRow]:
 def busy_node() -> Callable[..., Snapshot]:
     """Return the maker of the busy node's snapshots."""
     return make_busy_node
+
+
+@pytest.fixture
+def serve(busy_node: Callable[..., Snapshot]) -> Iterator[Callable[..., Exporter]]:
+    """Start exporters that have a snapshot; all are stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(options: ServerOptions | None = None, body: ScrapeBody | None = None, web: str = "") -> Exporter:
+            access = Access(web) if web else None
+            exporter = Exporter(options or ServerOptions(listen=LOCAL), body, access)
+            stack.callback(exporter.server.stop)
+            exporter.snapshot = busy_node()
+            exporter.now = exporter.snapshot.monotonic_at + 1
+            return exporter
+
+        yield start
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> WebFolder:
+    """Certificates and an empty folder for a web configuration."""
+    return WebFolder(tmp_path)

@@ -7,13 +7,10 @@ import gzip
 import http.client
 import re
 import resource
-import shutil
 import socket
-import ssl
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -22,101 +19,11 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from exporter.exposition.connection import Deadlines
-from exporter.exposition.history import History
-from exporter.exposition.page import Page
-from exporter.exposition.prepared import ScrapeBody
-from exporter.exposition.render import OPENMETRICS, TEXT, Renderer
-from exporter.exposition.server import ListenError, Server, ServerOptions, parse_address
+from exporter.exposition.clients import Deadlines
+from exporter.exposition.render import OPENMETRICS, TEXT
+from exporter.exposition.server import ListenError, ServerOptions, parse_address
 from exporter.snapshot import Snapshot
-
-LOCAL = ("127.0.0.1:0",)
-BIG = b"x" * 64 * 1024 * 1024
-
-
-class Exporter:
-    """A running server, and what a test needs to change under it."""
-
-    def __init__(self, options: ServerOptions, body: ScrapeBody | None = None) -> None:
-        self.snapshot: Snapshot | None = None
-        self.now = 1000.0
-        renderer = Renderer()
-        self.server = Server(
-            lambda: self.snapshot,
-            body or renderer.body,
-            Page(History(), options.telemetry_path),
-            lambda: self.now,
-            options,
-        )
-        self.addresses = self.server.start()
-        self.port = self.addresses[0][1]
-
-    def connect(self, timeout: float = 5.0) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout)
-
-    def get(
-        self, path: str = "/metrics", method: str = "GET", **headers: str
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        with closing(client):
-            client.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
-            answer = client.getresponse()
-            return answer, answer.read()
-
-    def raw(self, request: bytes) -> bytes:
-        """Send bytes, and read until the server closes."""
-        with self.connect() as client:
-            client.sendall(request)
-            return read_all(client)
-
-
-def read_all(client: socket.socket) -> bytes:
-    parts = []
-    try:
-        while part := client.recv(65536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
-
-
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
-def is_closed(client: socket.socket) -> bool:
-    try:
-        return client.recv(1) == b""
-    except ConnectionResetError:
-        return True
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def serve(busy_node: Callable[..., Snapshot]) -> Iterator[Callable[..., Exporter]]:
-    """Start exporters that have a snapshot; all are stopped at the end."""
-    with ExitStack() as stack:
-
-        def start(options: ServerOptions | None = None, body: ScrapeBody | None = None) -> Exporter:
-            exporter = Exporter(options or ServerOptions(listen=LOCAL), body)
-            stack.callback(exporter.server.stop)
-            exporter.snapshot = busy_node()
-            exporter.now = exporter.snapshot.monotonic_at + 1
-            return exporter
-
-        yield start
-
-
-def big_body(snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:
-    """More than any socket buffer takes."""
-    return BIG
-
+from tests.exposition.served import BIG, LOCAL, Exporter, big_body, eventually, is_closed, read_all, status
 
 # --- what honest clients get ---------------------------------------------------------------------------
 
@@ -484,43 +391,3 @@ def test_it_lets_go_of_every_descriptor(serve: Callable[..., Exporter]) -> None:
         exporter.connect().close()
     exporter.server.stop()
     eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
-
-
-# --- TLS -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the contexts of a server with a certificate of its own and of a client that trusts it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1",
-         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True, timeout=30,
-    )  # fmt: skip
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    return server, ssl.create_default_context(cafile=str(certificate))
-
-
-def test_tls_serves_whole_bodies_and_is_not_blocked_by_a_silent_client(
-    serve: Callable[..., Exporter], tls: tuple[ssl.SSLContext, ssl.SSLContext]
-) -> None:
-    """Fault 61: a handshake that never comes holds nobody up, and has the deadline of a request."""
-    options = ServerOptions(listen=LOCAL, tls=tls[0], max_connections=4, deadlines=Deadlines(request=2.0))
-    exporter = serve(options, body=big_body)
-    with ExitStack() as stack:
-        began = time.monotonic()
-        silent = [stack.enter_context(exporter.connect()) for _ in range(8)]
-        assert all(is_closed(one) for one in silent[:4])  # to make room, long before their deadline
-        assert time.monotonic() - began < 1.5
-        client = http.client.HTTPSConnection("127.0.0.1", exporter.port, timeout=10, context=tls[1])
-        with closing(client):
-            for _ in range(2):
-                client.request("GET", "/metrics")
-                assert len(client.getresponse().read()) == len(BIG)
-            client.request("GET", "/-/ready")
-            assert client.getresponse().read() == b"ready\n"
-        assert all(is_closed(one) for one in silent)  # by their deadline

@@ -1,0 +1,214 @@
+"""Logins by name and password: bcrypt in a thread of its own, so rarely that guessing is neither fast nor a burden.
+
+Nothing here blocks, and all of it but bcrypt itself runs in the server's thread. A password that was right once is
+recognised by an HMAC in microseconds, so that whoever guesses never delays a client that is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import importlib
+import ipaddress
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from typing import NamedTuple
+
+_MAX_WAITING = 8
+_MAX_WRONG = 1024
+_MAX_BCRYPT_BYTES = 72
+_INSTALL = "pip install 'ai-energy-exporter[auth]'"
+
+CPU_SHARE = 0.25
+"""Of one core, what wrong passwords may use."""
+
+FAILURES, FAILURE_SECONDS = 10, 10.0
+"""A client may fail ten times at once, and once more every ten seconds."""
+
+
+class Verdict(Enum):
+    """What comes of a login; ``LATER`` says nothing about the password."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    LATER = "later"
+
+
+class Limits:
+    """A bucket of tokens for each client; one that is full again is forgotten, as is the oldest of too many."""
+
+    def __init__(self, burst: int, seconds: float, clock: Callable[[], float], most: int = 4096) -> None:
+        self._burst = burst
+        self._seconds = seconds
+        self._clock = clock
+        self._most = most
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def left(self, client: str) -> float:
+        """Tokens left."""
+        tokens, at = self._buckets.get(client, (float(self._burst), 0.0))
+        return min(float(self._burst), tokens + (self._clock() - at) / self._seconds)
+
+    def take(self, client: str) -> bool:
+        """Take one, if there is one."""
+        left = self.left(client)
+        return left >= 1.0 and self._put(client, left - 1.0)
+
+    def give_back(self, client: str) -> None:
+        """Put one back."""
+        self._put(client, self.left(client) + 1.0)
+
+    def _put(self, client: str, tokens: float) -> bool:
+        self._buckets.pop(client, None)
+        if tokens < self._burst:
+            self._buckets[client] = (tokens, self._clock())
+            if len(self._buckets) > self._most:
+                self._buckets.popitem(last=False)
+        return True
+
+
+class _Job(NamedTuple):
+    key: bytes
+    client: str
+    password: bytes
+    reference: bytes
+    known: bool
+    verdict: asyncio.Future[Verdict]
+
+
+class Logins:
+    """Who may log in. ``check_password`` takes password and hash; by default it is bcrypt's."""
+
+    def __init__(
+        self,
+        users: Mapping[bytes, bytes],
+        clock: Callable[[], float] = time.monotonic,
+        check_password: Callable[[bytes, bytes], bool] | None = None,
+    ) -> None:
+        """Raises ValueError where bcrypt is not installed."""
+        self._check_password = check_password or bcrypt_check()
+        self._users = users
+        self._key = secrets.token_bytes(32)
+        self._limits = Limits(FAILURES, FAILURE_SECONDS, clock)
+        self._right: set[bytes] = set()
+        self._wrong: OrderedDict[bytes, None] = OrderedDict()
+        self._clean: deque[_Job] = deque()
+        self._suspect: deque[_Job] = deque()
+        self._pending: dict[bytes, asyncio.Future[Verdict]] = {}
+        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="login")
+
+    def replace_users(self, users: Mapping[bytes, bytes]) -> None:
+        """Take over another list; whose hash stays the same is recognised as before."""
+        self._users = users
+
+    def check(self, authorization: bytes, client: str) -> Verdict | asyncio.Future[Verdict]:
+        """Judge the value of an ``Authorization`` header, at once if it is known or not to be judged now."""
+        credentials = parse_basic(authorization)
+        if credentials is None:
+            return Verdict.WRONG
+        name, password = credentials
+        stored = self._users.get(name)
+        # An unknown name costs what a known one does: it is checked against somebody's hash, in vain.
+        reference = stored or self._somebody(name)
+        known = stored is not None
+        key = self._digest(b"%d %d %d " % (known, len(name), len(reference)) + name + reference + password)
+        if key in self._right:
+            return Verdict.RIGHT
+        if key in self._wrong:
+            self._wrong.move_to_end(key)
+            return Verdict.WRONG
+        if key in self._pending:
+            return self._pending[key]
+        return self._enqueue(_Job(key, client, password, reference, known, _verdict()))
+
+    def stop(self) -> None:
+        """Let go of the thread; one check that is under way is not waited for."""
+        if self._worker is not None:
+            self._worker.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # --- waiting for bcrypt -------------------------------------------------------------------------
+
+    def _enqueue(self, job: _Job) -> Verdict | asyncio.Future[Verdict]:
+        queue = self._clean if self._limits.left(job.client) >= FAILURES else self._suspect
+        if len(queue) >= _MAX_WAITING or not self._limits.take(job.client):
+            return Verdict.LATER
+        queue.append(job)
+        self._pending[job.key] = job.verdict
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+        return job.verdict
+
+    async def _work(self) -> None:
+        """Check one after the other, those first who have not failed; rest after each that was wrong."""
+        loop = asyncio.get_running_loop()
+        while queue := self._clean or self._suspect:
+            job = queue.popleft()
+            began = loop.time()
+            matches = await loop.run_in_executor(self._thread, self._check_password, job.password, job.reference)
+            took = loop.time() - began
+            right = matches and job.known
+            if right:
+                self._right.add(job.key)
+                self._limits.give_back(job.client)
+            else:
+                self._wrong[job.key] = None
+                if len(self._wrong) > _MAX_WRONG:
+                    self._wrong.popitem(last=False)
+            del self._pending[job.key]
+            job.verdict.set_result(Verdict.RIGHT if right else Verdict.WRONG)
+            if not right:
+                await asyncio.sleep(took * (1.0 / CPU_SHARE - 1.0))
+
+    def _somebody(self, name: bytes) -> bytes:
+        """One user's hash, always the same one for the same unknown name."""
+        hashes = sorted(self._users.values())
+        return hashes[int.from_bytes(self._digest(name)[:8]) % len(hashes)]
+
+    def _digest(self, text: bytes) -> bytes:
+        return hmac.digest(self._key, text, "sha256")
+
+
+def bcrypt_check() -> Callable[[bytes, bytes], bool]:
+    """bcrypt's check of a password against a hash. Raises ValueError where it is not installed."""
+    try:
+        checkpw: Callable[[bytes, bytes], bool] = importlib.import_module("bcrypt").checkpw
+    except ImportError:
+        raise ValueError(f"needs the package bcrypt: {_INSTALL}") from None
+    return checkpw
+
+
+def parse_basic(authorization: bytes) -> tuple[bytes, bytes] | None:
+    """Name and password of ``Basic …``; None if it is none. bcrypt looks at no more than 72 bytes of a password."""
+    scheme, _, encoded = authorization.strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return (name, password[:_MAX_BCRYPT_BYTES]) if colon else None
+
+
+def client_of(host: str) -> str:
+    """Whom to blame for what this address does: of IPv6 the network of 64 bits, since one is given a whole one."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(address) >> 64 << 64))
+
+
+def _verdict() -> asyncio.Future[Verdict]:
+    return asyncio.get_running_loop().create_future()

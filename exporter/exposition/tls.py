@@ -1,0 +1,200 @@
+"""TLS without any I/O: bytes from the client in, plain bytes and bytes for the client out.
+
+asyncio's own TLS keeps 300 KiB for each connection, also for one that never says anything; this keeps 2 KiB for a
+silent one and 50 KiB during a handshake, and lets the server decide whose handshake is next (docs/web-security.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .tls_config import TlsSettings
+
+_PIECE_BYTES = 16 * 1024
+"""What goes through OpenSSL at once, a record: its memory buffers never shrink again."""
+
+_MAX_SESSIONS = 1000
+_CLIENT_MUST = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+
+_FAILURES = {
+    "KEY_VALUES_MISMATCH": "the key is not the certificate's",
+    "EE_KEY_TOO_SMALL": "the key is too short to be safe: RSA needs 2048 bits",
+    "CA_MD_TOO_WEAK": "the signature of the certificate is too weak to be safe",
+}
+
+Certificate = Mapping[str, Any]
+
+
+class TlsPolicy:
+    """What one reading of the web configuration says about TLS, ready to use.
+
+    ``expires_at`` is when the certificate ends (Unix seconds), and ``complaint`` what a client that looks at nothing
+    but the certificate itself says about it, "" if it is content.
+    """
+
+    def __init__(self, settings: TlsSettings) -> None:
+        """Raises ValueError if OpenSSL cannot work with it."""
+        self.settings = settings
+        self._names = frozenset(map(_canonical, settings.allowed_sans))
+        try:
+            self.context = _make_context(settings)
+            self.complaint, self.expires_at = _rehearse(self.context, settings)
+            _ask_for_certificates(self.context, settings)
+        except ssl.SSLError as error:
+            raise ValueError(_FAILURES.get(error.reason or "", reason_of(error))) from None
+
+    def admits(self, certificate: Certificate | None, now: float) -> str:
+        """Why a client with this verified certificate may not be served at this Unix time; "" if it may."""
+        if not certificate:
+            return "a client certificate is needed" if self.settings.client_auth is ssl.CERT_REQUIRED else ""
+        if ssl.cert_time_to_seconds(certificate["notAfter"]) < now:
+            return "the client certificate has expired"  # since the handshake, which may be long ago
+        if self._names and self._names.isdisjoint(_sans(certificate)):
+            return "no name of the client certificate is in client_allowed_sans"
+        return ""
+
+    def renew_when_full(self) -> None:
+        """Make OpenSSL forget the sessions that TLS 1.2 clients without tickets may resume.
+
+        It would keep 20,480 of them, 11 KiB each with a client's certificate, and Python cannot tell it not to.
+        """
+        if self.context.session_stats()["number"] > _MAX_SESSIONS:
+            self.context = _make_context(self.settings)
+            _ask_for_certificates(self.context, self.settings)
+
+
+class Tls:
+    """The TLS of one connection. What OpenSSL complains about leaves as `ssl.SSLError`."""
+
+    def __init__(self, policy: TlsPolicy) -> None:
+        self.policy = policy
+        self.established = False
+        self.ended = False
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object: ssl.SSLObject | None = None
+
+    def receive(self, data: bytes) -> Iterator[bytes]:
+        """Take what the client sent; gives what it says. ``established`` and ``ended`` tell where it is."""
+        if self._object is None:
+            self._object = self.policy.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._incoming.write(data[start : start + _PIECE_BYTES])
+            try:
+                if not self.established:
+                    self._object.do_handshake()
+                    self.established = True
+                while plain := self._object.read(_PIECE_BYTES):
+                    yield plain
+                self.ended = True
+            except ssl.SSLZeroReturnError:
+                self.ended = True
+            except ssl.SSLWantReadError:
+                pass
+
+    def send(self, data: bytes | memoryview) -> bytes:
+        """What to send so that the client reads ``data``; with none, only what TLS itself has to say."""
+        parts = [self._outgoing.read()]
+        view = memoryview(data)
+        while view and self._object is not None:
+            written = self._object.write(view[:_PIECE_BYTES])
+            parts.append(self._outgoing.read())
+            view = view[written:]
+        return b"".join(parts)
+
+    def close(self) -> bytes:
+        """What to send last, so that the client knows that nothing was cut off."""
+        if self._object is not None and self.established:
+            with contextlib.suppress(ssl.SSLError):  # it waits for the client's own goodbye; we do not
+                self._object.unwrap()
+        return self._outgoing.read()
+
+    def certificate(self) -> Certificate | None:
+        """The client's verified certificate, None if it has none."""
+        return self._object.getpeercert() if self._object is not None else None
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """Why TLS failed, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    words = (error.reason or str(error)).replace("_", " ").lower()
+    return re.sub(r"^(?:ssl|tls)v\d+ alert ", "the client says: ", words)
+
+
+def _make_context(settings: TlsSettings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version, context.maximum_version = settings.min_version, settings.max_version
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if not settings.server_chooses_cipher:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.num_tickets = 0  # Prometheus keeps its connection and resumes nothing
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.ciphers:
+        context.set_ciphers(":".join(settings.ciphers))
+    if settings.curves:
+        if hasattr(context, "set_groups"):
+            context.set_groups(":".join(settings.curves))
+        else:
+            context.set_ecdh_curve(settings.curves[0])
+    # OpenSSL reads only files, and a key that was written in place is on no disk.
+    file = os.memfd_create("certificate")
+    try:
+        os.write(file, f"{settings.certificate}\n{settings.key}\n".encode())
+        context.load_cert_chain(f"/proc/self/fd/{file}", password="")
+    finally:
+        os.close(file)
+    return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    context.verify_mode = settings.client_auth
+    context.verify_flags |= _CLIENT_MUST  # as Go, which takes whatever is in the file for an anchor of trust
+    if settings.client_ca:
+        context.load_verify_locations(cadata=settings.client_ca)
+
+
+def _rehearse(context: ssl.SSLContext, settings: TlsSettings) -> tuple[str, float | None]:
+    """Shake hands with ourselves: what a client finds wrong with the certificate, and when that one expires.
+
+    Also fails as a client's handshake would, as where no cipher suite goes with the key. Raises `ssl.SSLError`.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    client.verify_flags |= _CLIENT_MUST
+    client.load_verify_locations(cadata=settings.certificate)
+    try:
+        certificate: Certificate = _shake_hands(context, client).getpeercert() or {}
+        return "", ssl.cert_time_to_seconds(certificate["notAfter"])
+    except ssl.SSLCertVerificationError as error:
+        client.verify_mode = ssl.CERT_NONE
+        _shake_hands(context, client)
+        return error.verify_message, None
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking, answering = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+    for _ in range(3):
+        for side in (asking, answering):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return asking
+
+
+def _sans(certificate: Certificate) -> set[str]:
+    return {_canonical(str(value)) for _, value in certificate.get("subjectAltName", ())}
+
+
+def _canonical(name: str) -> str:
+    """One spelling for each IP address; names stay as they are."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
