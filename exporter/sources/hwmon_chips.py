@@ -146,11 +146,20 @@ def _acpi(chip: Chip) -> list[Sensor]:
         if found := scope.pattern.fullmatch(label):
             id_ = scope.id.format(found[1])
             inside = tuple(outer.format(found[1]) for outer in scope.inside)
-            if scope.component == "platform":
-                return [_meter(id_, "platform", label, "microwatts", file, capacity=total, max_watts=5000.0)]
             socket = chip.topology.package_of_socket(int(found[1]))
             capacity = chip.topology.capacity(socket)
-            return [_meter(id_, "cpu", label, "microwatts", file, capacity=capacity, socket=socket, inside=inside)]
+            meter = _meter(
+                id_,
+                scope.component,
+                label,
+                "microwatts",
+                file,
+                capacity=capacity,
+                max_watts=5000.0 if scope.component == "platform" else 2000.0,
+                socket=socket,
+                inside=inside,
+            )
+            return [meter]
     name = label or "ACPI power meter"
     meter = _meter("platform", "platform", name, "microwatts", file, capacity=total, max_watts=20_000.0)
     return [meter._replace(whole=True)]

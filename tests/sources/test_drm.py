@@ -590,23 +590,34 @@ def test_processes_that_may_not_be_looked_at(hidden: str) -> None:
     with as_nobody() as folder:
         machine = Machine(folder / "m")
         machine.card(0, "amdgpu", AMD)
-        for pid in (100, 101):
+        for pid in (99, 100, 101):
             machine.process(pid)
             machine.open(pid, 5)
             machine.amd(pid, 5, pid, gfx=1.0)
-        path = machine.root / f"proc/100/{hidden}"
-        path.chmod(0o000)
+        paths = [machine.root / f"proc/{pid}/{hidden}" for pid in (99, 100)]
+        for path in paths:
+            path.chmod(0o000)
         if os.getuid() == 0:
             os.seteuid(65534)
-        reading = DrmSource(machine.host()).read(machine.now)
+        source = DrmSource(machine.host())
+        reading = source.read(machine.now)
         assert by_pid(reading) == {101: 0.0}
         (problem,) = reading.problems
         assert problem.reason == "permission"
-        assert problem.message.startswith("1 processes")
         assert "SYS_PTRACE" in problem.fix
         if os.getuid() == 0:
             os.seteuid(0)
-        path.chmod(0o755)
+        for path in paths:
+            path.chmod(0o755)
+        machine.exit(99)
+        paths[1].chmod(0o000)
+        if os.getuid() == 0:
+            os.seteuid(65534)
+        machine.now += 1
+        assert source.read(machine.now).problems == (problem,), "one log line, however many they are"
+        if os.getuid() == 0:
+            os.seteuid(0)
+        paths[1].chmod(0o755)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from exporter.accounting.attribution import platforms
 from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, PowerReading, Reading, Unavailable
 from exporter.sources.hwmon import LOOK_AGAIN_SECONDS, HwmonSource
@@ -126,7 +127,7 @@ def test_grace_meters_nest(tmp_path: Path) -> None:
     machine = _load_machine("arm-grace", tmp_path / "machine")
     found = devices(HwmonSource(machine.host()).read(machine.now))
     assert {id_: (d.component, d.within, d.socket, d.capacity) for id_, d in found.items()} == {
-        "module-0": ("platform", None, None, 72.0),
+        "module-0": ("platform", None, 0, 72.0),
         "grace-0": ("cpu", "module-0", 0, 72.0),
         "grace-cpu-0": ("cpu", "grace-0", 0, 72.0),
         "grace-sysio-0": ("cpu", "grace-0", 0, 72.0),
@@ -154,6 +155,20 @@ def test_second_platform_meter_is_within_the_first(tree: Tree) -> None:
         "platform@ACPI000D:00": None,
         "platform@ACPI000D:01": "platform@ACPI000D:00",
     }
+
+
+def test_modules_of_two_sockets_stand_beside_each_other(tree: Tree) -> None:
+    """Unlike two meters of the whole platform: each has a socket of its own, so both count."""
+    for number in range(2):
+        label = f"Module Power Socket {number}"
+        files: dict[str, object] = {"power1_average": 500_000_000, "power1_oem_info": label}
+        tree.chip(number, "power_meter", f"ACPI000D:0{number}", files)
+    found = devices(tree.read())
+    assert {id_: (d.component, d.within, d.socket) for id_, d in found.items()} == {
+        "module-0": ("platform", None, 0),
+        "module-1": ("platform", None, 1),
+    }
+    assert {device.id for device in platforms(found.values())} == set(found)
 
 
 def test_grace_without_module_meter_stands_alone(tree: Tree) -> None:

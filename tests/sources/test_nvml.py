@@ -137,6 +137,18 @@ class TestMeter:
         node.driver.mend("nvmlDeviceGetTotalEnergyConsumption", gpu=gpu)
         assert isinstance(source.read(node.now).meters[0], PowerReading), "a meter that changes back loses joules"
 
+    def test_only_card_whose_counter_fails_keeps_its_session(self, node: Node, source: NvmlSource) -> None:
+        """Fault 24: everything else it tells, so a new session would not help; its power takes over in time."""
+        gpu = node.driver.add_gpu()
+        gpu.field(COUNTER, code=control.UNKNOWN)
+        node.driver.fail("nvmlDeviceGetTotalEnergyConsumption", code=control.UNKNOWN)
+        for _ in range(4):
+            reading = source.read(node.now)
+            assert only_state(reading).temperature_celsius is not None
+            node.sleep(1)
+        assert isinstance(reading.meters[0], PowerReading)
+        assert node.driver.calls("nvmlInitWithFlags") == 1
+
     def test_frozen_counter_is_replaced_by_power(self, node: Node, source: NvmlSource) -> None:
         """Fault 25: a counter that stands still while the card draws power is not believed."""
         gpu = node.driver.add_gpu()
@@ -156,16 +168,18 @@ class TestMeter:
         assert isinstance(meter, PowerReading)
         assert meter.watts == 320
 
-    def test_grace_hopper_that_knows_the_module_only_says_so(self, node: Node, source: NvmlSource) -> None:
+    def test_grace_hopper_that_knows_the_module_only_is_the_platforms(self, node: Node, source: NvmlSource) -> None:
+        """Fault 16: the CPU's own meters would be counted twice. The only card of its machine, in one session."""
         gpu = node.driver.add_gpu("NVIDIA GH200 480GB")
         gpu.field(POWER_INSTANT, code=control.NOT_SUPPORTED)
-        node.driver.add_gpu()
-        for _ in range(3):
+        for _ in range(4):
             reading = source.read(node.now)
             node.sleep(1)
-        meter = reading.meters[0]
+        (meter,), (problem,) = reading.meters, reading.problems
         assert isinstance(meter, EnergyReading)
-        assert meter.device.name == "NVIDIA GH200 480GB (whole module)"
+        assert (meter.device.component, meter.device.name) == ("platform", "NVIDIA GH200 480GB (whole module)")
+        assert (problem.reason, "no process is charged" in problem.message) == ("not_found", True)
+        assert node.driver.calls("nvmlInitWithFlags") == 1
 
     def test_card_that_tells_neither_energy_nor_power(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: a vGPU. Its users and its memory are known all the same, and the session goes on."""
@@ -241,6 +255,17 @@ class TestState:
         node.sleep(2)
         assert seconds == dict(only_state(source.read(node.now)).throttle_seconds)
         assert (seconds["sw_power_cap"], seconds["hw_thermal_slowdown"], seconds["hw_power_brake"]) == (2, 2, 0)
+
+    def test_throttling_that_nobody_tells_is_unknown(self, node: Node, source: NvmlSource) -> None:
+        """Fault 24: absent, not 0; a virtual GPU's guest learns nothing of it."""
+        gpu = node.driver.add_gpu()
+        for field in (74, 269, 270, 271):
+            gpu.field(field, code=control.NOT_SUPPORTED)
+        for sort in ("Event", "Throttle"):
+            node.driver.fail(f"nvmlDeviceGetCurrentClocks{sort}Reasons", code=control.NOT_SUPPORTED)
+        for _ in range(2):
+            assert only_state(source.read(node.now)).throttle_seconds == ()
+            node.sleep(1)
 
 
 class TestUsers:
@@ -587,6 +612,40 @@ class TestMig:
         gpu.mig[0].process(1)
         node.sleep(10)
         assert source.read(node.now).gpus[0].utilization_ratio is None
+
+    def test_card_without_any_instance_is_idle(self, node: Node, source: NvmlSource) -> None:
+        """MIG is on and nothing is cut: nobody can run there."""
+        gpu = node.driver.add_gpu(architecture=control.AMPERE)
+        gpu.state.mig_mode = 1
+        reading = source.read(node.now)
+        assert (only_state(reading).utilization_ratio, reading.gpu_uses) == (0.0, ())
+
+    def test_who_may_not_know_the_holders_says_so(self, node: Node, source: NvmlSource) -> None:
+        """Fault 48: without privilege; then nobody knows whether the card is idle either."""
+        gpu = node.driver.add_gpu(architecture=control.AMPERE, mig=["3g.40gb"])
+        lists = [f"nvmlDeviceGet{sort}RunningProcesses_v3" for sort in ("Compute", "Graphics", "MPSCompute")]
+        for name in lists:
+            node.driver.fail(name, code=control.NO_PERMISSION)
+        for _ in range(3):
+            reading = source.read(node.now)
+            node.sleep(1)
+            (problem,) = reading.problems
+            assert (problem.reason, gpu.uuid in problem.message) == ("permission", True)
+            assert "NVIDIA_MIG_MONITOR_DEVICES=all" in problem.fix
+        assert reading.gpus[0].utilization_ratio is None
+        for name in lists:
+            node.driver.mend(name)
+        node.sleep(5)
+        reading = source.read(node.now)
+        assert (reading.problems, reading.gpus[0].utilization_ratio) == ((), 0.0)
+
+    def test_what_the_card_may_not_tell_its_instances_may(self, node: Node, source: NvmlSource) -> None:
+        gpu = self.load(node)
+        node.driver.fail("nvmlDeviceGetComputeRunningProcesses_v3", code=control.NO_PERMISSION, times=1)
+        node.driver.fail("nvmlDeviceGetGraphicsRunningProcesses_v3", code=control.NO_PERMISSION, times=1)
+        reading = source.read(node.now)
+        assert (set(by_pid(reading)), reading.problems) == ({1, 2, 3}, ())
+        assert len(gpu.mig) == 3
 
     def test_cut_anew(self, node: Node, source: NvmlSource) -> None:
         """Fault 26: the old instances end, the new ones begin, the card goes on."""

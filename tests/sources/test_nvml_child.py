@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -28,7 +30,7 @@ from tests.nvml import control
 from tests.nvml.control import FakeDriver
 
 PATIENCE_SECONDS = 30.0
-SHORT = Patience(first=20.0, answer=0.8)
+SHORT = Patience(first=20.0, answer=0.3)
 CHILD = "exporter.sources.nvml.child"
 
 
@@ -57,6 +59,11 @@ def children() -> list[psutil.Process]:
 def only_child() -> int:
     (child,) = children()
     return child.pid
+
+
+def open_files() -> set[int]:
+    """Our descriptors."""
+    return {int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
 
 
 class Timeline:
@@ -125,6 +132,7 @@ class TestReading:
     def test_patience_is_a_multiple_of_the_deadline(self) -> None:
         assert Patience.of(0.5) == Patience()
         assert Patience.of(0.1) == pytest.approx((12, 6, 1))
+        assert Patience.of(0.001) == (10, 3, 0.5), "to kill one that only starts slowly would do harm"
 
     def test_it_is_what_the_exporter_uses(self, driver: FakeDriver) -> None:
         (source,) = (source for source in build(Host(), {}) if source.name == "nvml")
@@ -220,7 +228,7 @@ class TestFaults:
         hung = only_child()
         driver.hang("nvmlDeviceGetFieldValues")
         error = line.failure()
-        assert (error.reason, "for 0.8 s" in error.message) == ("timeout", True)
+        assert (error.reason, "for 0.3 s" in error.message) == ("timeout", True)
         until(lambda: not psutil.pid_exists(hung))
         driver.release()
         assert line.read().meters
@@ -229,7 +237,7 @@ class TestFaults:
         """A driver without persistence mode initialises its cards for seconds when the first process comes."""
         driver.add_gpu()
         line = start(SHORT)
-        driver.delay("nvmlInitWithFlags", seconds=1.2)
+        driver.delay("nvmlInitWithFlags", seconds=0.5)
         assert line.read().meters
 
     def test_processes_that_even_a_kill_does_not_end_are_few(
@@ -269,13 +277,33 @@ class TestFaults:
         assert driver.calls("nvmlInitWithFlags") == 0
         assert line.read(0.6).meters, "5 s after the last start"
 
+    def test_a_system_without_room_for_it(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+        """Fault 60: whichever descriptor it fails for, it says so, leaks none, and goes on when there are enough."""
+        driver.add_gpu()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for room in (0, 2, 4):
+            line = start()
+            taken = open_files()
+            free = itertools.islice((number for number in itertools.count() if number not in taken), room, None)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (next(free), hard))
+            try:
+                errors = [line.failure(), line.failure(0.1)]
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert {(error.reason, error.message, bool(error.fix)) for error in errors} == {
+                ("error", "cannot start a process: Too many open files", True)
+            }
+            assert open_files() <= taken
+            assert line.read().meters
+            line.source.close()
+
     def test_counters_of_a_card_go_on(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         """Fault 20: seconds of throttling are counted by the child; another child must not begin at 0 again."""
         gpu = driver.add_gpu()
         line = start()
         line.read()
-        for expected in (2.0, 5.0):
-            gpu.throttle(sw_power_cap=expected - (2.0 if expected > 2 else 0.0))
+        for expected in (0.02, 0.05):
+            gpu.throttle(sw_power_cap=expected - (0.02 if expected > 0.02 else 0.0))
             (state,) = line.read().gpus
             assert dict(state.throttle_seconds)["sw_power_cap"] == pytest.approx(expected)
             os.kill(only_child(), signal.SIGKILL)

@@ -234,6 +234,7 @@ def test_this_machine(tmp_path: Path) -> None:
     # 2 hundredths: should this machine have more processes than descriptors, stat files are read.
     assert seconds[worker.pid] == pytest.approx(clocks[-1] - clocks[0], abs=0.021)
     assert exited.count(worker.pid) == 1
-    # Its own clocks count what ran between two scheduler ticks, /proc/stat samples: some 10 ms per CPU and read.
+    # Its own clocks count what ran between two scheduler ticks, /proc/stat samples: some 10 ms per CPU and read. They
+    # also count what a hypervisor took away meanwhile, which /proc/stat leaves out.
     assert busy >= (after - before) * 0.5
-    assert busy <= (after - before) + 8 * 0.02 * (os.cpu_count() or 1)
+    assert busy <= 2 * (after - before) + 8 * 0.02 * (os.cpu_count() or 1)

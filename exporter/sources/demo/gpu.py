@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import exp
 from random import Random
 
-from ...records import Component, GpuState, GpuUse, GroupKey, Process
+from ...records import Allocation, Component, GpuState, GpuUse, GroupKey, Process, Workload
 from .hardware import CARDS, DRIVER_VERSION, GPU_MODEL, RESERVED_BYTES, Card
 from .scenario import GpuLoad
 
@@ -20,6 +20,21 @@ _IDLE_HERTZ = 3.45e8
 _MEMORY_HERTZ = 2.619e9
 _SM_ACTIVE_RATIO = 0.93
 """Share of the multiprocessors that work while a kernel runs."""
+
+
+_XID_EVERY_SECONDS = 600.0
+_XID_AGE_SECONDS = 590.0
+"""The first comes ten seconds after the beginning."""
+_ROW_REMAPPED_XID = 63.0
+_CORRECTED_EVERY_SECONDS = 9.0
+_CORRECTED_BEFORE = 1204.0
+
+
+def allocation(card: int, instance: str, owner: Workload) -> Allocation:
+    """A card, or an instance of it, given to a container."""
+    return Allocation(
+        CARDS[card].uuid, owner.namespace, owner.pod, owner.container, gpu_instance=instance, gpu=CARDS[card].index
+    )
 
 
 class Holder:
@@ -52,7 +67,7 @@ class Board:
         self._throttle = dict.fromkeys(
             ("sw_power_cap", "hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake"), 0.0
         )
-        self._window_seconds = 0.0
+        self._seconds = self._window_seconds = 0.0
         self._worked = self._nothing()
 
     def step(self, start: float, seconds: float, random: Random) -> float:
@@ -71,6 +86,7 @@ class Board:
             active += worked * holder.hold * watts_per_busy
             for part, share in {"": holder.hold, holder.load.instance: 1.0}.items():
                 self._worked[part].add(worked * share, holder.load)
+        self._seconds += seconds
         self._window_seconds += seconds
         self._warm(self.card.idle_watts + active / seconds, seconds)
         return active
@@ -94,6 +110,8 @@ class Board:
         seconds, self._window_seconds = self._window_seconds, 0.0
         worked, self._worked = self._worked, self._nothing()
         sm_hertz = _IDLE_HERTZ if not self.holders else _CAPPED_HERTZ if self._capped else _BOOST_HERTZ
+        xids = (self._seconds + _XID_AGE_SECONDS) // _XID_EVERY_SECONDS if self.card.worn else 0.0
+        corrected = _CORRECTED_BEFORE + self._seconds // _CORRECTED_EVERY_SECONDS if self.card.worn else 0.0
         card = GpuState(
             self.card.uuid,
             self.card.index,
@@ -106,12 +124,17 @@ class Board:
             temperature_celsius=self._celsius,
             clock_hertz=(("graphics", sm_hertz), ("sm", sm_hertz), ("memory", _MEMORY_HERTZ)),
             throttle_seconds=tuple(self._throttle.items()),
+            ecc_errors=(("corrected", corrected), ("uncorrected", xids)),
+            memory_repair=(("pending", float(self.card.worn)), ("failed", 0.0)),
+            xid_errors=xids,
+            last_xid=_ROW_REMAPPED_XID if xids else None,
         )
         parts = [
             GpuState(
                 self.card.uuid,
                 self.card.index,
                 part.id,
+                slice_ratio=part.fraction,
                 gpu_model=f"{GPU_MODEL} MIG {part.profile}",
                 driver_version=DRIVER_VERSION,
                 pci_bus_id=self.card.pci_bus_id,

@@ -1,4 +1,4 @@
-"""The simulated node's hardware: a table of two 32-core sockets and four H100, and their joule counters.
+"""The simulated node's hardware: a table of two 32-core sockets and eight H100, and their joule counters.
 
 Every active joule is watts per busy second × busy seconds.
 """
@@ -47,6 +47,8 @@ class Card:
     limit_watts: float = 700.0
     memory_bytes: float = 85.5e9
     instances: tuple[Instance, ...] = ()
+    worn: bool = False
+    """A row of its memory is bad: errors and Xids come, and a repair waits for the next reset."""
 
 
 GPU_MODEL = "NVIDIA H100 80GB HBM3"
@@ -69,7 +71,11 @@ CARDS = (
             Instance("13", "1g.10gb", 1 / 7, 10.6e9),
         ),
     ),
-    Card("3", "GPU-e47a6f58-1c90-4ab2-93f7-d8b5e6021c9a", "00000000:9D:00.0", 70.0, 29.0),
+    Card("3", "GPU-e47a6f58-1c90-4ab2-93f7-d8b5e6021c9a", "00000000:61:00.0", 70.0, 29.0),
+    Card("4", "GPU-2d6b83f1-95e4-4c07-8b1a-7f30d4a9c5e8", "00000000:9D:00.0", 68.0, 28.5),
+    Card("5", "GPU-c3f70a94-4e1d-4b68-a2c9-19e5b7d8036f", "00000000:C3:00.0", 73.0, 31.0),
+    Card("6", "GPU-07a9e5d2-8c3b-4f16-9e70-b4d21c6f8a35", "00000000:D1:00.0", 70.0, 30.5),
+    Card("7", "GPU-91d4c8b7-2f60-4ea3-b58d-e06a37f1c942", "00000000:DF:00.0", 71.0, 29.5, worn=True),
 )
 
 PLATFORM = "psys-0"
@@ -93,7 +99,7 @@ def meters() -> Iterator[Meter]:
     for card in CARDS:
         yield Meter(_device(card.uuid, "gpu", 1.0, 1.5 * card.limit_watts, name=GPU_MODEL), card.idle_watts)
     cores = SOCKETS * SOCKET_CORES
-    yield Meter(_device(PLATFORM, "platform", cores, 5000.0), OTHER_WATTS, PACKAGE_WRAPS_AT)
+    yield Meter(_device(PLATFORM, "platform", cores, 9000.0), OTHER_WATTS, PACKAGE_WRAPS_AT)
 
 
 def _device(
@@ -113,6 +119,10 @@ def _device(
     )
 
 
+_AGREEMENT_SECONDS = 300.0
+"""How often a card's counter is compared with its power gauge, which only graphics cards have."""
+
+
 class Counters:
     """Cumulative joules of all devices, as they stand on a node that has been up for a while."""
 
@@ -123,6 +133,9 @@ class Counters:
             for meter in self._meters
         }
         self._active = dict.fromkeys(self._joules, 0.0)
+        self._random = random
+        self._compared_seconds = _AGREEMENT_SECONDS
+        self._agreement: dict[str, float] = {}
 
     def add(self, device: str, joules: float) -> None:
         """Active joules of a device in the step that runs."""
@@ -139,9 +152,14 @@ class Counters:
             counter = self._joules[device.id] + joules
             self._joules[device.id] = counter % wraps_at if wraps_at else counter
             self._active[device.id] = 0.0
+        self._compared_seconds += seconds
+        if self._compared_seconds >= _AGREEMENT_SECONDS:
+            self._compared_seconds = 0.0
+            self._agreement = {card.uuid: self._random.uniform(0.985, 1.015) for card in CARDS}
 
     def readings(self, at: float) -> tuple[EnergyReading, ...]:
         """All counters as they stand."""
         return tuple(
-            EnergyReading(device, at, self._joules[device.id], wraps_at) for device, _, wraps_at in self._meters
+            EnergyReading(device, at, self._joules[device.id], wraps_at, None, self._agreement.get(device.id))
+            for device, _, wraps_at in self._meters
         )

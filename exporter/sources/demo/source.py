@@ -1,4 +1,4 @@
-"""A simulated GPU node: plays `demo_scenario` and knows what every workload truly used."""
+"""A simulated GPU node: plays the table of tenants and knows what every workload truly used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from uuid import UUID
 
 from ...records import (
     HOST,
+    Allocation,
     Component,
     CpuUse,
     GpuState,
@@ -25,9 +26,10 @@ from ...records import (
     Workload,
 )
 from . import hardware
-from .gpu import Board, Holder
+from .gpu import Board, Holder, allocation
 from .hardware import Counters
-from .scenario import EXITED_CORES, KERNEL_CORES, TENANTS, Tenant, model_of
+from .scenario import Tenant, model_of
+from .tenants import EXITED_CORES, KERNEL_CORES, TENANTS
 
 _ENDED_NAMES_KEPT = 32
 _UPTIME_TICKS = 360_000
@@ -58,6 +60,7 @@ class DemoSource(Namer):
         self._gone: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
         self._boards = [Board(card) for card in hardware.CARDS]
         self._states: tuple[GpuState, ...] = ()
+        self._allocations: tuple[Allocation, ...] = ()
         self._counters = Counters(self._random)
         self._come_and_go(0.0)
 
@@ -84,6 +87,7 @@ class DemoSource(Namer):
             socket_busy_seconds=dict(enumerate(window.socket_seconds)),
             gpu_uses=tuple(use for group in present for use in group.take_gpus()),
             gpus=self._states,
+            allocations=self._allocations,
         )
 
     def close(self) -> None:
@@ -139,9 +143,19 @@ class DemoSource(Namer):
             group = self._groups.get(tenant)
             if group is not None and group.run != run:
                 self._end(self._groups.pop(tenant))
+                self._allocate()
                 group = None
             if group is None and run is not None:
                 self._groups[tenant] = self._start(tenant, run, time)
+                self._allocate()
+
+    def _allocate(self) -> None:
+        """What the cluster has given to whom, once a pod has come or gone."""
+        self._allocations = tuple(
+            allocation(card, instance, self._names[group.key][0])
+            for tenant, group in self._groups.items()
+            for card, instance in tenant.given
+        )
 
     def _start(self, tenant: Tenant, run: int, time: float) -> _Group:
         uid = str(UUID(int=self._random.getrandbits(128), version=4))
@@ -155,6 +169,8 @@ class DemoSource(Namer):
                 pod=own.pod.format(**texts),
                 container_id=own.container_id.format(**texts),
                 pod_uid=own.pod_uid.format(**texts),
+                owner_name=own.owner_name.format(**texts),
+                labels=tuple((label, value.format(**texts)) for label, value in own.labels),
             ),
             model_of(tenant),
         )

@@ -29,7 +29,7 @@ class OpenFiles:
     """Remembers who has which node open, by pid and descriptor, as of the last time each process was looked at.
 
     New processes are looked at first, at once and for a while; then comes the pass over all of them, from where the
-    last call left it. ``denied`` is how many processes hide their files from this user; ``late`` says that a pass
+    last call left it. ``denied`` says that some hide their files from this user, ``late`` that a pass
     takes more than a minute.
     """
 
@@ -44,9 +44,9 @@ class OpenFiles:
         self.late = False
 
     @property
-    def denied(self) -> int:
-        """Processes whose open files this user may not see."""
-        return len(self._denied)
+    def denied(self) -> bool:
+        """Whether there are processes whose open files this user may not see."""
+        return bool(self._denied)
 
     def look(self, now: float) -> None:
         """Go on looking. A /proc that cannot be listed shows nobody."""

@@ -32,6 +32,12 @@ _HIDDEN = Problem(
     "processes that ROCm names are not in /proc: their pids belong to another pid namespace",
     "run in the host's pid namespace (hostPID: true, docker run --pid=host), with --path.procfs at the host's /proc",
 )
+_DENIED = Problem(
+    "permission",
+    "some processes do not show this user which GPUs they use",
+    "run as root with CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE; Kubernetes: capabilities.add [SYS_PTRACE]), "
+    "another user needs CAP_DAC_READ_SEARCH as well",
+)
 _LATE = Problem(
     "timeout",
     "there are so many open files that looking through all of them takes more than a minute",
@@ -186,15 +192,8 @@ class DrmSource:
 
     def _problems(self) -> list[Problem]:
         problems = []
-        if denied := self._files.denied + len(self._clients.denied):
-            problems.append(
-                Problem(
-                    "permission",
-                    f"{denied} processes do not show this user which GPUs they use",
-                    "run as root with CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE; Kubernetes: "
-                    "capabilities.add [SYS_PTRACE]), another user needs CAP_DAC_READ_SEARCH as well",
-                )
-            )
+        if self._files.denied or self._clients.denied:
+            problems.append(_DENIED)
         if self._clients.mute:
             problems.append(_MUTE)
         if self._hidden:

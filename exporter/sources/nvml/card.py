@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...host import Host
-from ...records import EnergyReading, GpuState, PowerReading
+from ...records import EnergyReading, GpuState, PowerReading, Problem
 from .driver import Driver, DriverError, Fields
 from .gpm import GpmWatch
 from .health import CardHealth
@@ -13,6 +13,9 @@ from .meter import FIELDS, CardMeter
 
 _SLOW_SECONDS = 10.0
 """How often to read what hardly ever changes."""
+
+_STEP_SECONDS = 0.1
+"""The driver's counters move in steps, so they may show that much more than the time between two reads."""
 
 _THROTTLE: dict[str, tuple[int, int | None]] = {
     "sw_power_cap": (0x04, 74),
@@ -30,7 +33,11 @@ and power smoothing at 269–271 (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.8
 
 
 class Card:
-    """A card by its UUID; handles and indexes come and go."""
+    """A card by its UUID; handles and indexes come and go.
+
+    ``read_at`` is when its meter was last read, and ``window_seconds`` how long that was after the time before; None
+    and 0 when it was away.
+    """
 
     def __init__(self, driver: Driver, host: Host, uuid: str, handle: Any, index: int, version: str) -> None:
         self._driver = driver
@@ -42,9 +49,11 @@ class Card:
         self.model = driver.model(handle)
         self.bus_id = driver.bus_id(handle)
         self.version = version
+        self.read_at: float | None = None
+        self.window_seconds = 0.0
         self._limit_watts: float | None = None
         self._slow_at = float("-inf")
-        self._throttled = dict.fromkeys(_THROTTLE, 0.0)
+        self._throttled: dict[str, float] = {}
         self._nanoseconds: dict[int, float] = {}
         self._gpm: GpmWatch | None = None
         self._health = CardHealth(driver)
@@ -55,16 +64,18 @@ class Card:
         self.handle, self.index, self.lost, self.version = handle, str(index), None, version
 
     def detach(self) -> None:
-        """Let go of what belongs to a session with the driver."""
+        """Let go of what belongs to a session with the driver; the next read starts a new window."""
+        self.read_at = None
         if self._gpm is not None:
             self._gpm.close()
             self._gpm = None
         self._health.detach()
         self._meter.detach()
 
-    def meter(self, now: float, window: float) -> EnergyReading | PowerReading | None:
+    def meter(self, now: float) -> EnergyReading | PowerReading | None:
         """Read its meter and take note of what holds its clocks down; None if the driver knows nothing newer.
 
+        The window is that between two readings, not between two ticks: a driver may take its time (fault 27).
         Raises `DriverError`.
         """
         if now - self._slow_at >= _SLOW_SECONDS:
@@ -73,13 +84,15 @@ class Card:
             if self._limit_watts is not None:
                 self._meter.limit(self._limit_watts)
         fields = self._driver.fields(self.handle, self._wanted())
-        reading = self._meter.read(self.handle, fields, self._host.clock())
-        self._note_throttling(fields, window)
-        return reading
+        at = self._host.clock()
+        self.window_seconds = 0.0 if self.read_at is None else at - self.read_at
+        self.read_at = at
+        self._note_throttling(fields, self.window_seconds)
+        return self._meter.read(self.handle, fields, at)
 
     @property
-    def complaint(self) -> str:
-        """What is wrong with the numbers of the last reading, "" if nothing."""
+    def complaint(self) -> Problem | None:
+        """What is wrong with the numbers of the last reading."""
         return self._meter.complaint
 
     def look_at_health(self, now: float) -> None:
@@ -115,6 +128,7 @@ class Card:
             memory_repair=self._health.memory_repair,
             xid_errors=self._health.xid_errors,
             last_xid=self._health.last_xid,
+            window_seconds=self.window_seconds,
         )
 
     # --- throttling ---------------------------------------------------------------------------------
@@ -130,11 +144,14 @@ class Card:
         for reason, (bit, field) in _THROTTLE.items():
             counted = None if field is None else fields.values.get(field)
             if field is not None and counted is not None:
-                before = self._nanoseconds.get(field, counted)
-                self._throttled[reason] += min(window, max(0.0, counted - before) / 1e9)
+                passed = max(0.0, counted - self._nanoseconds.get(field, counted)) / 1e9
+                seconds = min(window + _STEP_SECONDS, passed)
                 self._nanoseconds[field] = counted
-            elif bits & bit:
-                self._throttled[reason] += window
+            elif bits is not None:
+                seconds = window if bits & bit else 0.0
+            else:
+                continue
+            self._throttled[reason] = self._throttled.get(reason, 0.0) + seconds
 
 
 def _numbers(version: str) -> tuple[int, ...]:

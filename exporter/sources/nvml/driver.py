@@ -245,12 +245,12 @@ class Driver:
         }
         return tuple((domain, value * 1e6) for domain, value in megahertz.items() if value is not None)
 
-    def throttle_bits(self, handle: Any) -> int:
+    def throttle_bits(self, handle: Any) -> int | None:
         """Mask of what holds the clocks down now (nvmlClocksEventReasons); older drivers have only the older name."""
         bits = self.maybe("nvmlDeviceGetCurrentClocksEventReasons", handle)
         if bits is None:
             bits = self.maybe("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
-        return int(bits or 0)
+        return None if bits is None else int(bits)
 
     # --- processes ----------------------------------------------------------------------------------
 
@@ -271,6 +271,7 @@ class Driver:
     def pids(self, handle: Any) -> tuple[set[int], set[int]] | None:
         """Who has a context on the card or MIG device, and which of them are MPS clients; None if it cannot tell.
 
+        Raises `DriverError` if we may not know: who uses which part of a card takes privilege.
         Early R535 drivers write larger entries than these bindings read (nvitop#75): then the pids are those
         of nobody, 0 and 2³²−1 among them, and such a list counts for nothing.
         """
@@ -282,7 +283,7 @@ class Driver:
         return None if pids & _NOBODY else (pids, clients)
 
     def pids_by_instance(self, handle: Any) -> dict[int, tuple[set[int], set[int]]]:
-        """The same for every held GPU instance of a card, in one go; none if it cannot tell: that takes privilege."""
+        """The same for every held GPU instance of a card, in one go; none if it cannot tell."""
         found: dict[int, tuple[set[int], set[int]]] = {}
         for place, entries in enumerate(self._process_lists(handle) or ()):
             for entry in entries:
@@ -293,10 +294,21 @@ class Driver:
         return {} if any(pids & _NOBODY for pids, _ in found.values()) else found
 
     def _process_lists(self, handle: Any) -> list[Any] | None:
-        lists = [
-            self.maybe(f"nvmlDeviceGet{sort}RunningProcesses", handle) for sort in ("Compute", "Graphics", "MPSCompute")
-        ]
-        return None if lists[0] is None and lists[1] is None else [found or () for found in lists]
+        lists: list[Any] = []
+        denied = None
+        for sort in ("Compute", "Graphics", "MPSCompute"):
+            try:
+                lists.append(self.ask(f"nvmlDeviceGet{sort}RunningProcesses", handle))
+            except DriverError as error:
+                if error.kind in ("lost", "down"):
+                    raise
+                denied = error if error.reason == "permission" else denied
+                lists.append(None)
+        if lists[0] is not None or lists[1] is not None:
+            return [found or () for found in lists]
+        if denied is not None:
+            raise denied
+        return None
 
     # --- events -------------------------------------------------------------------------------------
 

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from ...host import Host
 from ...records import GpuUse, Process, ProcessKey
 from ..identity import Identity, Person
 from .card import Card
-from .driver import Driver
+from .driver import Driver, DriverError
 from .mig import MigLayout
 
 UNKNOWN = Process(ProcessKey(0, 0), "unknown")
 """Stands for processes that used the card but are not found on this host: nobody else may pay for them."""
 
-_LIST_SECONDS = 5.0
-"""How often to ask who holds a card: the lists cost milliseconds and stall its users (MangoHud#2104)."""
+_REST_SECONDS, _MOST_REST_SECONDS = 5.0, 60.0
+"""How often to ask who holds a card and how it is cut: that costs milliseconds and stalls its users (MangoHud#2104)."""
+
+_REST_RATIO = 50.0
+"""Where a question takes longer than 0.1 s, as MIG's may (50 to 100 ms a call, says Kepler's documentation), it is
+asked more rarely, so that it takes 2 % of the time."""
 
 _AHEAD_SECONDS = 1.0
 """How far a driver's clock may be ahead of the wall clock."""
+
+_T = TypeVar("_T")
 
 _MPS_SERVER = "nvidia-cuda-mps"
 """Start of the name of the MPS server, as far as the kernel keeps it (15 bytes)."""
 
 
+class _Dear:
+    """A question that costs so much that it is asked now and then: ``due_at`` is when next."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.due_at = float("-inf")
+
+    @contextlib.contextmanager
+    def asked(self, now: float) -> Iterator[None]:
+        """Ask it; the longer that takes, the later it is due again."""
+        began = self._clock()
+        yield
+        took = self._clock() - began
+        self.due_at = now + min(_MOST_REST_SECONDS, max(_REST_SECONDS, _REST_RATIO * took))
+
+
 class Holders:
-    """Remembers, for one card, who held it when last asked and up to when its samples were counted."""
+    """Remembers, for one card, who held it when last asked and up to when its samples were counted.
+
+    ``hidden`` says that some of them are not in this /proc, ``denied`` why the driver does not tell of any, and
+    ``knows_lists`` that it does.
+    """
 
     def __init__(self, driver: Driver, identity: Identity, host: Host) -> None:
         self._driver = driver
@@ -35,10 +62,13 @@ class Holders:
         self._identity = identity
         self.mig = MigLayout(driver)
         self.hidden = False
+        self.denied: DriverError | None = None
+        self.knows_lists = False
+        self._cut, self._lists = _Dear(host.clock), _Dear(host.clock)
         self._listed_at = float("-inf")
         self._listed: dict[int, set[int]] = {}
+        self._strange: set[int] = set()
         self._clients: set[int] = set()
-        self._knows_lists = False
         self._missing: set[int] = set()
         self._ghosts: set[int] = set()
         self._asked: set[int] = set()
@@ -47,12 +77,21 @@ class Holders:
     def attach(self) -> None:
         """Begin anew: the session with the driver is another one, or the card was away."""
         self.mig.close()
-        self._listed_at = float("-inf")
+        self._cut.due_at = self._lists.due_at = float("-inf")
 
-    def look(self, card: Card, now: float) -> None:
-        """Find out every few seconds how the card is cut and who holds it. Raises `DriverError`."""
-        if now - self._listed_at >= _LIST_SECONDS:
-            self.mig.look(card.handle)
+    def look(self, card: Card, now: float, *, may_wait: bool = False) -> None:
+        """Find out every few seconds how the card is cut and who holds it. Raises `DriverError`.
+
+        ``may_wait`` puts it off till the next read, unless the card was never looked at.
+        """
+        if may_wait and self._cut.due_at > float("-inf"):
+            return
+        if now >= self._cut.due_at:
+            with self._cut.asked(now):
+                anew = self.mig.look(card.handle)
+            if anew:
+                self._lists.due_at = now
+        if now >= self._lists.due_at:
             self._list(card, now)
 
     def uses(self, card: Card, now: float, window: float) -> list[GpuUse]:
@@ -78,7 +117,7 @@ class Holders:
             person = self._identity.find(pid, now) or self._identity.last(pid, now - window)
             if person is not None:
                 # It let go of the card since, or the driver has no lists: then whoever uses it holds it.
-                uses.append(_use(card, person, used, 0.0 if self._knows_lists else 1.0))
+                uses.append(_use(card, person, used, 0.0 if self.knows_lists else 1.0))
                 continue
             ghosts.add(pid)
             if pid not in self._ghosts and not self._identity.was_known(pid):
@@ -151,14 +190,10 @@ class Holders:
         Each list takes milliseconds, so who holds the instances is asked of the card, if it tells all of them apart.
         """
         self._listed_at = now
-        self._listed, self._clients, self._knows_lists = {}, set(), False
-        parts = {part.number: part.handles for part in self.mig.instances}
-        answers = list(self._driver.pids_by_instance(card.handle).items()) if parts else []
-        if not answers or any(number not in parts for number, _ in answers):
-            handles = [(number, one) for number, found in (parts or {-1: [card.handle]}).items() for one in found]
-            known = [(number, self._driver.pids(handle)) for number, handle in handles]
-            answers = [(number, answer) for number, answer in known if answer is not None]
-        self._knows_lists = bool(answers)
+        self._listed, self._clients = {}, set()
+        with self._lists.asked(now):
+            answers = self._answers(card, now)
+        self.knows_lists = bool(answers)
         for number, (pids, clients) in answers:
             self._listed.setdefault(number, set()).update(pids)
             self._clients |= clients
@@ -166,6 +201,32 @@ class Holders:
         # One that is missing twice did not just exit: the driver's pids are not those of this /proc (fault 28).
         self.hidden = any(pid in self._missing and not self._identity.was_known(pid) for pid in missing)
         self._missing = missing
+
+    def _answers(self, card: Card, now: float) -> list[tuple[int, tuple[set[int], set[int]]]]:
+        self.denied = None
+        parts = {part.number: part.handles for part in self.mig.instances}
+        if parts:
+            held = self._unless_denied(self._driver.pids_by_instance, card.handle) or {}
+            strange = held.keys() - parts.keys()
+            if strange - self._strange:
+                self._cut.due_at = now  # an instance that was not there when we looked
+            self._strange = strange
+            if held and not strange:
+                return list(held.items())
+        handles = [(number, one) for number, found in (parts or {-1: [card.handle]}).items() for one in found]
+        known = [(number, self._unless_denied(self._driver.pids, handle)) for number, handle in handles]
+        answers = [(number, answer) for number, answer in known if answer is not None]
+        self.denied = None if answers else self.denied
+        return answers
+
+    def _unless_denied(self, question: Callable[[Any], _T], handle: Any) -> _T | None:
+        try:
+            return question(handle)
+        except DriverError as error:
+            if error.reason != "permission":
+                raise
+            self.denied = error
+            return None
 
     def _somebody_left(self, now: float) -> bool:
         return any(

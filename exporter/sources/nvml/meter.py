@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ...records import Device, EnergyReading, PowerReading
+from ...records import Device, EnergyReading, PowerReading, Problem
 from ..agreement import Agreement
 from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, DriverError, Fields
 
@@ -22,8 +22,26 @@ _STALE_SECONDS = 10.0
 _REFUSALS = 3
 """After so many failed reads in a row a counter that the card was said to have is given up."""
 
-_TAKEN_OVER = "the energy counter {}: from now on the card's power is integrated instead"
-_APART = "the energy counter and the power gauge are more than a factor of two apart (energy_device_agreement_ratio)"
+_COMPARE = "compare with nvidia-smi -q -d POWER under a steady load; another driver may mend it"
+
+_FAILS = Problem(
+    "implausible", "the energy counter keeps failing: from now on the card's power is integrated instead", _COMPARE
+)
+_FROZEN = Problem(
+    "implausible",
+    "the energy counter stands still while the card draws power: from now on that is integrated instead",
+    _COMPARE,
+)
+_APART = Problem(
+    "implausible",
+    "the energy counter and the power gauge are more than a factor of two apart (energy_device_agreement_ratio)",
+    _COMPARE,
+)
+_MODULE = Problem(
+    "not_found",
+    "the driver tells the energy of the whole module only: it counts as the platform's, and no process is charged",
+    "another driver may tell the power of the GPU alone (field 186)",
+)
 
 
 class CardMeter:
@@ -31,8 +49,9 @@ class CardMeter:
 
     A card without a counter (before Volta, many vGPUs), or whose counter stands still or keeps failing, has its
     power integrated instead (faults 24, 25). On a GH200 the counter covers the whole module, CPU included, which
-    other meters measure too: there the power of the GPU alone is preferred. ``complaint`` is what is wrong with
-    the numbers of the last read, "" if nothing.
+    other meters measure too: there the power of the GPU alone is integrated. One that does not tell it is a meter of
+    the platform: what it shows beyond CPU and DRAM is nobody's, rather than the CPU's joules twice. ``complaint`` is
+    what is wrong with the numbers of the last read.
     """
 
     def __init__(self, driver: Driver, uuid: str, model: str) -> None:
@@ -45,13 +64,13 @@ class CardMeter:
         self._moved_at = 0.0
         self._agreement = Agreement()
         self._stamps = _Stamps()
-        self.complaint = ""
+        self.complaint: Problem | None = None
         self.device = Device(uuid, "gpu", "nvml", "measured", model or "NVIDIA GPU", 1.0, max_watts=1500.0)
 
     def limit(self, watts: float) -> None:
         """Take the card's power limit: much more than that is no reading."""
         most = max(500.0, 2 * watts)
-        if most != self.device.max_watts:
+        if self.device.component == "gpu" and most != self.device.max_watts:
             self.device = replace(self.device, max_watts=most)
 
     def detach(self) -> None:
@@ -64,7 +83,7 @@ class CardMeter:
 
         Raises `DriverError`.
         """
-        self.complaint = ""
+        self.complaint = _MODULE if self.device.component == "platform" else None
         field = ENERGY_MILLIJOULES if self._counts and not self._is_module else POWER_INSTANT_MILLIWATTS
         stale = self._stamps.repeated_for(fields, field, at)
         if stale:
@@ -83,7 +102,7 @@ class CardMeter:
                     raise
                 self._counts = False
                 if error.kind != "unsupported":
-                    self.complaint = _TAKEN_OVER.format("keeps failing")
+                    self.complaint = _FAILS
         return self._power(self._watts(handle, fields), at)
 
     def _of_gpu_alone(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading | None:
@@ -94,7 +113,7 @@ class CardMeter:
         if self.device.method == "power_integrated" or self._refusals < _REFUSALS:
             raise DriverError("failed", "driver", "the power of the GPU alone is unknown")
         self._is_module = False  # this one measures the module only
-        self.device = replace(self.device, name=f"{self._model} (whole module)")
+        self.device = replace(self.device, component="platform", name=f"{self._model} (whole module)", max_watts=5000.0)
         return self.read(handle, fields, at)
 
     def _energy(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading:
@@ -110,7 +129,7 @@ class CardMeter:
             drawn = self._driver.power_watts(handle) if watts is None else watts
             if drawn >= _AWAKE_WATTS:
                 self._counts = False
-                self.complaint = _TAKEN_OVER.format("stands still while the card draws power")
+                self.complaint = _FROZEN
                 return self._power(drawn, at)
         if watts is not None:
             self._agreement.feed(at, joules, watts, self.device.max_watts)

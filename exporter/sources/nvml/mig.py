@@ -17,26 +17,29 @@ class Instance:
         self.number = number
         self.fraction = fraction
         self.handles: list[Any] = []
+        self.model = ""
         self.activity: Activity = UNKNOWN
         self.watch = GpmWatch(driver, card, number) if watched else None
 
 
 class MigLayout:
-    """How a card is cut; nothing where MIG is off. Anybody may cut it anew at any time (fault 26)."""
+    """How a card is cut: anybody may cut it anew at any time (fault 26). ``is_on`` is whether MIG is."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self.is_on = False
         self._cut: list[tuple[int, int, str]] = []
         self.instances: list[Instance] = []
 
-    def look(self, handle: Any) -> None:
-        """See how the card is cut now. Raises `DriverError` if card or driver is gone."""
+    def look(self, handle: Any) -> bool:
+        """See how the card is cut now; True if it was cut anew. Raises `DriverError` if card or driver is gone."""
         driver = self._driver
         slices = driver.slices(handle)
+        self.is_on = slices > 0
         devices = driver.mig_devices(handle, slices)
         cut = [(number, width, driver.maybe("nvmlDeviceGetUUID", part) or "") for number, width, part in devices]
         if cut == self._cut:
-            return
+            return False
         self.close()
         self._cut = cut
         watched = bool(devices) and driver.has_gpm(handle)
@@ -44,8 +47,10 @@ class MigLayout:
         for number, width, part in devices:
             if number not in found:
                 found[number] = Instance(driver, handle, number, min(1.0, width / slices), watched=watched)
+                found[number].model = driver.model(part)
             found[number].handles.append(part)
         self.instances = list(found.values())
+        return True
 
     def states(self, card: Card) -> list[GpuState]:
         """What each instance did since the last call; power, temperature and clocks are the card's alone."""
@@ -62,7 +67,7 @@ class MigLayout:
                     str(instance.number),
                     mig_uuids=tuple([uuid for number, _, uuid in self._cut if number == instance.number and uuid]),
                     slice_ratio=instance.fraction,
-                    gpu_model=self._driver.model(instance.handles[0]) or card.model,
+                    gpu_model=instance.model or card.model,
                     driver_version=card.version,
                     pci_bus_id=card.bus_id,
                     memory_used_bytes=used,

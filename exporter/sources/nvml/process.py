@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -26,9 +27,11 @@ _MOST_LEAVING = 3
 """As many processes may be stuck in the kernel; the next one would be too."""
 
 _CLOSE_SECONDS = 2.0
+_LEAST_PATIENCE = (10.0, 3.0, 0.5)
 
 _SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter goes on trying by itself"
 _REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that hangs for good needs a reboot"
+_ROOM = "raise the limits of the service or container: memory, number of processes, open files"
 _MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
 
 
@@ -47,8 +50,12 @@ class Patience(NamedTuple):
 
     @classmethod
     def of(cls, deadline_seconds: float) -> Patience:
-        """Where the sampler grants one reading so much; the default is that of the default 0.5 s."""
-        return cls(*(seconds * 2 * deadline_seconds for seconds in cls()))
+        """Where the sampler grants one reading so much; the default is that of the default 0.5 s.
+
+        Never less than a driver in order may need: to kill it in the middle of a call can upset a card.
+        """
+        scaled = (seconds * 2 * deadline_seconds for seconds in cls())
+        return cls(*(max(least, seconds) for least, seconds in zip(_LEAST_PATIENCE, scaled, strict=True)))
 
 
 class NvmlProcess:
@@ -111,7 +118,8 @@ class NvmlProcess:
         try:
             return _Child(self._host, self._patience)
         except OSError as error:
-            raise Unavailable("error", f"cannot start a process: {error.strerror}") from None
+            self._failure = Problem("error", f"cannot start a process: {error.strerror or error}", _ROOM)
+            raise Unavailable(*self._failure) from None
 
     def _let_go(self) -> None:
         child, self._child = self._child, None
@@ -161,24 +169,22 @@ class _Child:
         command = [sys.executable, "-P", "-m", module, __version__, host.procfs, host.sysfs, host.cgroupfs, f"{limit}"]
         # It must find the same modules, however we were started.
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        self._socket, theirs = socket.socketpair()
-        self._words, words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self._socket, other = socket.socketpair()
+            ours.enter_context(self._socket)
+            theirs.enter_context(other)
+            said, words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
+            self._words = ours.enter_context(open(said, "rb", buffering=0))
+            theirs.callback(os.close, words)
             self._process = subprocess.Popen(
                 command,
-                stdin=theirs.fileno(),
+                stdin=other.fileno(),
                 stdout=words,
                 stderr=words,
                 env=os.environ | {"PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C in a terminal is for the exporter
             )
-        except OSError:
-            self._socket.close()
-            os.close(self._words)
-            raise
-        finally:
-            theirs.close()
-            os.close(words)
+            ours.pop_all()  # it runs: keep them
         self._answers = self._socket.makefile("rb")
 
     def ask(self, now: float) -> Reading | Problem | str:
@@ -209,7 +215,7 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()  # for ever, if the kernel cannot let it go
-        os.close(self._words)
+        self._words.close()
 
     def _obituary(self) -> Unavailable:
         try:
@@ -224,10 +230,7 @@ class _Child:
 
     def _said(self) -> str:
         """Its last line, if it printed any."""
-        try:
-            lines = os.read(self._words, 1 << 16).decode("utf-8", "replace").splitlines()
-        except BlockingIOError:
-            lines = []
+        lines = (self._words.read(1 << 16) or b"").decode("utf-8", "replace").splitlines()
         return f": {lines[-1][:200]}" if lines else ""
 
 

@@ -19,6 +19,9 @@ from .sleep import Sleepers
 LOOK_AGAIN_SECONDS = 60.0
 """How often to look for cards that came, went or changed places."""
 
+_LOOK_SECONDS = 0.1
+"""Once looking who holds the cards took that long, it is the next read's turn to look at the others."""
+
 _HIDDEN = Problem(
     "not_found",
     "processes that the driver names are not in /proc: their pids belong to another pid namespace",
@@ -30,7 +33,7 @@ _NO_METER = (
     "a virtual GPU's guest cannot know them: measure on the host that has the card",
 )
 
-_COMPARE = "compare with nvidia-smi -q -d POWER under a steady load; another driver may mend it"
+_ANY_CARD_TELLS = ("memory_total_bytes", "temperature_celsius", "utilization_ratio")
 
 
 class _Gpu:
@@ -39,22 +42,25 @@ class _Gpu:
     def __init__(self, card: Card, holders: Holders) -> None:
         self.card = card
         self.holders = holders
-        self.read_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return f"GPU {self.card.index} ({self.card.uuid})"
 
     def release(self) -> None:
-        """Let go of what belongs to a session with the driver; the next read starts a new window."""
+        """Let go of what belongs to a session with the driver."""
         self.card.detach()
         self.holders.attach()
-        self.read_at = None
 
     def rest(self) -> None:
         """It sleeps: let go of it once."""
-        if self.read_at is not None:
+        if self.card.read_at is not None:
             self.release()
 
 
 class _Tick:
-    """What one read finds."""
+    """What one read finds; ``spoke`` is whether some card told anything, ``look_seconds`` how long looks took."""
 
     def __init__(self) -> None:
         self.meters: list[EnergyReading | PowerReading] = []
@@ -62,7 +68,8 @@ class _Tick:
         self.states: list[GpuState] = []
         self.problems: list[Problem] = []
         self.asleep: list[str] = []
-        self.unmetered = False
+        self.spoke = False
+        self.look_seconds = 0.0
 
 
 class NvmlSource:
@@ -110,8 +117,8 @@ class NvmlSource:
         except Unavailable:
             self.close()
             raise
-        if tick.problems and not (tick.meters or tick.asleep or tick.unmetered):
-            # Every card fails, as in a container that lost its devices: only a new session can help.
+        if tick.problems and not (tick.spoke or tick.asleep):
+            # No card says anything, as in a container that lost its devices: only a new session can help.
             self.close()
             raise Unavailable(*tick.problems[0])
         return Reading(
@@ -203,9 +210,8 @@ class NvmlSource:
         tick = _Tick()
         tick.problems += self._unreachable
         for gpu in self._gpus:
-            name = f"GPU {gpu.card.index} ({gpu.card.uuid})"
             if gpu.card.lost is not None:
-                tick.problems.append(_problem(name, gpu.card.lost))
+                tick.problems.append(_problem(gpu.name, gpu.card.lost))
                 continue
             if gpu.card.bus_id in self._asleep:
                 tick.asleep.append(gpu.card.uuid)
@@ -219,7 +225,7 @@ class NvmlSource:
                 if error.kind == "lost":
                     gpu.card.lost = error
                     gpu.release()
-                tick.problems.append(_problem(name, error))
+                tick.problems.append(_problem(gpu.name, error))
         if any(gpu.holders.hidden for gpu in self._gpus):
             tick.problems.append(_HIDDEN)
         return tick
@@ -227,33 +233,32 @@ class NvmlSource:
     def _read_gpu(self, gpu: _Gpu, now: float, tick: _Tick) -> None:
         """Meter first, users at once after it, so that both cover the same time."""
         card, holders = gpu.card, gpu.holders
-        window = 0.0 if gpu.read_at is None else now - gpu.read_at
-        gpu.read_at = now
-        failure = None
         try:
-            reading = card.meter(now, window)
+            reading = card.meter(now)
             if reading is not None:
                 tick.meters.append(reading)
-            if card.complaint:
-                name = f"GPU {card.index} ({card.uuid})"
-                tick.problems.append(Problem("implausible", f"{name}: {card.complaint}", _COMPARE))
+            if card.complaint is not None:
+                tick.problems.append(_problem(gpu.name, card.complaint))
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
-            failure = error
-            if error.kind == "unsupported":
-                tick.unmetered, failure = True, DriverError("unsupported", "not_found", *_NO_METER)
-        holders.look(card, now)
+            tick.spoke = tick.spoke or error.kind == "unsupported"
+            known = DriverError("unsupported", "not_found", *_NO_METER) if error.kind == "unsupported" else error
+            tick.problems.append(_problem(gpu.name, known))
+        began = self._host.clock()
+        holders.look(card, now, may_wait=tick.look_seconds > _LOOK_SECONDS)
+        tick.look_seconds += self._host.clock() - began
+        if holders.denied is not None:
+            tick.problems.append(_problem(gpu.name, holders.denied))
         card.look_at_health(now)
-        state, parts = card.state(mig=bool(holders.mig.instances)), holders.mig.states(card)
-        uses = holders.uses(card, now, window)
-        if parts and not uses:
+        state, parts = card.state(mig=holders.mig.is_on), holders.mig.states(card)
+        tick.spoke = tick.spoke or any(getattr(state, value) is not None for value in _ANY_CARD_TELLS)
+        uses = holders.uses(card, now, card.window_seconds)
+        if holders.mig.is_on and holders.knows_lists and not uses:
             state = replace(state, utilization_ratio=0.0)  # the driver tells none under MIG, but nobody is there
         tick.uses += uses
         tick.states += [state, *parts]
-        if failure is not None:
-            raise failure
 
 
-def _problem(name: str, error: DriverError) -> Problem:
+def _problem(name: str, error: DriverError | Problem) -> Problem:
     return Problem(error.reason, f"{name}: {error.message}", error.fix)

@@ -1,0 +1,152 @@
+"""Token and request counters of the simulated node's model servers, as vLLM, SGLang and TGI would publish them.
+
+``python -m exporter.sources.demo.servers [HOST:PORT]`` serves them at ``/metrics``, so that joules per token can be
+shown without a model: tokens follow the same loads over time as the joules of ``--demo``. Each series has the
+``namespace`` and ``pod`` that Prometheus' service discovery would add.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import NamedTuple
+
+from .scenario import GpuLoad, Tenant
+from .tenants import TENANTS
+
+DEFAULT_ADDRESS = "127.0.0.1:9500"
+_STEP_SECONDS = 1.0
+_MOST_STEPS = 3600
+_TOKENS_PER_REQUEST = 220.0
+_PROMPT_TOKENS_PER_REQUEST = 640.0
+
+
+class Served(NamedTuple):
+    """A model's work so far: generated tokens, prompt tokens, requests, and requests running now."""
+
+    tokens: float
+    prompt_tokens: float
+    requests: float
+    running: float
+
+
+class Server:
+    """One model server; ``tokens_per_second`` is what it generates while its card is busy all the time."""
+
+    def __init__(self, tenant: Tenant, tokens_per_second: float) -> None:
+        assert tenant.model is not None
+        self.engine = tenant.owner.container
+        self.labels = f'namespace="{tenant.owner.namespace}",pod="{tenant.owner.pod}"'
+        self.model_name = tenant.model[0]
+        self.cards = [member.gpu for member in tenant.members if member.gpu is not None]
+        self._pace = tokens_per_second
+        self._tokens = 0.0
+        self._running = 0.0
+
+    def step(self, at: float, seconds: float) -> None:
+        """Serve for ``seconds`` as busily as the cards are at ``at``, seconds since the simulation began."""
+        busy = _busy(self.cards[0], at)
+        self._tokens += busy * self._pace * seconds
+        self._running = busy * 16
+
+    def served(self) -> Served:
+        """All work so far."""
+        requests = self._tokens / _TOKENS_PER_REQUEST
+        return Served(self._tokens, requests * _PROMPT_TOKENS_PER_REQUEST, requests // 1, self._running // 1)
+
+    def lines(self) -> Iterator[str]:
+        """Its metrics in text format."""
+        return _FORMATS[self.engine](self, self.served())
+
+
+def _busy(load: GpuLoad, at: float) -> float:
+    return min(1.0, max(0.0, load.busy(at)))
+
+
+def _vllm(server: Server, served: Served) -> Iterator[str]:
+    labels = f'model_name="{server.model_name}",engine="0",{server.labels}'
+    yield f"vllm:generation_tokens_total{{{labels}}} {served.tokens:.0f}"
+    yield f"vllm:prompt_tokens_total{{{labels}}} {served.prompt_tokens:.0f}"
+    yield f'vllm:request_success_total{{finished_reason="stop",{labels}}} {served.requests:.0f}'
+    yield f"vllm:num_requests_running{{{labels}}} {served.running:.0f}"
+    yield f"vllm:num_requests_waiting{{{labels}}} 0"
+
+
+def _sglang(server: Server, served: Served) -> Iterator[str]:
+    # The scheduler of every tensor-parallel rank tells the same numbers: who sums them counts tokens twice.
+    for rank in range(len(server.cards)):
+        labels = f'model_name="{server.model_name}",engine_type="unified",tp_rank="{rank}",{server.labels}'
+        yield f"sglang:generation_tokens_total{{{labels}}} {served.tokens:.0f}"
+        yield f"sglang:prompt_tokens_total{{{labels}}} {served.prompt_tokens:.0f}"
+        yield f"sglang:num_requests_total{{{labels}}} {served.requests:.0f}"
+        yield f"sglang:num_running_reqs{{{labels}}} {served.running:.0f}"
+
+
+def _tgi(server: Server, served: Served) -> Iterator[str]:
+    # TGI tells no model: only the pod says whose tokens these are.
+    yield f"tgi_request_generated_tokens_sum{{{server.labels}}} {served.tokens:.0f}"
+    yield f"tgi_request_input_length_sum{{{server.labels}}} {served.prompt_tokens:.0f}"
+    yield f"tgi_request_count{{{server.labels}}} {served.requests:.0f}"
+    yield f'tgi_request_success{{method="generate",{server.labels}}} {served.requests:.0f}'
+    yield f"tgi_batch_current_size{{{server.labels}}} {served.running:.0f}"
+
+
+_FORMATS: dict[str, Callable[[Server, Served], Iterator[str]]] = {"vllm": _vllm, "sglang": _sglang, "tgi": _tgi}
+
+_PACES = {
+    "Qwen/Qwen2.5-7B-Instruct": 4200.0,
+    "mistralai/Mistral-7B-Instruct-v0.3": 3600.0,
+    "google/gemma-3-27b-it": 1500.0,
+    "meta-llama/Llama-3.3-70B-Instruct": 1900.0,
+}
+"""Tokens per second of busy time, about what one H100 (two for the 70B) generates in large batches."""
+
+
+class Servers:
+    """All model servers of the node. ``clock`` is in seconds; the simulation begins with the first look at it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._steps = 0
+        self._lock = Lock()
+        self.servers = [
+            Server(tenant, _PACES[tenant.model[0]]) for tenant in TENANTS if tenant.model and tenant.model[0] in _PACES
+        ]
+
+    def metrics(self) -> str:
+        """Everything up to now."""
+        with self._lock:
+            due = int((self._clock() - self._began) / _STEP_SECONDS)
+            for step in range(max(self._steps, due - _MOST_STEPS), due):
+                for server in self.servers:
+                    server.step(step * _STEP_SECONDS, _STEP_SECONDS)
+            self._steps = due
+            return "".join(f"{line}\n" for server in self.servers for line in server.lines())
+
+
+def serve(address: str) -> ThreadingHTTPServer:
+    """A server bound to ``HOST:PORT``; raises OSError if it is taken."""
+    servers = Servers()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = servers.metrics().encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name http.server gives it
+            """Scrapes are no news."""
+
+    host, _, port = address.rpartition(":")
+    return ThreadingHTTPServer((host, int(port)), Handler)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1] if len(sys.argv) > 1 else DEFAULT_ADDRESS).serve_forever()
