@@ -35,6 +35,7 @@ class SourceState:
         self._retry_at = float("-inf")
         self._retry_seconds = 1.0
         self._problems: dict[str, Problem] = {}
+        self._counted_at: dict[str, float] = {}
         self._jumping: set[str] = set()
         self._late = False
         self._health: SourceHealth | None = None
@@ -131,9 +132,14 @@ class SourceState:
         self._problems.clear()
 
     def _note(self, problems: Sequence[Problem]) -> None:
+        """Take note of what failed; one that lasts counts once a minute, as often as a source that is down is tried."""
+        now = self._clock()
         current = {f"{problem.reason}: {problem.message}": problem for problem in problems[:_PROBLEMS_KEPT]}
+        self._counted_at = {key: at for key, at in self._counted_at.items() if key in current}
         for key, problem in current.items():
-            self._failures[problem.reason] += 1
+            if now - self._counted_at.get(key, float("-inf")) >= _RETRY_MOST_SECONDS:
+                self._counted_at[key] = now
+                self._failures[problem.reason] += 1
             if key not in self._problems:
                 _log.warning(
                     "part of a source is not available",

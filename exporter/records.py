@@ -44,8 +44,8 @@ class Device:
     ``within`` names the device whose joules already include this one's; such a device is shown but never
     summed. ``capacity`` is busy seconds per second at full use: the CPUs of a socket, 1.0 for a GPU.
     ``max_watts`` is the ceiling above which a reading is called implausible. ``socket`` is the CPU
-    package number for CPU and DRAM meters of several sockets, else None. ``idle_watts`` is set only where
-    the source itself defines the idle power (the estimate's model). ``method`` says how joules come to
+    package number for meters of a socket (its CPU, its DRAM, its whole module), else None. ``idle_watts`` is set
+    only where the source itself defines the idle power (the estimate's model). ``method`` says how joules come to
     be: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     """
 
@@ -193,6 +193,7 @@ class GpuState:
     """What a GPU (or, with ``gpu_instance`` set, one MIG instance of it) reports of itself; None is unknown.
 
     Of an instance, ``mig_uuids`` are its MIG devices, and ``slice_ratio`` is its part of the card's slices.
+    ``window_seconds`` is how long before this its source had read it: what `GpuUse` of it covers; None is a tick.
     """
 
     uuid: str
@@ -217,6 +218,7 @@ class GpuState:
     memory_repair: tuple[tuple[str, float], ...] = ()
     xid_errors: float | None = None
     last_xid: float | None = None
+    window_seconds: float | None = None
 
 
 class Problem(NamedTuple):
@@ -325,7 +327,11 @@ class Namer(Protocol):
         """Groups whose names, or whose processes' models, became known or changed since the last call."""
         return ()
 
-    def forget(self, group: GroupKey) -> None:  # noqa: ARG002 - nothing is remembered here
+    def remember(self, workload: Workload) -> None:  # noqa: ARG002 - nothing is remembered here
+        """An earlier run knew this one; whoever could tell its names again may be down."""
+        return
+
+    def forget(self, group: GroupKey) -> None:  # noqa: ARG002 - as above
         """The group is gone; another of its path will have another inode."""
         return
 

@@ -152,6 +152,7 @@ class Sampler:
             measured.metered,
             self._devices.capacity(use),
             shares.cpu,
+            use.gpu_window_seconds,
         )
         changed = self._ledger.post(
             period,

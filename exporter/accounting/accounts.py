@@ -22,13 +22,14 @@ _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
 class Period:
     """The time one tick covers, and what a busy CPU second costs in it: made once, used by every account.
 
-    It ends at boot time ``now``. ``tariff`` is joules per busy CPU second of each cell. ``components`` are
-    the CPU-like ones that somebody measured, ``watts`` what a busy CPU second in it adds to the mean power
-    of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left out or None, not 0.
+    It ends at boot time ``now``, and is ``gpu_seconds`` long for GPUs. ``tariff`` is joules per busy CPU second of
+    each cell. ``components`` are the CPU-like ones that somebody measured, ``watts`` what a busy CPU second in it
+    adds to the mean power of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left
+    out or None, not 0.
     """
 
     now: float
-    window_seconds: float
+    gpu_seconds: float
     tariff: tuple[tuple[tuple[Component, Mode], float], ...]
     components: tuple[Component, ...]
     watts: tuple[float, ...]
@@ -45,8 +46,13 @@ class Period:
         metered: frozenset[Component],
         capacity: Mapping[Component, float],
         rates: Sequence[Rate],
+        gpu_window_seconds: float | None = None,
     ) -> Period:
-        """Of ``window_seconds`` (> 0); ``capacity`` is busy seconds per second by component."""
+        """Of ``window_seconds`` (> 0), or where GPUs were read late ``gpu_window_seconds`` for them.
+
+        ``capacity`` is busy seconds per second by component.
+        """
+        gpu_window = gpu_window_seconds or window_seconds
         tariff: list[tuple[tuple[Component, Mode], float]] = []
         price: dict[Component, float] = {}
         for component, active, idle in rates:
@@ -56,10 +62,11 @@ class Period:
             price[component] = (active + idle) / window_seconds
         components = tuple([component for component in _CPU_LIKE if component in metered])
         watts = tuple([price.get(component, 0.0) for component in components])
-        ratios = {component: 1 / window_seconds / most for component, most in capacity.items()}
+        windows: dict[Component, float] = {"gpu": gpu_window}
+        ratios = {key: 1 / windows.get(key, window_seconds) / most for key, most in capacity.items()}
         return cls(
             now,
-            window_seconds,
+            gpu_window,
             tuple(tariff),
             components,
             watts,
@@ -199,7 +206,7 @@ class Account:
         gpu_seconds, gpu_joules = self._gpu_seconds or 0.0, self._gpu_joules
         if self._gpu_seconds is not None:
             if period.gpu_metered:
-                components, watts = (*components, "gpu"), (*watts, gpu_joules / period.window_seconds)
+                components, watts = (*components, "gpu"), (*watts, gpu_joules / period.gpu_seconds)
             if period.gpu_ratio is not None:
                 busy, ratios = (*busy, "gpu"), (*ratios, gpu_seconds * period.gpu_ratio)
             self._gpu_joules = self._gpu_seconds = 0.0

@@ -86,9 +86,17 @@ def countable(devices: Iterable[Device]) -> list[Device]:
 
 
 def platforms(devices: Iterable[Device]) -> list[Device]:
-    """Meters of the whole machine: the first outermost one (several of them would measure the same)."""
+    """Meters of the whole machine, which together measure it once.
+
+    Several outermost ones would measure the same, so the first one counts; but where there are meters of one socket's
+    module, the first one of each socket.
+    """
     outermost = [device for device in devices if device.component == "platform" and device.within is None]
-    return outermost[:1]
+    by_socket: dict[int, Device] = {}
+    for device in outermost:
+        if device.socket is not None:
+            by_socket.setdefault(device.socket, device)
+    return list(by_socket.values()) or outermost[:1]
 
 
 def _inside_component(device: Device, known: Mapping[str, Device]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from ..records import HOST, Component, GroupKey, Namer, Workload
 from ..snapshot import AccountRow
-from .accounts import Account, Owner, Period
+from .accounts import Account, Period
 from .claims import Place
 
 OVERFLOW = Workload(container="other", runtime="host")
@@ -29,14 +29,13 @@ class ContainerAccounts:
         self.most = most
         self.folded = 0
         self.groups: dict[GroupKey, Account] = {}
-        self.closed: list[Owner] = []
+        self.closed: list[Account] = []
         self._serials = serials
         self._namer = namer
         self._dirty = dirty
         self._accounts: dict[tuple[str, ...], Account] = {}
         self._held: set[Account] = set()
         self._ended_unnamed: set[GroupKey] = set()
-        self._restored: dict[str, Workload] = {}
         self._given: dict[Place, Account] = {}
 
     def __iter__(self) -> Iterator[Account]:
@@ -51,7 +50,7 @@ class ContainerAccounts:
         """A cgroup came."""
         if group in self.groups:
             return
-        account = self.groups[group] = self._open(self._name(group), period.now)
+        account = self.groups[group] = self._open(self._namer.workload(group), period.now)
         account.members += 1
         account.ended_at = None
         account.show(period)
@@ -105,15 +104,15 @@ class ContainerAccounts:
         return gone
 
     def restore(self, account: Account) -> None:
-        """Take over an account of an earlier run, and the name of its container: nobody need tell it again."""
+        """Take over an account of an earlier run, and its names: nobody need tell them again."""
         owner = _owner(account)
         self._accounts[owner[:4]] = account
         if owner.provisional:
             # Nobody saw it yet. Should its cgroup be there no more, its joules are retired unseen.
             account.held_until = float("inf")
             self._held.add(account)
-        elif owner.container_id:
-            self._restored[owner.container_id] = owner
+        else:
+            self._namer.remember(owner)
 
     # --- names --------------------------------------------------------------------------------------
 
@@ -124,6 +123,8 @@ class ContainerAccounts:
         if late:
             asked |= {group for group, account in self.groups.items() if account in late}
         for group in asked:
+            if group not in self.groups:  # it ended, and went with another one of its container
+                continue
             name = self._namer.settled if self.groups[group] in late else self._namer.workload
             self._rename(group, name(group), now)
         for account in late:
@@ -143,10 +144,6 @@ class ContainerAccounts:
         if self._held:
             return tuple([account.row for account in self if account.row and account.held_until is None])
         return tuple([account.row for account in self._accounts.values() if account.row])
-
-    def _name(self, group: GroupKey) -> Workload:
-        workload = self._namer.workload(group)
-        return self._restored.get(workload.container_id, workload) if workload.provisional else workload
 
     def _rename(self, group: GroupKey, workload: Workload, now: float) -> None:
         old = self.groups[group]
@@ -172,7 +169,7 @@ class ContainerAccounts:
             new.ended_at = None
         elif new.members == 0:
             new.ended_at = now
-        if not any(account is old for account in (*self.groups.values(), *self._given.values())):
+        if old.members == 0 and not any(self.groups[ended] is old for ended in self._ended_unnamed):
             new.absorb(old.joules)
             self._drop(old)
         self._dirty.add(new)
@@ -214,9 +211,8 @@ class ContainerAccounts:
     def _drop(self, account: Account) -> None:
         owner = _owner(account)
         del self._accounts[owner[:4]]
-        self.closed.append(owner)
+        self.closed.append(account)
         self._held.discard(account)
-        self._dirty.discard(account)
 
 
 def _owner(account: Account) -> Workload:

@@ -18,15 +18,19 @@ OTHER = Device("other", "other", "", "measured", "other", 0.0)
 _WATCHED = 1.5
 """A delta that covers more than this many windows of use was partly unwatched: that part is a gap."""
 
+_BOOKED = ("ok", "wrap", "gap")
+"""Events of a delta that has joules."""
+
 _STUCK_READS = 10
 _STUCK_UTILIZATION_RATIO = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Who was busy in the ``window_seconds`` the readings cover; ``cpu_capacity`` is all CPUs of the node.
+    """Who was busy in the ``window_seconds`` between two ticks; ``cpu_capacity`` is all CPUs of the node.
 
-    ``asleep`` are devices that nobody reads, lest they wake.
+    A reading that came late covers more than a tick; who used a GPU in it is told together with its joules, so both
+    are for the same time (`GpuState.window_seconds`). ``asleep`` are devices that nobody reads, lest they wake.
     """
 
     window_seconds: float
@@ -36,6 +40,18 @@ class Use:
     gpus: Sequence[GpuState] = ()
     socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
     asleep: Collection[str] = ()
+
+    @property
+    def gpu_windows(self) -> dict[str, float]:
+        """Seconds that ``gpu_uses`` of a card cover, where its source says so."""
+        return {
+            gpu.uuid: gpu.window_seconds for gpu in self.gpus if gpu.window_seconds is not None and not gpu.gpu_instance
+        }
+
+    @property
+    def gpu_window_seconds(self) -> float:
+        """Seconds that ``gpu_uses`` cover: the longest of the cards, which all are read together."""
+        return max(self.gpu_windows.values(), default=0.0) or self.window_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +100,7 @@ class Devices:
         self._known: dict[str, Device] = {}
         self._last_read: dict[str, float] = {}
         self._counted: set[str] = set()
-        self._platform: str | None = None
+        self._platforms: list[str] = []
         self._other_owed = 0.0
         self.cpu_metered = False
 
@@ -105,7 +121,7 @@ class Devices:
         self._learn_devices(unique)
         deltas = {delta.device.id: delta for delta in self._meters.feed(unique.values())}
         utilization = self._utilization(use)
-        energies = self._energies(deltas, utilization, use.window_seconds)
+        energies = self._energies(deltas, utilization, use)
         watts = {
             key: delta.joules / delta.seconds
             for key, delta in deltas.items()
@@ -174,8 +190,8 @@ class Devices:
             key, component = energy.device.id, energy.device.component
             if key in by_device:
                 watts[component] = watts.get(component, 0.0) + by_device[key]
-        if self._platform is not None and self._platform in by_device:
-            watts["other"] = max(0.0, by_device[self._platform] - sum(watts.values()))
+        if self._platforms and all(key in by_device for key in self._platforms):
+            watts["other"] = max(0.0, sum(by_device[key] for key in self._platforms) - sum(watts.values()))
         return tuple(NodeRow(component, joules, watts.get(component)) for component, joules in sorted(totals.items()))
 
     def points(self) -> dict[str, Point]:
@@ -193,7 +209,7 @@ class Devices:
         if known != self._known:
             self._known = known
             self._counted = {device.id for device in countable(known.values())}
-            self._platform = next((device.id for device in platforms(known.values())), None)
+            self._platforms = [device.id for device in platforms(known.values())]
 
     def _utilization(self, use: Use) -> dict[str, float]:
         """Busy seconds per second over a device's own capacity, where the use is known."""
@@ -211,27 +227,29 @@ class Devices:
         gpus: defaultdict[str, float] = defaultdict(float)
         for gpu_use in use.gpu_uses:
             gpus[gpu_use.device] += gpu_use.seconds
-        if window > 0:
-            found |= {key: seconds / window for key, seconds in gpus.items()}
+        windows = use.gpu_windows
+        for key, seconds in gpus.items():
+            if windows.get(key, window) > 0:
+                found[key] = seconds / windows.get(key, window)
         for gpu in use.gpus:
             if gpu.utilization_ratio is not None and not gpu.gpu_instance:
                 found[gpu.uuid] = gpu.utilization_ratio
         return {key: min(1.0, max(0.0, ratio)) for key, ratio in found.items()}
 
-    def _energies(
-        self, deltas: Mapping[str, Delta], utilization: Mapping[str, float], window_seconds: float
-    ) -> list[Energy]:
+    def _energies(self, deltas: Mapping[str, Delta], utilization: Mapping[str, float], use: Use) -> list[Energy]:
         energies: list[Energy] = []
+        windows = use.gpu_windows
         for key, delta in deltas.items():
             baseline = self._baseline(delta.device)
-            if delta.event in ("ok", "wrap") and delta.seconds > 0 and key in utilization:
+            watched = _watched(delta, windows.get(key, use.window_seconds))
+            if delta.event in ("ok", "wrap") and delta.seconds > 0 and watched == 1.0 and key in utilization:
                 baseline.observe(utilization[key], delta.joules / delta.seconds)
             if key in self._counted:
-                energies.append(_part(delta, baseline.idle.watts, window_seconds))
-        platform = deltas.get(self._platform) if self._platform is not None else None
-        if platform is not None and platform.event in ("ok", "wrap", "gap"):
+                energies.append(_part(delta, baseline.idle.watts, watched))
+        whole = [deltas[key] for key in self._platforms if key in deltas and deltas[key].event in _BOOKED]
+        if whole:
             # Meters are not read at the same instant: what was booked too much is taken back first.
-            self._other_owed += platform.joules - sum(energy.joules for energy in energies)
+            self._other_owed += sum(delta.joules for delta in whole) - sum(energy.joules for energy in energies)
             energies.append(Energy(OTHER, max(0.0, self._other_owed), 0.0))
             self._other_owed = min(0.0, self._other_owed)
         return energies
@@ -244,11 +262,15 @@ class Devices:
         return baseline
 
 
-def _part(delta: Delta, idle_watts: float | None, window_seconds: float) -> Energy:
+def _watched(delta: Delta, window_seconds: float) -> float:
+    """The part of a delta's time of which it is known who was busy."""
+    return window_seconds / delta.seconds if delta.seconds > window_seconds * _WATCHED + 0.1 else 1.0
+
+
+def _part(delta: Delta, idle_watts: float | None, watched: float) -> Energy:
     """Active, idle and gap of one delta; the part of it that nobody watched is a gap."""
     if delta.event == "gap":
         return Energy(delta.device, 0.0, 0.0, delta.joules)
-    watched = window_seconds / delta.seconds if delta.seconds > window_seconds * _WATCHED + 0.1 else 1.0
     energy = split_idle(delta.device, delta.joules * watched, delta.seconds * watched, idle_watts)
     return energy if watched == 1.0 else energy._replace(gap=delta.joules - energy.active - energy.idle)
 

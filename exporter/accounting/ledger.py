@@ -64,7 +64,7 @@ class Ledger:
         self._hot: set[Account] = set()
         self._known: tuple[object, ...] = ()
         self._kept_at = float("-inf")
-        self._closed: list[Owner] = []
+        self._closed: list[Account] = []
 
     @property
     def limits(self) -> Limits:
@@ -193,7 +193,8 @@ class Ledger:
                 if account.members:
                     account.show(period)
             self._dirty.update(self._containers, self._models, shown)
-        changed = self._dirty | self._hot
+        # What was closed in this tick must not be saved once more: its joules are elsewhere now.
+        changed = (self._dirty | self._hot).difference(self._closed, self._containers.closed)
         hidden = {account for account in changed if type(account.owner) is ProcessOwner}.difference(shown)
         for account in hidden:
             account.pass_over(period)
@@ -212,11 +213,15 @@ class Ledger:
             assert record.group is not None
             container = self._containers.groups.get(record.group) or record.container
             if container is not None:
-                model = self._namer.model(record.group, process)
+                model = self._model(process, record.group, container)
                 self._dirty.update(self._processes.rename(process, record, container, model, now))
 
     def _open(self, process: Process, group: GroupKey | None, container: Account, now: float) -> ProcessRecord:
-        return self._processes.open(process, group, container, self._namer.model(group, process), now)
+        return self._processes.open(process, group, container, self._model(process, group, container), now)
+
+    def _model(self, process: Process, group: GroupKey | None, container: Account) -> Model | None:
+        """Its model; not while its container waits for its name, because that has the model's namespace."""
+        return None if container.held_until is not None else self._namer.model(group, process)
 
     def _expire(self, now: float) -> None:
         deadline = now - self.limits.linger_seconds
@@ -225,9 +230,7 @@ class Ledger:
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules
         models = self._models.expire(deadline)
-        self._closed += [account.owner for account in models]
-        self._hot.difference_update(gone, models)
-        self._dirty.difference_update(models)
+        self._closed += models
         self._processes.expire(deadline, now)
 
     # --- reading ------------------------------------------------------------------------------------
@@ -292,7 +295,7 @@ class Ledger:
 
     def take_closed(self) -> list[Owner]:
         """Owners of the accounts that were closed since the last call."""
-        closed = self._closed + self._containers.closed
+        closed = [account.owner for account in (*self._closed, *self._containers.closed)]
         self._closed, self._containers.closed = [], []
         return closed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from ..records import HOST, GroupKey, Model, Namer, Process, SourceHealth, Workload
@@ -56,6 +57,7 @@ class WorkloadNamer(Namer):
         self._labels = tuple(sorted(labels))
         self._paths = tuple(paths)
         self._groups: dict[str, set[GroupKey]] = {}
+        self._remembered: dict[str, Facts] = {}
 
     def workload(self, group: GroupKey) -> Workload:
         """Owner of a group; never raises, `HOST` if nobody else owns it."""
@@ -94,6 +96,23 @@ class WorkloadNamer(Namer):
             changed.update(self._models.changed())
         return changed
 
+    def remember(self, workload: Workload) -> None:
+        """An earlier run knew this one: that holds for its container and its pod until a directory tells more."""
+        facts = Facts(
+            namespace=workload.namespace,
+            pod=workload.pod,
+            container=workload.container,
+            pod_uid=workload.pod_uid,
+            image=workload.image,
+            owner_kind=workload.owner_kind,
+            owner_name=workload.owner_name,
+            labels=dict(workload.labels),
+        )
+        if workload.container_id:
+            self._remembered[workload.container_id] = facts
+        if workload.pod_uid and (workload.namespace or workload.pod_uid not in self._remembered):
+            self._remembered[workload.pod_uid] = replace(facts, container="", image="")
+
     def forget(self, group: GroupKey) -> None:
         """The group is gone."""
         owner = self._by_path(group)
@@ -103,6 +122,7 @@ class WorkloadNamer(Namer):
                 groups.discard(group)
                 if not groups:
                     del self._groups[key]
+                    self._remembered.pop(key, None)
 
     def health(self) -> tuple[SourceHealth, ...]:
         """How the directories are."""
@@ -119,7 +139,10 @@ class WorkloadNamer(Namer):
         return next((owner for resolve in self._paths if (owner := resolve(group.path))), HOST)
 
     def _facts(self, owner: Workload) -> Facts | None:
-        return next((facts for directory in self._directories if (facts := directory.find(owner))), None)
+        told = next((facts for directory in self._directories if (facts := directory.find(owner))), None)
+        if told is not None and (told.container or not owner.container_id):
+            return told
+        return self._remembered.get(owner.container_id) or told or self._remembered.get(owner.pod_uid)
 
     def _best(self, owner: Workload) -> Workload:
         facts = self._facts(owner)
@@ -130,6 +153,7 @@ class WorkloadNamer(Namer):
             namespace=facts.namespace,
             pod=facts.pod or owner.pod,
             container=facts.container,
+            container_id=owner.container_id if facts.container else "",
             pod_uid=facts.pod_uid or owner.pod_uid,
             image=facts.image,
             owner_kind=facts.owner_kind,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from exporter.accounting.attribution import Energy
+from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.containers import NAMING_SECONDS, OVERFLOW
 from exporter.accounting.ledger import Ledger, Limits
 from exporter.records import GroupKey, Model, Namer, Process, ProcessOwner, Workload
@@ -27,6 +28,7 @@ class LateNames(Namer):
         self.models: dict[int, Model] = {}
         self.news: set[GroupKey] = set()
         self.remembered: set[GroupKey] = set()
+        self.earlier: dict[str, Workload] = {}
 
     def tell(self, group: GroupKey, pod: str, *, container: str = "main", **more: Any) -> None:
         self.names[group] = Workload("team", pod, container, "kubernetes", _id(group), "", **more)
@@ -35,7 +37,7 @@ class LateNames(Namer):
     def workload(self, group: GroupKey) -> Workload:
         self.remembered.add(group)
         by_path = Workload("", "uid", _id(group), "kubernetes", _id(group), provisional=True)
-        return self.names.get(group, by_path)
+        return self.names.get(group, self.earlier.get(_id(group), by_path))
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         return self.models.get(process.key.pid)
@@ -43,6 +45,9 @@ class LateNames(Namer):
     def renamed(self) -> set[GroupKey]:
         news, self.news = self.news, set()
         return news
+
+    def remember(self, workload: Workload) -> None:
+        self.earlier[workload.container_id] = workload
 
     def forget(self, group: GroupKey) -> None:
         self.remembered.discard(group)
@@ -138,6 +143,39 @@ def test_a_container_that_ended_before_its_name_came_still_gets_it() -> None:
     assert error(bench.ledger) < 1e-12
 
 
+def test_all_groups_of_a_container_that_ended_unnamed_go_together() -> None:
+    """CRI-O with crun has two groups for each container; nobody told its name before it ended, nor in time after."""
+    bench, names = late()
+    inner = GroupKey("/docker/a/container", 2)
+    for one in (A, inner):
+        names.names[one] = Workload("", "uid", "a", "kubernetes", "a", provisional=True)
+    bench.tick([use(A, 1.0), use(inner, 3.0)], started=[A, inner], energies=burn(40.0))
+    names.remembered |= {A, inner}
+    bench.tick(ended=[A, inner])
+    bench.tick(seconds=NAMING_SECONDS + 1)
+    assert shown(bench.ledger) == {("uid", "a"): 40.0}
+    assert names.remembered == set()
+    assert error(bench.ledger) < 1e-12
+
+
+def test_what_moved_to_its_name_is_saved_once() -> None:
+    """Fault 53: killed before the next full checkpoint, nothing is booked twice."""
+    bench, names = late()
+    bench.tick([use(A, 1.0)], started=[A], energies=burn(10.0))
+    saved = encode(State(books=bench.ledger.books(), boot_id="b", at=0.0), whole=True)
+    bench.ledger.take_closed()
+    for tell in (False, True, False):
+        if tell:
+            names.tell(A, "llama-0")
+        changed = bench.tick([use(A, 1.0)], energies=burn(5.0))
+        books = bench.ledger.totals()
+        books.accounts = [account.saved() for account in changed]
+        saved += encode(State("b", bench.now, books=books, closed=bench.ledger.take_closed()), whole=False)
+    again = Bench(None, LateNames())
+    again.ledger.restore(decode(saved).books, 0.0, same_boot=True)
+    assert again.ledger.conservation_error_ratio() < 1e-12
+
+
 def test_processes_are_shown_under_the_containers_name_only() -> None:
     bench, names = late()
     for _ in range(8):
@@ -176,6 +214,19 @@ def test_a_late_model_is_charged_with_what_its_process_used_before() -> None:
     names.news.add(A)
     bench.tick([use(A, 1.0, (process(7), 1.0))], energies=burn(5.0))
     assert models(bench.ledger) == {"llama": 15.0}
+
+
+def test_a_model_waits_for_the_name_of_its_container() -> None:
+    """Its namespace is the container's: told too soon it would be a series of its own, without one."""
+    bench, names = late()
+    names.models[7] = Model("llama", "", "inference", "command")
+    bench.tick([use(A, 1.0, (process(7), 1.0))], started=[A], energies=burn(10.0))
+    assert models(bench.ledger) == {}
+    names.models[7] = Model("llama", "team", "inference", "command")
+    names.tell(A, "llama-0")
+    bench.tick([use(A, 1.0, (process(7), 1.0))], energies=burn(5.0))
+    (row,) = bench.ledger.models()
+    assert (row.owner, row.joules) == (names.models[7], (15.0,))
 
 
 def test_a_model_that_changes_keeps_what_it_was_charged_with() -> None:

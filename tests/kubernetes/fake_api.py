@@ -39,7 +39,7 @@ class FakeApiServer:
     ``expired_as_event`` says 410 inside of a watch rather than as its status.
     """
 
-    def __init__(self, context: ssl.SSLContext | None = None, tokens: set[str] | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, tokens: set[str] | None = None, port: int = 0) -> None:
         self.tokens = tokens
         self.status: int | None = None
         self.next_answers: deque[bytes] = deque()
@@ -55,7 +55,7 @@ class FakeApiServer:
         self._watchers: set[socket.socket] = set()
         self._changed = threading.Condition()
         self._closing = False
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", port), _handler(self))
         if context is not None:
             self._server.context = context
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -102,12 +102,16 @@ class FakeApiServer:
                     if last_words:
                         watcher.sendall(f"{len(last_words) + 100:x}\r\n".encode() + last_words)
                     socket.socket.shutdown(watcher, socket.SHUT_RDWR)
+            self._watchers.clear()
 
     def say(self, line: bytes) -> None:
         """Send one line to all watches, whatever it is."""
         with self._changed:
             for watcher in list(self._watchers):
-                watcher.sendall(_chunk(line))
+                try:
+                    watcher.sendall(_chunk(line))
+                except OSError:  # it hung up
+                    self._watchers.discard(watcher)
 
     @property
     def watching(self) -> int:

@@ -368,13 +368,57 @@ def test_a_sandbox_that_no_api_names_is_the_pods_once_it_waited_long_enough() ->
     namer = WorkloadNamer([register])
     assert namer.settled(SANDBOX_GROUP)[:3] == ("", POD_UID, B[:12])
     register.tell(POD_UID, Facts("team-nlp", "llama-0", pod_uid=POD_UID))
-    assert namer.settled(SANDBOX_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
+    assert namer.settled(SANDBOX_GROUP) == namer.workload(POD_GROUP)
+    assert namer.settled(SANDBOX_GROUP)[:5] == ("team-nlp", "llama-0", "", "kubernetes", "")
 
 
 def test_nothing_is_awaited_for_what_no_directory_knows() -> None:
     namer = WorkloadNamer([Register()])
     assert not namer.workload(GroupKey("/system.slice/ssh.service", 1)).provisional
     assert not namer.workload(GroupKey(f"/docker/{A}", 1)).provisional
+
+
+def restarted(register: Register) -> WorkloadNamer:
+    """A namer whose earlier run knew the container by its names."""
+    register.tell(A, NAMES)
+    workload = WorkloadNamer([register], labels=["app"]).workload(CONTAINER_GROUP)
+    register.known.clear()
+    namer = WorkloadNamer([register], ByCommand(), labels=["app"])
+    namer.remember(workload)
+    return namer
+
+
+def test_what_an_earlier_run_knew_holds_while_nobody_tells() -> None:
+    """Fault 49: the API server is down when the exporter is restarted."""
+    namer = restarted(Register())
+    workload = namer.workload(CONTAINER_GROUP)
+    assert workload[:4] == ("team-nlp", "llama-0", "vllm", "kubernetes")
+    assert (workload.provisional, workload.image, workload.labels) == (False, NAMES.image, (("app", "llama"),))
+    assert namer.model(CONTAINER_GROUP, Process(ProcessKey(7, 100), "vllm")) == Model(
+        "qwen", "team-nlp", "inference", "command"
+    )
+    assert namer.workload(POD_GROUP).provisional is False
+    assert namer.workload(POD_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
+    assert namer.workload(SANDBOX_GROUP).provisional, "it may be a container that is new"
+    assert namer.settled(SANDBOX_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
+
+
+def test_what_is_told_now_comes_before_what_an_earlier_run_knew() -> None:
+    register = Register()
+    namer = restarted(register)
+    namer.workload(CONTAINER_GROUP)
+    register.tell(POD_UID, Facts("team-nlp", "llama-0", pod_uid=POD_UID))
+    assert namer.workload(CONTAINER_GROUP).container == "vllm", "the pod is told, this container of it is not"
+    register.tell(A, replace(NAMES, image="vllm/vllm-openai:v0.12"))
+    assert namer.renamed() == {CONTAINER_GROUP}
+    assert namer.workload(CONTAINER_GROUP).image == "vllm/vllm-openai:v0.12"
+
+
+def test_ids_are_no_names_to_remember_for_a_pod() -> None:
+    """Of a container that nobody named, only ids were known; its pod may have been known by another's names."""
+    namer = restarted(Register())
+    namer.remember(Workload(pod=POD_UID, container=B[:12], runtime="kubernetes", container_id=B, pod_uid=POD_UID))
+    assert namer.workload(POD_GROUP).pod == "llama-0"
 
 
 def test_what_is_remembered_of_a_group_goes_with_it() -> None:
@@ -388,6 +432,11 @@ def test_what_is_remembered_of_a_group_goes_with_it() -> None:
     register.tell(A, NAMES)
     register.tell(POD_UID, NAMES)
     assert not namer.renamed()
+    register.known.clear()
+    again = restarted(register)
+    again.workload(CONTAINER_GROUP)
+    again.forget(CONTAINER_GROUP)
+    assert again.workload(CONTAINER_GROUP).provisional
 
 
 class ByCommand:
