@@ -1,0 +1,53 @@
+"""``ai-energy-exporter budgets FILE``: checks energy budgets and writes their recording and alerting rules."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from .reader import BudgetError, read
+from .rules import groups
+from .writer import FORMATS, render, write
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command. Returns the exit status: 0 written, 2 wrong usage or budgets, 1 if it cannot be written."""
+    parser = _Parser(
+        prog="ai-energy-exporter budgets",
+        description="Check a file of energy budgets and write the rules and alerts that watch them. See docs/rules.md.",
+        epilog="Exit status: 0 fine, 2 bad usage or budgets, 1 anything else.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="the budgets, such as prometheus/budgets.yaml")
+    parser.add_argument("--output", metavar="FILE", default="-", help="where to write; - is standard output (default)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="a rule file (default), or an object")
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as leave:
+        return int(leave.code or 0)
+    try:
+        text = render(groups(read(arguments.file)), arguments.format, os.path.basename(arguments.file))
+    except BudgetError as error:
+        sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
+        return 2
+    try:
+        if arguments.output == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        else:
+            write(text, arguments.output)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"{arguments.output}: {error.strerror}\n")
+        return 1
+    return 0

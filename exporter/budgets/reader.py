@@ -1,0 +1,175 @@
+"""Reads a file of budgets strictly: everything wrong with it becomes one line that names the line and the key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from ..kinds import choice, did_you_mean, number, quoted
+from ..yamlfile import compose
+from . import selector
+from .budget import SEVERITIES, WINDOWS, Budget
+
+KEYS = ("name", "selector", "kwh", "window", "owner", "severity")
+OPTIONAL = {"severity": "warning"}
+MOST_KWH = 1e9
+JOULES_PER_KWH = 3.6e6
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_OWNER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.@-]{0,62}[A-Za-z0-9])?")
+_HINTS = {"month": "; a calendar month differs in length, take 30d", "hourly": "; take hour", "daily": "; take day"}
+_NULL = "tag:yaml.org,2002:null"
+
+
+class BudgetError(Exception):
+    """The file cannot be used; ``problems`` has one line for each thing wrong with it."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+def read(path: str) -> tuple[Budget, ...]:
+    """Every budget of the file, in its order. Raises `BudgetError`."""
+    try:
+        root = compose(path)
+    except ValueError as error:
+        raise BudgetError([f"{path}:{error}"]) from None
+    reader = _Reader(path)
+    budgets = reader.document(root)
+    if reader.problems:
+        raise BudgetError(reader.problems)
+    return budgets
+
+
+class _Reader:
+    def __init__(self, path: str) -> None:
+        self.problems: list[str] = []
+        self._path = path
+        self._names: dict[str, int] = {}
+        self._selected: dict[tuple[tuple[tuple[str, str], ...], str], str] = {}
+
+    def document(self, root: yaml.Node | None) -> tuple[Budget, ...]:
+        if root is None or not isinstance(root, yaml.MappingNode):
+            self._wrong(root, "the file must be a mapping with the key budgets")
+            return ()
+        found = None
+        for key, node in self._pairs(root, ""):
+            if key.value == "budgets":
+                found = node
+            else:
+                self._wrong(key, f"no such key: {quoted(key.value)}{did_you_mean(key.value, ['budgets'])}")
+        if found is None:
+            self._wrong(root, "the key budgets is missing")
+        elif not isinstance(found, yaml.SequenceNode) or not found.value:
+            self._wrong(found, "budgets must be a list with at least one budget")
+        else:
+            return tuple(budget for item in found.value if (budget := self._budget(item)) is not None)
+        return ()
+
+    def _budget(self, node: yaml.Node) -> Budget | None:
+        if not isinstance(node, yaml.MappingNode):
+            self._wrong(node, f"a budget must be a mapping of {', '.join(KEYS)}")
+            return None
+        before = len(self.problems)
+        nodes: dict[str, yaml.Node] = {}
+        for key, value in self._pairs(node, "budgets: "):
+            if key.value in KEYS:
+                nodes[key.value] = value
+            else:
+                self._wrong(key, f"budgets: no such key: {quoted(key.value)}{did_you_mean(key.value, KEYS)}")
+        for name in KEYS:
+            if name not in nodes and name not in OPTIONAL:
+                self._wrong(node, f"budgets: the key {name} is missing")
+        texts = {key: text for key, value in nodes.items() if key != "selector" for text in self._text(key, value)}
+        kwh = self._kwh(nodes["kwh"], texts["kwh"]) if "kwh" in texts else 0.0
+        self._one_of("window", nodes, texts, tuple(WINDOWS))
+        self._one_of("severity", nodes, texts, SEVERITIES)
+        self._like("name", nodes, texts, _NAME, "lower-case letters, digits and dashes")
+        self._like("owner", nodes, texts, _OWNER, "letters, digits and . _ @ -")
+        chosen = self._selector(nodes["selector"]) if "selector" in nodes else ()
+        if len(self.problems) > before:
+            return None
+        severity = texts.get("severity", OPTIONAL["severity"])
+        window = WINDOWS[texts["window"]]
+        budget = Budget(texts["name"], chosen, kwh * JOULES_PER_KWH, window, texts["owner"], severity)
+        self._unique(budget, nodes)
+        return budget
+
+    def _selector(self, node: yaml.Node) -> tuple[tuple[str, str], ...]:
+        if not isinstance(node, yaml.MappingNode) or not node.value:
+            self._wrong(node, "selector: must be a mapping of labels, such as {namespace: team-a}")
+            return ()
+        chosen: dict[str, str] = {}
+        for key, value in self._pairs(node, "selector: "):
+            for text in self._text(f"selector.{key.value}", value):
+                try:
+                    label, pattern = selector.check(key.value, text)
+                except ValueError as error:
+                    self._wrong(key, f"selector.{key.value}: {error}")
+                    continue
+                if label in chosen:
+                    self._wrong(key, f"selector.{key.value}: {label} is selected twice")
+                chosen[label] = pattern
+        if (reason := selector.contradiction(chosen)) is not None:
+            self._wrong(node, f"selector: {reason}")
+        return tuple(sorted(chosen.items()))
+
+    def _unique(self, budget: Budget, nodes: dict[str, yaml.Node]) -> None:
+        line = nodes["name"].start_mark.line + 1
+        if (first := self._names.setdefault(budget.name, line)) != line:
+            self._wrong(nodes["name"], f"name: {quoted(budget.name)} is taken by the budget in line {first}")
+        other = self._selected.setdefault((budget.selector, budget.window.name), budget.name)
+        if other != budget.name:
+            self._wrong(nodes["selector"], f"selector: {quoted(other)} has the same selector and window")
+
+    def _pairs(self, node: yaml.MappingNode, prefix: str) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._wrong(key, f"{prefix}a key must be text")
+            elif key.value in seen:
+                self._wrong(key, f"{prefix}{key.value} is set twice, first in line {seen[key.value]}")
+            else:
+                seen[key.value] = key.start_mark.line + 1
+                yield key, value
+
+    def _text(self, key: str, node: yaml.Node) -> Iterator[str]:
+        """The text of a scalar, nothing if it is none."""
+        if not isinstance(node, yaml.ScalarNode):
+            self._wrong(
+                node, f"{key}: must be one value, not a {'list' if isinstance(node, yaml.SequenceNode) else 'mapping'}"
+            )
+        elif node.tag == _NULL or not node.value.strip():
+            self._wrong(node, f"{key}: has no value")
+        else:
+            yield node.value
+
+    def _kwh(self, node: yaml.Node, text: str) -> float:
+        value = 0.0
+        try:
+            value = number("KWH", 0.0, MOST_KWH).parse(text)
+            if value <= 0:
+                raise ValueError("must be above 0")
+        except ValueError as error:
+            self._wrong(node, f"kwh: {error}")
+        return value
+
+    def _one_of(self, key: str, nodes: dict[str, yaml.Node], texts: dict[str, str], words: tuple[str, ...]) -> None:
+        if key in texts:
+            try:
+                choice(*words).parse(texts[key])
+            except ValueError as error:
+                self._wrong(nodes[key], f"{key}: {error}{_HINTS.get(texts[key], '')}")
+
+    def _like(
+        self, key: str, nodes: dict[str, yaml.Node], texts: dict[str, str], pattern: re.Pattern[str], allowed: str
+    ) -> None:
+        if key in texts and not pattern.fullmatch(texts[key]):
+            self._wrong(nodes[key], f"{key}: {quoted(texts[key])} is not 1 to 63 of {allowed}")
+
+    def _wrong(self, node: yaml.Node | None, message: str) -> None:
+        line = node.start_mark.line + 1 if node is not None else 1
+        self.problems.append(f"{self._path}:{line}: {message}")

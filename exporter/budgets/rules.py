@@ -1,0 +1,132 @@
+"""The rules of budgets: what was used, how fast it burns, when it is gone, and the alerts on that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ..kinds import show_duration
+from .budget import MINUTE, WINDOWS, Budget, Burn, Window
+from .selector import power
+
+Rule = dict[str, Any]
+"""A rule or a group of rules, as it stands in YAML."""
+
+SAMPLE_SECONDS = MINUTE
+"""A sample of a budget's power stands for this long: the interval of the rules that make it."""
+
+POWER = "budget:energy_joules:rate5m"
+USED = "budget:energy_used_joules:sum"
+RATIO = "budget:energy_used:ratio"
+BURN = "budget:energy_burn:ratio"
+LEFT = "budget:energy_exhausted_in:seconds"
+
+
+def groups(budgets: Sequence[Budget]) -> list[Rule]:
+    """All groups of rules: a few for each budget, the rest once for all budgets of a window."""
+    used = [window for window in WINDOWS.values() if any(budget.window is window for budget in budgets)]
+    return [
+        _group("energy-budgets", SAMPLE_SECONDS, (rule for budget in budgets for rule in _of_budget(budget))),
+        *(_group(f"energy-budgets-{window.name}", window.interval, _of_window(window)) for window in used),
+        _group("energy-budgets-alerts", SAMPLE_SECONDS, _alerts(used)),
+    ]
+
+
+def _group(name: str, seconds: int, rules: Iterable[Rule]) -> Rule:
+    return {"name": name, "interval": show_duration(seconds), "rules": list(rules)}
+
+
+def _of_budget(budget: Budget) -> Iterator[Rule]:
+    yield {"record": "energy_budget_joules", "expr": f"vector({budget.joules:.15g})", "labels": budget.labels}
+    yield {"record": POWER, "expr": power(budget.selector), "labels": budget.labels}
+
+
+def _of_window(window: Window) -> Iterator[Rule]:
+    mine = f'{{window="{window.name}"}}'
+    labels = {"window": window.name}  # they have it already; promtool takes rules without for duplicates
+    yield {"record": USED, "expr": _joules(mine, window.seconds), "labels": labels}
+    yield {"record": RATIO, "expr": f"{USED}{mine} / energy_budget_joules", "labels": labels}
+    for burn in window.burns:
+        for span, seconds in (("long", burn.long), ("short", burn.short)):
+            yield {
+                "record": BURN,
+                # joules of the span over what the budget allows in it, not the mean power: half an hour of work in
+                # a span of six is burnt at a twelfth of its power
+                "expr": f"{_joules(mine, seconds)}\n  / (energy_budget_joules * {seconds} / {window.seconds})",
+                "labels": labels | {"burn": burn.name, "span": span},
+            }
+    growth = f"deriv({RATIO}{mine}[{show_duration(window.lookback)}])"
+    yield {"record": LEFT, "expr": f"clamp_min(1 - {RATIO}{mine}, 0) / ({growth} > 0)", "labels": labels}
+
+
+def _joules(mine: str, seconds: int) -> str:
+    # one second short: a range includes both its ends, and would count one sample too many
+    return f"sum_over_time({POWER}{mine}[{show_duration(seconds - 1)}]) * {SAMPLE_SECONDS}"
+
+
+def _alerts(windows: Sequence[Window]) -> Iterator[Rule]:
+    fast, medium, slow = (next(iter(WINDOWS.values())).burns[index] for index in range(3))
+    milder = '{{ if eq $labels.severity "info" }}info{{ else }}warning{{ end }}'
+    yield _alert(
+        "EnergyBudgetBurnFast",
+        f"max without (burn, span) (\n{_burning(fast)}\n)",
+        "An energy budget burns at twice the speed it allows.",
+        "Budget {{ $labels.budget }} of {{ $labels.owner }} burns {{ $value | humanize }} times as fast as it may over "
+        f"its window ({{{{ $labels.window }}}}), more than {fast.factor:g} times in both the long and the short span.",
+        milder,
+    )
+    yield _alert(
+        "EnergyBudgetBurnSlow",
+        f"max without (burn, span) (\n{_burning(medium)}\n    or\n{_burning(slow)}\n)",
+        "An energy budget has burnt faster than it may for long.",
+        "Budget {{ $labels.budget }} of {{ $labels.owner }} burns {{ $value | humanize }} times as fast as it may over "
+        f"its window ({{{{ $labels.window }}}}): above {medium.factor:g} times, or for longer above {slow.factor:g}.",
+        "info",
+    )
+    due = "\n    or\n".join(f'{LEFT}{{window="{window.name}"}} < {window.horizon}' for window in windows)
+    yield _alert(
+        "EnergyBudgetProjectedExhaustion",
+        f"(\n{_indented(due)}\n)\n  and {RATIO} > 0.5 < 1",
+        "An energy budget will soon be used up.",
+        "Budget {{ $labels.budget }} of {{ $labels.owner }} ({{ $labels.window }}) will be used up in "
+        "{{ $value | humanizeDuration }} if it goes on like this.",
+        milder,
+    )
+    yield _alert(
+        "EnergyBudget80Percent",
+        f"{RATIO} >= 0.8 < 1",
+        "80 % of an energy budget are used.",
+        "{{ $labels.owner }} has used {{ $value | humanizePercentage }} of budget {{ $labels.budget }} "
+        "({{ $labels.window }}).",
+        milder,
+    )
+    yield _alert(
+        "EnergyBudgetExceeded",
+        f"{RATIO} >= 1",
+        "An energy budget is used up.",
+        "{{ $labels.owner }} has used {{ $value | humanizePercentage }} of budget {{ $labels.budget }} "
+        "({{ $labels.window }}).",
+    )
+
+
+def _burning(burn: Burn) -> str:
+    long, short = (f'{BURN}{{burn="{burn.name}", span="{span}"}} > {burn.factor:g}' for span in ("long", "short"))
+    return f"  {long}\n    and ignoring (span)\n  {short}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _alert(name: str, expression: str, summary: str, description: str, severity: str = "") -> Rule:
+    """An alert; without ``severity`` the budget's own, which its series have as a label."""
+    rule: Rule = {"alert": name, "expr": expression}
+    if severity:
+        rule["labels"] = {"severity": severity}
+    rule["annotations"] = {
+        "summary": summary,
+        "description": description,
+        "runbook_url": f"docs/runbooks/{name}.md",
+        "dashboard_url": "/d/energy-budgets?var-budget={{ $labels.budget | urlquery }}",
+    }
+    return rule

@@ -1,0 +1,117 @@
+"""Whose joules a budget counts: labels and patterns become the PromQL of their power in watts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+from ..kinds import quoted
+
+ALIASES = {"node": "instance", "model": "model_name"}
+"""What people call a label → what it is called."""
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "component": ("cpu", "dram", "gpu", "other"),
+    "mode": ("active", "idle"),
+    "phase": ("training", "inference", "unknown"),
+    "runtime": ("kubernetes", "docker", "podman", "systemd", "slurm", "host"),
+}
+"""Labels with few values."""
+
+_MODEL = ("model_name", "phase")
+_WORKLOAD = ("pod", "container", "runtime")
+_IDENTITY = ("image", "owner_kind", "owner_name", "container_id", "pod_uid")
+"""Labels that only ``energy_container_info`` has, as it has the pod labels on show: ``label_<name>``."""
+
+_ELSEWHERE = ("pid", "comm", "device", "source", "gpu", "uuid", "gpu_instance", "reason")
+"""Labels of other metrics than nodes, containers and models have."""
+
+_KNOWN = ("node", "model", "namespace", "cluster", "instance", "job", *CHOICES, *_MODEL, *_WORKLOAD, *_IDENTITY)
+_LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+
+def check(label: str, pattern: str) -> tuple[str, str]:
+    """The real name of a label, and the pattern. Raises ValueError, also for what is most likely a typing error."""
+    if not _LABEL.fullmatch(label):
+        raise ValueError("is not the name of a label")
+    if label in _ELSEWHERE:
+        raise ValueError(f"cannot be selected: no joules of nodes, containers or models have it; take {_list(_KNOWN)}")
+    near = difflib.get_close_matches(label, _KNOWN, 1, cutoff=0.78)
+    if near and label not in _KNOWN and not label.startswith("label_"):
+        raise ValueError(f"is no such label; did you mean {near[0]}?")
+    items = [item.strip() for item in pattern.split(",")]
+    if not all(items):
+        raise ValueError("has an empty item" if pattern.strip() else "is empty")
+    for item in items:
+        if not item.isprintable() or len(item) > 256:
+            raise ValueError(f"{quoted(item)} is not a printable text of at most 256 characters")
+        if label in CHOICES and item not in CHOICES[label]:
+            raise ValueError(f"{quoted(item)} is not one of {_list(CHOICES[label])}")
+    return ALIASES.get(label, label), ",".join(items)
+
+
+def contradiction(labels: Iterable[str]) -> str | None:
+    """Why no series can have all these labels, None if one can."""
+    given = set(labels)
+    models = sorted(given & set(_MODEL))
+    others = sorted(label for label in given if label in _WORKLOAD or _is_identity(label))
+    if models and others:
+        return f"{others[0]} cannot be combined with {models[0]}: a model's joules are known by namespace and node only"
+    return None
+
+
+def power(selector: Iterable[tuple[str, str]]) -> str:
+    """PromQL of the watts of everything that all patterns match.
+
+    Raw counters, not other rules: they have every label, and no other rule must come first.
+    """
+    given = dict(selector)
+    identity = {label: pattern for label, pattern in given.items() if _is_identity(label)}
+    plain = _matchers({label: pattern for label, pattern in given.items() if label not in identity})
+    if not identity:
+        return f"sum(rate({_counter(given)}{plain}[5m]))"
+    return (
+        "sum(\n"
+        f"  rate(energy_container_joules_total{plain}[5m])\n"
+        "    and on (cluster, instance, namespace, pod, container)\n"
+        f"  energy_container_info{_matchers(identity)}\n"
+        ")"
+    )
+
+
+def _counter(labels: Iterable[str]) -> str:
+    given = set(labels)
+    if given & set(_MODEL):
+        return "energy_model_joules_total"
+    if given & {"namespace", "mode", *_WORKLOAD}:
+        return "energy_container_joules_total"
+    return "energy_node_joules_total"
+
+
+def _is_identity(label: str) -> bool:
+    return label in _IDENTITY or label.startswith("label_")
+
+
+def _matchers(patterns: Mapping[str, str]) -> str:
+    written = ", ".join(f"{label}{_matcher(pattern)}" for label, pattern in sorted(patterns.items()))
+    return f"{{{written}}}" if written else ""
+
+
+def _matcher(pattern: str) -> str:
+    items = pattern.split(",")
+    if len(items) == 1 and "*" not in pattern:
+        return f'="{_escaped(pattern)}"'
+    return f'=~"{_escaped("|".join(".*".join(map(_literal, item.split("*"))) for item in items))}"'
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))

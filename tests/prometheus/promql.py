@@ -1,0 +1,55 @@
+"""What a PromQL expression names: metrics with the labels of their matchers, and the labels it groups by."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import NamedTuple
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\d[\w.]*|[a-zA-Z_:][\w:]*|[{}()\[\],=!~]|[^\s\w]')
+_NAME = re.compile(r"[a-zA-Z_:][\w:]*")
+_LISTS = {"by", "without", "on", "ignoring", "group_left", "group_right"}
+_WORDS = {"and", "or", "unless", "bool", "offset", "e", "inf", "nan"}
+_COPIED = re.compile(r'"(\w+)",\s*"\$1",\s*"(\w+)",')
+
+
+class Names(NamedTuple):
+    """``metrics`` are pairs of a name and the labels of its matchers; ``made`` are labels that label_replace writes."""
+
+    metrics: list[tuple[str, set[str]]]
+    labels: set[str]
+    made: set[str]
+
+
+def names(expression: str) -> Names:
+    """Everything that an expression names."""
+    text = re.sub(r"^\s*#.*$", "", expression, flags=re.MULTILINE)
+    made = {target for target, _ in _COPIED.findall(text)}
+    labels = {source for _, source in _COPIED.findall(text)}
+    tokens = _TOKEN.findall(text)
+    metrics: list[tuple[str, set[str]]] = []
+    position = 0
+    while position < len(tokens):
+        token, follower = tokens[position], tokens[position + 1] if position + 1 < len(tokens) else ""
+        position += 1
+        if token == "[":
+            position = tokens.index("]", position) + 1
+        elif token == "offset":
+            position += 1
+        elif token in _LISTS and follower == "(":
+            end = tokens.index(")", position)
+            labels |= {one for one in tokens[position:end] if _NAME.fullmatch(one)}
+            position = end + 1
+        elif not _NAME.fullmatch(token) or token in _WORDS | _LISTS or follower == "(":
+            continue
+        elif follower in _LISTS:
+            continue  # an aggregation, such as `sum by (x) (y)`
+        elif follower == "{":
+            end = tokens.index("}", position)
+            inside = tokens[position + 1 : end]
+            matched = {a for a, b in itertools.pairwise(inside) if _NAME.fullmatch(a) and b in "=!"}
+            metrics.append((token, matched))
+            position = end + 1
+        else:
+            metrics.append((token, set()))
+    return Names(metrics, labels, made)

@@ -1,0 +1,135 @@
+"""The shipped rules and routes at work: every rule has data, every alert the demonstration provokes arrives."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.prometheus.conftest import Stack
+
+DOCUMENT = (Path(__file__).resolve().parent.parent.parent / "docs/rules.md").read_text(encoding="utf-8")
+DOCUMENTED = {
+    name: set(re.findall(r"`(\w+)`", labels))
+    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+) \|", DOCUMENT, re.MULTILINE)
+}
+
+EXPECTED = {
+    ("EnergyExporterDown", "platform"): {"instance": "lost-node", "job": "energy", "severity": "critical"},
+    ("EnergyGpuPowerThrottled", "platform"): {"instance": "demo-node", "gpu": "0", "reason": "sw_power_cap"},
+    ("EnergyModelLoadedButIdle", "team-vision"): {"model_name": "google/gemma-3-27b-it", "severity": "warning"},
+    ("EnergyGpuIdleButAllocated", "team-vision"): {"pod": "gemma-3-27b-demo-84f6b7d9c-hw7jr", "owner": "team-vision"},
+    ("EnergyGpuIdleButAllocated", "platform"): {"namespace": "team-research", "owner": "team-research"},
+    ("EnergyBudgetBurnFast", "platform"): {"budget": "node-hour", "severity": "warning", "window": "hour"},
+    ("EnergyBudgetBurnSlow", "platform"): {"budget": "node-hour", "severity": "info", "window": "hour"},
+    ("EnergyBudgetProjectedExhaustion", "platform"): {"budget": "node-hour", "owner": "platform"},
+    ("EnergyBudget80Percent", "platform"): {"budget": "node-hour", "owner": "platform"},
+    ("EnergyBudgetExceeded", "platform"): {"budget": "node-hour", "severity": "warning", "owner": "platform"},
+}
+"""Alert and receiver → labels it must have. team-research has no route of its own."""
+
+
+@pytest.fixture(scope="module")
+def arrived(stack: Stack) -> dict[tuple[str, str], list[dict[str, str]]]:
+    """Labels of whatever reached the Alertmanager until all that is expected had, by alert and receiver."""
+    seen: dict[tuple[str, str], list[dict[str, str]]] = {}
+    stack.wait_for('up{instance="demo-node"} == 1')
+    deadline = time.monotonic() + 50
+    while time.monotonic() < deadline:
+        for alert in stack.alerts():
+            for receiver in alert["receivers"]:
+                labels = seen.setdefault((alert["labels"]["alertname"], receiver["name"]), [])
+                if alert["labels"] not in labels:
+                    labels.append(alert["labels"])
+        if set(EXPECTED) <= set(seen):
+            break
+        time.sleep(0.25)
+    return seen
+
+
+@pytest.mark.parametrize(("alert", "receiver"), EXPECTED)
+def test_an_alert_arrives_with_its_labels_at_its_owner(
+    arrived: dict[tuple[str, str], list[dict[str, str]]], alert: str, receiver: str
+) -> None:
+    wanted = EXPECTED[alert, receiver].items()
+    assert any(wanted <= labels.items() for labels in arrived.get((alert, receiver), [])), sorted(arrived)
+
+
+def test_nothing_is_wrong_with_the_measurement(arrived: dict[tuple[str, str], list[dict[str, str]]]) -> None:
+    about_exporters = {name for name, _ in arrived} - {name for name, _ in EXPECTED}
+    assert about_exporters == set()
+
+
+def test_an_exceeded_budget_holds_back_what_else_is_said_of_it(
+    stack: Stack, arrived: dict[tuple[str, str], list[dict[str, str]]]
+) -> None:
+    assert ("EnergyBudgetExceeded", "platform") in arrived
+    deadline = time.monotonic() + 20
+    while True:
+        burning = [one for one in stack.alerts() if one["labels"]["alertname"] == "EnergyBudgetBurnSlow"]
+        if burning and all(one["status"]["inhibitedBy"] for one in burning):
+            break
+        assert time.monotonic() < deadline, burning
+        time.sleep(0.25)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_recorded_series_is_there_with_the_labels_it_promises(stack: Stack, name: str) -> None:
+    found = stack.wait_for(f'{{__name__="{name}"}}')
+    labels = set().union(*(labels for labels, _ in found)) - {"__name__", "cluster"}
+    # a label is empty, and so not there, where nothing has it: most labels of an aggregation are there somewhere
+    assert labels == DOCUMENTED[name]
+
+
+def test_every_rule_was_evaluated_without_error(stack: Stack) -> None:
+    rules = stack.rules("record") + stack.rules("alert")
+    assert len(rules) > 80
+    assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
+
+
+def test_the_parts_add_up(stack: Stack) -> None:
+    """Watts of pods and of nobody are those of the node; two groups of rules may be a second apart."""
+    stack.wait_for("count_over_time(node:energy_node_joules:rate5m[6s]) > 4")
+    ((_, parts),) = stack.wait_for(
+        "(sum(avg_over_time(pod:energy_container_joules:rate5m[5s]))"
+        " + sum(avg_over_time(node:energy_unattributed_joules:rate5m[5s])))"
+        " / sum(avg_over_time(node:energy_node_joules:rate5m[5s]))"
+    )
+    assert parts == pytest.approx(1.0, abs=0.1)
+
+
+def test_only_what_was_recorded_is_sent_away(stack: Stack) -> None:
+    store = dataclasses.replace(stack, prometheus=stack.store)
+    assert store.wait_for("model:energy_model_kwh_per_year:avg7d")
+    ((_, raw),) = store.query('count({__name__=~".+", __name__!~".+:.+:.+|energy_budget_joules|ALERTS"}) or vector(0)')
+    assert raw == 0
+
+
+class TestLabels:
+    """The exporter's target says that it runs in the pod monitoring/energy-x7x2p; nobody's energy is billed to it."""
+
+    def test_a_pod_keeps_its_own_namespace_and_name(self, stack: Stack) -> None:
+        found = stack.wait_for('energy_container_joules_total{runtime="kubernetes"}')
+        assert {labels["namespace"] for labels, _ in found} >= {"team-nlp", "team-vision"}
+        assert all("exported_pod" not in labels and labels["instance"] == "demo-node" for labels, _ in found)
+
+    @pytest.mark.parametrize(
+        "name", ["energy_node_joules_total", 'energy_container_joules_total{runtime="host"}', "up"]
+    )
+    def test_what_has_no_pod_gets_none(self, stack: Stack, name: str) -> None:
+        stack.wait_for(name)
+        found = stack.query(name if name != "up" else 'up{job="energy"}')
+        assert all(not labels.keys() & {"namespace", "pod", "service", "node"} for labels, _ in found)
+
+    def test_without_honor_labels_the_exporter_is_billed_for_everything(self, stack: Stack) -> None:
+        found = stack.wait_for('naive_energy_container_joules_total{runtime="kubernetes"}')
+        assert {labels["pod"] for labels, _ in found} == {"energy-x7x2p"}
+
+    def test_without_labeldrop_it_is_billed_for_the_node(self, stack: Stack) -> None:
+        found = stack.wait_for("undropped_energy_node_joules_total")
+        assert {labels["pod"] for labels, _ in found} == {"energy-x7x2p"}

@@ -1,0 +1,197 @@
+"""The shipped rules against the exporter's catalogue and their own documentation: a name that drifts fails here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.exposition.catalogue import CATALOGUE
+from tests.prometheus import promql
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+RULES = sorted((REPOSITORY / "prometheus/rules").glob("*.yml"))
+DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
+RUNBOOKS = REPOSITORY / "docs/runbooks"
+DASHBOARDS = {"overview", "models", "model", "nodes", "workloads", "budgets", "exporter"}
+
+TARGET = {"job", "instance", "cluster", "served_model"}
+"""Labels that scraping adds; served_model is one that operators may add (docs/rules.md)."""
+
+POD = {"namespace", "pod"}
+FOREIGN: Mapping[str, set[str]] = {
+    "up": POD,
+    "vllm:generation_tokens_total": {"model_name", "engine"},
+    "vllm:prompt_tokens_total": {"model_name", "engine"},
+    "vllm:request_success_total": {"model_name", "engine", "finished_reason"},
+    "sglang:generation_tokens_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank"},
+    "sglang:realtime_tokens_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank", "mode"},
+    "sglang:prompt_tokens_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank"},
+    "sglang:num_requests_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank"},
+    "tgi_request_generated_tokens_sum": set(),
+    "tgi_request_input_length_sum": set(),
+    "tgi_request_success": set(),
+    "nv_inference_request_success": {"model", "version", "gpu_uuid"},
+    "trtllm_generation_tokens_total": {"model_name", "engine_type"},
+    "trtllm_prompt_tokens_total": {"model_name", "engine_type"},
+    "trtllm_request_success_total": {"model_name", "engine_type"},
+    "ray_vllm_generation_tokens_total": {"model_name", "WorkerId"},
+    "ray_vllm:generation_tokens_total": {"model_name", "WorkerId"},
+    "ray_vllm_request_prompt_tokens_sum": {"model_name", "WorkerId"},
+    "ray_vllm:request_prompt_tokens_sum": {"model_name", "WorkerId"},
+    "ray_vllm_request_success_total": {"model_name", "WorkerId"},
+    "ray_vllm:request_success_total": {"model_name", "WorkerId"},
+    "ray_serve_deployment_request_counter_total": {"deployment", "replica", "application", "route"},
+    "llamacpp:tokens_predicted_total": set(),
+    "llamacpp:prompt_tokens_total": set(),
+}
+"""Metrics of model servers, with the labels that rules may count on; all have the pod's."""
+
+OWN = {family.name: set(family.labels) for family in CATALOGUE}
+
+
+def groups() -> Iterator[dict[str, Any]]:
+    """Every group of every rule file."""
+    for path in RULES:
+        yield from yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+
+
+RECORDS = [rule for group in groups() for rule in group["rules"] if "record" in rule]
+ALERTS = [rule for group in groups() for rule in group["rules"] if "alert" in rule]
+DOCUMENTED = {
+    name: set(re.findall(r"`(\w+)`", labels))
+    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+) \|", DOCUMENT, re.MULTILINE)
+}
+
+
+def complaints(expression: str, own: Mapping[str, set[str]]) -> list[str]:
+    """Metrics and labels that an expression names and nothing has."""
+    found = promql.names(expression)
+    known = {**own} | {name: labels | POD for name, labels in FOREIGN.items()} | DOCUMENTED
+    wrong = [f"no such metric: {name}" for name, _ in found.metrics if name not in known]
+    everywhere = set(TARGET) | found.made
+    for name, matched in found.metrics:
+        everywhere |= known.get(name, set())
+        extra = {label for label in matched if label.startswith("label_")} if name == "energy_container_info" else set()
+        wrong += [f"{name} has no label {one}" for one in matched - known.get(name, set()) - TARGET - extra]
+    return wrong + [f"nothing here has a label {label}" for label in found.labels - everywhere]
+
+
+@pytest.mark.parametrize("rule", [*RECORDS, *ALERTS], ids=lambda rule: str(rule.get("record") or rule["alert"]))
+def test_every_metric_and_label_of_a_rule_exists(rule: dict[str, Any]) -> None:
+    assert complaints(rule["expr"], OWN) == []
+
+
+def test_a_renamed_metric_or_a_dropped_label_is_noticed() -> None:
+    """The mutation that this file is for, for everything that any rule uses."""
+    used = [promql.names(rule["expr"]) for rule in (*RECORDS, *ALERTS)]
+    metrics = {name for one in used for name, _ in one.metrics if name in OWN}
+    assert len(metrics) > 20
+    for name in metrics:
+        without = {other: labels for other, labels in OWN.items() if other != name}
+        assert any(complaints(rule["expr"], without) for rule in (*RECORDS, *ALERTS)), name
+    for name in metrics:
+        for label in {label for one in used for metric, labels in one.metrics if metric == name for label in labels}:
+            dropped = OWN | {name: OWN[name] - {label}}
+            assert label in TARGET or any(complaints(rule["expr"], dropped) for rule in (*RECORDS, *ALERTS)), (
+                name,
+                label,
+            )
+    for label in {label for one in used for label in one.labels} - TARGET - {label for o in used for label in o.made}:
+        gone = {name: labels - {label} for name, labels in OWN.items()}
+        if gone != OWN:
+            assert any(complaints(rule["expr"], gone) for rule in (*RECORDS, *ALERTS)), label
+
+
+@pytest.mark.parametrize(
+    ("expression", "metrics", "labels", "made"),
+    [
+        ('sum by (a, b) (rate(x_total{c="1", d!~"2"}[5m]))', [("x_total", {"c", "d"})], {"a", "b"}, set()),
+        ("x * on (a) group_left (b) y offset 1w > 3e6", [("x", set()), ("y", set())], {"a", "b"}, set()),
+        ('label_replace(a:b:c, "new", "$1", "old", "(.+)")', [("a:b:c", set())], {"old"}, {"new"}),
+        ("max without (l) (x) and absent(up) # y", [("x", set()), ("up", set())], {"l"}, set()),
+    ],
+)
+def test_the_reader_of_expressions_sees_all_names(
+    expression: str, metrics: list[tuple[str, set[str]]], labels: set[str], made: set[str]
+) -> None:
+    found = promql.names(expression.replace("# y", "\n# y"))
+    assert (found.metrics, found.labels, found.made) == (metrics, labels, made)
+
+
+def test_every_recorded_series_is_documented_and_nothing_else() -> None:
+    assert {rule["record"] for rule in RECORDS} == set(DOCUMENTED)
+
+
+@pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: str(rule["record"]))
+def test_names_say_level_metric_and_operation(rule: dict[str, Any]) -> None:
+    level = r"(cluster|node|gpu|pod|namespace|model|run|server|budget)"
+    assert re.fullmatch(rf"{level}:[a-z_]+:[a-z0-9_]+|energy_budget_joules", rule["record"])
+    assert "_total" not in rule["record"]
+    assert "_watts" not in re.sub(r"power_limit_watts|model_watts", "", rule["expr"]), "rates of joules are the truth"
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
+class TestAlert:
+    def test_is_named_routed_and_explained(self, rule: dict[str, Any]) -> None:
+        assert re.fullmatch(r"Energy[A-Za-z0-9]+", rule["alert"])
+        labels, notes = rule.get("labels", {}), rule["annotations"]
+        if not rule["alert"].startswith("EnergyBudget"):
+            assert labels["severity"] in {"critical", "warning", "info"}
+            assert labels["owner"]
+        assert "{{" not in notes["summary"], "a summary does not change"
+        assert re.search(r"\$value|\d", notes["description"]), "a description has numbers"
+        assert set(notes) == {"summary", "description", "runbook_url", "dashboard_url"}
+
+    def test_links_to_its_runbook_and_to_a_dashboard(self, rule: dict[str, Any]) -> None:
+        notes = rule["annotations"]
+        assert notes["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+        text = (RUNBOOKS / f"{rule['alert']}.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {rule['alert']}\n")
+        for part in ("**Meaning.**", "**Impact.**", "## Diagnosis", "## Fix"):
+            assert part in text
+        board = re.match(r"/d/energy-([a-z]+)\?", notes["dashboard_url"])
+        assert board
+        assert board[1] in DASHBOARDS
+
+    def test_fires_in_one_case_and_is_silent_in_another(self, rule: dict[str, Any]) -> None:
+        fires, silent = 0, 0
+        for path in (REPOSITORY / "prometheus/tests").glob("alerts-*.yml"):
+            for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+                for one in test.get("alert_rule_test", []):
+                    if one["alertname"] == rule["alert"]:
+                        fires += bool(one["exp_alerts"])
+                        silent += not one["exp_alerts"]
+        assert fires
+        assert silent
+
+    def test_is_in_the_list_of_alerts(self, rule: dict[str, Any]) -> None:
+        assert f"[{rule['alert']}](runbooks/{rule['alert']}.md)" in DOCUMENT
+
+
+def test_no_runbook_is_for_an_alert_that_is_gone() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} == {rule["alert"] for rule in ALERTS}
+
+
+@pytest.mark.parametrize("path", sorted(RUNBOOKS.glob("*.md")), ids=lambda path: str(path.stem))
+def test_queries_of_runbooks_name_what_exists(path: Path) -> None:
+    (block,) = re.findall(r"```promql\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    assert complaints(block, OWN) == []
+
+
+def test_sums_over_time_agree_with_the_interval_of_what_they_add_up() -> None:
+    """A sample stands for one interval: 60 s of the fast rules, 300 s of the zero-filled ones."""
+    seconds = {"1m": 60, "5m": 300}
+    interval = {
+        rule["record"]: seconds[group["interval"]] for group in groups() for rule in group["rules"] if "record" in rule
+    }
+    checked = 0
+    for rule in RECORDS:
+        for name, factor in re.findall(r"sum_over_time\(([\w:]+)[^)]*\) \* (\d+)", rule["expr"]):
+            assert int(factor) == interval[name], rule["record"]
+            checked += 1
+    assert checked > 10
