@@ -1,0 +1,202 @@
+"""Model detail: one model's energy, what it does with it, and on which cards."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders.dashboard import DashboardLink
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from . import queries as q
+from .board import Row, board
+from .links import MODEL, MODELS, NODES, WORKLOADS, onward
+from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PLAIN, TEXT, WARN
+from .panels import Ask, Line, course, number
+from .reasons import TEXTS, why
+from .table import Label, Value, table
+from .variables import everywhere, namespace, one_model
+
+NOT_AT_WORK = "This model is not at work here: choose another above"
+NO_TOKENS = "Its server tells no tokens, or serves nobody"
+NO_CARD = "No card was given to its pods"
+
+_WHERE = (q.MODEL, q.NAMESPACE)
+_PLACES = "namespace, pod, container"
+
+
+def dashboard() -> Dashboard:
+    """From the number to the cause, one model at a time."""
+    return board(
+        MODEL,
+        "What does this model cost, what does it do with it, and on which cards?",
+        [*everywhere(), namespace(), one_model()],
+        [
+            Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _token()), (4, _idle()), (4, _why())]),
+            Row(9, [(12, _modes()), (12, _tokens())]),
+            Row(9, [(8, _components()), (8, _cards()), (8, _per_token())]),
+            Row(5, [(24, _places())]),
+        ],
+    )
+
+
+def _recorded(name: str) -> str:
+    return q.total(q.series(name, *_WHERE, node=q.CLUSTER))
+
+
+def _power() -> Builder[Panel]:
+    ask = Ask(1, "What does it draw now?", "GPU, CPU and memory, work and idle.", NOT_AT_WORK, [_back()])
+    return number(ask, q.watts("model", "", *_WHERE), "watt", trend=True)
+
+
+def _back() -> DashboardLink:
+    return onward(MODELS)
+
+
+def _energy() -> Builder[Panel]:
+    ask = Ask(2, "How much did it use?", "In the time range of the dashboard.", NOT_AT_WORK, [_back()])
+    return number(ask, q.kwh("model", "", *_WHERE), "kwatth", decimals=2)
+
+
+def _year() -> Builder[Panel]:
+    ask = Ask(
+        3,
+        "And in a whole year?",
+        "The mean of the last week, hours of rest included, kept up for 365 days.",
+        "The rules have not run for five minutes yet",
+        [_back()],
+    )
+    return number(ask, _recorded("model:energy_model_kwh_per_year:avg7d"), "kwatth", decimals=0)
+
+
+def _token() -> Builder[Panel]:
+    ask = Ask(
+        4,
+        "What does a token cost?",
+        "Joules by generated token: all its energy, idle included, by its tokens of the last five minutes.",
+        NO_TOKENS,
+        [_back()],
+    )
+    return number(ask, _recorded("model:energy_per_output_token_joules:rate5m"), "joule", decimals=2)
+
+
+def _idle() -> Builder[Panel]:
+    ask = Ask(
+        5,
+        "How much of it is idle?",
+        "Part of its energy in the time range that is idle power of cards it holds.",
+        NOT_AT_WORK,
+        [onward(NODES)],
+    )
+    share = q.idle_share("model", "model_name", *_WHERE)
+    return number(ask, share, "percentunit", steps=[(0.5, WARN), (0.9, BAD)], base=GOOD, decimals=0)
+
+
+def _why() -> Builder[Panel]:
+    ask = Ask(
+        6, "What stands out?", "The first finding that holds: see docs/dashboards.md.", NOT_AT_WORK, [onward(NODES)]
+    )
+    return number(ask, f"min({why('model_name, namespace, phase', *_WHERE)})", "none", texts=TEXTS)
+
+
+def _modes() -> Builder[Panel]:
+    ask = Ask(
+        7,
+        "When does it work, and when does it only hold?",
+        "Work is power above idle; idle is that of the cards it holds, drawn whether or not it computes.",
+        NOT_AT_WORK,
+        [onward(WORKLOADS)],
+    )
+    lines = [
+        Line(q.watts("model", "", 'mode="active"', *_WHERE), "Work"),
+        Line(q.watts("model", "", 'mode="idle"', *_WHERE), "Idle, held"),
+    ]
+    return course(ask, lines, "watt", colours={"Work": ACTIVE, "Idle, held": HELD_IDLE}, stacked=True)
+
+
+def _tokens() -> Builder[Panel]:
+    ask = Ask(
+        8,
+        "How much does it serve?",
+        "Tokens generated and read in a second, over five minutes, as its server counts them.",
+        NO_TOKENS,
+        [_back()],
+    )
+    lines = [
+        Line(_recorded("model:output_tokens:rate5m"), "Generated"),
+        Line(_recorded("model:prompt_tokens:rate5m"), "Read"),
+    ]
+    return course(ask, lines, "none", colours={"Generated": ACTIVE, "Read": PLAIN})
+
+
+def _components() -> Builder[Panel]:
+    ask = Ask(9, "Which hardware draws it?", "Its power by component.", NOT_AT_WORK, [onward(NODES)])
+    return course(
+        ask,
+        [Line(q.watts("model", "component", *_WHERE), "{{component}}")],
+        "watt",
+        colours=COMPONENT,
+        stacked=True,
+    )
+
+
+def _cards() -> Builder[Panel]:
+    ask = Ask(
+        10,
+        "How well does it use its cards?",
+        "The busiest card of its pods: multiprocessors with work, tensor cores, memory. Much memory and little "
+        "tensor is memory-bound; little of all is a batch too small, or a wait for data.",
+        NO_CARD,
+        [onward(NODES)],
+    )
+    lines = [
+        Line(f"{q.on_cards_of_models(q.series(f'energy_gpu_{part}_active_ratio'), where=_WHERE)}", name)
+        for part, name in (("sm", "Multiprocessors"), ("tensor", "Tensor cores"), ("dram", "Memory"))
+    ]
+    return course(ask, lines, "percentunit", most=1)
+
+
+def _per_token() -> Builder[Panel]:
+    ask = Ask(
+        11,
+        "Is a token getting dearer?",
+        "Joules by generated token: of five minutes, and of a whole day with all its idle hours.",
+        NO_TOKENS,
+        [_back()],
+    )
+    lines = [
+        Line(_recorded("model:energy_per_output_token_joules:rate5m"), "Five minutes"),
+        Line(_recorded("model:energy_per_output_token_joules:rate1d"), "A day"),
+    ]
+    return course(ask, lines, "joule", colours={"Five minutes": ACTIVE, "A day": PLAIN})
+
+
+def _places() -> Builder[Panel]:
+    named = f"group by (cluster, instance, {_PLACES}) ({q.series('energy_container_info', *_WHERE)})"
+
+    def here(expr: str) -> str:
+        return f"sum by (instance, {_PLACES}) ({expr} and on (cluster, instance, {_PLACES}) {named})"
+
+    rate = f"rate({q.series('energy_container_joules_total', q.NAMESPACE)}[$__rate_interval])"
+    idle = q.rate("energy_container_joules_total", q.NAMESPACE, 'mode="idle"')
+    used = q.increase("energy_container_joules_total", q.NAMESPACE)
+    ask = Ask(
+        12,
+        "Where does it run?",
+        "Containers whose processes all work for this model. A container that works for several is in none.",
+        "No container works for this model alone",
+        [onward(WORKLOADS)],
+    )
+    return table(
+        ask,
+        [
+            Label("instance", "Node", 200, onward(NODES, "Open this node", instance="Node")),
+            Label("namespace", "Namespace", 150),
+            Label("pod", "Pod", 0, onward(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("container", "Container", 150),
+        ],
+        [
+            Value("Power", here(rate), "watt", 0, 110),
+            Value("Idle", here(idle), "watt", 0, 110, steps=[(50, WARN)], base=TEXT),
+            Value("Energy", f"{here(used)} / {q.KWH:g}", "kwatth", 2, 120),
+        ],
+        sort="Power",
+    )

@@ -1,0 +1,201 @@
+"""Models: the league table of what each model costs, and why."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from . import queries as q
+from .board import Row, board
+from .links import MODEL, MODELS, WORKLOADS, onward
+from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, WARN
+from .panels import Ask, Line, course, number
+from .reasons import TEXTS, why
+from .table import Label, Value, table
+from .variables import everywhere, model_name, namespace
+
+NO_MODEL = "No model is at work here, or none was recognised: see docs/models.md"
+_BY = "model_name, namespace, phase"
+_WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
+
+
+def recorded(name: str) -> str:
+    """A recorded series of models, which knows neither node nor phase, beside the rows that `_BY` makes."""
+    known = q.series(name, *_WHERE, node=q.CLUSTER)
+    rows = q.watts("model", _BY, *_WHERE)
+    return f"0 * {rows} + on (model_name, namespace) group_left () max by (model_name, namespace) ({known})"
+
+
+def dashboard() -> Dashboard:
+    """One table that ranks all models, and its two most telling columns over time."""
+    return board(
+        MODELS,
+        "What does each model cost in power, energy and joules per token, how much of it is idle, and why?",
+        [*everywhere(), namespace(), model_name()],
+        [
+            Row(4, [(5, _power()), (5, _energy()), (5, _share()), (5, _idle()), (4, _count())]),
+            Row(10, [(24, _league())]),
+            Row(9, [(9, _over_time()), (9, _per_token()), (6, _phases())]),
+            Row(7, [(24, _runs())]),
+        ],
+    )
+
+
+def _power() -> Builder[Panel]:
+    ask = Ask(
+        1,
+        "How much power do models draw now?",
+        "Power of all processes that work for a model: GPU, CPU and memory, work and idle together.",
+        NO_MODEL,
+        [onward(WORKLOADS)],
+    )
+    return number(ask, q.watts("model", "", *_WHERE), "watt", trend=True)
+
+
+def _energy() -> Builder[Panel]:
+    ask = Ask(2, "How much energy did they use?", "In the time range of the dashboard.", NO_MODEL, [onward(WORKLOADS)])
+    return number(ask, q.kwh("model", "", *_WHERE), "kwatth", decimals=1)
+
+
+def _share() -> Builder[Panel]:
+    ask = Ask(
+        3,
+        "Which part of all energy is that?",
+        "Energy of models as a part of what the chosen nodes used in the time range. What is left belongs to other "
+        "workloads and to the nodes themselves.",
+        NO_MODEL,
+        [onward(WORKLOADS)],
+    )
+    nodes = q.total(q.increase("energy_node_joules_total"))
+    models = q.total(q.increase("energy_model_joules_total", *_WHERE))
+    return number(ask, f"{models} / ({nodes} > 0)", "percentunit", decimals=0)
+
+
+def _idle() -> Builder[Panel]:
+    ask = Ask(
+        4,
+        "How much of it is idle?",
+        "Part of the models' energy that is idle power of GPUs they hold, in the time range.",
+        NO_MODEL,
+        [onward(WORKLOADS)],
+    )
+    idle = q.total(q.increase("energy_model_joules_total", 'mode="idle"', *_WHERE))
+    every = q.total(q.increase("energy_model_joules_total", *_WHERE))
+    steps = [(0.3, WARN), (0.6, BAD)]
+    return number(ask, f"{idle} / ({every} > 0)", "percentunit", steps=steps, base=GOOD, decimals=0)
+
+
+def _count() -> Builder[Panel]:
+    ask = Ask(5, "How many models are there?", "Models that have a process now.", NO_MODEL, [onward(WORKLOADS)])
+    present = q.series("energy_model_power_watts", *_WHERE)
+    return number(ask, f"count(group by (model_name) ({present}))", "none")
+
+
+def _league() -> Builder[Panel]:
+    power = q.watts("model", _BY, *_WHERE)
+    energy = q.kwh("model", _BY, *_WHERE)
+    everything = q.total(q.increase("energy_model_joules_total", *_WHERE))
+    used = q.total(q.increase("energy_model_joules_total", *_WHERE), _BY)
+    ask = Ask(
+        6,
+        "Which model costs most, and why?",
+        "Energy, share and idle share are of the time range; power is now. kWh/year is the mean of the last week, "
+        "hours of rest included, kept up for a year. J/token is energy, idle included, by generated tokens of the "
+        "last five minutes; empty where no server tells its tokens. Why is the first finding that holds: see "
+        "docs/dashboards.md. A click on a model shows all about it.",
+        NO_MODEL,
+    )
+    return table(
+        ask,
+        [
+            Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
+            Label("namespace", "Namespace", 120, onward(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("phase", "Phase", 90, texts={phase: (phase, colour) for phase, colour in PHASE.items()}),
+        ],
+        [
+            Value("Power", power, "watt", 0, 80),
+            Value("Energy", energy, "kwatth", 2, 100),
+            Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 130, base=ACTIVE, bar=1),
+            Value("kWh/year", _per_year(), "none", 0, 85),
+            Value("J/token", recorded("model:energy_per_output_token_joules:rate5m"), "none", 2, 80),
+            Value(
+                "Idle",
+                q.idle_share("model", _BY, *_WHERE),
+                "percentunit",
+                0,
+                130,
+                [(0.5, WARN), (0.9, BAD)],
+                HELD_IDLE,
+                1,
+            ),
+            Value("Why", why(_BY, *_WHERE), "none", 0, 190, texts=TEXTS),
+        ],
+        sort="Energy",
+    )
+
+
+def _per_year() -> str:
+    return f"sum by ({_BY}) ({q.series('model:energy_model_kwh_per_year:avg7d', *_WHERE, node=q.CLUSTER)})"
+
+
+def _over_time() -> Builder[Panel]:
+    ask = Ask(
+        7,
+        "How did the models' power change?",
+        "Power of the eight models that used most in the time range.",
+        NO_MODEL,
+        [onward(WORKLOADS)],
+    )
+    power = q.top(8, q.watts("model", "model_name", *_WHERE), "model_name", "model", *_WHERE)
+    return course(ask, [Line(power, "{{model_name}}")], "watt", stacked=True)
+
+
+def _per_token() -> Builder[Panel]:
+    ask = Ask(
+        8,
+        "What does a token cost, and is it getting worse?",
+        "Joules of the model, idle included, by generated tokens of five minutes. Few requests make tokens dear, "
+        "because the card's idle power is shared by few.",
+        "No server tells its tokens: add it to prometheus/targets/model-servers.yml",
+        [onward(WORKLOADS)],
+    )
+    tokens = q.series("model:energy_per_output_token_joules:rate5m", *_WHERE, node=q.CLUSTER)
+    return course(ask, [Line(f"sum by (model_name) ({tokens})", "{{model_name}}")], "joule")
+
+
+def _phases() -> Builder[Panel]:
+    ask = Ask(
+        9,
+        "Training or inference?",
+        "Power by what the models' processes do. Unknown is a notebook, or a program that gives no hint.",
+        NO_MODEL,
+        [onward(WORKLOADS)],
+    )
+    power = q.watts("model", "phase", *_WHERE)
+    return course(ask, [Line(power, "{{phase}}")], "watt", colours=PHASE, stacked=True)
+
+
+def _runs() -> Builder[Panel]:
+    ask = Ask(
+        10,
+        "What did each training run take?",
+        "Energy of each run in the last 30 days. A run is what one owner (a Job, a Slurm job) does for one model.",
+        "No training was seen, or its rules have not run for an hour yet",
+        [onward(WORKLOADS)],
+    )
+    known = q.series("run:energy_container_kwh:sum30d", *_WHERE, node=q.CLUSTER)
+    now = q.series("run:energy_container_joules:rate5m", *_WHERE, node=q.CLUSTER)
+    by = "run, namespace, model_name"
+    return table(
+        ask,
+        [
+            Label("run", "Run", 0),
+            Label("namespace", "Namespace", 160, onward(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("model_name", "Model", 320, onward(MODEL, "Open this model", model_name="Model")),
+        ],
+        [
+            Value("Energy", f"topk(50, sum by ({by}) ({known}))", "kwatth", 2, 140),
+            Value("Power", f"sum by ({by}) ({now})", "watt", 0, 120),
+        ],
+        sort="Energy",
+    )

@@ -1,0 +1,276 @@
+"""Nodes & GPUs: which machine and which card draws what, how well it is used, and whether it is healthy."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from . import queries as q
+from .board import Row, board
+from .links import EXPORTER, MODELS, NODES, WORKLOADS, onward
+from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PLAIN, TEXT, WARN
+from .panels import Ask, Line, course, number
+from .table import Label, Value, table
+from .variables import everywhere, gpu
+
+NO_NODE = "No exporter answers for this choice of nodes"
+NO_GPU = "No GPU here"
+UNTOLD = "The card or its driver does not tell"
+
+_GPU = 'gpu=~"$gpu"'
+_CARD = ('gpu=~"$gpu"', q.WHOLE)
+_BY = "instance, gpu"
+_OK = {0.0: ("ok", GOOD), 1.0: ("repair at reset", WARN), 2.0: ("replace it", BAD)}
+_UP = {0.0: ("gone", BAD), 1.0: ("up", GOOD)}
+
+
+def dashboard() -> Dashboard:
+    """Machines first, then their cards."""
+    return board(
+        NODES,
+        "Which machine and which card draws how much, how well is it used, and is it healthy?",
+        [*everywhere(), gpu()],
+        [
+            Row(4, [(5, _power()), (5, _limit()), (5, _busy()), (5, _free()), (4, _ailing())]),
+            Row(5, [(24, _nodes())]),
+            Row(10, [(24, _cards())]),
+            Row(9, [(8, _card_power()), (8, _card_use()), (8, _throttling())]),
+            Row(8, [(8, _node_power()), (8, _components()), (8, _temperature())]),
+            Row(8, [(10, _errors()), (7, _agreement()), (7, _clocks())], "Errors, meters and clocks of the cards", 90),
+        ],
+    )
+
+
+def _by_card(metric: str, *where: str) -> str:
+    return f"max by ({_BY}) ({q.series(metric, *(where or _CARD))})"
+
+
+def _of_device(expr: str) -> str:
+    """What is known of a device of component gpu, by the card's number: a card's device is called by its UUID."""
+    renamed = f'label_replace({expr}, "uuid", "$1", "device", "(.+)")'
+    known = f"group by (cluster, instance, gpu, uuid) ({q.series('energy_gpu_info', *_CARD)})"
+    return f"sum by ({_BY}) ({renamed} * on (cluster, instance, uuid) group_left (gpu) {known})"
+
+
+def _card_watts() -> str:
+    return _of_device(q.rate("energy_device_joules_total", q.GPU))
+
+
+def _power() -> Builder[Panel]:
+    ask = Ask(1, "How much do all GPUs draw now?", "Power of the cards alone.", NO_GPU, [onward(MODELS)])
+    return number(ask, q.watts("node", "", q.GPU), "watt", trend=True)
+
+
+def _limit() -> Builder[Panel]:
+    ask = Ask(
+        2,
+        "How near to their limits?",
+        "Power of all GPUs by the sum of the limits their driver enforces. Near 100 %, check rack and cooling.",
+        UNTOLD,
+        [onward(MODELS)],
+    )
+    limits = q.total(q.series("energy_gpu_power_limit_watts", q.WHOLE))
+    near = f"{q.watts('node', '', q.GPU)} / ({limits} > 0)"
+    return number(ask, near, "percentunit", steps=[(0.8, WARN), (0.95, BAD)], base=GOOD, decimals=0, trend=True)
+
+
+def _busy() -> Builder[Panel]:
+    ask = Ask(
+        3,
+        "How busy are they?",
+        "Mean share of time in which a kernel ran. It is time in use, not how much of the chip was.",
+        UNTOLD,
+        [onward(WORKLOADS)],
+    )
+    busy = f"avg({q.series('energy_gpu_utilization_ratio', q.WHOLE)})"
+    return number(ask, busy, "percentunit", decimals=0, trend=True)
+
+
+def _free() -> Builder[Panel]:
+    cards = f"count({q.series('energy_gpu_info', q.WHOLE)})"
+    given = q.total(q.series("energy_gpu_allocated_ratio"))
+    ask = Ask(
+        4,
+        "How many cards are free?",
+        "Cards that Kubernetes gave to nobody; parts of shared and split cards count as parts.",
+        "No GPU here, or Kubernetes does not tell whose they are",
+        [onward(WORKLOADS)],
+    )
+    return number(ask, f"{cards} - {given}", "none", decimals=1)
+
+
+def _ailing() -> Builder[Panel]:
+    up = f"({q.series('energy_device_up', q.GPU)} == 0)"
+    repair = f"({q.series('energy_gpu_memory_repair')} == 1)"
+    ask = Ask(
+        5,
+        "How many need care?",
+        "Cards that do not answer, wait for a reset to repair their memory, or have to be replaced.",
+        NO_GPU,
+        [onward(EXPORTER)],
+    )
+    cards = (
+        f'count(group by (cluster, instance, device) ({up} or label_replace({repair}, "device", "$1", "uuid", "(.+)")))'
+    )
+    return number(ask, f"{cards} or vector(0)", "none", steps=[(1, BAD)], base=GOOD)
+
+
+def _nodes() -> Builder[Panel]:
+    def of(component: str) -> str:
+        return q.watts("node", "instance", f'component="{component}"')
+
+    lost = q.total(q.increase("energy_unattributed_joules_total"), "instance")
+    every = q.total(q.increase("energy_node_joules_total"), "instance")
+    ask = Ask(
+        6,
+        "Which node draws how much?",
+        "Power now by component, energy in the time range, and the part of it that no workload caused: mostly idle "
+        "power of CPUs and memory.",
+        NO_NODE,
+    )
+    return table(
+        ask,
+        [Label("instance", "Node", 0, onward(NODES, "Only this node", instance="Node"))],
+        [
+            Value("Power", q.watts("node", "instance"), "watt", 0, 110),
+            *(Value(name.upper(), of(name), "watt", 0, 110) for name in COMPONENT),
+            Value("Energy", q.kwh("node", "instance"), "kwatth", 1, 120),
+            Value("Unattributed", f"{lost} / ({every} > 0)", "percentunit", 0, 200, base=PLAIN, bar=1),
+        ],
+        sort="Power",
+    )
+
+
+def _cards() -> Builder[Panel]:
+    limits = f"({_by_card('energy_gpu_power_limit_watts')} > 0)"
+    near = f"{_card_watts()} / {limits}"
+    memory = f"{_by_card('energy_gpu_memory_used_bytes')} / ({_by_card('energy_gpu_memory_total_bytes')} > 0)"
+    failed, pending = (
+        f"max by ({_BY}) ({q.series('energy_gpu_memory_repair', _GPU, state)})"
+        for state in ('state="failed"', 'state="pending"')
+    )
+    held = f"sum by ({_BY}) ({q.series('energy_gpu_allocated_ratio', _GPU)})"
+    ask = Ask(
+        7,
+        "What does each card do for its power?",
+        "Busy is time in use, SM, Tensor and DRAM how much of the chip was. Of limit is power by the limit that the "
+        "driver enforces. Given is the part that Kubernetes gave away. Held down is the part of the time in which "
+        "power or heat slowed it.",
+        NO_GPU,
+    )
+    return table(
+        ask,
+        [
+            Label("instance", "Node", 0, onward(NODES, "Only this node", instance="Node")),
+            Label("gpu", "GPU", 60, onward(NODES, "Only this card", instance="Node", gpu="GPU")),
+        ],
+        [
+            Value("Power", _card_watts(), "watt", 0, 75),
+            Value("Of limit", near, "percentunit", 0, 120, [(0.95, WARN)], COMPONENT["gpu"], 1),
+            Value("Busy", _by_card("energy_gpu_utilization_ratio"), "percentunit", 0, 120, base=ACTIVE, bar=1),
+            Value("SM", _by_card("energy_gpu_sm_active_ratio"), "percentunit", 0, 65),
+            Value("Tensor", _by_card("energy_gpu_tensor_active_ratio"), "percentunit", 0, 70),
+            Value("DRAM", _by_card("energy_gpu_dram_active_ratio"), "percentunit", 0, 70),
+            Value("Memory", memory, "percentunit", 0, 120, base=COMPONENT["dram"], bar=1),
+            Value("Temp", _by_card("energy_gpu_temperature_celsius"), "celsius", 0, 75, [(80, WARN), (90, BAD)]),
+            Value("Given", held, "percentunit", 0, 70),
+            Value("Held down", q.throttled(_BY, "$__range"), "percentunit", 0, 90, [(0.1, WARN), (0.5, BAD)]),
+            Value("Repair", f"2 * {failed} > 0 or {pending}", "none", 0, 120, texts=_OK),
+            Value("State", _of_device(q.series("energy_device_up", q.GPU)), "none", 0, 60, texts=_UP),
+        ],
+        sort="Power",
+    )
+
+
+def _card_power() -> Builder[Panel]:
+    ask = Ask(8, "Which card draws it, and when?", "Power of each card.", NO_GPU, [onward(WORKLOADS)])
+    return course(ask, [Line(_card_watts(), "{{instance}} / {{gpu}}")], "watt")
+
+
+def _card_use() -> Builder[Panel]:
+    ask = Ask(
+        9,
+        "How much of each card is at work?",
+        "Share of multiprocessors that had work. A card may be busy all the time and use a tenth of itself.",
+        UNTOLD,
+        [onward(WORKLOADS)],
+    )
+    return course(ask, [Line(_by_card("energy_gpu_sm_active_ratio"), "{{instance}} / {{gpu}}")], "percentunit", most=1)
+
+
+def _throttling() -> Builder[Panel]:
+    slowed = f"sum by (instance, gpu, reason) ({q.rate('energy_gpu_throttle_seconds_total', _GPU)}) > 0"
+    ask = Ask(
+        10,
+        "What slows the cards down?",
+        "Part of the time in which a reason held the clocks down. A power cap does it on purpose; heat does not. "
+        "Reasons overlap, so they are not added up.",
+        "Nothing slows them down",
+        [onward(MODELS)],
+    )
+    return course(ask, [Line(slowed, "{{instance}} / {{gpu}} {{reason}}")], "percentunit", most=1)
+
+
+def _node_power() -> Builder[Panel]:
+    ask = Ask(11, "Which node draws it, and when?", "Power of each node.", NO_NODE, [onward(WORKLOADS)])
+    return course(ask, [Line(q.watts("node", "instance"), "{{instance}}")], "watt", stacked=True)
+
+
+def _components() -> Builder[Panel]:
+    ask = Ask(12, "Which component draws it?", "Power of all chosen nodes.", NO_NODE, [onward(WORKLOADS)])
+    return course(ask, [Line(q.watts("node", "component"), "{{component}}")], "watt", colours=COMPONENT, stacked=True)
+
+
+def _temperature() -> Builder[Panel]:
+    ask = Ask(13, "How hot are the cards?", "Temperature of the chip.", UNTOLD, [onward(WORKLOADS)])
+    return course(
+        ask,
+        [Line(_by_card("energy_gpu_temperature_celsius"), "{{instance}} / {{gpu}}")],
+        "celsius",
+        steps=[(90, BAD)],
+    )
+
+
+def _errors() -> Builder[Panel]:
+    def errors(kind: str) -> str:
+        kind = f'error="{kind}"'
+        return f"sum by ({_BY}) ({q.increase('energy_gpu_ecc_errors_total', _GPU, kind)})"
+
+    ask = Ask(
+        14,
+        "Which card makes errors?",
+        "Memory errors and Xid events in the time range, and the number of the last Xid, as in NVIDIA's catalogue. A "
+        "card that fell off the bus tells none: its state above does.",
+        "The cards tell no errors",
+        [onward(EXPORTER)],
+    )
+    return table(
+        ask,
+        [Label("instance", "Node", 0), Label("gpu", "GPU", 60)],
+        [
+            Value("Uncorrected", errors("uncorrected"), "none", 0, 110, [(1, BAD)], TEXT),
+            Value("Corrected", errors("corrected"), "none", 0, 100, [(100, WARN)], TEXT),
+            Value("Xids", f"sum by ({_BY}) ({q.increase('energy_gpu_xid_errors_total', _GPU)})", "none", 0, 70),
+            Value("Last Xid", _by_card("energy_gpu_last_xid"), "none", 0, 90, [(1, HELD_IDLE)], TEXT),
+        ],
+        sort="Uncorrected",
+    )
+
+
+def _agreement() -> Builder[Panel]:
+    agreement = _of_device(q.series("energy_device_agreement_ratio", q.GPU))
+    ask = Ask(
+        15,
+        "Do counter and power gauge agree?",
+        "What a card's energy counter counted over what its own power gauge adds up to: near 1; below 0.5 or above 2 "
+        "one of the two is broken and the card is not believed.",
+        "The cards have only one of the two",
+        [onward(EXPORTER)],
+    )
+    return course(ask, [Line(agreement, "{{instance}} / {{gpu}}")], "none", decimals=2, steps=[(0.5, BAD), (2, BAD)])
+
+
+def _clocks() -> Builder[Panel]:
+    clock = _by_card("energy_gpu_clock_hertz", _GPU, 'domain="sm"')
+    ask = Ask(16, "How fast do they run?", "Clock of the multiprocessors.", UNTOLD, [onward(WORKLOADS)])
+    return course(ask, [Line(clock, "{{instance}} / {{gpu}}")], "hertz")

@@ -1,0 +1,278 @@
+"""Overview: what burns now, who burns it, what of it is waste, and whether the budgets hold."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from . import budget_queries as budget
+from . import queries as q
+from .board import Row, board
+from .links import BUDGETS, EXPORTER, MODEL, MODELS, NODES, OVERVIEW, WORKLOADS, onward
+from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, WARN
+from .panels import Ask, Line, bars, course, number
+from .table import Label, Value, table
+from .variables import everywhere, namespace
+
+NO_NODE = "No exporter answers for this choice of nodes"
+
+_UNATTRIBUTED = "energy_unattributed_joules_total"
+_WASTE_LABELS = "namespace, pod, container"
+
+
+def dashboard() -> Dashboard:
+    """The first page: no more than two screens of a laptop."""
+    return board(
+        OVERVIEW,
+        "What burns now, who burns it, what of it is waste, and whether the energy budgets hold.",
+        [*everywhere(), namespace()],
+        [
+            Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _alerts())]),
+            Row(10, [(14, _uses()), (10, _models())]),
+            Row(9, [(7, _components()), (10, _wasters()), (7, _budgets())]),
+            Row(8, [(24, _firing())], "Which alerts fire?", 90),
+        ],
+    )
+
+
+def _power() -> Builder[Panel]:
+    return number(
+        Ask(
+            1,
+            "How much power now?",
+            "Power of all chosen nodes: every component once, so this is what their meters count.",
+            NO_NODE,
+            [onward(NODES)],
+        ),
+        q.watts("node"),
+        "watt",
+        trend=True,
+    )
+
+
+def _energy() -> Builder[Panel]:
+    return number(
+        Ask(
+            2,
+            "How much energy so far?",
+            "Energy of all chosen nodes in the time range of the dashboard.",
+            NO_NODE,
+            [onward(NODES)],
+        ),
+        q.kwh("node"),
+        "kwatth",
+        decimals=1,
+    )
+
+
+def _year() -> Builder[Panel]:
+    return number(
+        Ask(
+            3,
+            "And in a whole year?",
+            "The mean power of the time range, kept up for 365 days. A short range shows the hour, not the year.",
+            NO_NODE,
+            [onward(MODELS)],
+        ),
+        q.per_year(q.total(f"rate({q.series('energy_node_joules_total')}[$__range])")),
+        "kwatth",
+        decimals=0,
+    )
+
+
+def _waste() -> Builder[Panel]:
+    held = q.total(q.increase("energy_container_joules_total", 'mode="idle"', q.GPU))
+    free = q.total(q.increase(_UNATTRIBUTED, 'reason="idle"', q.GPU))
+    return number(
+        Ask(
+            4,
+            "How much is waste?",
+            "Idle power of GPUs, held by a workload that does nothing with them or free, as a part of all energy in "
+            "the time range. Idle power of CPUs is not in it: they cannot be given back.",
+            "No GPU here",
+            [onward(WORKLOADS)],
+        ),
+        f"({held} + ({free} or vector(0))) / {q.total(q.increase('energy_node_joules_total'))}",
+        "percentunit",
+        steps=[(0.15, WARN), (0.3, BAD)],
+        base=GOOD,
+        decimals=0,
+    )
+
+
+def _measured() -> Builder[Panel]:
+    rates = q.rate("energy_device_joules_total", 'component!="platform"')
+    quality = q.series("energy_power_source_info", 'quality="measured"')
+    measured = f"({rates} and on (cluster, instance, device) {quality})"
+    return number(
+        Ask(
+            5,
+            "How much is measured?",
+            "Part of the power of CPUs, memory and GPUs that a meter counted. The rest is estimated from utilisation, "
+            "as on machines whose hypervisor hides the meters.",
+            "Nothing is metered here: run ai-energy-exporter doctor",
+            [onward(EXPORTER)],
+        ),
+        f"({q.total(measured)} or vector(0)) / {q.total(rates)}",
+        "percentunit",
+        steps=[(0.5, WARN), (0.95, GOOD)],
+        base=BAD,
+        decimals=0,
+    )
+
+
+def _alerts() -> Builder[Panel]:
+    return number(
+        Ask(
+            6,
+            "Is anything wrong?",
+            "Alerts about energy that fire now, without those that only inform. They are drawn into every graph, and "
+            "listed at the end of this page.",
+            "Prometheus does not answer",
+            [onward(EXPORTER)],
+        ),
+        'count(ALERTS{alertstate="firing",alertname=~"Energy.*",severity!="info"}) or vector(0)',
+        "none",
+        steps=[(1, BAD)],
+        base=GOOD,
+    )
+
+
+def _firing() -> Builder[Panel]:
+    by = "alertname, severity, owner, namespace, pod, model_name, instance, budget"
+    return table(
+        Ask(
+            12,
+            "Which alerts fire, and whose are they?",
+            "Alerts about energy that fire now, also those that only inform. Each has a page in docs/runbooks.",
+            "None fires",
+        ),
+        [
+            Label("alertname", "Alert", 260),
+            Label("severity", "Severity", 90, texts=SEVERITY),
+            Label("owner", "Owner", 120),
+            Label("namespace", "Namespace", 120, onward(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("pod", "Pod", 0, onward(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
+            Label("instance", "Node", 120, onward(NODES, "Open this node", instance="Node")),
+            Label("budget", "Budget", 140, onward(BUDGETS, "Open this budget", budget="Budget")),
+        ],
+        [Value("Alerts", f'count by ({by}) (ALERTS{{alertstate="firing",alertname=~"Energy.*"}})', "none", 0, 70)],
+        sort="Alerts",
+    )
+
+
+def _uses() -> Builder[Panel]:
+    return course(
+        Ask(
+            7,
+            "Where does the power go?",
+            "Work is what is above idle power. Idle power of a GPU is its holder's: it is drawn because somebody "
+            "keeps the card. Idle power of CPUs, memory and free cards is the node's own, and so are fans, disks and "
+            "the power supply. Unexplained are the kernel, processes too short to be seen, and gaps.",
+            NO_NODE,
+            [onward(WORKLOADS), onward(NODES)],
+        ),
+        [
+            Line(q.watts("container", "", 'mode="active"'), "Work"),
+            Line(q.watts("container", "", 'mode="idle"'), "Idle, held"),
+            Line(q.watts("unattributed", "", 'reason="idle"'), "Idle, the node's"),
+            Line(q.watts("unattributed", "", 'reason!="idle"', q.OTHER), "Fans, disks, supply"),
+            Line(q.watts("unattributed", "", 'reason!="idle"', q.NOT_OTHER), "Unexplained"),
+        ],
+        "watt",
+        colours={
+            "Work": ACTIVE,
+            "Idle, held": HELD_IDLE,
+            "Idle, the node's": NODE_IDLE,
+            "Fans, disks, supply": COMPONENT["other"],
+            "Unexplained": LOST,
+        },
+        stacked=True,
+    )
+
+
+def _models() -> Builder[Panel]:
+    power = q.watts("model", "model_name", q.NAMESPACE)
+    return bars(
+        Ask(
+            8,
+            "Which models burn most?",
+            "Power of the ten largest models, GPU, CPU and memory together, work and idle. A click shows the model.",
+            "No model is at work here, or none was recognised",
+            [onward(MODELS)],
+        ),
+        [Line(f"sort_desc(topk(10, {power}))", "{{model_name}}")],
+        "watt",
+        base=ACTIVE,
+        follow=onward(MODEL, "Open ${__field.labels.model_name}", model_name="${__field.labels.model_name}"),
+    )
+
+
+def _components() -> Builder[Panel]:
+    return course(
+        Ask(
+            9,
+            "Which hardware draws it?",
+            "Power by component. Other is what only the platform's meter sees: fans, disks, network, power supply.",
+            NO_NODE,
+            [onward(NODES)],
+        ),
+        [Line(q.watts("node", "component"), "{{component}}")],
+        "watt",
+        colours=COMPONENT,
+        stacked=True,
+    )
+
+
+def _wasters() -> Builder[Panel]:
+    idle = (q.GPU, 'mode="idle"', q.NAMESPACE)
+    held = q.watts("container", _WASTE_LABELS, *idle)
+    every = q.watts("container", _WASTE_LABELS, q.GPU, q.NAMESPACE)
+    return table(
+        Ask(
+            10,
+            "Who keeps GPUs and leaves them idle?",
+            "Idle power of the GPUs that a container holds or was given, and its part of all the power these cards "
+            "draw for it: 100 % is a card that does nothing at all.",
+            "No GPU is held",
+            [onward(WORKLOADS)],
+        ),
+        [
+            Label("namespace", "Namespace", 110),
+            Label("pod", "Pod", 0, onward(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("container", "Container", 90),
+        ],
+        [
+            Value("Idle", f"topk(10, {held})", "watt", 0, 70),
+            Value(
+                "Share",
+                f"{held} / ({every} > 0) and on ({_WASTE_LABELS}) topk(10, {held})",
+                "percentunit",
+                0,
+                110,
+                [(0.5, WARN), (0.9, BAD)],
+                HELD_IDLE,
+                1,
+            ),
+        ],
+        sort="Share",
+    )
+
+
+def _budgets() -> Builder[Panel]:
+    return bars(
+        Ask(
+            11,
+            "Which budgets are nearly used up?",
+            "Used part of each energy budget in its window, the ten nearest to their end. 100 % is all of it.",
+            "No budgets: see docs/budgets.md",
+            [onward(BUDGETS)],
+        ),
+        [Line(f"sort_desc(topk(10, {budget.used_ratio()}))", "{{budget}}")],
+        "percentunit",
+        steps=[(0.8, WARN), (1, BAD)],
+        most=1.2,
+        decimals=0,
+        follow=onward(BUDGETS),
+    )

@@ -1,0 +1,224 @@
+"""Workloads: from the namespace to the pod, its containers and their processes."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from . import queries as q
+from .board import Row, board
+from .links import BUDGETS, MODEL, MODELS, NODES, WORKLOADS, onward
+from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PLAIN, WARN
+from .panels import Ask, Line, bars, course, number
+from .table import Label, Value, table
+from .variables import everywhere, namespace, pod
+
+NOBODY = "Nothing runs in this choice of namespaces and pods"
+
+_NAMED = 'namespace!=""'
+_POD = 'pod=~"$pod"'
+_WHERE = (q.NAMESPACE, _POD)
+_CONTAINER = "instance, namespace, pod, container, runtime"
+_SHARE = [(0.5, WARN), (0.9, BAD)]
+
+
+def dashboard() -> Dashboard:
+    """Each level narrows the next: a click on a namespace or pod chooses it."""
+    return board(
+        WORKLOADS,
+        "Who used how much: from the namespace to the pod, its containers and their processes.",
+        [*everywhere(), namespace(), pod()],
+        [
+            Row(4, [(6, _power()), (6, _energy()), (6, _idle()), (6, _given())]),
+            Row(9, [(8, _namespaces()), (16, _over_time())]),
+            Row(11, [(24, _pods())]),
+            Row(9, [(24, _containers())]),
+            Row(9, [(24, _processes())]),
+            Row(8, [(24, _identities())], "Images, owners and models of these containers", 90),
+        ],
+    )
+
+
+def _power() -> Builder[Panel]:
+    ask = Ask(1, "How much power do they draw now?", "What the chosen workloads cause.", NOBODY, [onward(NODES)])
+    return number(ask, q.watts("container", "", *_WHERE), "watt", trend=True)
+
+
+def _energy() -> Builder[Panel]:
+    ask = Ask(2, "How much energy did they use?", "In the time range.", NOBODY, [onward(BUDGETS)])
+    return number(ask, q.kwh("container", "", *_WHERE), "kwatth", decimals=2)
+
+
+def _idle() -> Builder[Panel]:
+    ask = Ask(
+        3,
+        "How much of it is idle?",
+        "Part of their energy in the time range that is idle power of what they hold.",
+        NOBODY,
+        [onward(MODELS)],
+    )
+    idle = q.total(q.increase("energy_container_joules_total", 'mode="idle"', *_WHERE))
+    every = q.total(q.increase("energy_container_joules_total", *_WHERE))
+    return number(ask, f"{idle} / ({every} > 0)", "percentunit", steps=_SHARE, base=GOOD, decimals=0)
+
+
+def _given() -> Builder[Panel]:
+    ask = Ask(
+        4,
+        "How many GPUs were they given?",
+        "Cards and parts of cards that Kubernetes gave to these pods, used or not.",
+        "None, or Kubernetes does not tell",
+        [onward(NODES)],
+    )
+    return number(ask, q.total(q.series("energy_gpu_allocated_ratio", *_WHERE)), "none", decimals=1)
+
+
+def _namespaces() -> Builder[Panel]:
+    named = f"sort_desc({q.kwh('container', 'namespace', q.NAMESPACE, _NAMED)})"
+    rest = q.kwh("container", "", q.NAMESPACE, 'namespace=""')
+    lines = [Line(named, "{{namespace}}"), Line(rest, "Outside Kubernetes")]
+    ask = Ask(
+        5,
+        "Which namespace used most?",
+        "Energy in the time range. Outside Kubernetes are Docker, Podman, Slurm, systemd and the host.",
+        NOBODY,
+        [onward(BUDGETS)],
+    )
+    follow = onward(WORKLOADS, "Only this namespace", namespace="${__field.labels.namespace}")
+    return bars(ask, lines, "kwatth", base=ACTIVE, decimals=2, follow=follow)
+
+
+def _over_time() -> Builder[Panel]:
+    ask = Ask(
+        6,
+        "Who drew power when?",
+        "Power of the twelve pods that used most in the time range, and of all that is in no pod.",
+        NOBODY,
+        [onward(NODES)],
+    )
+    where = (q.NAMESPACE, _POD, 'pod!=""')
+    lines = [
+        Line(q.top(12, q.watts("container", "pod", *where), "pod", "container", *where), "{{pod}}"),
+        Line(q.watts("container", "", q.NAMESPACE, _POD, 'pod=""'), "In no pod"),
+    ]
+    return course(ask, lines, "watt", colours={"In no pod": PLAIN}, stacked=True)
+
+
+def _pods() -> Builder[Panel]:
+    by = "namespace, pod"
+    where = (q.NAMESPACE, _POD, 'pod!=""')
+    top = f"and on ({by}) topk(50, {q.total(q.increase('energy_container_joules_total', *where), by)})"
+    given = f"sum by ({by}) ({q.series('energy_gpu_allocated_ratio', *where)})"
+    idle = ('mode="idle"', *where)
+    ask = Ask(
+        7,
+        "Which pod costs how much, and does it use what it holds?",
+        "The fifty pods that used most in the time range. GPUs are what Kubernetes gave them; Idle is the part of "
+        "their energy that these cards burnt without work.",
+        "No pod here: containers outside Kubernetes are below",
+    )
+    return table(
+        ask,
+        [
+            Label("namespace", "Namespace", 160, onward(WORKLOADS, "Only this namespace", namespace="Namespace")),
+            Label("pod", "Pod", 0, onward(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
+        ],
+        [
+            Value("Power", f"{q.watts('container', by, *where)} {top}", "watt", 0, 100),
+            Value("Energy", f"{q.kwh('container', by, *where)} {top}", "kwatth", 3, 120),
+            Value("GPU", f"{q.watts('container', by, q.GPU, *where)} {top}", "watt", 0, 100),
+            Value("CPU", f"{q.watts('container', by, q.CPU, *where)} {top}", "watt", 1, 100),
+            Value("GPUs", f"{given} {top}", "none", 2, 80),
+            Value("Idle power", f"{q.watts('container', by, *idle)} {top}", "watt", 0, 110, [(50, WARN)]),
+            Value(
+                "Idle",
+                f"{q.idle_share('container', by, *where)} {top}",
+                "percentunit",
+                0,
+                190,
+                _SHARE,
+                HELD_IDLE,
+                1,
+            ),
+        ],
+        sort="Energy",
+    )
+
+
+def _containers() -> Builder[Panel]:
+    top = f"and on ({_CONTAINER}) topk(50, {q.total(q.increase('energy_container_joules_total', *_WHERE), _CONTAINER)})"
+    ask = Ask(
+        8,
+        "Which container, unit or job?",
+        "The fifty that used most in the time range: containers of pods and of Docker, systemd units, Slurm jobs.",
+        NOBODY,
+        [onward(NODES)],
+    )
+    return table(
+        ask,
+        [
+            Label("instance", "Node", 180, onward(NODES, "Open this node", instance="Node")),
+            Label("namespace", "Namespace", 160),
+            Label("pod", "Pod", 0, onward(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
+            Label("container", "Container", 200),
+            Label("runtime", "Runtime", 110),
+        ],
+        [
+            Value("Power", f"{q.watts('container', _CONTAINER, *_WHERE)} {top}", "watt", 1, 100),
+            Value("Energy", f"{q.kwh('container', _CONTAINER, *_WHERE)} {top}", "kwatth", 3, 130),
+        ],
+        sort="Energy",
+    )
+
+
+def _processes() -> Builder[Panel]:
+    by = "instance, pod, container, comm, pid"
+    top = f"and on ({by}) topk(50, {q.total(q.increase('energy_process_joules_total', *_WHERE), by)})"
+    ask = Ask(
+        9,
+        "Which process?",
+        "Processes that used most, and all that hold a GPU. Another view of the same joules: do not add it to the "
+        "containers'.",
+        "The exporter shows no processes here: see --process.top",
+        [onward(NODES)],
+    )
+    return table(
+        ask,
+        [
+            Label("instance", "Node", 180, onward(NODES, "Open this node", instance="Node")),
+            Label("pod", "Pod", 0),
+            Label("container", "Container", 200),
+            Label("comm", "Process", 180),
+            Label("pid", "PID", 90),
+        ],
+        [
+            Value("Power", f"{q.watts('process', by, *_WHERE)} {top}", "watt", 1, 100),
+            Value("Energy", f"{q.kwh('process', by, *_WHERE)} {top}", "kwatth", 3, 130),
+        ],
+        sort="Energy",
+    )
+
+
+def _identities() -> Builder[Panel]:
+    by = "namespace, pod, container, image, owner_kind, owner_name, model_name"
+    ask = Ask(
+        10,
+        "What are they, and who started them?",
+        "Identity of each container, and the model all its processes work for.",
+        NOBODY,
+        [onward(MODELS)],
+    )
+    return table(
+        ask,
+        [
+            Label("namespace", "Namespace", 110),
+            Label("pod", "Pod"),
+            Label("container", "Container", 120),
+            Label("image", "Image"),
+            Label("owner_kind", "Kind", 100),
+            Label("owner_name", "Owner", 170),
+            Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
+        ],
+        [Value("Nodes", f"count by ({by}) ({q.series('energy_container_info', *_WHERE)})", "none", 0, 70)],
+        sort="Nodes",
+    )

@@ -1,0 +1,234 @@
+"""Grafana's dashboard linter, ported: it is a Go program, and some of its rules are too lax for us.
+
+https://github.com/grafana/dashboard-linter/tree/main/docs/rules has the rules of these names; those marked "ours" are
+not in it. Every rule tells what it finds, exclusions take some of it back, each with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from grafana_foundation_sdk.models import units
+
+from tests.grafana.boards import BOARDS, filled, panels, queries, selectors, variables
+
+PROMTOOL = shutil.which("promtool")
+QUERIES = queries()
+UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
+
+
+class Exclusion(NamedTuple):
+    """What a rule may find, by a pattern searched in its finding, and why that is right."""
+
+    rule: str
+    pattern: str
+    reason: str
+
+
+RECORDED = "sums that rules make over nodes and jobs: they have neither label"
+EXCLUSIONS = [
+    Exclusion("template-instance-rule", "label is Node", "an instance is a node here, and is called what people say"),
+    Exclusion("target-job-rule", r" \w+:\w+:\w+ ", RECORDED),
+    Exclusion("target-instance-rule", r" \w+:\w+:\w+ ", RECORDED),
+    Exclusion("target-job-rule", " energy_budget_joules ", "a constant that a rule makes; it belongs to no node"),
+    Exclusion("target-instance-rule", " energy_budget_joules ", "the same"),
+    Exclusion("target-job-rule", " ALERTS ", "alerts about models and budgets have neither label"),
+    Exclusion("target-instance-rule", " ALERTS ", "the same"),
+    Exclusion("target-cluster-rule", " (budget:|energy_budget_joules |ALERTS )", "budgets may span clusters"),
+    Exclusion("target-rate-interval-rule", r"\[\$__range\]", "a mean of the whole time range is asked for"),
+    Exclusion(
+        "target-counter-agg-rule",
+        r"(and on \(cluster, job, instance\)|last_over_time\() ?energy_samples_total",
+        "only its presence is asked for: it tells exporters from other targets",
+    ),
+]
+
+Finding = str
+Rule = Callable[[str], Iterator[Finding]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(name: str) -> Callable[[Rule], Rule]:
+    def add(check: Rule) -> Rule:
+        RULES[name] = check
+        return check
+
+    return add
+
+
+@rule("template-datasource-rule")
+def _(uid: str) -> Iterator[Finding]:
+    found = variables(BOARDS[uid])["datasource"]
+    if (found["type"], found["query"], found["label"]) != ("datasource", "prometheus", "Data source"):
+        yield f"{found}"
+
+
+@rule("template-job-rule")
+def _(uid: str) -> Iterator[Finding]:
+    return _node_variable(uid, "job", "Job")
+
+
+@rule("template-instance-rule")
+def _(uid: str) -> Iterator[Finding]:
+    return _node_variable(uid, "instance", "Instance")
+
+
+def _node_variable(uid: str, name: str, label: str) -> Iterator[Finding]:
+    found = variables(BOARDS[uid])[name]
+    if found["label"] != label:
+        yield f"{name}: label is {found['label']}"
+    if (found["type"], found["multi"], found["allValue"]) != ("query", True, ".+"):
+        yield f"{name}: not a query with several answers, or another value for all of them"
+    if found["datasource"]["uid"] != "${datasource}":
+        yield f"{name}: asks a fixed data source"
+
+
+@rule("template-on-time-change-reload-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for name, variable in variables(BOARDS[uid]).items():
+        if variable["type"] == "query" and variable["refresh"] != 2:
+            yield name
+
+
+@rule("template-label-promql-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for name, variable in variables(BOARDS[uid]).items():
+        if variable["type"] == "query" and not re.fullmatch(
+            rf"label_values\(\w+({{.*}})?, {name}\)", variable["query"]
+        ):
+            yield f"{name}: {variable['query']}"
+
+
+@rule("uneditable-dashboard-rule")
+def _(uid: str) -> Iterator[Finding]:
+    if BOARDS[uid]["editable"] is not False:
+        yield "editable"
+
+
+@rule("panel-datasource-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for panel in panels(BOARDS[uid]):
+        for place in (panel, *panel["targets"], *BOARDS[uid]["annotations"]["list"]):
+            if place["datasource"] != {"type": "prometheus", "uid": "${datasource}"}:
+                yield f"{panel['title']}: {place['datasource']}"
+
+
+@rule("panel-title-description-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for panel in panels(BOARDS[uid]):
+        title, empty = panel["title"], panel["fieldConfig"]["defaults"].get("noValue", "")
+        if not (title.endswith("?") and len(title) <= 60):
+            yield f"{title}: not a short question"
+        if not panel["description"].endswith("."):
+            yield f"{title}: no description in sentences"
+        if len(empty) < 8 or empty.lower().startswith("no data"):
+            yield f"{title}: does not say why there is no data"
+
+
+@rule("panel-units-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for panel in panels(BOARDS[uid]):
+        config = panel["fieldConfig"]
+        used = [config["defaults"].get("unit")]
+        for override in config.get("overrides", []):
+            used += [part["value"] for part in override["properties"] if part["id"] == "unit"]
+        if not set(used) <= UNITS:
+            yield f"{panel['title']}: {used}"
+
+
+@rule("panel-no-targets-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for panel in panels(BOARDS[uid]):
+        if not panel["targets"]:
+            yield panel["title"]
+
+
+@rule("target-rate-interval-rule")
+def _(uid: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        for window in re.findall(r"(?:rate|irate)\([^\[\]]*(\[[^\]]*\])", query.expr):
+            if query.board == uid and window != "[$__rate_interval]":
+                yield f"{query.name}: {window}"
+
+
+@rule("target-job-rule")
+def _(uid: str) -> Iterator[Finding]:
+    return _unmatched(uid, "job")
+
+
+@rule("target-instance-rule")
+def _(uid: str) -> Iterator[Finding]:
+    return _unmatched(uid, "instance")
+
+
+@rule("target-cluster-rule")  # ours: without it, a dashboard over Thanos or Mimir mixes clusters
+def _(uid: str) -> Iterator[Finding]:
+    return _unmatched(uid, "cluster")
+
+
+def _unmatched(uid: str, label: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        for selector in selectors(query.expr):
+            if query.board == uid and selector.matchers.get(label) != ("=~", f"${label}"):
+                yield f"{query.name}: {selector.metric} of every {label}"
+
+
+@rule("target-counter-agg-rule")  # stricter: the linter looks at a selector's last letters, and misses ours with braces
+def _(uid: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        for found in re.finditer(r"(\w+_total)\{[^}]*\}", query.expr):
+            before = query.expr[: found.start()]
+            if query.board == uid and not re.search(r"\b(rate|irate|increase)\(\s*$", before):
+                yield f"{query.name}: {before[-60:]}{found[1]}"
+
+
+@rule("target-gauge-rule")  # ours: a rate over a gauge is nonsense, and Prometheus does not mind
+def _(uid: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        for metric in re.findall(r"\b(?:rate|irate|increase)\(([\w:]+)\{", query.expr):
+            if query.board == uid and not metric.endswith("_total"):
+                yield f"{query.name}: {metric}"
+
+
+@rule("target-braces-rule")  # ours: so that no selector escapes the rules above
+def _(uid: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        bare = re.sub(r"\{[^}]*\}", "{}", re.sub(r'"(?:[^"\\]|\\.)*"', '""', query.expr))
+        for metric in re.findall(r"\b(?:energy_\w+|process_\w+|\w+:\w+:\w+)(?![\w:{])", bare):
+            if query.board == uid:
+                yield f"{query.name}: {metric}"
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+@pytest.mark.parametrize("name", RULES)
+def test_rule(name: str, uid: str) -> None:
+    patterns = [exclusion.pattern for exclusion in EXCLUSIONS if exclusion.rule == name]
+    found = [each for each in RULES[name](uid) if not any(re.search(pattern, each) for pattern in patterns)]
+    assert found == []
+
+
+@pytest.mark.parametrize("exclusion", EXCLUSIONS, ids=[f"{each.rule} {each.pattern}" for each in EXCLUSIONS])
+def test_no_exclusion_is_left_over(exclusion: Exclusion) -> None:
+    findings = [finding for uid in BOARDS for finding in RULES[exclusion.rule](uid)]
+    assert any(re.search(exclusion.pattern, finding) for finding in findings)
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool here: apt-get install prometheus")
+def test_target_promql_rule(tmp_path: Path) -> None:
+    """Every expression is one that Prometheus takes."""
+    rules = [
+        {"record": f"query:{index}:x", "expr": filled(query.expr, query.board, model_name="x")}
+        for index, query in enumerate(QUERIES)
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), encoding="utf-8")
+    command = [str(PROMTOOL), "check", "rules", "--lint=none", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
