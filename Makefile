@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
+PROFILE ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo doctor test test-gpu lint format golden bench accuracy docs lock dist clean
+.PHONY: help venv run demo doctor test test-gpu lint format golden bench accuracy docs rules dashboards pictures stack lock dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,22 @@ accuracy: $(READY) ## Measure how truly joules are divided
 docs: $(READY) ## Write docs/metrics.md and docs/configuration.md anew
 	$(BIN)/python -m exporter.exposition.docs > docs/metrics.md
 	$(BIN)/python -m exporter.config_docs > docs/configuration.md
+
+rules: $(READY) ## Write the rules of the energy budgets anew, and check all rules
+	$(BIN)/python -m exporter budgets prometheus/budgets.yaml --output prometheus/rules/budgets.yml
+	promtool check config prometheus/prometheus.yml
+	promtool test rules prometheus/tests/*.yml
+	amtool check-config prometheus/alertmanager.yml
+
+dashboards: $(READY) ## Write grafana/dashboards anew from grafana/generate
+	$(BIN)/python -m grafana.generate
+
+pictures: $(READY) ## Draw docs/pictures from the dashboards and a simulated day (two minutes; needs prometheus, chromium)
+	$(BIN)/python -m grafana.pictures $(ARGS)
+
+stack: ## Start exporter, Prometheus, Alertmanager and Grafana in containers (PROFILE=host: this machine, not a demo)
+	docker compose --file deploy/compose/compose.yaml --profile $(PROFILE) up --build --detach --wait
+	@echo "Grafana: http://localhost:3000   Prometheus: http://localhost:9090   Alertmanager: http://localhost:9093"
 
 lock: $(READY) ## Resolve the dependencies anew into requirements-dev.lock (all Pythons, with hashes)
 	$(PYTHON) -m venv $(VENV)/lock

@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import footprint, gpus, memory, rendering, serving, ticks
+from . import footprint, gpus, memory, rendering, rules, serving, ticks
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "serving": serving.main,
     "footprint": footprint.main,
     "memory": memory.main,
+    "rules": rules.main,
 }
 
 

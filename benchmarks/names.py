@@ -1,89 +1,139 @@
-"""``python -m benchmarks.names [MINUTES]``: what the names of pods cost the whole exporter in memory, under churn.
+"""``python -m benchmarks.names [MINUTES]``: what names and allocations cost the whole exporter in memory, under churn.
 
-Two exporters run, one of which asks an API server over TLS: 110 pods, then 1,000 new ones a minute.
+A node of 110 pods in real cgroups, with processes; then 1,000 new pods a minute, of which 30 live at a time. Three
+exporters watch it: one without names, one that asks an API server over TLS, one that asks the kubelet's PodResources
+socket besides.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import trustme
+from tests.kubernetes.fake_api import Pod
+from tests.kubernetes.node import NAMESPACE, Node
+from tests.live import Tree
+from tests.sources import kubelet
 
-from tests.kubernetes.fake_api import FakeApiServer, make_pod, uid
-
+from . import groups
+from .native import CannotMeasure
 from .table import show, verdict
 
 PODS = 110
 LIVING = 30
 PODS_EACH_MINUTE = 1000
+CARDS = 8
 GOAL_MIB = 70.0
 
-_PORTS = {"without names": 19401, "with names": 19402}
+WORK = ("/bin/sh", "-c", "while sleep 1; do :; done")
+"""What runs in every container: a shell that starts a process each second."""
+
+_PORTS = {"without": 19401, "names": 19402, "names and PodResources": 19403}
 
 
-def main(minutes: float = 8.0) -> None:
-    """Run both, print the table."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    with tempfile.TemporaryDirectory() as folder, FakeApiServer(context) as server:
-        authority.cert_pem.write_to_path(str(Path(folder, "ca.crt")))
-        Path(folder, "token").write_text("token")
-        for number in range(PODS):
-            server.add(make_pod(number + 1))
-        asks = ["--kubernetes.names=api", f"--kubernetes.url={server.url}", f"--kubernetes.credentials={folder}"]
-        exporters = [
-            _start(_PORTS["without names"], ["--kubernetes.names=off"]),
-            _start(_PORTS["with names"], [*asks, "--kubernetes.node-name=node-1"]),
-        ]
-        try:
-            rows = _measure(server, exporters, minutes)
-        finally:
-            for exporter in exporters:
-                exporter.terminate()
-                exporter.wait(10)
+def main(minutes: float = 4.0) -> None:
+    """Run all three, print the table. Raises `CannotMeasure` where no cgroups can be made."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        node = stack.enter_context(_node(folder))
+        socket = stack.enter_context(_kubelet(folder)).path
+        quiet = ["--log.level=error", f"--path.pod-resources={folder}/none"]
+        named = [*node.flags, *quiet]
+        flags = {
+            "without": [*named, "--kubernetes.names=off"],
+            "names": named,
+            "names and PodResources": [*named, f"--path.pod-resources={socket}"],
+        }
+        pids = {what: stack.enter_context(_exporter(_PORTS[what], flags[what])) for what in _PORTS}
+        rows = _measure(node, pids, minutes)
     show(
         f"Resident MiB of the exporter: {PODS} pods, then {PODS_EACH_MINUTE:,} new ones a minute",
-        ("minute", "pods seen", *_PORTS),
+        ("minute", "pods seen", "series", *_PORTS),
         rows,
     )
-    most = max(float(row[-1]) for row in rows)
-    print(f"goal: {GOAL_MIB:g} MiB at most on a node of {PODS} pods: {verdict(most <= GOAL_MIB)}")
+    print(f"goal: {GOAL_MIB:g} MiB at most on a node of {PODS} pods: {verdict(float(rows[0][-1]) <= GOAL_MIB)}")
 
 
-def _measure(server: FakeApiServer, exporters: list[subprocess.Popen[bytes]], minutes: float) -> list[tuple[str, ...]]:
-    time.sleep(5)
-    began = time.monotonic()
+def _measure(node: Node, pids: Mapping[str, int], minutes: float) -> list[tuple[str, ...]]:
+    time.sleep(60)  # what is done every minute was done, and sandboxes are the pods'
     rows: list[tuple[str, ...]] = []
-    for number in itertools.count(PODS + 1):
+    living: list[Pod] = []
+    began = time.monotonic()
+    for number in itertools.count():
         passed = (time.monotonic() - began) / 60
         if passed >= len(rows):
-            for port in _PORTS.values():
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-                    answer.read()
-            rows.append(
-                (str(len(rows)), f"{number - 1:,}", *(f"{_resident(exporter.pid):.1f}" for exporter in exporters))
-            )
+            lines = [_scrape(port) for port in _PORTS.values()][-1]
+            resident = [f"{_resident(pid):.1f}" for pid in pids.values()]
+            rows.append((str(len(rows)), f"{PODS + number:,}", f"{lines:,}", *resident))
         if passed >= minutes:
             return rows
-        server.add(make_pod(number))
-        if number > PODS + LIVING:
-            server.delete(uid(number - LIVING))
-        server.forget_events(1000)
-        time.sleep(max(0.0, (number - PODS) * 60 / PODS_EACH_MINUTE - (time.monotonic() - began)))
+        pod = node.pod(f"job-{number}", owner=("Job", f"job-{number}"))
+        for container in ("main", "pause"):
+            (node.tree.root / node.group(pod, container)).mkdir(parents=True)
+        node.server.add(pod)
+        living.append(pod)
+        if len(living) > LIVING:
+            gone = living.pop(0)
+            node.server.delete(gone["metadata"]["uid"])
+            node.tree.remove(node.group(gone).rpartition("/")[0])
+        node.server.forget_events(1000)
+        time.sleep(max(0.0, (number + 1) * 60 / PODS_EACH_MINUTE - (time.monotonic() - began)))
     raise AssertionError("numbers do not end")
 
 
-def _start(port: int, flags: list[str]) -> subprocess.Popen[bytes]:
-    own = [f"--web.listen-address=127.0.0.1:{port}", "--docker.socket=off", "--podman.socket=off", "--log.level=error"]
-    return subprocess.Popen([sys.executable, "-m", "exporter", *own, *flags])
+@contextlib.contextmanager
+def _node(folder: Path) -> Iterator[Node]:
+    """A node with its pods: two containers each, and the sandbox."""
+    with groups.subtree("ai-energy-names") as root:
+        node = Node(folder, Tree(root))
+        try:
+            for number in range(PODS):
+                pod = node.pod(f"pod-{number}", "main", "proxy", owner=("ReplicaSet", f"app-{number}"))
+                for container in ("main", "proxy", "pause"):
+                    node.run(pod, container, command=WORK if container != "pause" else ("/bin/sleep", "infinity"))
+                node.server.add(pod)
+            yield node
+        finally:
+            node.close()
+            node.tree.remove()
+
+
+@contextlib.contextmanager
+def _kubelet(folder: Path) -> Iterator[kubelet.Kubelet]:
+    """A kubelet that gave each card to a pod."""
+    made = kubelet.Kubelet(kubelet.Messages(folder), folder / "kubelet.sock")
+    for number in range(PODS):
+        cards = [f"GPU-{number:08d}-0000-0000-0000-000000000000"] if number < CARDS else []
+        made.pods.append(kubelet.pod(NAMESPACE, f"pod-{number}", "main", *cards))
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextlib.contextmanager
+def _exporter(port: int, flags: list[str]) -> Iterator[int]:
+    """Pid of a running exporter."""
+    command = [sys.executable, "-m", "exporter", f"--web.listen-address=127.0.0.1:{port}", *flags]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def _scrape(port: int) -> int:
+    """How many series there are."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        return sum(1 for line in answer if not line.startswith(b"#"))
 
 
 def _resident(pid: int) -> float:
@@ -94,4 +144,7 @@ def _resident(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    try:
+        main(*map(float, sys.argv[1:]))
+    except CannotMeasure as reason:
+        sys.exit(f"cannot measure here: {reason}")

@@ -73,7 +73,8 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="ai-energy-exporter",
-        usage="%(prog)s [doctor] [--once] [--demo] [--config.file FILE] [--SETTING VALUE]...",
+        usage="%(prog)s [doctor] [--once] [--demo] [--config.file FILE] [--SETTING VALUE]...\n"
+        "       %(prog)s budgets FILE [--output FILE] [--format rules|prometheusrule]",
         description="Prometheus exporter that says which model, container or process uses how many joules, and why.",
         epilog=_EPILOG,
         formatter_class=_Formatter,

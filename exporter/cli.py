@@ -15,12 +15,15 @@ from queue import SimpleQueue
 from . import __version__, doctor, logs
 from .accounting.checkpoint import StateLocked, StateStore
 from .arguments import Arguments, parse
+from .budgets import command as budgets
 from .config import ConfigError, Settings, load, reloaded
+from .exposition.access import Access
 from .exposition.history import History
 from .exposition.page import Page
 from .exposition.prepared import Prepared
 from .exposition.render import Renderer
 from .exposition.server import ListenError, Server, ServerOptions
+from .exposition.web_file import WebConfigError
 from .host import FdBudget, Host
 from .records import Namer, Source
 from .sampler import Sampler, SamplerOptions
@@ -44,12 +47,17 @@ SWITCH_SECONDS = 0.0001
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command. Returns the exit status: 0 fine, 2 bad usage or configuration, 1 anything else."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["budgets"]:
+        return budgets.run(words[1:])
     try:
-        arguments = parse(argv)
+        arguments = parse(words)
         settings = load(arguments.flags, environ)
+        serves = not (arguments.doctor or arguments.once)
+        access = Access(settings.web_config_file) if settings.web_config_file and serves else None
     except SystemExit as leave:
         return int(leave.code or 0)
-    except ConfigError as error:
+    except (ConfigError, WebConfigError) as error:
         sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
         return 2
     if arguments.check:
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return 0
     logs.configure(settings.log_level, settings.log_format)
     try:
-        return _run(arguments, settings, lambda: load(arguments.flags, environ))
+        return _run(arguments, settings, access, lambda: load(arguments.flags, environ))
     except (ListenError, StateLocked) as error:
         log.error("%s", error)
     except BrokenPipeError:
@@ -67,7 +75,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     return 1
 
 
-def _run(arguments: Arguments, settings: Settings, reread: Callable[[], Settings]) -> int:
+def _run(arguments: Arguments, settings: Settings, access: Access | None, reread: Callable[[], Settings]) -> int:
     host = make_host(settings)
     if arguments.doctor:
         every = build(
@@ -80,7 +88,7 @@ def _run(arguments: Arguments, settings: Settings, reread: Callable[[], Settings
         return 0
     if arguments.once:
         return _once(settings, host)
-    return _Service(settings, host, reread).run()
+    return _Service(settings, host, access, reread).run()
 
 
 def make_host(settings: Settings) -> Host:
@@ -177,14 +185,16 @@ class _Latest:
 class _Service:
     """Serves until told to stop. Signals only queue their number: nothing runs inside a handler."""
 
-    def __init__(self, settings: Settings, host: Host, reread: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Settings, host: Host, access: Access | None, reread: Callable[[], Settings]) -> None:
         self._settings = settings
         self._host = host
+        self._access = access
         self._reread = reread
         self._events: SimpleQueue[int] = SimpleQueue()
         self._stop = threading.Event()
         self._sampler: Sampler | None = None
         self._new_options: SamplerOptions | None = None
+        self._reload_ok = True
 
     def run(self) -> int:
         """Run to the end. Raises `ListenError` and `StateLocked` before anything was changed."""
@@ -200,7 +210,9 @@ class _Service:
                 listen=tuple(map(str, settings.web_listen_address)),
                 telemetry_path=settings.web_telemetry_path,
                 max_requests=settings.web_max_requests,
+                listen_health=tuple(map(str, settings.web_health_address)),
             ),
+            self._access,
         )
         sys.setswitchinterval(SWITCH_SECONDS)
         bound = server.start()
@@ -211,6 +223,8 @@ class _Service:
             sampler = make_sampler(settings, self._host, store, observers)
             for host, port in bound:
                 self._announce(host, port)
+            if self._access is not None:
+                self._access.announce()
             return self._supervise(sampler, server)
         finally:
             server.stop()
@@ -218,8 +232,9 @@ class _Service:
     def _announce(self, host: str, port: int) -> None:
         where = f"[{host}]" if ":" in host else host
         log.info(
-            "ai-energy-exporter %s listens on http://%s:%d%s (Python %s, pid %d%s)",
+            "ai-energy-exporter %s listens on %s://%s:%d%s (Python %s, pid %d%s)",
             __version__,
+            "https" if self._access is not None and self._access.tls is not None else "http",
             where,
             port,
             self._settings.web_telemetry_path,
@@ -233,7 +248,7 @@ class _Service:
         thread = threading.Thread(target=self._sample, args=(sampler,), name="sampler", daemon=True)
         thread.start()
         while (event := self._events.get()) == signal.SIGHUP:
-            self._reload(sampler)
+            self._reload()
         watchdog = threading.Timer(STOP_SECONDS, _give_up)
         watchdog.daemon = True
         watchdog.start()
@@ -254,27 +269,30 @@ class _Service:
         finally:
             self._events.put(_SAMPLER_ENDED)
 
-    def _reload(self, sampler: Sampler) -> None:
+    def _reload(self) -> None:
         """Take over what may change while running; anything wrong leaves all as it was (fault 58)."""
         try:
             new = self._reread()
         except ConfigError as error:
             for problem in error.problems:
                 log.error("settings not reloaded: %s", problem)
-            sampler.config_reload_ok = False
+            self._reload_ok = False
             return
         self._settings, needs_restart = reloaded(self._settings, new)
         logs.configure(self._settings.log_level, self._settings.log_format)
         self._new_options = sampler_options(self._settings)
-        sampler.config_reload_ok = True
+        self._reload_ok = True
         for name in needs_restart:
             log.warning("%s changed: needs a restart to take effect", name)
         log.info("settings reloaded")
 
     def _reconfigure(self, _: Snapshot) -> None:
         """Called by the sampler's own thread at the end of each tick, because options may change only between two."""
+        if self._sampler is None:
+            return
+        self._sampler.config_reload_ok = self._reload_ok and (self._access is None or self._access.ok)
         options, self._new_options = self._new_options, None
-        if options is not None and self._sampler is not None:
+        if options is not None:
             self._sampler.reconfigure(options)
 
 

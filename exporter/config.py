@@ -63,6 +63,20 @@ class Settings:
         "Address to listen on, HOST:PORT or [IPV6]:PORT; an empty host is every interface.",
     )
     web_telemetry_path: str = _setting("web.telemetry-path", url_path(), "/metrics", "Path of the metrics page.")
+    web_config_file: str = _setting(
+        "web.config.file",
+        text("FILE"),
+        "",
+        "YAML file with TLS, client certificates, logins and headers, as of other exporters: see web-security.md. "
+        "Read again when it or a certificate changes.",
+    )
+    web_health_address: tuple[Address, ...] = _setting(
+        "web.health-address",
+        listing(address()),
+        (),
+        "More addresses to listen on, where only /-/healthy, /-/ready and their like are served, "
+        "without TLS and to everybody: for probes that cannot show a certificate.",
+    )
     web_max_requests: int = _setting(
         "web.max-requests", count(1, 10_000), 40, "Requests served at the same time; more are answered 503."
     )

@@ -46,19 +46,20 @@ def report(
     out: TextIO,
     pause_seconds: float = PAUSE_SECONDS,
     namer: Namer | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> None:
-    """Write the whole report. Takes about a second, at worst twice `PATIENCE_SECONDS`; raises nothing."""
+    """Write the whole report. Takes about a second, at worst twice ``patience_seconds``; raises nothing."""
     if namer is not None:
         namer.health()  # they begin to ask while the sources are read
     out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
     out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
-    examinations = examine(sources, host, pause_seconds)
+    examinations = examine(sources, host, pause_seconds, patience_seconds)
     for one in examinations:
         off = " (but switched off)" if settings.enabled_sources.get(one.source) is False else ""
         _write(out, one.source, f"{one.state}{off}", [*_found(one), *_complaints(one)])
     if namer is not None:
         out.write("\nNames\n")
-        names = ask_names(namer)
+        names = ask_names(namer, patience_seconds)
         for directory in names:
             _write(out, directory.name, "works" if directory.up else "no", _said(directory))
         if not names:

@@ -32,11 +32,11 @@ def read(
     """Name → (``file:line``, value) for every setting in the file, and one line for each thing wrong with it.
 
     Keys may be nested (``web: {max-requests: 9}``) or dotted (``web.max-requests: 9``). ``mappings`` are
-    the names whose value is itself a mapping, ``records`` those whose value is a list of mappings. Scalars stay the
-    text that was written. Never raises.
+    the names whose value is itself a mapping, ``records`` those whose value is a list of mappings, or one. Scalars
+    stay the text that was written. Never raises.
     """
     try:
-        root = _compose(path)
+        root = compose(path)
     except ValueError as error:
         return {}, [f"{path}:{error}"]
     if root is None or root.tag == _NULL:
@@ -58,8 +58,8 @@ def entries(text: str) -> list[Entry]:
     return _entries(root.value if isinstance(root, yaml.SequenceNode) else [root], lambda _: "")
 
 
-def _compose(path: str) -> yaml.Node | None:
-    """Root of the file's only document, None if it is empty; ValueError says line and reason."""
+def compose(path: str) -> yaml.Node | None:
+    """Root of the file's only document, None if it is empty; ValueError says line and reason (``4: not YAML: ...``)."""
     try:
         with open(path, "rb") as file:
             data = file.read(SIZE_LIMIT + 1)
@@ -130,9 +130,7 @@ class _Walk:
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node)
         if name in self._records:
-            if not isinstance(node, yaml.SequenceNode):
-                raise ValueError("must be a list of mappings")
-            return _entries(node.value, self._where)
+            return _entries(node.value if isinstance(node, yaml.SequenceNode) else [node], self._where)
         if isinstance(node, yaml.SequenceNode):
             return [_scalar(item) for item in node.value]
         if name not in self._mappings:

@@ -6,7 +6,8 @@ import io
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,26 @@ from exporter.doctor import examine, report, verdict
 from exporter.host import Host
 from exporter.kinds import Address
 from exporter.records import (
+    HOST,
     Device,
     EnergyReading,
     GpuUse,
+    GroupKey,
+    Model,
+    Namer,
     PowerReading,
     Problem,
     Process,
     ProcessKey,
     Reading,
+    SourceHealth,
     Unavailable,
+    Workload,
 )
 from exporter.sources.rapl import RaplSource
+from exporter.workloads.directories.registry import NameOptions, directories
+from exporter.workloads.namer import WorkloadNamer
+from tests.kubernetes.fake_api import FakeApiServer, make_pod
 
 
 class ScriptedSource:
@@ -142,6 +152,75 @@ def test_a_source_that_hangs_is_left_behind(tmp_path: Path) -> None:
     assert hung.failure.reason == "timeout"
     writer = os.open(zone / "energy_uj", os.O_RDWR)  # lets the thread go
     os.close(writer)
+
+
+class ScriptedNamer(Namer):
+    """Those who know names: each is asked again and again, and the last of its answers stays."""
+
+    def __init__(self, *healths: SourceHealth | Sequence[SourceHealth]) -> None:
+        self.closed = False
+        self._healths = [[one] if isinstance(one, SourceHealth) else list(one) for one in healths]
+
+    def workload(self, group: GroupKey) -> Workload:
+        return HOST
+
+    def model(self, group: GroupKey | None, process: Process) -> Model | None:
+        return None
+
+    def health(self) -> tuple[SourceHealth, ...]:
+        return tuple(answers.pop(0) if len(answers) > 1 else answers[0] for answers in self._healths)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+ASKED = SourceHealth("kubernetes", False, None, "", "", {}, 0.0, 0.0)
+UP = replace(ASKED, up=True, last_success=1.0)
+REFUSED = replace(ASKED, name="docker", reason="permission", message="unix:///d: Permission denied", fix="run as root")
+
+
+def names_section(namer: Namer, patience_seconds: float = 20.0) -> list[str]:
+    """What the report says under "Names"."""
+    out = io.StringIO()
+    settings = load({"web.listen-address": ["127.0.0.1:0"]}, {})
+    report(settings, [], Host(), out, pause_seconds=0.0, namer=namer, patience_seconds=patience_seconds)
+    return out.getvalue().partition("\nNames\n")[2].partition("\n\n")[0].splitlines()
+
+
+class TestNames:
+    def test_who_answers_and_who_refuses(self) -> None:
+        """Fault 49: the reason with its fix; who has only been asked is waited for."""
+        namer = ScriptedNamer([ASKED, ASKED, UP], REFUSED)
+        assert names_section(namer) == [
+            "  kubernetes   works   tells the names of containers",
+            "  docker       no      unix:///d: Permission denied",
+            "                       fix: run as root",
+        ]
+        assert namer.closed
+
+    def test_nobody_to_ask(self) -> None:
+        assert names_section(ScriptedNamer()) == [
+            "  paths        works   nobody else to ask here: containers are named by their ids"
+        ]
+
+    def test_who_hangs_is_not_waited_for_forever(self) -> None:
+        """Fault 49: slow."""
+        assert names_section(ScriptedNamer(ASKED, UP), patience_seconds=0.1) == [
+            "  kubernetes   no      no answer yet",
+            "  kubernetes   works   tells the names of containers",
+        ]
+
+    def test_a_server_that_refuses_and_one_that_answers(self, tmp_path: Path) -> None:
+        """The real directory, over a real socket."""
+        with FakeApiServer() as server:
+            server.add(make_pod(1))
+            options = NameOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
+            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
+            assert lines == ["  kubernetes   works   tells the names of containers"]
+            server.status = 403
+            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
+            assert lines[0] == f"  kubernetes   no      {server.url} answers 403: no"
+            assert "verbs: [get, list, watch]" in lines[1]
 
 
 def test_no_source_at_all_is_said_plainly() -> None:

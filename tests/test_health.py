@@ -186,7 +186,7 @@ def test_a_part_that_fails_is_told_once_while_the_rest_is_up(bench: Bench, caplo
         assert bench.tick() is not None
     health = bench.state.health()
     assert (health.up, health.reason, health.message, health.fix) == (True, *problem)
-    assert health.failures["driver"] == 5
+    assert health.failures["driver"] == 1
     assert len(caplog.records) == 1
     bench.source.answer = Reading()
     bench.tick()
@@ -194,6 +194,15 @@ def test_a_part_that_fails_is_told_once_while_the_rest_is_up(bench: Bench, caplo
     bench.source.answer = Reading(problems=(problem, Problem("not_found", "core")))
     bench.tick()
     assert len(caplog.records) == 3
+
+
+def test_a_part_that_stays_failed_counts_once_a_minute(bench: Bench) -> None:
+    """As a source that is down does: increase() sees that it lasts, and it drowns nothing else."""
+    lasting, passing = Problem("driver", "dram-0: EIO"), Problem("driver", "core-0: EIO")
+    for tick in range(600):
+        bench.source.answer = Reading(problems=(lasting, passing) if tick in (90, 95) else (lasting,))
+        bench.tick()
+    assert bench.state.health().failures["driver"] == 10 + 2
 
 
 def test_jumps_of_its_devices_are_counted_as_implausible(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

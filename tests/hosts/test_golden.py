@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from exporter.exposition.render import Renderer
 from exporter.records import Source
 from exporter.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
+from exporter.sources.cgroups import CgroupSource
+from exporter.sources.hwmon import HwmonSource
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.registry import build
 from exporter.workloads.models.resolver import Models
@@ -149,6 +152,39 @@ def test_nested_and_duplicate_meters_are_counted_once(play: Play) -> None:
     snapshots, truth = play("intel-2s-dram-psys")
     last = snapshots[-1]
     assert sum(node.joules for node in last.nodes) == pytest.approx(sum(step["psys-0"] for step in truth), abs=1e-3)
+
+
+def test_a_gpu_that_knows_only_its_module_is_counted_once(
+    tmp_path: Path, library: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 16: a Grace Hopper whose GPU does not tell its own power, beside the meters of module and CPU."""
+    machine = MACHINES.load("arm-grace", tmp_path / "machine")
+    while machine.instants:
+        machine.advance()
+    passed = [0.0]
+    host = replace(machine.host(), clock=lambda: machine.now + passed[0])
+    with FakeDriver(library(), tmp_path) as driver:
+        monkeypatch.setenv(control.STATE_VARIABLE, str(driver.path))
+        machine.plug(driver)
+        (gpu,) = driver.gpus
+        gpu.field(186, code=control.NOT_SUPPORTED)
+        nvml = NvmlSource(host, fresh_bindings(driver.library))
+        sources: list[Source] = [nvml, HwmonSource(host), CgroupSource(host)]
+        options = SamplerOptions(interval_seconds=5.0, source_timeout_seconds=5.0)
+        sampler = Sampler(sources, WorkloadNamer(models=Models(host)), host, options)
+        snapshots = []
+        for _ in range(8):
+            snapshots.append(sampler.tick())
+            passed[0] += 5.0
+            gpu.energy_joules += 5.0 * 500.0
+        sampler.close()
+    watts = {row.device.id: row.watts for row in snapshots[-1].devices if row.watts is not None}
+    assert watts[gpu.uuid] == pytest.approx(500.0)
+    nodes = {row.component: row.watts for row in snapshots[-1].nodes}
+    assert nodes == pytest.approx({"cpu": watts["grace-0"], "other": watts["module-0"] - watts["grace-0"]})
+    counted = [sum(row.joules for row in snapshot.nodes) for snapshot in snapshots]
+    assert counted[-1] - counted[1] == pytest.approx(6 * 5.0 * watts["module-0"])
+    assert snapshots[-1].conservation_error_ratio <= 1e-9
 
 
 def test_machine_without_a_meter_starts_and_says_so(play: Play) -> None:

@@ -200,7 +200,7 @@ class Recorder:
             "sm_clock_hertz": clocks.get("sm"),
             "memory_clock_hertz": clocks.get("memory"),
             "throttle": {
-                "now": [reason for reason, (bit, _) in control.REASONS.items() if bits & bit],
+                "now": [reason for reason, (bit, _) in control.REASONS.items() if (bits or 0) & bit],
                 "seconds": {reason: _scaled(fields.get(field), 1e-9) for reason, field in _THROTTLE_FIELDS.items()},
             },
             "gpm": self._activity(number, handle, None),

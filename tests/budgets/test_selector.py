@@ -1,0 +1,60 @@
+"""Labels and patterns become the PromQL of their power."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.budgets.selector import check, contradiction, power
+
+
+@pytest.mark.parametrize(
+    ("label", "pattern", "expression"),
+    [
+        ("namespace", "a", 'sum(rate(energy_container_joules_total{namespace="a"}[5m]))'),
+        ("namespace", "a, b", 'sum(rate(energy_container_joules_total{namespace=~"a|b"}[5m]))'),
+        ("namespace", "team-*", 'sum(rate(energy_container_joules_total{namespace=~"team-.*"}[5m]))'),
+        ("model", "org/m-1.5", 'sum(rate(energy_model_joules_total{model_name="org/m-1.5"}[5m]))'),
+        ("model", "org/m-1.5*", 'sum(rate(energy_model_joules_total{model_name=~"org/m-1\\\\.5.*"}[5m]))'),
+        ("phase", "training", 'sum(rate(energy_model_joules_total{phase="training"}[5m]))'),
+        ("node", "n1", 'sum(rate(energy_node_joules_total{instance="n1"}[5m]))'),
+        ("rack", "r12", 'sum(rate(energy_node_joules_total{rack="r12"}[5m]))'),
+        ("mode", "idle", 'sum(rate(energy_container_joules_total{mode="idle"}[5m]))'),
+        ("model", 'a"b\\c', 'sum(rate(energy_model_joules_total{model_name="a\\"b\\\\c"}[5m]))'),
+    ],
+)
+def test_power_of_one_label(label: str, pattern: str, expression: str) -> None:
+    assert power([check(label, pattern)]) == expression
+
+
+def test_pod_labels_are_looked_up_in_the_identity_of_containers() -> None:
+    assert power([check("label_team", "nlp"), check("namespace", "a")]) == (
+        "sum(\n"
+        '  rate(energy_container_joules_total{namespace="a"}[5m])\n'
+        "    and on (cluster, instance, namespace, pod, container)\n"
+        '  energy_container_info{label_team="nlp"}\n'
+        ")"
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "possible"),
+    [
+        (("namespace", "model_name", "instance", "component", "rack"), True),
+        (("namespace", "pod", "label_team", "owner_name"), True),
+        (("model_name", "container"), False),
+        (("phase", "label_team"), False),
+    ],
+)
+def test_what_no_series_has_together_is_refused(labels: tuple[str, ...], possible: bool) -> None:
+    assert (contradiction(labels) is None) is possible
+
+
+@pytest.mark.parametrize("label", ["nod", "modle", "namespaces", "intance", "conponent"])
+def test_typing_errors_do_not_become_labels(label: str) -> None:
+    with pytest.raises(ValueError, match="did you mean"):
+        check(label, "x")
+
+
+@pytest.mark.parametrize("label", ["team", "rack", "zone", "site", "env", "tenant", "label_team"])
+def test_any_label_may_be_selected(label: str) -> None:
+    assert check(label, "x") == (label, "x")
