@@ -30,7 +30,7 @@ doctor: $(READY) ## Which meters work on this machine, and how to mend those tha
 	@$(BIN)/python -m exporter doctor $(ARGS)
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
 
 test-gpu: $(READY) ## Measure a real NVIDIA card: sensors, attribution, slowdown; record what its driver says
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)

@@ -67,7 +67,7 @@ class Settings:
         "web.config.file",
         text("FILE"),
         "",
-        "YAML file with TLS, client certificates, logins and headers, as of other exporters: see web-security.md. "
+        "YAML file with TLS, client certificates, logins and headers, as other exporters have it (web-security.md). "
         "Read again when it or a certificate changes.",
     )
     web_health_address: tuple[Address, ...] = _setting(

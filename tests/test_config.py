@@ -136,7 +136,7 @@ class TestFile:
             ),
             ("\nwebb: {}", "c.yml:2: no such setting: 'webb'; did you mean web?"),
             ("<<: {a: 1}", "c.yml:1: no such setting: '<<'"),
-            ("config: {file: other.yml}", "c.yml:1: no such setting: 'config'"),
+            ("config: {file: other.yml}", "c.yml:1: no such setting: 'config'; did you mean web.config?"),
             ("log: {level: info}\nlog: {level: info}", "c.yml:2: log is set twice, first in line 1"),
             ("log:\n  level: info\n  level: info", "c.yml:3: log.level is set twice, first in line 2"),
             ("log.level: info\nlog: {level: info}", "c.yml:2: log.level is set twice, first at c.yml:1"),

@@ -101,6 +101,7 @@ class Devices:
         self._last_read: dict[str, float] = {}
         self._counted: set[str] = set()
         self._platforms: list[str] = []
+        self._gpus: set[str] = set()
         self._other_owed = 0.0
         self.cpu_metered = False
 
@@ -135,9 +136,11 @@ class Devices:
         capacity: dict[Component, float] = {}
         if use.cpu is not None and use.cpu.window_seconds > 0:
             capacity["cpu"] = use.cpu_capacity
-        gpus = sum(self._known[key].component == "gpu" for key in self._counted)
-        if use.gpu_uses or gpus:
-            capacity["gpu"] = float(max(1, gpus))
+        self._gpus.update(key for key in self._counted if self._known[key].component == "gpu")
+        self._gpus.update(gpu.uuid for gpu in use.gpus)  # one without a meter, or inside the CPU's, works as well
+        self._gpus.update(gpu_use.device for gpu_use in use.gpu_uses)
+        if self._gpus:
+            capacity["gpu"] = float(len(self._gpus))
         return capacity
 
     def cpu_capacity(self) -> float:

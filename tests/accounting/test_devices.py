@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.accounting.devices import Devices, Measured, Use
-from exporter.records import CpuUse, Device, EnergyReading, PowerBounds
+from exporter.records import CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, Process, ProcessKey
 
 PSYS = Device("psys-0", "platform", "rapl", "measured", "psys", 4.0)
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0, within="psys-0", socket=0)
@@ -111,6 +111,51 @@ def test_socket_has_its_own_utilization() -> None:
     other = Device("package-1", "cpu", "rapl", "measured", "package-1", 4.0, socket=1)
     measured = devices.measure([EnergyReading(PACKAGE, 1.0, 0.0, None), EnergyReading(other, 1.0, 0.0, None)], use)
     assert measured.utilization == {"package-0": 0.75, "package-1": 0.25}
+
+
+def test_gpus_without_a_meter_count_as_well() -> None:
+    """Two virtual GPUs are two, so that a process on both is not busy twice; one that sleeps is still there."""
+    devices = Devices()
+    states = [GpuState("GPU-1", "0"), GpuState("GPU-2", "1"), GpuState("GPU-2", "1", "3")]
+    assert devices.capacity(Use(1.0, 4.0, gpus=states)) == {"gpu": 2.0}
+    assert devices.capacity(Use(1.0, 4.0, gpus=states[:1])) == {"gpu": 2.0}
+
+
+def test_gpu_that_was_read_late_was_watched_all_the_time() -> None:
+    """Its source says since when; a card that was away (0 s) was not watched, whatever the tick."""
+    card, away = (Device(f"GPU-{n}", "gpu", "nvml", "measured", "", 1.0) for n in (1, 2))
+    devices = Devices({"GPU-1": 10.0, "GPU-2": 10.0})
+
+    def tick(at: float, joules: float, *windows: float) -> Measured:
+        readings = [EnergyReading(device, at, joules, None) for device in (card, away)]
+        states = [GpuState(f"GPU-{n}", str(n), window_seconds=window) for n, window in enumerate(windows, start=1)]
+        uses = [GpuUse("GPU-1", None, Process(ProcessKey(1, 1), "x"), 2.0)]
+        return devices.measure(readings, Use(1.0, 4.0, gpu_uses=uses, gpus=states))
+
+    tick(1.0, 0.0, 0.0, 0.0)
+    measured = tick(5.0, 400.0, 4.0, 0.0)
+    assert parts(measured) == {"GPU-1": (360.0, 40.0, 0.0), "GPU-2": (0.0, 0.0, 400.0)}
+    assert measured.utilization["GPU-1"] == 0.5
+    assert devices.samples() == {"GPU-1": [(0.5, 100.0)], "GPU-2": []}, "nothing is learned from what nobody watched"
+
+
+def test_modules_of_several_sockets_are_the_platform_together() -> None:
+    """Fault 16: Grace Hopper with two sockets; a third meter of the first socket's module does not count again."""
+    modules, grace = [], []
+    for n in (0, 1):
+        modules.append(Device(f"module-{n}", "platform", "hwmon", "measured", "", 4.0, socket=n))
+        grace.append(Device(f"grace-{n}", "cpu", "hwmon", "measured", "", 4.0, socket=n, within=f"module-{n}"))
+    again = Device("GPU-1", "platform", "nvml", "measured", "", 1.0)
+    node = Node()
+    node.tick(dict.fromkeys((again, *modules, *grace), 0.0))
+    measured = node.tick({again: 450.0, **dict.fromkeys(modules, 500.0), **dict.fromkeys(grace, 100.0)})
+    assert {key: sum(value) for key, value in parts(measured).items()} == {
+        "grace-0": 100.0,
+        "grace-1": 100.0,
+        "other": 800.0,
+    }
+    rows = node.devices.node_rows(measured, {"cpu": 200.0, "other": 800.0})
+    assert {row.component: row.watts for row in rows} == {"cpu": 200.0, "other": 800.0}
 
 
 def test_bounds_belong_to_their_device() -> None:

@@ -87,7 +87,7 @@ rate_limit:
         assert set(config.users) == {b"alice", b"bob"}
         assert config.rate == RateLimit(0.1, 20)
         assert [Path(file).name for file in config.files] == ["web.yml", "server.crt", "server.key", "ca.crt"]
-        assert config.notes == (f"{path}:17: http_server_config.http2: HTTP/2 is not spoken, clients get HTTP/1.1",)
+        assert config.notes == (f"{path}:16: http_server_config.http2: HTTP/2 is not spoken, clients get HTTP/1.1",)
         assert TlsPolicy(config.tls).complaint == ""
 
     def test_certificates_in_place(self, web: WebFolder) -> None:
@@ -217,6 +217,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         "value",
         [SECRET, f"{HASH}x", HASH[:-1], HASH.replace("$2b$", "$1$"), "$2y$31$" + HASH[7:], "$2y$03$" + HASH[7:]],
+        ids=["password", "too-long", "too-short", "md5", "too-slow", "too-fast"],
     )
     def test_what_stands_for_a_hash_is_never_shown(self, web: WebFolder, value: str) -> None:
         """A secret is in no message: here somebody may have written the password itself."""

@@ -232,6 +232,23 @@ class TestState:
         state = only_state(source.read(node.now))
         assert (state.sm_active_ratio, state.tensor_active_ratio, state.dram_active_ratio) == (0.7, 0.25, None)
 
+    @pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMigSampleGet"])
+    def test_activity_that_it_may_not_tell_is_said(self, node: Node, source: NvmlSource, function: str) -> None:
+        """Fault 48: absent, with the reason for as long as it is so."""
+        gpu = node.driver.add_gpu(mig=["7g.80gb"] if "Mig" in function else [])
+        node.driver.fail(function, code=control.NO_PERMISSION)
+        for _ in range(3):
+            reading = source.read(node.now)
+            (problem,) = reading.problems
+            assert (problem.reason, gpu.uuid in problem.message) == ("permission", True)
+            assert all(state.sm_active_ratio is None for state in reading.gpus)
+            node.sleep(1)
+        node.driver.mend(function)
+        for _ in range(2):
+            node.sleep(1)
+            reading = source.read(node.now)
+        assert (reading.problems, reading.gpus[-1].sm_active_ratio) == ((), 0.0)
+
     def test_throttling_is_counted_from_the_drivers_clocks(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         gpu.throttle(sw_power_cap=1000.0)

@@ -95,6 +95,11 @@ class Card:
         """What is wrong with the numbers of the last reading."""
         return self._meter.complaint
 
+    @property
+    def denied(self) -> DriverError | None:
+        """Why the driver does not tell what its units do, where that is for want of privilege."""
+        return None if self._gpm is None else self._gpm.denied
+
     def look_at_health(self, now: float) -> None:
         """See what went wrong on it, now and then. Raises `DriverError` only if the card or the driver is gone."""
         self._health.look(self.handle, now)

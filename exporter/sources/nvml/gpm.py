@@ -10,7 +10,10 @@ UNKNOWN = Activity(None, None, None)
 
 
 class GpmWatch:
-    """Keeps two samples of one card or GPU instance and compares them; ratios are means since the last read."""
+    """Keeps two samples of one card or GPU instance and compares them; ratios are means since the last read.
+
+    ``denied`` is why the driver does not tell, where that is for want of privilege.
+    """
 
     def __init__(self, driver: Driver, handle: Any, instance: int | None = None) -> None:
         self._driver = driver
@@ -19,19 +22,22 @@ class GpmWatch:
         self._samples: list[Any] = []
         self._filled = False
         self._works = True
+        self.denied: DriverError | None = None
 
     def read(self) -> Activity:
         """What happened since the last read; `UNKNOWN` on the first one and where the driver cannot tell."""
         if not self._works:
             return UNKNOWN
         try:
-            return self._read()
+            activity, self.denied = self._read(), None
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
             self._works = error.kind != "unsupported"
             self._filled = False
+            self.denied = error if error.reason == "permission" else None
             return UNKNOWN
+        return activity
 
     def close(self) -> None:
         """Give back the samples."""

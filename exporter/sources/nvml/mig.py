@@ -6,7 +6,7 @@ from typing import Any
 
 from ...records import GpuState
 from .card import Card
-from .driver import Activity, Driver
+from .driver import Activity, Driver, DriverError
 from .gpm import UNKNOWN, GpmWatch
 
 
@@ -79,6 +79,12 @@ class MigLayout:
                 )
             )
         return states
+
+    @property
+    def denied(self) -> DriverError | None:
+        """Why the driver does not tell how active the instances are, where that is for want of privilege."""
+        watches = (instance.watch for instance in self.instances)
+        return next((watch.denied for watch in watches if watch is not None and watch.denied is not None), None)
 
     def close(self) -> None:
         """Let go of what belongs to a session with the driver."""

@@ -248,11 +248,11 @@ class NvmlSource:
         began = self._host.clock()
         holders.look(card, now, may_wait=tick.look_seconds > _LOOK_SECONDS)
         tick.look_seconds += self._host.clock() - began
-        if holders.denied is not None:
-            tick.problems.append(_problem(gpu.name, holders.denied))
         card.look_at_health(now)
         state, parts = card.state(mig=holders.mig.is_on), holders.mig.states(card)
         tick.spoke = tick.spoke or any(getattr(state, value) is not None for value in _ANY_CARD_TELLS)
+        denials = (holders.denied, holders.mig.denied, card.denied)
+        tick.problems += [_problem(gpu.name, denied) for denied in denials if denied is not None]
         uses = holders.uses(card, now, card.window_seconds)
         if holders.mig.is_on and holders.knows_lists and not uses:
             state = replace(state, utilization_ratio=0.0)  # the driver tells none under MIG, but nobody is there
