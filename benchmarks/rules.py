@@ -98,7 +98,7 @@ def _node(number: int) -> Iterator[Series]:
         yield one("gpu_utilization_ratio", 0.5, **card)
         yield one("gpu_power_limit_watts", 700, **card)
         for reason in ("sw_power_cap", "hw_slowdown", "hw_thermal_slowdown", "sw_thermal_slowdown", "hw_power_brake"):
-            yield one("gpu_throttle_seconds_total", 0, 0.01, **card, reason=reason)
+            yield one("gpu_throttle_seconds_total", 0, 0.01 * (reason == "sw_power_cap"), **card, reason=reason)
     for place in range(CONTAINERS):
         yield from _container(number, place, one)
 
@@ -144,7 +144,7 @@ def _write_history(folder: Path, end: int) -> None:
         rows += [(f"model:{name}:rate5m", _labels(own), 86_400, 60, 400.0) for name in serving]
         if number < RUNS:
             run = _labels({**own, "run": f"run-{number}"})
-            rows.append(("run:energy_container_joules:rate5m", run, 3 * 86_400, 60, 900.0))
+            rows.append(("run:energy_container_joules:rate5m", run, 3 * 86_400, 120, 900.0))
     with text.open("w", encoding="utf-8") as file:
         for name, group in itertools.groupby(sorted(rows), key=lambda row: row[0]):
             file.write(f"# TYPE {name} gauge\n")

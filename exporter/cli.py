@@ -25,6 +25,7 @@ from .exposition.render import Renderer
 from .exposition.server import ListenError, Server, ServerOptions
 from .exposition.web_file import WebConfigError
 from .host import FdBudget, Host
+from .kinds import Address
 from .records import Namer, Source
 from .sampler import Sampler, SamplerOptions
 from .snapshot import Snapshot
@@ -221,27 +222,28 @@ class _Service:
             # Who renders ahead must know of a snapshot before those who scrape do.
             observers = (prepared.observe, latest.observe, history.observe, self._reconfigure)
             sampler = make_sampler(settings, self._host, store, observers)
-            for host, port in bound:
-                self._announce(host, port)
-            if self._access is not None:
-                self._access.announce()
+            self._announce(bound, server.health_addresses)
             return self._supervise(sampler, server)
         finally:
             server.stop()
 
-    def _announce(self, host: str, port: int) -> None:
-        where = f"[{host}]" if ":" in host else host
-        log.info(
-            "ai-energy-exporter %s listens on %s://%s:%d%s (Python %s, pid %d%s)",
-            __version__,
-            "https" if self._access is not None and self._access.tls is not None else "http",
-            where,
-            port,
-            self._settings.web_telemetry_path,
-            platform.python_version(),
-            os.getpid(),
-            ", SIMULATED NODE" if self._settings.demo else "",
-        )
+    def _announce(self, bound: Sequence[tuple[str, int]], health: Sequence[tuple[str, int]]) -> None:
+        scheme = "https" if self._access is not None and self._access.tls is not None else "http"
+        for address in bound:
+            log.info(
+                "ai-energy-exporter %s listens on %s://%s%s (Python %s, pid %d%s)",
+                __version__,
+                scheme,
+                Address(*address),
+                self._settings.web_telemetry_path,
+                platform.python_version(),
+                os.getpid(),
+                ", SIMULATED NODE" if self._settings.demo else "",
+            )
+        for address in health:
+            log.info("health is served on http://%s", Address(*address))
+        if self._access is not None:
+            self._access.announce()
 
     def _supervise(self, sampler: Sampler, server: Server) -> int:
         self._sampler = sampler

@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
         "doctor",
         "config",
         "arguments",
+        "kinds",
         "budgets",
         "logs",
     },

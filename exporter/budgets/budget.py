@@ -67,8 +67,8 @@ WINDOWS: Mapping[str, Window] = {
             MINUTE,
         ),
         _window("day", DAY, (HOUR, 10 * MINUTE, 2 * HOUR, 30 * MINUTE, 6 * HOUR, 2 * HOUR), HOUR, 3 * HOUR, MINUTE),
-        _window("week", 7 * DAY, (3 * HOUR, 30 * MINUTE, 8 * HOUR, 2 * HOUR, DAY, 8 * HOUR), 6 * HOUR, DAY, 5 * MINUTE),
-        _window("30d", 30 * DAY, (6 * HOUR, HOUR, DAY, 6 * HOUR, 3 * DAY, DAY), DAY, 3 * DAY, 5 * MINUTE),
+        _window("week", 7 * DAY, (3 * HOUR, 30 * MINUTE, 8 * HOUR, 2 * HOUR, DAY, 8 * HOUR), 6 * HOUR, DAY, 2 * MINUTE),
+        _window("30d", 30 * DAY, (6 * HOUR, HOUR, DAY, 6 * HOUR, 3 * DAY, DAY), DAY, 3 * DAY, 2 * MINUTE),
     )
 }
 """The shorter the window, the shorter the spans: those of 30 days are the ones in use for error budgets."""

@@ -115,6 +115,7 @@ class Server:
         self._door = Door(self._answer, failed, Turns())
         self._health_door = Door(self._answers.answer_health, failed, self._door.turns)
         self._doors: dict[socket.socket, Door] = {}
+        self.health_addresses: list[tuple[str, int]] = []
         self._clients = Clients()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -123,7 +124,7 @@ class Server:
     # --- life ---------------------------------------------------------------------------------------
 
     def start(self) -> list[tuple[str, int]]:
-        """Listen and serve; returns the bound addresses, without those of ``listen_health``. Raises `ListenError`."""
+        """Listen and serve; returns the bound addresses, with `health_addresses` aside. Raises `ListenError`."""
         try:
             for door, addresses in ((self._door, self.options.listen), (self._health_door, self.options.listen_health)):
                 for address in addresses:
@@ -132,10 +133,13 @@ class Server:
             self._close_listeners()
             self._loop.close()
             raise
-        bound = [listener.getsockname()[:2] for listener, door in self._doors.items() if door is self._door]
+        self.health_addresses, bound = self._bound(self._health_door), self._bound(self._door)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
         return bound
+
+    def _bound(self, wanted: Door) -> list[tuple[str, int]]:
+        return [listener.getsockname()[:2] for listener, door in self._doors.items() if door is wanted]
 
     def stop(self) -> None:
         """Stop listening, let answers on their way arrive for a second, close the rest. Ends within 2 s."""

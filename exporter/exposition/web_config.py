@@ -18,6 +18,8 @@ from .web_file import WebConfigError, WebFile
 _HTTP2, _HEADERS, _USERS = "http_server_config.http2", "http_server_config.headers", "basic_auth_users"
 _INTERVAL, _BURST = "rate_limit.interval", "rate_limit.burst"
 
+_ALWAYS_SENT = "X-Content-Type-Options"
+
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", re.ASCII)
 _COSTS = range(4, 15)
 """A check at cost 14 takes a second of CPU; at 31, the most that bcrypt knows, it would take a day."""
@@ -65,7 +67,7 @@ def _headers(file: WebFile) -> tuple[tuple[bytes, bytes], ...]:
             _check_header(name, value)
         except ValueError as error:
             file.problems.append(f"{where}: {_HEADERS}: {error}")
-        if value:
+        if value and name != _ALWAYS_SENT:
             found.append((name.encode(), value.encode()))
     return tuple(found)
 
@@ -74,7 +76,7 @@ def _check_header(name: str, value: str) -> None:
     allowed: dict[str, tuple[str, ...]] = {
         "Content-Security-Policy": (),
         "Strict-Transport-Security": (),
-        "X-Content-Type-Options": ("nosniff",),
+        _ALWAYS_SENT: ("nosniff",),
         "X-Frame-Options": ("deny", "sameorigin"),
         "X-XSS-Protection": (),
     }

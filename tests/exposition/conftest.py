@@ -262,8 +262,10 @@ def serve(busy_node: Callable[..., Snapshot]) -> Iterator[Callable[..., Exporter
     """Start exporters that have a snapshot; all are stopped at the end."""
     with ExitStack() as stack:
 
-        def start(options: ServerOptions | None = None, body: ScrapeBody | None = None, web: str = "") -> Exporter:
-            access = Access(web) if web else None
+        def start(
+            options: ServerOptions | None = None, body: ScrapeBody | None = None, web: str | Access | None = None
+        ) -> Exporter:
+            access = Access(web) if isinstance(web, str) else web
             exporter = Exporter(options or ServerOptions(listen=LOCAL), body, access)
             stack.callback(exporter.server.stop)
             exporter.snapshot = busy_node()

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ import trustme
 
 from exporter.exposition.clients import Deadlines
 from exporter.exposition.server import ServerOptions
+from exporter.exposition.tls import Tls, TlsPolicy
+from exporter.exposition.web_config import read
 from tests.exposition.served import (
     BIG,
     HASH,
@@ -385,3 +387,68 @@ def test_a_handshake_costs_little_memory(serve: Serve, web: WebFolder) -> None:
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+# --- the policy itself ---------------------------------------------------------------------------------
+
+
+def policy_of(path: str) -> TlsPolicy:
+    settings = read(path).tls
+    assert settings is not None
+    return TlsPolicy(settings)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "kind", "value", "admitted"),
+    [
+        ("spiffe://cluster.local/ns/m/sa/p", "URI", "spiffe://cluster.local/ns/m/sa/p", True),
+        ("spiffe://cluster.local/ns/m/sa/p", "URI", "spiffe://cluster.local/ns/m/sa/p2", False),
+        ("a.example", "DNS", "A.example", False),  # exact, as in the toolkit
+        ("*.example", "DNS", "a.example", False),
+        ("fe80::1", "IP Address", "FE80:0:0:0:0:0:0:1", True),
+    ],
+)
+def test_names_are_compared_whole(web: WebFolder, allowed: str, kind: str, value: str, admitted: bool) -> None:
+    policy = policy_of(web.serve_mtls(f"  client_allowed_sans: ['{allowed}']\n"))
+    certificate = {"notAfter": "Jan  1 00:00:00 2999 GMT", "subjectAltName": ((kind, value),)}
+    assert (policy.admits(certificate, time.time()) == "") is admitted
+    assert policy.admits({"notAfter": certificate["notAfter"]}, time.time())
+    assert policy.admits({}, time.time())
+
+
+def test_sessions_that_may_be_resumed_are_forgotten_in_time(web: WebFolder) -> None:
+    """OpenSSL would keep 20,480 of them for TLS 1.2 clients without tickets, as Go's are."""
+    policy = policy_of(web.serve_tls())
+    context = web.trusting()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_TICKET
+    for _ in range(1001):
+        assert b"".join(exchange(policy, context)) == b"hello"
+    first = policy.context
+    assert first.session_stats()["number"] > 1000
+    policy.renew_when_full()
+    assert policy.context is not first
+    assert policy.context.session_stats()["number"] == 0
+    assert b"".join(exchange(policy, context)) == b"hello"
+    second = policy.context
+    policy.renew_when_full()
+    assert policy.context is second
+
+
+def exchange(policy: TlsPolicy, context: ssl.SSLContext) -> list[bytes]:
+    """What the server reads from a client that shakes hands, says hello and goodbye."""
+    tls, back, there = Tls(policy), ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(back, there, server_hostname="127.0.0.1")
+    for _ in range(2):
+        with suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        list(tls.receive(there.read()))
+        back.write(tls.send(b""))
+    client.do_handshake()
+    client.write(b"hello")
+    with suppress(ssl.SSLWantReadError):
+        client.unwrap()
+    heard = list(tls.receive(there.read()))
+    tls.close()
+    assert tls.ended
+    return heard

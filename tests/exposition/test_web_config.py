@@ -81,7 +81,6 @@ rate_limit:
         assert dict(config.headers) == {
             b"Content-Security-Policy": b"default-src 'self'",
             b"X-Frame-Options": b"deny",
-            b"X-Content-Type-Options": b"nosniff",
             b"Strict-Transport-Security": b"max-age=31536000",
         }
         assert set(config.users) == {b"alice", b"bob"}

@@ -170,13 +170,13 @@ class TestReading:
         assert line.read().meters
 
     def test_it_needs_little(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """docs/nvidia.md quotes 19.5 MiB; half as much again is a change to be explained."""
+        """docs/nvidia.md quotes 18 MiB; half as much again is a change to be explained."""
         for _ in range(8):
             driver.add_gpu()
         line = start()
         for _ in range(5):
             line.read()
-        assert psutil.Process(only_child()).memory_info().rss < 29 << 20
+        assert psutil.Process(only_child()).memory_info().rss < 27 << 20
 
     def test_what_lies_in_the_current_folder_is_not_run(
         self, driver: FakeDriver, start: Callable[..., Timeline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
