@@ -65,7 +65,8 @@ class FakeEngine:
         """Send one line to all who listen."""
         with self._lock:
             for listener in self._listeners:
-                listener.sendall(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just hung up
+                    listener.sendall(f"{len(line):x}\r\n".encode() + line + b"\r\n")
 
     def hang_up(self) -> None:
         """Cut the connections of all who listen."""
