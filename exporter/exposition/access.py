@@ -69,9 +69,10 @@ class Access:
 
     def refuse(self, client: Client) -> Response | None:
         """Why this connection is served nothing at all, None if it is."""
-        if client.tls is not self._rules.tls:
+        tls = self._rules.tls
+        if not _same_terms(client.tls, tls):
             return _ANEW
-        reason = client.tls.admits(client.certificate, self._wall()) if client.tls is not None else ""
+        reason = tls.admits(client.certificate, self._wall()) if tls is not None else ""
         if not reason:
             return None
         self._refusals.note("a client certificate", client.host, reason)
@@ -137,7 +138,7 @@ class Access:
             self._rate = _limits(new.config.rate, self._clock)
         log.info("%s: web configuration and certificates reloaded", self._path)
         self.announce()
-        return new.tls is not old.tls
+        return not _same_terms(old.tls, new.tls)
 
     def stop(self) -> None:
         """Let go of the thread that checks passwords."""
@@ -203,6 +204,11 @@ def _prepare(path: str, old: _Rules | None = None) -> _Rules:
     if problems:
         raise WebConfigError(problems)
     return _Rules(config, tls)
+
+
+def _same_terms(one: TlsPolicy | None, other: TlsPolicy | None) -> bool:
+    """Whether a connection that was made under one policy is good enough for the other."""
+    return one is other or (one is not None and other is not None and one.settings.same_terms(other.settings))
 
 
 def _limits(rate: RateLimit | None, clock: Callable[[], float]) -> Limits | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..kinds import choice, flag, listing
 from .web_file import WebFile
@@ -68,6 +68,10 @@ class TlsSettings:
     ciphers: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
     server_chooses_cipher: bool = True
+
+    def same_terms(self, other: TlsSettings) -> bool:
+        """Whether who came in by the one would by the other: all but the server's own certificate is the same."""
+        return replace(self, certificate=other.certificate, key=other.key) == other
 
 
 def read_tls(file: WebFile) -> TlsSettings | None:

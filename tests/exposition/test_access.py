@@ -13,6 +13,7 @@ import pytest
 
 from exporter.exposition.access import Access, Refusals
 from exporter.exposition.auth import FAILURE_SECONDS, FAILURES
+from exporter.exposition.clients import Client
 from exporter.exposition.server import ServerOptions
 from exporter.exposition.web_file import WebConfigError
 from tests.exposition.served import (
@@ -256,7 +257,7 @@ def test_a_certificate_and_its_key_may_be_replaced_one_after_the_other(
     assert not access.refresh()
     assert access.tls is old
     web.replace("server.key", new_key)
-    assert access.refresh()
+    assert not access.refresh()  # who is in may stay
     assert access.tls is not old
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
@@ -278,11 +279,11 @@ def test_files_that_were_named_later_are_watched_too(web: WebFolder) -> None:
     access = Clocks().access(web.serve_tls())
     web.issue(name="other")
     web.write("tls_server_config: {cert_file: other.crt, key_file: other.key}\n")
-    assert access.refresh()
+    access.refresh()
     access.refresh()
     policy = access.tls
     web.issue(name="other")
-    assert access.refresh()
+    access.refresh()
     assert access.tls is not policy
 
 
@@ -376,3 +377,23 @@ def test_refusals_are_counted_and_told_once_a_minute(caplog: pytest.LogCaptureFi
         "a TLS handshake was refused: bad (from 10.0.0.2)",
         "a login was refused: wrong (from 10.0.0.3, and 999 more since the last such line)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "anew"),
+    [
+        ("", False),
+        ("  min_version: TLS13\n", True),
+        ("  client_ca_file: ca.crt\n  client_auth_type: VerifyClientCertIfGiven\n", True),
+    ],
+)
+def test_other_terms_are_for_everybody(web: WebFolder, more: str, anew: bool) -> None:
+    """Who came in by the old ones has to come again; another certificate of the server alone changes nothing."""
+    access = Clocks().access(web.serve_tls())
+    client = Client("127.0.0.1", access.tls, None)
+    assert access.refuse(client) is None
+    web.serve_tls(more)
+    assert access.refresh() is anew
+    refused = access.refuse(client)
+    assert (refused is not None and refused.status == 503 and refused.close) is anew
+    assert access.refuse(Client("127.0.0.1", access.tls, None)) is None
