@@ -55,14 +55,16 @@ class _Reader:
         if root is None or not isinstance(root, yaml.MappingNode):
             self._wrong(root, "the file must be a mapping with the key budgets")
             return ()
-        found = None
+        found, meant = None, ""
         for key, node in self._pairs(root, ""):
             if key.value == "budgets":
                 found = node
             else:
-                self._wrong(key, f"no such key: {quoted(key.value)}{did_you_mean(key.value, ['budgets'])}")
+                meant += (hint := did_you_mean(key.value, ["budgets"]))
+                self._wrong(key, f"no such key: {quoted(key.value)}{hint}")
         if found is None:
-            self._wrong(root, "the key budgets is missing")
+            if not meant:  # mistyped, and said so already
+                self._wrong(root, "the key budgets is missing")
         elif not isinstance(found, yaml.SequenceNode) or not found.value:
             self._wrong(found, "budgets must be a list with at least one budget")
         else:
@@ -75,13 +77,16 @@ class _Reader:
             return None
         before = len(self.problems)
         nodes: dict[str, yaml.Node] = {}
+        meant: set[str] = set()
         for key, value in self._pairs(node, "budgets: "):
             if key.value in KEYS:
                 nodes[key.value] = value
             else:
-                self._wrong(key, f"budgets: no such key: {quoted(key.value)}{did_you_mean(key.value, KEYS)}")
+                hint = did_you_mean(key.value, KEYS)
+                meant |= {name for name in KEYS if hint.endswith(f" {name}?")}
+                self._wrong(key, f"budgets: no such key: {quoted(key.value)}{hint}")
         for name in KEYS:
-            if name not in nodes and name not in OPTIONAL:
+            if name not in nodes and name not in meant and name not in OPTIONAL:
                 self._wrong(node, f"budgets: the key {name} is missing")
         texts = {key: text for key, value in nodes.items() if key != "selector" for text in self._text(key, value)}
         kwh = self._kwh(nodes["kwh"], texts["kwh"]) if "kwh" in texts else 0.0

@@ -56,7 +56,16 @@ def _of_window(window: Window) -> Iterator[Rule]:
                 "labels": labels | {"burn": burn.name, "span": span},
             }
     growth = f"deriv({RATIO}{mine}[{show_duration(window.lookback)}])"
-    yield {"record": LEFT, "expr": f"clamp_min(1 - {RATIO}{mine}, 0) / ({growth} > 0)", "labels": labels}
+    recent = f"avg_over_time({POWER}{mine}[{show_duration(window.burns[-1].long)}])"
+    yield {
+        "record": LEFT,
+        # nothing leaves a window that was not full yet, so in its first one a budget grows at any speed; it will only
+        # be used up if it burns faster than it may
+        "expr": f"clamp_min(1 - {RATIO}{mine}, 0) / ({growth} > 0)\n"
+        f"  unless\n({recent} <= energy_budget_joules / {window.seconds}\n"
+        f"  unless {POWER}{mine} offset {show_duration(window.seconds)})",
+        "labels": labels,
+    }
 
 
 def _joules(mine: str, seconds: int) -> str:
@@ -120,7 +129,8 @@ def _indented(text: str) -> str:
 
 def _alert(name: str, expression: str, summary: str, description: str, severity: str = "") -> Rule:
     """An alert; without ``severity`` the budget's own, which its series have as a label."""
-    rule: Rule = {"alert": name, "expr": expression}
+    # kept for a while: what swings about a threshold is one message, not ten
+    rule: Rule = {"alert": name, "expr": expression, "keep_firing_for": show_duration(15 * MINUTE)}
     if severity:
         rule["labels"] = {"severity": severity}
     rule["annotations"] = {

@@ -14,7 +14,7 @@ from .queries import KWH
 from .table import Label, Value, table
 from .variables import budget, everywhere, owner
 
-NO_BUDGETS = "No budgets: write prometheus/budgets.yaml, see docs/budgets.md"
+NO_BUDGETS = "No budgets: write prometheus/budgets.yaml, see docs/rules.md"
 
 _USED = [(0.8, WARN), (1, BAD)]
 _GONE = {0.0: ("used up", BAD)}

@@ -15,7 +15,8 @@ from .variables import everywhere
 
 NO_EXPORTER = "No exporter answers: see the targets of Prometheus"
 
-_UP = {0.0: ("down", BAD), 1.0: ("up", GOOD)}
+_UP = {0.0: ("failing", BAD), 1.0: ("up", GOOD), 2.0: ("not here", TEXT)}
+_REFUSED = 'reason!="not_found"'
 _LOSSES = {
     "idle": NODE_IDLE,
     "kernel": "#8FA3BF",
@@ -82,15 +83,26 @@ def _conserved() -> Builder[Panel]:
 
 
 def _failing() -> Builder[Panel]:
-    down = f"count({q.series('energy_source_up')} == 0) or vector(0)"
+    known = q.series("energy_source_up")
     ask = Ask(
         4,
         "Is a source failing?",
-        "Sources whose last read failed. The status page of the exporter names the reason and the fix.",
+        "Sources that cannot read what is there. Those that were never there, such as NVML without a card, are not "
+        "counted. The status page of the exporter names the reason and the fix.",
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return number(ask, down, "none", steps=[(1, BAD)], base=GOOD)
+    return number(ask, f"count({_broken()}) or 0 * count({known})", "none", steps=[(1, BAD)], base=GOOD)
+
+
+def _broken() -> str:
+    """Sources that are down and worked before, or found what they cannot read, as the alert on them has it."""
+    by = "cluster, job, instance, source"
+    refused = q.increase("energy_source_failures_total", _REFUSED)
+    return (
+        f"{q.series('energy_source_up')} == 0 and on ({by}) "
+        f"({q.series('energy_source_last_success_timestamp_seconds')} > 0 or sum by ({by}) ({refused}) > 0)"
+    )
 
 
 def _tick() -> Builder[Panel]:
@@ -180,13 +192,15 @@ def _with_build(expr: str) -> str:
 
 def _sources() -> Builder[Panel]:
     by = "instance, source"
-    failures = f"sum by ({by}) ({q.increase('energy_source_failures_total')})"
+    up = q.series("energy_source_up")
+    state = f"0 * ({_broken()}) or {up} == 1 or 2 + {up}"
+    failures = f"sum by ({by}) ({q.increase('energy_source_failures_total', _REFUSED)})"
     age = f"time() - max by ({by}) ({q.series('energy_source_last_success_timestamp_seconds')})"
     ask = Ask(
         8,
         "Which sources work?",
-        "What each exporter reads. A source that is not there, such as NVML without a card, counts as down: "
-        "ai-energy-exporter doctor says what is missing and how to mend it.",
+        "What each exporter reads, and the age of its last read. Not here is what a machine does not have, such as "
+        "NVML without a card: ai-energy-exporter doctor says what is missing and how to mend it.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -194,9 +208,9 @@ def _sources() -> Builder[Panel]:
         ask,
         [Label("instance", "Node"), Label("source", "Source", 100)],
         [
-            Value("State", f"min by ({by}) ({q.series('energy_source_up')})", "none", 0, 60, texts=_UP),
+            Value("State", f"min by ({by}) ({state})", "none", 0, 70, texts=_UP),
             Value("Failures", failures, "none", 0, 75, [(1, WARN)]),
-            Value("Success", age, "s", 0, 75, [(60, WARN), (300, BAD)]),
+            Value("Age", age, "s", 0, 65, [(60, WARN), (300, BAD)]),
         ],
         sort="Failures",
     )
@@ -207,7 +221,7 @@ def _devices() -> Builder[Panel]:
     info = q.series("energy_power_source_info")
 
     def of(expr: str) -> str:
-        return f"max by ({by}) (({expr}) * on (cluster, instance, device) group_left (quality, method) {info})"
+        return f"max by ({by}) (({expr}) * on (cluster, job, instance, device) group_left (quality, method) {info})"
 
     ask = Ask(
         9,
@@ -276,11 +290,13 @@ def _cost() -> Builder[Panel]:
     ask = Ask(
         12,
         "How much CPU does an exporter use?",
-        "Part of one CPU core.",
+        "Part of one CPU core, of the 16 exporters that use most.",
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return course(ask, [Line(f"sum by (instance) ({cpu})", "{{instance}}")], "percentunit", steps=[(0.1, WARN)])
+    return course(
+        ask, [Line(f"topk(16, sum by (instance) ({cpu}))", "{{instance}}")], "percentunit", steps=[(0.1, WARN)]
+    )
 
 
 def _meters() -> Builder[Panel]:
@@ -327,7 +343,7 @@ def _samples() -> Builder[Panel]:
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return course(ask, [Line(skipped, "{{instance}}")], "percentunit", steps=[(0.05, WARN)])
+    return course(ask, [Line(f"topk(16, {skipped})", "{{instance}}")], "percentunit", steps=[(0.05, WARN)])
 
 
 def _dropped() -> Builder[Panel]:

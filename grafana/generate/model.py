@@ -64,7 +64,7 @@ def _year() -> Builder[Panel]:
         "The rules have not run for five minutes yet",
         [_back()],
     )
-    return number(ask, _recorded("model:energy_model_kwh_per_year:avg7d"), "kwatth", decimals=0)
+    return number(ask, q.total(q.per_year_of_models(*_WHERE)), "kwatth", decimals=0)
 
 
 def _token() -> Builder[Panel]:
@@ -75,7 +75,7 @@ def _token() -> Builder[Panel]:
         NO_TOKENS,
         [_back()],
     )
-    return number(ask, _recorded("model:energy_per_output_token_joules:rate5m"), "joule", decimals=2)
+    return number(ask, q.joules_per_token("", *_WHERE), "joule", decimals=2)
 
 
 def _idle() -> Builder[Panel]:
@@ -151,7 +151,8 @@ def _cards() -> Builder[Panel]:
         Line(f"{q.on_cards_of_models(q.series(f'energy_gpu_{part}_active_ratio'), where=_WHERE)}", name)
         for part, name in (("sm", "Multiprocessors"), ("tensor", "Tensor cores"), ("dram", "Memory"))
     ]
-    return course(ask, lines, "percentunit", most=1)
+    colours = {"Multiprocessors": ACTIVE, "Tensor cores": COMPONENT["gpu"], "Memory": COMPONENT["dram"]}
+    return course(ask, lines, "percentunit", colours=colours, most=1)
 
 
 def _per_token() -> Builder[Panel]:
@@ -163,8 +164,8 @@ def _per_token() -> Builder[Panel]:
         [_back()],
     )
     lines = [
-        Line(_recorded("model:energy_per_output_token_joules:rate5m"), "Five minutes"),
-        Line(_recorded("model:energy_per_output_token_joules:rate1d"), "A day"),
+        Line(q.joules_per_token("", *_WHERE), "Five minutes"),
+        Line(q.joules_per_token("", *_WHERE, window="1d"), "A day"),
     ]
     return course(ask, lines, "joule", colours={"Five minutes": ACTIVE, "A day": PLAIN})
 

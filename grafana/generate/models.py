@@ -19,11 +19,11 @@ _BY = "model_name, namespace, phase"
 _WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
 
 
-def recorded(name: str) -> str:
-    """A recorded series of models, which knows neither node nor phase, beside the rows that `_BY` makes."""
-    known = q.series(name, *_WHERE, node=q.CLUSTER)
-    rows = q.watts("model", _BY, *_WHERE)
-    return f"0 * {rows} + on (model_name, namespace) group_left () max by (model_name, namespace) ({known})"
+def _per_token_of_rows() -> str:
+    """Joules by token, which know neither node nor phase, beside the rows that `_BY` makes; training makes none."""
+    rows = q.watts("model", _BY, 'phase!="training"', *_WHERE)
+    known = q.joules_per_token("model_name, namespace", *_WHERE)
+    return f"0 * {rows} + on (model_name, namespace) group_left () ({known})"
 
 
 def dashboard() -> Dashboard:
@@ -117,7 +117,7 @@ def _league() -> Builder[Panel]:
             Value("Energy", energy, "kwatth", 2, 100),
             Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 130, base=ACTIVE, bar=1),
             Value("kWh/year", _per_year(), "none", 0, 85),
-            Value("J/token", recorded("model:energy_per_output_token_joules:rate5m"), "none", 2, 80),
+            Value("J/token", _per_token_of_rows(), "none", 2, 80),
             Value(
                 "Idle",
                 q.idle_share("model", _BY, *_WHERE),
@@ -135,7 +135,7 @@ def _league() -> Builder[Panel]:
 
 
 def _per_year() -> str:
-    return f"sum by ({_BY}) ({q.series('model:energy_model_kwh_per_year:avg7d', *_WHERE, node=q.CLUSTER)})"
+    return q.total(q.per_year_of_models(*_WHERE), _BY)
 
 
 def _over_time() -> Builder[Panel]:
@@ -159,8 +159,7 @@ def _per_token() -> Builder[Panel]:
         "No server tells its tokens: add it to prometheus/targets/model-servers.yml",
         [onward(WORKLOADS)],
     )
-    tokens = q.series("model:energy_per_output_token_joules:rate5m", *_WHERE, node=q.CLUSTER)
-    return course(ask, [Line(f"sum by (model_name) ({tokens})", "{{model_name}}")], "joule")
+    return course(ask, [Line(q.joules_per_token("model_name", *_WHERE), "{{model_name}}")], "joule")
 
 
 def _phases() -> Builder[Panel]:

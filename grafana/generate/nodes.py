@@ -20,6 +20,7 @@ UNTOLD = "The card or its driver does not tell"
 _GPU = 'gpu=~"$gpu"'
 _CARD = ('gpu=~"$gpu"', q.WHOLE)
 _BY = "instance, gpu"
+_MOST = 16
 _OK = {0.0: ("ok", GOOD), 1.0: ("repair at reset", WARN), 2.0: ("replace it", BAD)}
 _UP = {0.0: ("gone", BAD), 1.0: ("up", GOOD)}
 
@@ -56,6 +57,12 @@ def _card_watts() -> str:
     return _of_device(q.rate("energy_device_joules_total", q.GPU))
 
 
+def _busiest(expr: str) -> str:
+    """Only the cards that used most in the whole time range: a fleet has thousands, a graph has room for some."""
+    used = _of_device(f"increase({q.series('energy_device_joules_total', q.GPU)}[$__range] @ end())")
+    return f"({expr}) and on ({_BY}) topk({_MOST}, {used})"
+
+
 def _power() -> Builder[Panel]:
     ask = Ask(1, "How much do all GPUs draw now?", "Power of the cards alone.", NO_GPU, [onward(MODELS)])
     return number(ask, q.watts("node", "", q.GPU), "watt", trend=True)
@@ -65,12 +72,14 @@ def _limit() -> Builder[Panel]:
     ask = Ask(
         2,
         "How near to their limits?",
-        "Power of all GPUs by the sum of the limits their driver enforces. Near 100 %, check rack and cooling.",
+        "Power of the GPUs that have a limit, by the sum of the limits that their driver enforces. Near 100 %, check "
+        "rack and cooling.",
         UNTOLD,
         [onward(MODELS)],
     )
-    limits = q.total(q.series("energy_gpu_power_limit_watts", q.WHOLE))
-    near = f"{q.watts('node', '', q.GPU)} / ({limits} > 0)"
+    limits = q.series("energy_gpu_power_limit_watts", q.WHOLE)
+    cards = f'label_replace({q.rate("energy_device_joules_total", q.GPU)}, "uuid", "$1", "device", "(.+)")'
+    near = f"sum({cards} and on (cluster, instance, uuid) {limits}) / (sum({limits}) > 0)"
     return number(ask, near, "percentunit", steps=[(0.8, WARN), (0.95, BAD)], base=GOOD, decimals=0, trend=True)
 
 
@@ -87,12 +96,13 @@ def _busy() -> Builder[Panel]:
 
 
 def _free() -> Builder[Panel]:
-    cards = f"count({q.series('energy_gpu_info', q.WHOLE)})"
-    given = q.total(q.series("energy_gpu_allocated_ratio"))
+    told = q.series("energy_source_up", 'source=~"podresources|demo"')
+    cards = f"count({q.series('energy_gpu_info', q.WHOLE)} and on (cluster, job, instance) {told} == 1)"
+    given = f"({q.total(q.series('energy_gpu_allocated_ratio'))} or vector(0))"
     ask = Ask(
         4,
         "How many cards are free?",
-        "Cards that Kubernetes gave to nobody; parts of shared and split cards count as parts.",
+        "Cards of Kubernetes' nodes that it gave to nobody; parts of shared and split cards count as parts.",
         "No GPU here, or Kubernetes does not tell whose they are",
         [onward(WORKLOADS)],
     )
@@ -112,7 +122,8 @@ def _ailing() -> Builder[Panel]:
     cards = (
         f'count(group by (cluster, instance, device) ({up} or label_replace({repair}, "device", "$1", "uuid", "(.+)")))'
     )
-    return number(ask, f"{cards} or vector(0)", "none", steps=[(1, BAD)], base=GOOD)
+    every = f"count({q.series('energy_gpu_info')})"
+    return number(ask, f"{cards} or 0 * {every}", "none", steps=[(1, BAD)], base=GOOD)
 
 
 def _nodes() -> Builder[Panel]:
@@ -183,19 +194,22 @@ def _cards() -> Builder[Panel]:
 
 
 def _card_power() -> Builder[Panel]:
-    ask = Ask(8, "Which card draws it, and when?", "Power of each card.", NO_GPU, [onward(WORKLOADS)])
-    return course(ask, [Line(_card_watts(), "{{instance}} / {{gpu}}")], "watt")
+    ask = Ask(8, "Which card draws it, and when?", "Power of the 16 cards that used most.", NO_GPU, [onward(WORKLOADS)])
+    return course(ask, [Line(_busiest(_card_watts()), "{{instance}} / {{gpu}}")], "watt")
 
 
 def _card_use() -> Builder[Panel]:
     ask = Ask(
         9,
         "How much of each card is at work?",
-        "Share of multiprocessors that had work. A card may be busy all the time and use a tenth of itself.",
+        "Share of multiprocessors that had work, of the 16 cards that used most. A card may be busy all the time and "
+        "use a tenth of itself.",
         UNTOLD,
         [onward(WORKLOADS)],
     )
-    return course(ask, [Line(_by_card("energy_gpu_sm_active_ratio"), "{{instance}} / {{gpu}}")], "percentunit", most=1)
+    return course(
+        ask, [Line(_busiest(_by_card("energy_gpu_sm_active_ratio")), "{{instance}} / {{gpu}}")], "percentunit", most=1
+    )
 
 
 def _throttling() -> Builder[Panel]:
@@ -212,8 +226,11 @@ def _throttling() -> Builder[Panel]:
 
 
 def _node_power() -> Builder[Panel]:
-    ask = Ask(11, "Which node draws it, and when?", "Power of each node.", NO_NODE, [onward(WORKLOADS)])
-    return course(ask, [Line(q.watts("node", "instance"), "{{instance}}")], "watt", stacked=True)
+    ask = Ask(
+        11, "Which node draws it, and when?", "Power of the 16 nodes that used most.", NO_NODE, [onward(WORKLOADS)]
+    )
+    power = q.top(_MOST, q.watts("node", "instance"), "instance", "node")
+    return course(ask, [Line(power, "{{instance}}")], "watt", stacked=True)
 
 
 def _components() -> Builder[Panel]:
@@ -222,10 +239,12 @@ def _components() -> Builder[Panel]:
 
 
 def _temperature() -> Builder[Panel]:
-    ask = Ask(13, "How hot are the cards?", "Temperature of the chip.", UNTOLD, [onward(WORKLOADS)])
+    ask = Ask(13, "How hot are the cards?", "Temperature of the 16 hottest chips.", UNTOLD, [onward(WORKLOADS)])
+    hottest = f"max by ({_BY}) (max_over_time({q.series('energy_gpu_temperature_celsius', *_CARD)}[$__range] @ end()))"
+    heat = f"{_by_card('energy_gpu_temperature_celsius')} and on ({_BY}) topk({_MOST}, {hottest})"
     return course(
         ask,
-        [Line(_by_card("energy_gpu_temperature_celsius"), "{{instance}} / {{gpu}}")],
+        [Line(heat, "{{instance}} / {{gpu}}")],
         "celsius",
         steps=[(90, BAD)],
     )
@@ -263,14 +282,22 @@ def _agreement() -> Builder[Panel]:
         15,
         "Do counter and power gauge agree?",
         "What a card's energy counter counted over what its own power gauge adds up to: near 1; below 0.5 or above 2 "
-        "one of the two is broken and the card is not believed.",
+        "one of the two is broken and the card is not believed. Of the 16 cards that used most.",
         "The cards have only one of the two",
         [onward(EXPORTER)],
     )
-    return course(ask, [Line(agreement, "{{instance}} / {{gpu}}")], "none", decimals=2, steps=[(0.5, BAD), (2, BAD)])
+    return course(
+        ask, [Line(_busiest(agreement), "{{instance}} / {{gpu}}")], "none", decimals=2, steps=[(0.5, BAD), (2, BAD)]
+    )
 
 
 def _clocks() -> Builder[Panel]:
     clock = _by_card("energy_gpu_clock_hertz", _GPU, 'domain="sm"')
-    ask = Ask(16, "How fast do they run?", "Clock of the multiprocessors.", UNTOLD, [onward(WORKLOADS)])
-    return course(ask, [Line(clock, "{{instance}} / {{gpu}}")], "hertz")
+    ask = Ask(
+        16,
+        "How fast do they run?",
+        "Clock of the multiprocessors of the 16 cards that used most.",
+        UNTOLD,
+        [onward(WORKLOADS)],
+    )
+    return course(ask, [Line(_busiest(clock), "{{instance}} / {{gpu}}")], "hertz")

@@ -70,19 +70,21 @@ def _year() -> Builder[Panel]:
         Ask(
             3,
             "And in a whole year?",
-            "The mean power of the time range, kept up for 365 days. A short range shows the hour, not the year.",
+            "The mean power of the time range, or of the part that was measured, kept up for 365 days. A short range "
+            "shows the hour, not the year.",
             NO_NODE,
             [onward(MODELS)],
         ),
-        q.per_year(q.total(f"rate({q.series('energy_node_joules_total')}[$__range])")),
+        # not the rate of the whole range: on the first day that would divide by hours nobody measured
+        q.per_year(f"avg_over_time({q.watts('node')}[$__range:$__interval])"),
         "kwatth",
         decimals=0,
     )
 
 
 def _waste() -> Builder[Panel]:
-    held = q.total(q.increase("energy_container_joules_total", 'mode="idle"', q.GPU))
-    free = q.total(q.increase(_UNATTRIBUTED, 'reason="idle"', q.GPU))
+    held = q.increase("energy_container_joules_total", 'mode="idle"', q.GPU)
+    free = q.increase(_UNATTRIBUTED, 'reason="idle"', q.GPU)
     return number(
         Ask(
             4,
@@ -92,7 +94,7 @@ def _waste() -> Builder[Panel]:
             "No GPU here",
             [onward(WORKLOADS)],
         ),
-        f"({held} + ({free} or vector(0))) / {q.total(q.increase('energy_node_joules_total'))}",
+        f"{q.total(f'{held} or {free}')} / ({q.total(q.increase('energy_node_joules_total'))} > 0)",
         "percentunit",
         steps=[(0.15, WARN), (0.3, BAD)],
         base=GOOD,
@@ -101,9 +103,10 @@ def _waste() -> Builder[Panel]:
 
 
 def _measured() -> Builder[Panel]:
-    rates = q.rate("energy_device_joules_total", 'component!="platform"')
-    quality = q.series("energy_power_source_info", 'quality="measured"')
-    measured = f"({rates} and on (cluster, instance, device) {quality})"
+    # of nodes, whose components are disjoint: devices include each other, a package its cores
+    rates = q.rate("energy_node_joules_total", q.NOT_OTHER)
+    estimated = q.series("energy_power_source_info", 'quality="estimated"')
+    measured = f"{rates} unless on (cluster, job, instance, component) {estimated}"
     return number(
         Ask(
             5,
@@ -113,7 +116,7 @@ def _measured() -> Builder[Panel]:
             "Nothing is metered here: run ai-energy-exporter doctor",
             [onward(EXPORTER)],
         ),
-        f"({q.total(measured)} or vector(0)) / {q.total(rates)}",
+        f"({q.total(measured)} or vector(0)) / ({q.total(rates)} > 0)",
         "percentunit",
         steps=[(0.5, WARN), (0.95, GOOD)],
         base=BAD,
@@ -266,7 +269,7 @@ def _budgets() -> Builder[Panel]:
             11,
             "Which budgets are nearly used up?",
             "Used part of each energy budget in its window, the ten nearest to their end. 100 % is all of it.",
-            "No budgets: see docs/budgets.md",
+            "No budgets: write prometheus/budgets.yaml, see docs/rules.md",
             [onward(BUDGETS)],
         ),
         [Line(f"sort_desc(topk(10, {budget.used_ratio()}))", "{{budget}}")],

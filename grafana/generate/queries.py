@@ -75,11 +75,33 @@ def on_cards_of_models(expr: str, *, whole_card: bool = False, where: tuple[str,
     """The largest value of a GPU's quantity over the cards, or parts of cards, that a model's pods were given."""
     card = "cluster, instance, uuid" if whole_card else "cluster, instance, uuid, gpu_instance"
     given = f"({series('energy_gpu_allocated_ratio')} > bool 0)"
-    named = series("energy_container_info", *where)
+    # for five minutes a container that was restarted is there twice, and a join wants one: take either
+    place = "cluster, instance, namespace, pod, container"
+    named = f"topk by ({place}) (1, group by ({place}, model_name) ({series('energy_container_info', *where)}))"
     return (
-        f"max by (model_name, namespace) (({expr}) * on ({card}) group_right () {given} "
-        f"* on (cluster, instance, namespace, pod, container) group_left (model_name) {named})"
+        f"max by (model_name, namespace) (max by ({card}) ({expr}) * on ({card}) group_right () {given} "
+        f"* on ({place}) group_left (model_name) {named})"
     )
+
+
+def joules_per_token(by: str = "", *where: str, window: str = "") -> str:
+    """Joules of serving by generated token, by some labels: of five minutes, or of all of a ``window`` such as ``1d``.
+
+    Joules and tokens are added up before they are divided: ratios of two namespaces or clusters cannot be.
+    """
+    joules, tokens = (
+        series(name, *where, node=CLUSTER)
+        for name in ("model:energy_serving_joules:rate5m", "model:output_tokens:rate5m")
+    )
+    if window:
+        joules, tokens = (f"sum_over_time({one}[{window}])" for one in (joules, tokens))
+    served = f"{joules} and on (cluster, namespace, model_name) {tokens} > 0"
+    return f"{total(served, by)} / {total(tokens, by)}"
+
+
+def per_year_of_models(*where: str) -> str:
+    """What the rules make of the last week, in kWh a year. They do so every five minutes: look back a little longer."""
+    return f"last_over_time({series('model:energy_model_kwh_per_year:avg7d', *where, node=CLUSTER)}[10m])"
 
 
 def throttled(by: str, window: str = "$__rate_interval") -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from . import queries as q
 from .palette import BAD, GOOD, HELD_IDLE, TEXT, WARN
 
-NOTHING, IDLE, THROTTLED, MOSTLY_IDLE, MEMORY_BOUND, COMPUTE_BOUND, UNDERUSED = range(7)
+IDLE, THROTTLED, MOSTLY_IDLE, MEMORY_BOUND, COMPUTE_BOUND, UNDERUSED, NOTHING = range(1, 8)
+"""In the order in which they are looked for: of several rows, the smallest says most."""
 
 TEXTS = {
     float(IDLE): ("Loaded, does nothing", BAD),

@@ -96,9 +96,10 @@ def _over_time() -> Builder[Panel]:
         NOBODY,
         [onward(NODES)],
     )
+    by = "namespace, pod"  # web-0 is in many namespaces
     where = (q.NAMESPACE, _POD, 'pod!=""')
     lines = [
-        Line(q.top(12, q.watts("container", "pod", *where), "pod", "container", *where), "{{pod}}"),
+        Line(q.top(12, q.watts("container", by, *where), by, "container", *where), "{{namespace}}/{{pod}}"),
         Line(q.watts("container", "", q.NAMESPACE, _POD, 'pod=""'), "In no pod"),
     ]
     return course(ask, lines, "watt", colours={"In no pod": PLAIN}, stacked=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.budgets.budget import WINDOWS
+from exporter.budgets.command import run
 from exporter.budgets.reader import BudgetError, read
 
 GOOD = """\
@@ -55,6 +56,7 @@ WRONG = [
     ("budgets:\n  name: a\n", "2: budgets must be a list with at least one budget"),
     ("budgets:\n  - team-a\n", "2: a budget must be a mapping of name, selector, kwh, window, owner, severity"),
     (GOOD.replace("kwh:", "kWh:"), "4: budgets: no such key: 'kWh'; did you mean kwh?"),
+    (GOOD.replace("selector:", "selectors:"), "3: budgets: no such key: 'selectors'; did you mean selector?"),
     (GOOD.replace("    kwh: 10\n", ""), "2: budgets: the key kwh is missing"),
     (GOOD.replace("    owner: team-a\n", ""), "2: budgets: the key owner is missing"),
     (GOOD + "    kwh: 11\n", "8: budgets: kwh is set twice, first in line 4"),
@@ -106,11 +108,16 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG, ids=lambda value: None)
-def test_a_wrong_file_gives_one_line_with_line_and_key(tmp_path: Path, content: str | bytes, message: str) -> None:
-    (found, *more) = problems(tmp_path, content)
+def test_a_wrong_file_gives_one_line_with_line_and_key_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, message: str
+) -> None:
+    (found,) = problems(tmp_path, content)
     assert found.startswith(f"b.yaml:{message}")
-    assert "\n" not in found
-    assert [line for line in more if "the key" not in line] == []
+    assert run([str(tmp_path / "b.yaml")]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err == f"{tmp_path}/{found}\n"
+    assert len(written.err.splitlines()) == 1
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

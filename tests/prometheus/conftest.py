@@ -52,8 +52,8 @@ def faster_rules(text: str) -> str:
         group["interval"] = faster(group["interval"])
         for rule in group["rules"]:
             rule["expr"] = _RANGE.sub(lambda match: match[1] + faster(match[2]), rule["expr"])
-            if "for" in rule:
-                rule["for"] = faster(rule["for"], MOST_PENDING_SECONDS)
+            for delay in {"for", "keep_firing_for"} & set(rule):
+                rule[delay] = faster(rule[delay], MOST_PENDING_SECONDS)
     return yaml.safe_dump(content, sort_keys=False)
 
 
@@ -118,6 +118,23 @@ class Stack:
     def alerts(self) -> list[dict[str, Any]]:
         """What reached the Alertmanager."""
         return list(get(f"{self.alertmanager}/api/v2/alerts"))
+
+    def alert(self, labels: dict[str, str]) -> dict[str, Any]:
+        """The alert with exactly these labels, once it has arrived."""
+        return wait_for(lambda: [one for one in self.alerts() if one["labels"] == labels], f"alert {labels}")[0]
+
+    def tell(self, *alerts: dict[str, str]) -> None:
+        """Alerts by their labels, as another Prometheus would send them to the Alertmanager."""
+        body = json.dumps([{"labels": labels} for labels in alerts]).encode()
+        request = urllib.request.Request(
+            f"{self.alertmanager}/api/v2/alerts", data=body, headers={"Content-Type": "application/json"}
+        )
+
+        def sent() -> bool:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return bool(answer.status == 200)
+
+        wait_for(sent, "Alertmanager")
 
 
 def other_servers(began: float) -> str:

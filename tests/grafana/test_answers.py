@@ -1,0 +1,236 @@
+"""What panels answer where it is easy to be wrong: ratios, joins, devices within devices, and nothing to divide."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tests.grafana.boards import filled, queries
+
+PROMTOOL = shutil.which("promtool")
+QUERIES = {query.name: query for query in queries()}
+
+NODE = 'job="energy",instance="n1"'
+CARD = 'gpu="0",uuid="GPU-1",gpu_instance=""'
+HELD = f'{NODE},namespace="a",pod="p",container="c"'
+DEVICE = 'instance="n1", device="package-0", component="cpu", source="rapl", quality="measured", method="rapl"'
+SERVED = 'model_name="m",phase="inference"'
+IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
+
+
+class Case(NamedTuple):
+    """Series with their values each minute for an hour, a query of a panel, and its answer to three digits."""
+
+    what: str
+    query: str
+    series: dict[str, str]
+    answer: dict[str, float]
+
+
+def counter(watts: float) -> str:
+    """A counter of joules that grows by so many watts."""
+    return f"0+{watts * 60:g}x60"
+
+
+CASES = [
+    Case(
+        "one model in two namespaces: 400 W by 200 tokens a second, not 1 J + 3 J",
+        "energy-models/8A",
+        {
+            'model:energy_serving_joules:rate5m{namespace="a",model_name="m"}': "100x60",
+            'model:output_tokens:rate5m{namespace="a",model_name="m"}': "100x60",
+            'model:energy_serving_joules:rate5m{namespace="b",model_name="m"}': "300x60",
+            'model:output_tokens:rate5m{namespace="b",model_name="m"}': "100x60",
+            # nobody scrapes the server of this one: its joules have no tokens
+            'model:energy_serving_joules:rate5m{namespace="c",model_name="m"}': "900x60",
+        },
+        {'{model_name="m"}': 2.0},
+    ),
+    Case(
+        "the same of a day",
+        "energy-model/11B",
+        {
+            'model:energy_serving_joules:rate5m{namespace="a",model_name="m"}': "100x60",
+            'model:output_tokens:rate5m{namespace="a",model_name="m"}': "0x30 100x30",
+            'model:energy_serving_joules:rate5m{namespace="b",model_name="m"}': "300x60",
+            'model:output_tokens:rate5m{namespace="b",model_name="m"}': "100x60",
+        },
+        {"{}": round(400 * 61 / (100 * 30 + 100 * 61), 3)},
+    ),
+    Case(
+        "a model that is served and trained: the training makes no tokens",
+        "energy-models/6E",
+        {
+            f'energy_model_joules_total{{{NODE},namespace="a",model_name="m",phase="{phase}"}}': counter(100)
+            for phase in ("inference", "training")
+        }
+        | {
+            'model:energy_serving_joules:rate5m{namespace="a",model_name="m"}': "100x60",
+            'model:output_tokens:rate5m{namespace="a",model_name="m"}': "50x60",
+        },
+        {'{namespace="a", model_name="m", phase="inference"}': 2.0},
+    ),
+    Case(
+        "a container that was restarted is there twice for five minutes",
+        "energy-model/10A",
+        {
+            f"energy_gpu_sm_active_ratio{{{NODE},{CARD}}}": "0.5x60",
+            f"energy_gpu_allocated_ratio{{{HELD},{CARD}}}": "1x60",
+            f'energy_container_info{{{HELD},{IDENTITY},container_id="1",model_name="m"}}': "1x60",
+            f'energy_container_info{{{HELD},{IDENTITY},container_id="2",model_name="m"}}': "1x60",
+        },
+        {'{namespace="a", model_name="m"}': 0.5},
+    ),
+    Case(
+        "a model that idles in one namespace: that is said first",
+        "energy-model/6A",
+        {
+            f'energy_model_joules_total{{{NODE},namespace="{name}",{SERVED},mode="{mode}"}}': "0+1x60"
+            for name, mode in (("a", "active"), ("b", "idle"))
+        },
+        {"{}": 1.0},
+    ),
+    Case(
+        "a package contains its cores: half of the power is measured",
+        "energy-overview/5A",
+        {
+            f'energy_node_joules_total{{job="energy",instance="{node}",component="cpu"}}': counter(100)
+            for node in ("n1", "vm")
+        }
+        | {
+            f'{name}{{job="energy",instance="{node}",component="cpu",device="{device}"{more}}}': value
+            for node, device, watts, quality in (
+                ("n1", "package-0", 100, "measured"),
+                ("n1", "core-0", 80, "measured"),
+                ("vm", "cpu-estimate", 100, "estimated"),
+            )
+            for name, more, value in (
+                ("energy_device_joules_total", "", counter(watts)),
+                ("energy_power_source_info", f',quality="{quality}"', "1x60"),
+            )
+        },
+        {"{}": 0.5},
+    ),
+    Case(
+        "free cards are waste, held ones or not",
+        "energy-overview/4A",
+        {
+            f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(100),
+            f'energy_unattributed_joules_total{{{NODE},component="gpu",reason="idle"}}': counter(40),
+        },
+        {"{}": 0.4},
+    ),
+    Case(
+        "no GPU, no waste",
+        "energy-overview/4A",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': counter(9)},
+        {},
+    ),
+    Case(
+        "a year, half an hour after the first sample of 1 kW: not half; the first window of five minutes is not full",
+        "energy-overview/3A",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': "_x30 0+60000x30"},
+        {"{}": 8176.0},
+    ),
+    Case(
+        "nothing fails on a machine without cards, whose RAPL cannot be read on another",
+        "energy-exporter/4A",
+        {
+            f'energy_source_up{{{NODE},source="nvml"}}': "0x60",
+            f'energy_source_failures_total{{{NODE},source="nvml",reason="not_found"}}': "0+1x60",
+            f'energy_source_up{{{NODE},source="estimate"}}': "1x60",
+            f'energy_source_last_success_timestamp_seconds{{{NODE},source="estimate"}}': "0+60x60",
+            'energy_source_up{job="energy",instance="n2",source="rapl"}': "0x60",
+            'energy_source_failures_total{job="energy",instance="n2",source="rapl",reason="permission"}': "0+1x60",
+        },
+        {"{}": 1.0},
+    ),
+    Case(
+        "none of them fails",
+        "energy-exporter/4A",
+        {
+            f'energy_source_up{{{NODE},source="nvml"}}': "0x60",
+            f'energy_source_failures_total{{{NODE},source="nvml",reason="not_found"}}': "0+1x60",
+        },
+        {"{}": 0.0},
+    ),
+    Case("no exporter is not zero failures", "energy-exporter/4A", {'up{job="other"}': "1x60"}, {}),
+    Case(
+        "sources are up, failing, or not here",
+        "energy-exporter/8A",
+        {
+            f'energy_source_up{{{NODE},source="nvml"}}': "0x60",
+            f'energy_source_failures_total{{{NODE},source="nvml",reason="not_found"}}': "0+1x60",
+            f'energy_source_up{{{NODE},source="procfs"}}': "1x60",
+            f'energy_source_last_success_timestamp_seconds{{{NODE},source="procfs"}}': "0+60x60",
+            f'energy_source_up{{{NODE},source="rapl"}}': "1x30 0x30",
+            f'energy_source_last_success_timestamp_seconds{{{NODE},source="rapl"}}': "0+60x30 1800x30",
+        },
+        {
+            '{instance="n1", source="nvml"}': 2.0,
+            '{instance="n1", source="procfs"}': 1.0,
+            '{instance="n1", source="rapl"}': 0.0,
+        },
+    ),
+    Case(
+        "pods of one name in two namespaces are two",
+        "energy-workloads/6A",
+        {
+            f'energy_container_joules_total{{{NODE},namespace="{name}",pod="web-0",container="c"}}': counter(watts)
+            for name, watts in (("a", 10), ("b", 20))
+        },
+        {'{namespace="a", pod="web-0"}': 10.0, '{namespace="b", pod="web-0"}': 20.0},
+    ),
+    Case(
+        "cards of a machine outside Kubernetes are not free, all of an empty node are",
+        "energy-nodes/4A",
+        {
+            f"energy_gpu_info{{{NODE},{CARD}}}": "1x60",
+            f'energy_source_up{{{NODE},source="podresources"}}': "1x60",
+            'energy_gpu_info{job="energy",instance="desk",gpu="0",uuid="GPU-9",gpu_instance=""}': "1x60",
+            'energy_source_up{job="energy",instance="desk",source="podresources"}': "0x60",
+        },
+        {"{}": 1.0},
+    ),
+    Case(
+        "two exporters of one node do not break the table of devices",
+        "energy-exporter/9A",
+        {
+            f'{name}{{job="{job}",instance="n1",component="cpu",device="package-0",source="rapl"{more}}}': value
+            for job in ("energy", "second")
+            for name, more, value in (
+                ("energy_device_power_watts", "", "70x60"),
+                ("energy_power_source_info", ',quality="measured",method="rapl"', "1x60"),
+            )
+        },
+        {f"{{{DEVICE}}}": 70.0},
+    ),
+]
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool here: apt-get install prometheus")
+def test_panels_answer_right(tmp_path: Path) -> None:
+    tests = []
+    for case in CASES:
+        query = QUERIES[case.query]
+        chosen = {"model_name": "m"} if query.board == "energy-model" else {}
+        expr = filled(query.expr, query.board, "5m", "1h", **chosen).replace("5s]", "1m]")
+        samples = [{"labels": labels, "value": value} for labels, value in case.answer.items()]
+        tests.append(
+            {
+                "name": case.what,
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+                "promql_expr_test": [{"expr": f"round({expr}, 0.001)", "eval_time": "1h", "exp_samples": samples}],
+            }
+        )
+    file = tmp_path / "answers.yml"
+    file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": tests}), encoding="utf-8")
+    command = [str(PROMTOOL), "test", "rules", str(file)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
