@@ -59,7 +59,15 @@ def rights(host: Host) -> Finding:
     """May files be read that belong to root alone, as RAPL's do since Linux 5.10 (CVE-2020-8694)?"""
     user = os.geteuid()
     if user == 0:
-        return Finding("rights", "uid 0: reads what belongs to root; no capability is needed")
+        outside = _outer_uid(host)
+        if outside == 0:
+            return Finding("rights", "uid 0: reads what belongs to root; no capability is needed")
+        return Finding(
+            "rights",
+            f"uid 0 of a user namespace, which is uid {outside} outside: cannot read what belongs to the host's root",
+            "run in the host's user namespace: not in a rootless engine; --userns=host (Docker, Podman), "
+            "hostUsers: true (Kubernetes)",
+        )
     effective = 0
     try:
         status = host.text("/proc/self/status")
@@ -70,8 +78,21 @@ def rights(host: Host) -> Finding:
             effective = int(line.split()[1], 16)
     if effective & (_CAP_DAC_READ_SEARCH | _CAP_DAC_OVERRIDE):
         return Finding("rights", f"uid {user} with a capability that reads what belongs to root")
-    fix = "run as uid 0 (all capabilities may be dropped), or make the files readable for this user"
-    return Finding("rights", f"uid {user}: cannot read what belongs to root, such as RAPL's counters", fix)
+    fix = "run as uid 0 (all capabilities may be dropped), or give the files to a group: docs/permissions.md"
+    text = f"uid {user}: cannot read what belongs to root, as RAPL's counters do where no rule gave them to a group"
+    return Finding("rights", text, fix)
+
+
+def _outer_uid(host: Host) -> int:
+    """Who our uid 0 is in the user namespace around ours (user_namespaces(7)); 0 where nobody tells."""
+    try:
+        for line in host.text("/proc/self/uid_map").splitlines():
+            inside, outside, _ = map(int, line.split())
+            if inside == 0:
+                return outside
+    except (Unavailable, ValueError):
+        pass
+    return 0
 
 
 def processes(host: Host) -> Finding:

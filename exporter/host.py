@@ -39,7 +39,10 @@ def unavailable(error: OSError, path: str) -> Unavailable:
     reason = _REASONS.get(error.errno or 0, "error")
     fix = ""
     if reason == "permission":
-        fix = f"run as root (uid 0 needs no capabilities), or let this user read it: chmod g+r {path}"
+        fix = (
+            "run as root (uid 0 needs no capabilities), or let a group of this user read it: "
+            f"chgrp GROUP {path} && chmod g+r {path}"
+        )
     return Unavailable(reason, f"{path}: {error.strerror or error}", fix)
 
 

@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "snapshot": {"records"},
     "kinds": set(),
     "logs": set(),
+    "notify": set(),
     "host": {"records"},
     "yamlfile": {"kinds"},
     "rules": {"kinds", "yamlfile"},
@@ -35,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "sampler": FOUNDATION | {"snapshot", "sources", "workloads", "accounting", "guard", "health", "keeper"},
     "checkup": FOUNDATION | {"sources", "config", "kinds"},
     "doctor": FOUNDATION | {"config", "checkup"},
+    "healthcheck": {"config", "arguments", "kinds"},
     "cli": FOUNDATION
     | {
         "snapshot",
@@ -49,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
         "kinds",
         "budgets",
         "logs",
+        "notify",
     },
     "__main__": {"cli"},
     "__init__": set(),

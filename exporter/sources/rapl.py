@@ -216,8 +216,8 @@ class RaplSource:
         return Problem(
             "permission",
             f"{error.message}: energy_uj is readable by root only since Linux 5.10 (PLATYPUS, CVE-2020-8694)",
-            "run as root (uid 0 needs no capabilities), or let a group read it, after each boot: "
-            f"sudo sh -c 'chgrp GROUP {files} && chmod g+r {files}'",
+            "run as root (uid 0 needs no capabilities), or let a group of this user read it: "
+            f"sudo sh -c 'chgrp GROUP {files} && chmod g+r {files}'; for good: the udev rule in docs/permissions.md",
         )
 
 

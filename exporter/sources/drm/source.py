@@ -35,8 +35,8 @@ _HIDDEN = Problem(
 _DENIED = Problem(
     "permission",
     "some processes do not show this user which GPUs they use",
-    "run as root with CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE; Kubernetes: capabilities.add [SYS_PTRACE]), "
-    "another user needs CAP_DAC_READ_SEARCH as well",
+    "add CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH (docker run --cap-add SYS_PTRACE --cap-add DAC_READ_SEARCH; "
+    "Kubernetes: capabilities.add [SYS_PTRACE, DAC_READ_SEARCH]; systemd: the drop-in see-processes.conf)",
 )
 _LATE = Problem(
     "timeout",
