@@ -313,7 +313,7 @@ class TestTrouble:
         server.status = 403
         wait_for(lambda: watcher.reason() == "permission")
         health = watcher.directory.health()
-        assert 'apiGroups: [""], resources: [pods], verbs: [get, list, watch]' in health.fix
+        assert 'apiGroups: [""], resources: [pods], verbs: [list, watch]' in health.fix
         assert "403: no" in health.message
 
     def test_a_wrong_node_name_is_told(self, server: FakeApiServer, watcher: Watcher) -> None:

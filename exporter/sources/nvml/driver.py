@@ -42,7 +42,7 @@ INSTALL = (
 )
 _RELOAD = "check the driver with nvidia-smi; in a container that lost its devices, restart the container"
 _RESET = "see dmesg for the Xid; reset the card (nvidia-smi --gpu-reset) or reboot"
-_PRIVILEGE = "run privileged or as root; under MIG also set NVIDIA_MIG_MONITOR_DEVICES=all"
+_PRIVILEGE = "run as root; under MIG in a container, privileged and with NVIDIA_MIG_MONITOR_DEVICES=all"
 
 _MEANING: dict[int, tuple[Kind, Reason, str]] = {
     1: ("down", "driver", _RELOAD),  # UNINITIALIZED

@@ -29,7 +29,7 @@ _SHORT_SECONDS = 1.0
 _GO_ON = (0, 401, 403, 429, 503)
 """After these (0 is no answer), the watch goes on where it was; after any other the pods are listed anew."""
 
-_RULE = 'apiGroups: [""], resources: [pods], verbs: [get, list, watch]'
+_RULE = 'apiGroups: [""], resources: [pods], verbs: [list, watch]'
 
 API_FIXES: Mapping[int | str, str] = {
     401: "its token is not accepted: look whether the service account still exists, and restart the pod",
@@ -56,7 +56,7 @@ KUBELET_FIXES: Mapping[int | str, str] = {
 
 
 class ApiServer:
-    """Feed of the pods with ``spec.nodeName`` = ``node``. Needs get, list and watch of pods, nothing else."""
+    """Feed of the pods with ``spec.nodeName`` = ``node``. Needs list and watch of pods, nothing else."""
 
     name = "kubernetes"
 
