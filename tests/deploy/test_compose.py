@@ -120,15 +120,21 @@ def test_prometheus_reads_targets_where_they_are_mounted() -> None:
     assert files == {f"targets/{path.name}" for path in (FOLDER / "targets").glob("*.yml")}
 
 
-def test_the_image_has_what_the_package_needs_and_no_root() -> None:
-    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
-    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text, flags=re.MULTILINE):
-        for name in source.split():
-            assert (REPOSITORY / name).exists(), name
-    ignored = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
-    assert {"!pyproject.toml", "!README.md", "!LICENSE", "!exporter"} < set(ignored)
-    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", text, flags=re.MULTILINE)
-    assert len(set(re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE))) == 1
+@pytest.mark.parametrize("name", ["exporter", "exporter-demo", "model-servers-demo"])
+def test_the_image_is_that_of_the_project(name: str) -> None:
+    assert SERVICES[name]["build"] == {"context": "../.."}
+    assert (FOLDER / "../.." / "Dockerfile").exists()
+
+
+@pytest.mark.parametrize("name", ["exporter", "exporter-demo"])
+def test_the_health_check_is_that_of_the_image_and_knows_the_address(name: str) -> None:
+    """It reads the environment that the image has, and no flags."""
+    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", text, flags=re.MULTILINE)
+    assert SERVICES[name]["healthcheck"]["test"] == ["CMD", *yaml.safe_load(check)]
+    assert not any("address" in word for word in SERVICES[name]["command"])
+    (listen,) = re.findall(r"AI_ENERGY_WEB_LISTEN_ADDRESS=(\S+)", text)
+    assert SERVICES[name]["ports"] == [f"127.0.0.1:9400{listen}"]
 
 
 def test_the_model_servers_of_the_demonstration_listen_where_they_are_asked() -> None:

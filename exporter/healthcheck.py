@@ -1,0 +1,54 @@
+"""Asks the exporter of this container whether it is healthy: for an image that has neither a shell nor curl.
+
+``python -m exporter.healthcheck [the exporter's flags]``: exit status 0 if it is, 1 if not or if it does not answer;
+the answer is printed. Flags are needed for addresses that neither the environment nor the file of settings says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from .arguments import parse
+from .config import ConfigError, Settings, load
+from .kinds import Address
+
+TIMEOUT_SECONDS = 4.0
+"""Below the five seconds after which Docker gives up, so that the reason is printed."""
+
+_LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class UnaskableError(Exception):
+    """There is no address that answers everybody."""
+
+
+def target(settings: Settings) -> Address:
+    """Where to ask. Raises `UnaskableError` where only clients with a certificate or a password may be answered."""
+    if settings.web_config_file and not settings.web_health_address:
+        raise UnaskableError("--web.config.file may demand a certificate or a password: set --web.health-address")
+    host, port = (settings.web_health_address or settings.web_listen_address)[0]
+    return Address(_LOOPBACK.get(host, host), port)
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Ask once and print the answer. Returns the exit status."""
+    try:
+        address = target(load(parse(argv).flags, environ))
+        with contextlib.closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)) as connection:
+            connection.request("GET", "/-/healthy")
+            answer = connection.getresponse()
+            healthy, said = answer.status == http.client.OK, answer.read(1000).decode(errors="replace")
+    except (ConfigError, UnaskableError) as error:
+        healthy, said = False, f"{error}\n"
+    except (OSError, http.client.HTTPException) as error:
+        healthy, said = False, f"{address}: {error!r}\n"
+    sys.stdout.write(said)
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
