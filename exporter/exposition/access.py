@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import h11
 
-from .auth import Limits, Logins, Verdict, bcrypt_check, client_of
+from .auth import Limits, Logins, Verdict, bcrypt_check
 from .clients import Client, Headers, Response
 from .tls import TlsPolicy
 from .web_config import RateLimit, WebConfig, read
@@ -87,7 +87,7 @@ class Access:
         authorization = next((value for name, value in request.headers if name == b"authorization"), None)
         if authorization is None:
             return _LOG_IN
-        verdict = self._logins.check(authorization, client_of(client.host))
+        verdict = self._logins.check(authorization, client.place)
         if isinstance(verdict, Verdict):
             return self._consequence(verdict, client)
         return self._consequence_of(verdict, client)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -41,9 +41,10 @@ class Deadlines:
 
 
 class Open(Protocol):
-    """A connection in a queue, since when (the loop's clock)."""
+    """A connection in a queue, since when (the loop's clock), and of whom: its address, or its network of IPv6."""
 
     since: float
+    place: str
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
@@ -54,29 +55,60 @@ class Open(Protocol):
 
 Queue = OrderedDict[Open, None]
 
+_READ_BYTES = 16 * 1024
+_SLOW_SECONDS = 1.0
+_STALLED_SECONDS = 0.2
+"""An answer takes milliseconds; who takes this long gives way where there is no room for another."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Every open connection, each in at most one queue, ordered by who has been in it longest."""
+    """Every open connection, each in at most one queue, ordered by who has been in it longest.
+
+    ``buffer`` is what all of them read to, one after the other.
+    """
 
     every: set[Open] = field(default_factory=set)
     waiting: Queue = field(default_factory=OrderedDict)
     asking: Queue = field(default_factory=OrderedDict)
     writing: Queue = field(default_factory=OrderedDict)
     idle: Queue = field(default_factory=OrderedDict)
+    buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
 
-    def evict(self) -> None:
-        """Drop one: who waits longest without a complete request, else idles, else logs in, else reads its answer."""
-        for queue in (self.waiting, self.idle, self.asking, self.writing):
+    def evict(self, now: float) -> None:
+        """Drop one: who waits longest without a complete request, else idles, else logs in, else reads its answer.
+
+        Where few are waiting, and none for long, the one that just came may be among them: who idles goes first.
+        """
+        slowest = next(iter(self.waiting), None)
+        fresh = slowest is None or (2 * len(self.waiting) < len(self.every) and now - slowest.since < _SLOW_SECONDS)
+        first = (self.idle, self.waiting) if fresh else (self.waiting, self.idle)
+        for queue in (*first, self.asking, self.writing):
             if queue:
                 next(iter(queue)).abort()
                 return
 
+    def stuck(self, place: str, now: float) -> Open | None:
+        """Whose answer is to be given up for one to this place; None if that is to wait.
+
+        The oldest, if it makes no headway, else the oldest of the place with the most, if it has more than this one.
+        """
+        oldest = next(iter(self.writing))
+        if now - oldest.since >= _STALLED_SECONDS:
+            return oldest
+        answers = Counter(client.place for client in self.writing)
+        busiest, most = answers.most_common(1)[0]
+        return next(one for one in self.writing if one.place == busiest) if most > answers[place] + 1 else None
+
 
 class Client(NamedTuple):
-    """Whose request it is: its address, and under which TLS policy it showed which certificate, if any."""
+    """Whose request it is: its address, and under which TLS policy it showed which certificate, if any.
+
+    ``place`` is whom to blame for it: the address, or its network of IPv6.
+    """
 
     host: str
+    place: str
     tls: TlsPolicy | None
     certificate: Certificate | None
 

@@ -6,10 +6,13 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 import h11
 
+from .auth import client_of
 from .clients import Client, Clients, Deadlines, Door, Queue, Response
 from .tls import Tls, TlsPolicy, reason_of
 
@@ -22,15 +25,16 @@ _LINGER_SECONDS = 1.0
 _SPEAK_TLS = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks TLS: use https\n"
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A client's connection; ``tls`` is None for plain HTTP."""
 
     def __init__(self, clients: Clients, deadlines: Deadlines, door: Door, host: str, tls: TlsPolicy | None) -> None:
         self.since = 0.0
+        self.place = client_of(host)
         self._clients = clients
         self._deadlines = deadlines
         self._door = door
-        self._client = Client(host, tls, None)
+        self._client = Client(host, self.place, tls, None)
         self._tls = Tls(tls) if tls is not None else None
         self._asking: asyncio.Future[Response] | None = None
         self._loop = asyncio.get_running_loop()
@@ -113,10 +117,15 @@ class Connection(asyncio.Protocol):
         """Forget the client."""
         self._leave()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's shape
+        """Return where to read to, so little at once that no client holds the loop up. It is everybody's."""
+        return self._clients.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Read on, and answer what is complete."""
         if self._closing:
             return
+        data = bytes(memoryview(self._clients.buffer)[:nbytes])
         if self._queue is self._clients.idle:
             self._enter(self._clients.waiting, self._deadlines.request)
         if self._tls is None:
@@ -125,9 +134,7 @@ class Connection(asyncio.Protocol):
         elif self._tls.established:
             self._decrypt(self._tls, data)
         else:  # a millisecond of arithmetic, for which it queues
-            assert self._transport is not None
-            self._transport.pause_reading()
-            self._door.turns.add(self._client.host, lambda: self._shake_hands(data))
+            self._queue_up(partial(self._decrypt, self._tls, data))
 
     def pause_writing(self) -> None:
         """Stop feeding a client that does not read."""
@@ -139,15 +146,19 @@ class Connection(asyncio.Protocol):
         self._write()
         self._advance()
 
-    # --- TLS ----------------------------------------------------------------------------------------
-
-    def _shake_hands(self, data: bytes) -> None:
-        assert self._tls is not None
+    def _queue_up(self, step: Callable[[], None]) -> None:
+        """Go on with a step when it is its address's turn; what the client sends meanwhile stays in the kernel."""
         assert self._transport is not None
-        if self not in self._clients.every:
-            return
-        self._transport.resume_reading()
-        self._decrypt(self._tls, data)
+        self._transport.pause_reading()
+        self._door.turns.add(self.place, lambda: self._take_turn(step))
+
+    def _take_turn(self, step: Callable[[], None]) -> None:
+        assert self._transport is not None
+        if self in self._clients.every:
+            self._transport.resume_reading()
+            step()
+
+    # --- TLS ----------------------------------------------------------------------------------------
 
     def _decrypt(self, tls: Tls, data: bytes) -> None:
         assert self._transport is not None
@@ -189,7 +200,7 @@ class Connection(asyncio.Protocol):
     # --- a request ----------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Handle complete requests until the client has to send, or to read, more."""
+        """Handle what has arrived, until the client has to send, or to read, more; of requests one at each turn."""
         while self._queue is self._clients.waiting and not self._closing:
             try:
                 event = self._h11.next_event()
@@ -208,6 +219,9 @@ class Connection(asyncio.Protocol):
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
                 self._respond(self._request)
+                if self._queue is self._clients.waiting and not self._closing:  # it did not wait for the answer
+                    self._queue_up(self._advance)
+                return
             else:  # it has to send more
                 return
 

@@ -29,9 +29,10 @@ from .turns import Turns
 log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
-_ACCEPT_BATCH = 64
+_ACCEPT_BATCH = 16
 _ACCEPT_PAUSE_SECONDS = 0.1
-_STALLED_SECONDS = 1.0
+_FEWEST_CONNECTIONS = 8
+_CAUTIOUS_SECONDS = 60.0
 _STOP_SECONDS = 1.0
 _REFRESH_SECONDS = 1.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -117,6 +118,8 @@ class Server:
         self._doors: dict[socket.socket, Door] = {}
         self.health_addresses: list[tuple[str, int]] = []
         self._clients = Clients()
+        self._most = self.options.max_connections
+        self._caution: asyncio.TimerHandle | None = None
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -202,36 +205,46 @@ class Server:
                     self._pause(listener, error)
                 return
             peer.setblocking(False)
-            if len(self._clients.every) >= self.options.max_connections:
-                self._clients.evict()
+            while len(self._clients.every) >= self._most:
+                self._clients.evict(self._loop.time())
             door = self._doors[listener]
             tls = self._access.tls if self._access is not None and door is self._door else None
             Connection(self._clients, self.options.deadlines, door, host, tls).open(peer)
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
-        """Make room and come back a little later: accepting would fail again at once (fault 60)."""
-        log.warning("no more connections can be accepted for now: %s", error.strerror)
-        self._clients.evict()
+        """Make room and come back a little later: accepting would fail again at once (fault 60).
+
+        For a minute fewer are let in, so that it does not fail for each: the honest one may be the last in the queue.
+        """
+        self._most = max(_FEWEST_CONNECTIONS, min(self._most, len(self._clients.every)) - _ACCEPT_BATCH)
+        if self._caution is None:
+            log.warning("only %d connections at once for now: %s", self._most, error.strerror)
+        else:
+            self._caution.cancel()
+        self._caution = self._loop.call_later(_CAUTIOUS_SECONDS, self._trust_again)
+        while len(self._clients.every) > self._most:
+            self._clients.evict(self._loop.time())
         self._loop.remove_reader(listener)
         self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._resume, listener)
+
+    def _trust_again(self) -> None:
+        self._most, self._caution = self.options.max_connections, None
 
     def _resume(self, listener: socket.socket) -> None:
         if listener.fileno() >= 0:
             self._loop.add_reader(listener, self._accept, listener)
 
-    def _room(self) -> bool:
+    def _room(self, client: Client) -> bool:
         """Say whether one more may be answered; a client that stalls while reading gives way (fault 62)."""
-        writing = self._clients.writing
-        if len(writing) < self.options.max_requests:
+        if len(self._clients.writing) < self.options.max_requests:
             return True
-        oldest = next(iter(writing))
-        if self._loop.time() - oldest.since < _STALLED_SECONDS:
-            return False
-        oldest.abort()
-        return True
+        stuck = self._clients.stuck(client.place, self._loop.time())
+        if stuck is not None:
+            stuck.abort()
+        return stuck is not None
 
     def _answer(self, request: h11.Request, client: Client) -> Response | Awaitable[Response]:
-        if not self._room():
+        if not self._room(client):
             return Response(503, b"too many requests at once\n", headers=((b"Retry-After", b"1"),), close=True)
         return self._answers.answer(request, client)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-_SLICE_SECONDS = 0.005
+_SLICE_SECONDS = 0.002
 """After so long, whoever else has something for the loop to do goes first."""
 
 

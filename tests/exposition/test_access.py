@@ -390,10 +390,10 @@ def test_refusals_are_counted_and_told_once_a_minute(caplog: pytest.LogCaptureFi
 def test_other_terms_are_for_everybody(web: WebFolder, more: str, anew: bool) -> None:
     """Who came in by the old ones has to come again; another certificate of the server alone changes nothing."""
     access = Clocks().access(web.serve_tls())
-    client = Client("127.0.0.1", access.tls, None)
+    client = Client("127.0.0.1", "127.0.0.1", access.tls, None)
     assert access.refuse(client) is None
     web.serve_tls(more)
     assert access.refresh() is anew
     refused = access.refuse(client)
     assert (refused is not None and refused.status == 503 and refused.close) is anew
-    assert access.refuse(Client("127.0.0.1", access.tls, None)) is None
+    assert access.refuse(Client("127.0.0.1", "127.0.0.1", access.tls, None)) is None

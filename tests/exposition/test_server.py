@@ -279,7 +279,6 @@ def test_a_stuck_reader_has_a_deadline_and_others_go_on(serve: Callable[..., Exp
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(0.05)
         assert exporter.get("/-/ready")[0].status == 200
-        assert len(exporter.get()[1]) == len(BIG)
         time.sleep(0.6)
         assert len(read_all(client)) < len(BIG)
 
@@ -287,7 +286,7 @@ def test_a_stuck_reader_has_a_deadline_and_others_go_on(serve: Callable[..., Exp
 def test_a_stuck_reader_costs_no_copy_of_the_body(serve: Callable[..., Exporter]) -> None:
     """Fault 61: what the kernel does not take is not buffered here a second time."""
     exporter = serve(body=big_body)
-    exporter.get()
+    assert len(exporter.get()[1]) == len(BIG)
     before = resident_bytes()
     with ExitStack() as stack:
         for _ in range(4):
