@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from queue import SimpleQueue
 
 from . import __version__, doctor, logs
 from .accounting.checkpoint import StateLocked, StateStore
@@ -26,6 +25,7 @@ from .exposition.server import ListenError, Server, ServerOptions
 from .exposition.web_file import WebConfigError
 from .host import FdBudget, Host
 from .kinds import Address
+from .notify import Notifier
 from .records import Namer, Source
 from .sampler import Sampler, SamplerOptions
 from .snapshot import Snapshot
@@ -183,15 +183,40 @@ class _Latest:
         self.snapshot = snapshot
 
 
+class _Events:
+    """Numbers of signals, and 0 when sampling ended, as they come; made and awaited by the main thread.
+
+    Python runs handlers in the main thread only, but the kernel may hand a signal to another one, and then nothing
+    wakes the main thread from a wait for a lock or queue. What the interpreter writes into a pipe does.
+    """
+
+    def __init__(self) -> None:
+        self._reads, self._writes = os.pipe()
+        os.set_blocking(self._writes, False)
+        signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
+
+    def put(self, number: int) -> None:
+        """Add one; from any thread."""
+        os.write(self._writes, bytes([number]))
+
+    def get(self) -> int:
+        """Wait for the next one."""
+        return os.read(self._reads, 1)[0]
+
+
+def _pass(number: int, frame: object) -> None:
+    """The number is in the pipe already."""
+
+
 class _Service:
-    """Serves until told to stop. Signals only queue their number: nothing runs inside a handler."""
+    """Serves until told to stop. Signals only leave their number: nothing runs inside a handler."""
 
     def __init__(self, settings: Settings, host: Host, access: Access | None, reread: Callable[[], Settings]) -> None:
         self._settings = settings
         self._host = host
         self._access = access
         self._reread = reread
-        self._events: SimpleQueue[int] = SimpleQueue()
+        self._events = _Events()
         self._stop = threading.Event()
         self._sampler: Sampler | None = None
         self._new_options: SamplerOptions | None = None
@@ -200,7 +225,7 @@ class _Service:
     def run(self) -> int:
         """Run to the end. Raises `ListenError` and `StateLocked` before anything was changed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda number, _: self._events.put(number))
+            signal.signal(number, _pass)
         settings, latest, history, prepared = self._settings, _Latest(), History(), Prepared(Renderer().body)
         server = Server(
             lambda: latest.snapshot,
@@ -219,8 +244,9 @@ class _Service:
         bound = server.start()
         try:
             store = _open_store(settings.state_file)
-            # Who renders ahead must know of a snapshot before those who scrape do.
-            observers = (prepared.observe, latest.observe, history.observe, self._reconfigure)
+            # Who renders ahead must know of a snapshot before those who scrape do; systemd is told last.
+            told = Notifier(os.environ).observe
+            observers = (prepared.observe, latest.observe, history.observe, self._reconfigure, told)
             sampler = make_sampler(settings, self._host, store, observers)
             self._announce(bound, server.health_addresses)
             return self._supervise(sampler, server)

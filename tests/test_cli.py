@@ -123,6 +123,16 @@ class TestServing:
         with pytest.raises(OSError, match="refused"):
             urllib.request.urlopen(running.url, timeout=5)
 
+    def test_a_signal_that_another_thread_takes_is_not_lost(
+        self, start: Callable[..., Running], tmp_path: Path
+    ) -> None:
+        """The kernel may hand one to a thread that just starts another: the main thread sleeps on, unless woken."""
+        running = start("--path.sysfs", str(tmp_path))
+        running.samples()
+        threads = {int(name) for name in os.listdir(f"/proc/{running.process.pid}/task")}
+        os.kill(min(threads - {running.process.pid}), signal.SIGTERM)
+        assert running.process.wait(PATIENCE_SECONDS) == 0
+
     def test_ctrl_c_stops_as_cleanly(self, start: Callable[..., Running]) -> None:
         running = start("--demo")
         assert running.stop(signal.SIGINT)[0] == 0
