@@ -172,7 +172,8 @@ class Settings:
         "process.top",
         count(0, 100_000),
         50,
-        "Processes shown: those with the most joules, and every process on a GPU besides.",
+        "Processes shown: those with the most joules, and every process on a GPU besides; of those that ended, "
+        "four times as many at most.",
         reloadable=True,
     )
     container_max: int = _setting(

@@ -12,6 +12,9 @@ from .models import ModelAccounts
 
 _HALF_LIFE_SECONDS = 300.0
 
+ENDED_PER_TOP = 4
+"""Processes that ended and are still on show, per process of the top; without a bound it were all those of minutes."""
+
 
 class ProcessRecord:
     """A process account with what it needs to be billed and ranked. ``container`` None: not seen since a restart.
@@ -144,7 +147,8 @@ class ProcessAccounts:
         """Choose who is shown: the joules of late count, halved every 5 minutes.
 
         A process enters among the first ``top`` and leaves beyond 1.5 × ``top``, so that series do not
-        flap. ``shed`` shows GPU processes only (fault 59).
+        flap. Of those that ended the last `ENDED_PER_TOP` × ``top`` stay (fault 36). ``shed`` shows GPU processes
+        only (fault 59).
         """
         now, price = period.now, sum([price for _, price in period.tariff])
         decay = 0.5 ** (min(now - self._ranked_at, 1e6) / _HALF_LIFE_SECONDS)
@@ -158,11 +162,17 @@ class ProcessAccounts:
         running = [item for item in self._records.items() if item[1].showable]
         best = [key for key, _ in heapq.nlargest(top + top // 2, running, key=_score)]
         entering, staying = set(best[:top]), set(best)
-        for key, record in list(self._shown.items()):
-            ended = record.account.ended_at is not None
-            if key not in staying and not record.gpu and (shed or not ended):
+        others = [(key, record) for key, record in self._shown.items() if key not in staying and not record.gpu]
+        ended = [item for item in others if item[1].account.ended_at is not None]
+        for key, record in others:
+            if record.account.ended_at is None:
                 self._hide(key, record)
                 self.dropped += 1
+        for key, record in heapq.nsmallest(len(ended) - ENDED_PER_TOP * top, ended, key=_ended_at):
+            if record.container is not None:
+                self._forget(key, record, now)
+            else:  # of an earlier run: it may be seen yet
+                self._hide(key, record)
         for key, record in running:
             if key not in self._shown and (key in entering or record.gpu):
                 self._show(key, record, now)
@@ -213,6 +223,10 @@ def _owner(key: ProcessKey, comm: str, container: Account) -> ProcessOwner:
     place = container.owner
     assert isinstance(place, Workload)
     return ProcessOwner(key.pid, comm, place.namespace, place.pod, place.container)
+
+
+def _ended_at(item: tuple[ProcessKey, ProcessRecord]) -> tuple[float, float]:
+    return item[1].account.ended_at or 0.0, item[1].score
 
 
 def _score(item: tuple[ProcessKey, ProcessRecord]) -> float:

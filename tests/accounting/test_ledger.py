@@ -9,6 +9,7 @@ import pytest
 
 from exporter.accounting.attribution import Energy
 from exporter.accounting.ledger import Limits
+from exporter.accounting.processes import ENDED_PER_TOP
 from exporter.records import GpuUse, Model, ProcessOwner, Workload
 from tests.accounting.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
 
@@ -164,6 +165,19 @@ def test_hidden_process_counts_its_whole_life_when_shown() -> None:
     rows = {r.owner.comm: r for r in bench.ledger.processes() if isinstance(r.owner, ProcessOwner)}
     assert rows["small"].joules == (100.0,)
     assert rows["big"].joules == (150.0,), "an ended process stays on show until it expires"
+
+
+def test_processes_that_come_and_go_do_not_pile_up_on_show() -> None:
+    """Faults 36 and 43: each is the busiest while it runs; of those that ended only the last ones stay."""
+    bench = Bench(Limits(process_top=2))
+    last = process(0)
+    for pid in range(1, 101):
+        brief = process(pid, f"p{pid}")
+        bench.tick([use(A, 1.0, (brief, 1.0))], started=[A], exited=[last.key], energies=[Energy(PACKAGE, 40.0, 0.0)])
+        last = brief
+    shown = sorted(int(comm.removeprefix("p")) for comm in comms(bench))
+    assert ENDED_PER_TOP * 2 <= len(shown) <= ENDED_PER_TOP * 2 + 3, "and those that run, up to 1.5 times the top"
+    assert shown[0] >= 50, "the oldest went first"
 
 
 def test_memory_shed_shows_no_processes() -> None:
