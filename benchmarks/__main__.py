@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import footprint, gpus, memory, rendering, rules, serving, ticks
+from . import footprint, gpus, memory, rendering, rules, security, serving, ticks
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "footprint": footprint.main,
     "memory": memory.main,
     "rules": rules.main,
+    "security": security.main,
 }
 
 

@@ -13,7 +13,7 @@ GOAL_GROWTH_MIB = 1.0
 def main(ticks: int = 100_000) -> None:
     """Print the table."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.soak", str(ticks)], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "benchmarks.churn", str(ticks)], stdout=subprocess.PIPE, text=True, check=True
     )
     *marks, error = done.stdout.splitlines()
     rows = [tuple(line.split()) for line in marks]

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -58,8 +58,10 @@ class Meter:
         folder.mkdir(parents=True)
         (folder / "name").write_text(f"{name}\n")
         (folder / "max_energy_range_uj").write_text(f"{RANGE_MICROJOULES}\n")
+        self.path = folder / "energy_uj"
         self._watts = watts
-        self._path = folder / "energy_uj"
+        self._lock = threading.Lock()
+        self._held = False
         self._began = time.monotonic()
         self._start = RANGE_MICROJOULES - 200e6
         self._stop = threading.Event()
@@ -69,17 +71,35 @@ class Meter:
 
     def _run(self) -> None:
         while not self._stop.wait(0.005):
-            self._write()
+            with self._lock:
+                if not self._held:
+                    self._write()
 
     def _write(self) -> None:
         # The width never changes, so that no reader sees half of an old number behind a new one.
-        value = int(self._start + self.joules() * 1e6) % RANGE_MICROJOULES
-        with self._path.open("r+b" if self._path.exists() else "wb") as file:
-            file.write(b"%012d\n" % value)
+        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            file.write(self._value())
+
+    def _value(self) -> bytes:
+        return b"%012d\n" % (int(self._start + self.joules() * 1e6) % RANGE_MICROJOULES)
 
     def joules(self) -> float:
         """True joules since the zone began."""
         return (time.monotonic() - self._began) * self._watts
+
+    def hold(self) -> Path:
+        """Leave the file alone, for the test to spoil it; the joules go on. Returns its path."""
+        with self._lock:
+            self._held = True
+        return self.path
+
+    def go_on(self) -> None:
+        """Put a whole file in the place of whatever is there now."""
+        new = self.path.with_suffix(".new")
+        with self._lock:
+            new.write_bytes(self._value())
+            new.rename(self.path)
+            self._held = False
 
     def stop(self) -> None:
         """Stand still."""
@@ -121,16 +141,16 @@ class Scrape(dict[Key, float]):
 
 
 class Exporter:
-    """The program, in a process that may be killed."""
+    """The program, in a process that may be killed. ``environment`` is added to ours, less our own variables."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None) -> None:
         own = ["--sample.interval", f"{INTERVAL_SECONDS * 1000:.0f}ms", "--web.listen-address", "127.0.0.1:0"]
         kept = ("AI_ENERGY_", "KUBERNETES_", "NODE_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(kept)}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(kept)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "exporter", *own, *flags],
             cwd=REPOSITORY,
-            env=environment,
+            env=ours | dict(environment or {}),
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -173,16 +193,51 @@ class Exporter:
             self.process.wait(PATIENCE_SECONDS)
 
 
-class Auditor:
+class Audit:
+    """Holds one scrape after the other against the promises; ``broken`` tells those that were not kept.
+
+    ``given`` is what the accounts must add up to: after a restart a device that was not read yet has no series.
+    """
+
+    def __init__(self, given: str = "energy_device_joules_total") -> None:
+        self._given = given
+        self.seen: set[tuple[str, str, str, str]] = set()
+        self.models: set[tuple[str, str, str]] = set()
+        self.broken: list[str] = []
+        self._last: Scrape = Scrape()
+
+    def hear(self, scrape: Scrape) -> None:
+        """The next scrape."""
+        booked: defaultdict[str, float] = defaultdict(float)
+        for name in ("container_joules_total", "unattributed_joules_total", "retired_joules_total", "unnamed_joules"):
+            for labels, joules in scrape.find(f"energy_{name}"):
+                booked[labels["component"]] += joules
+        given: defaultdict[str, float] = defaultdict(float)
+        for labels, joules in scrape.find(self._given):
+            given[labels["component"]] += joules
+        for component, joules in given.items():
+            if abs(booked[component] - joules) > 1e-9 * max(joules, 1.0):
+                self.broken.append(f"{component}: devices gave {joules!r}, accounts have {booked[component]!r}")
+        if scrape["energy_conservation_error_ratio", ()] > 1e-9:
+            self.broken.append("energy_conservation_error_ratio")
+        for key, value in self._last.items():
+            if key[0].endswith("_joules_total") and scrape.get(key, value) < value:
+                self.broken.append(f"{key} fell from {value} to {scrape[key]}")
+        containers = [labels for labels, _ in scrape.find("energy_container_joules_total")]
+        models = [labels for labels, _ in scrape.find("energy_model_joules_total")]
+        # Replaced, so that who reads one may take his time.
+        self.seen = self.seen | {(own["namespace"], own["pod"], own["container"], own["runtime"]) for own in containers}
+        self.models = self.models | {(own["model_name"], own["namespace"], own["phase"]) for own in models}
+        self._last = scrape
+
+
+class Auditor(Audit):
     """Scrapes again and again, and holds every scrape against the promises: `check` says whether all were kept."""
 
     def __init__(self, exporter: Exporter) -> None:
-        self.seen: set[tuple[str, str, str, str]] = set()
-        self.models: set[tuple[str, str, str]] = set()
+        super().__init__()
         self.scrapes = 0
         self._exporter = exporter
-        self._broken: list[str] = []
-        self._last: Scrape = Scrape()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -190,8 +245,8 @@ class Auditor:
     def check(self) -> None:
         """At least one more scrape was taken, and in none was anything lost, twice, or less than before."""
         taken = self.scrapes
-        wait_for(lambda: self.scrapes > taken + 1 or self._broken, "a scrape")
-        assert self._broken == []
+        wait_for(lambda: self.scrapes > taken + 1 or self.broken, "a scrape")
+        assert self.broken == []
 
     def stop(self) -> None:
         """No more scrapes; nothing is checked."""
@@ -201,35 +256,12 @@ class Auditor:
     def _work(self) -> None:
         while not self._over.wait(INTERVAL_SECONDS):
             try:
-                self._audit(self._exporter.scrape())
+                self.hear(self._exporter.scrape())
             except Exception as error:  # noqa: BLE001 - told by `check`, whatever it is
                 if not self._over.is_set():
-                    self._broken.append(f"{type(error).__name__}: {error}")
+                    self.broken.append(f"{type(error).__name__}: {error}")
                 return
             self.scrapes += 1
-
-    def _audit(self, scrape: Scrape) -> None:
-        booked: defaultdict[str, float] = defaultdict(float)
-        for name in ("container_joules_total", "unattributed_joules_total", "retired_joules_total", "unnamed_joules"):
-            for labels, joules in scrape.find(f"energy_{name}"):
-                booked[labels["component"]] += joules
-        given: defaultdict[str, float] = defaultdict(float)
-        for labels, joules in scrape.find("energy_device_joules_total"):
-            given[labels["component"]] += joules
-        for component, joules in given.items():
-            if abs(booked[component] - joules) > 1e-9 * max(joules, 1.0):
-                self._broken.append(f"{component}: devices gave {joules!r}, accounts have {booked[component]!r}")
-        if scrape["energy_conservation_error_ratio", ()] > 1e-9:
-            self._broken.append("energy_conservation_error_ratio")
-        for key, value in self._last.items():
-            if key[0].endswith("_joules_total") and scrape.get(key, value) < value:
-                self._broken.append(f"{key} fell from {value} to {scrape[key]}")
-        containers = [labels for labels, _ in scrape.find("energy_container_joules_total")]
-        models = [labels for labels, _ in scrape.find("energy_model_joules_total")]
-        # Replaced, so that who reads one may take his time.
-        self.seen = self.seen | {(own["namespace"], own["pod"], own["container"], own["runtime"]) for own in containers}
-        self.models = self.models | {(own["model_name"], own["namespace"], own["phase"]) for own in models}
-        self._last = scrape
 
 
 class Tree:

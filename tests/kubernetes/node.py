@@ -57,7 +57,7 @@ class Node:
         self.use_token(TOKEN)
         (folder / "sys/devices/system/cpu").mkdir(parents=True)
         (folder / "sys/devices/system/cpu/online").write_text("0-1\n")
-        self._meters = [
+        self.meters = [
             Meter(folder / "sys"),
             Meter(folder / "sys", 6.0, zone="intel-rapl:0:0", name="dram"),
         ]
@@ -149,6 +149,6 @@ class Node:
             auditor.stop()
         for exporter in self._exporters:
             exporter.end()
-        for meter in self._meters:
+        for meter in self.meters:
             meter.stop()
         self.server.close()
