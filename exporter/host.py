@@ -131,8 +131,8 @@ class FdBudget:
         self.left = max(0, limit)
 
     @classmethod
-    def of_process(cls, reserve: int = 128) -> FdBudget:
-        """Raise the soft limit to the hard one and leave ``reserve`` (at most half) for sockets and the rest."""
+    def of_process(cls, reserve: int = 640) -> FdBudget:
+        """Raise the soft limit to the hard one and leave ``reserve`` (at most half) for connections and the rest."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != hard:
             wanted = min(hard, 65536) if hard != resource.RLIM_INFINITY else 65536
