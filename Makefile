@@ -5,12 +5,14 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
 PROFILE ?= demo
+ENGINE ?= docker
+IMAGE  ?= ai-energy-exporter:0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo doctor test test-gpu lint format golden bench accuracy docs rules dashboards pictures stack lock dist clean
+.PHONY: help venv run demo doctor test test-gpu lint format golden bench accuracy soak docs rules dashboards manifests pictures stack image image-test lock dist clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(READY) ## Make the virtual environment
 
@@ -53,6 +55,9 @@ bench: $(READY) ## Measure the cost of ticks and scrapes
 accuracy: $(READY) ## Measure how truly joules are divided
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
+soak: $(READY) ## Let it run for an hour while everything comes, goes and fails (other lengths: ARGS=SECONDS)
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
 docs: $(READY) ## Write docs/metrics.md and docs/configuration.md anew
 	$(BIN)/python -m exporter.exposition.docs > docs/metrics.md
 	$(BIN)/python -m exporter.config_docs > docs/configuration.md
@@ -66,6 +71,9 @@ rules: $(READY) ## Write the rules of the energy budgets anew, and check all rul
 dashboards: $(READY) ## Write grafana/dashboards anew from grafana/generate
 	$(BIN)/python -m grafana.generate
 
+manifests: $(READY) ## Write the dashboards and rules in deploy/kubernetes anew from grafana/ and prometheus/
+	$(BIN)/python -m deploy.kubernetes.generate
+
 pictures: $(READY) ## Draw docs/pictures from the dashboards and a simulated day (two minutes; needs prometheus, chromium)
 	$(BIN)/python -m grafana.pictures $(ARGS)
 
@@ -73,11 +81,21 @@ stack: ## Start exporter, Prometheus, Alertmanager and Grafana in containers (PR
 	docker compose --file deploy/compose/compose.yaml --profile $(PROFILE) up --build --detach --wait
 	@echo "Grafana: http://localhost:3000   Prometheus: http://localhost:9090   Alertmanager: http://localhost:9093"
 
-lock: $(READY) ## Resolve the dependencies anew into requirements-dev.lock (all Pythons, with hashes)
+image: ## Build the container image with docker (BASE=… for another base, ENGINE=podman for another builder)
+	$(ENGINE) build $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(IMAGE) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+image-test: $(READY) ## Build the image with buildah on a base of Debian's packages, and test it (takes root)
+	$(BIN)/python -m pytest tests/image $(ARGS)
+
+lock: $(READY) ## Resolve the dependencies anew: requirements-dev.lock, and of these requirements.lock for the image
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	  --group dev pyproject.toml --custom-compile-command "make lock" --output-file requirements-dev.lock
+	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --extra auth --extra kubernetes --constraint requirements-dev.lock pyproject.toml \
+	  --custom-compile-command "make lock" --output-file requirements.lock
 
 dist: $(READY) ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build -d dist

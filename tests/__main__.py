@@ -1,6 +1,6 @@
-"""Runs the whole suite as two pytest runs side by side: what mostly waits, and what mostly computes.
+"""Runs the whole suite as several pytest runs side by side, because most tests wait for something.
 
-``python -m tests [pytest's arguments]``: prints the one that ends later after the other; fails if either does.
+``python -m tests [pytest's arguments]``: prints each run as it ends; fails if one does.
 """
 
 from __future__ import annotations
@@ -8,34 +8,40 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WAITING = (
-    "prometheus",
-    "grafana",
-    "sources",
-    "test_engines_end_to_end.py",
-    "test_gpu_check.py",
-    "test_gpu_faults.py",
-    "test_kubernetes.py",
-    "test_models_end_to_end.py",
+APART = (
+    ("prometheus", "grafana", "test_prometheus.py", "test_restart.py"),
+    ("sources", "test_endurance.py", "test_gpu_check.py", "test_gpu_faults.py"),
+    ("test_cli.py", "test_engines_end_to_end.py", "test_kubernetes.py", "test_models_end_to_end.py", "deploy"),
 )
-"""Folders and files whose tests start servers, exporters and drivers, and wait for them."""
+"""Folders and files of each run but the last, which takes the rest: what starts servers, exporters and drivers."""
+ELSEWHERE = ("image",)
+"""Folders that are in none of them: ``make image-test`` has this one, which takes root, buildah and a minute."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run both. Returns the worse exit status."""
-    waiting = [str(HERE / name) for name in WAITING]
-    shards = [waiting, [str(HERE), *[f"--ignore={path}" for path in waiting]]]
+    """Run all. Returns the worst exit status."""
+    waiting = [[str(HERE / name) for name in names] for names in APART]
+    rest = [str(HERE), *[f"--ignore={path}" for paths in waiting for path in paths]]
+    rest += [f"--ignore={HERE / name}" for name in ELSEWHERE]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    with tempfile.TemporaryFile() as later:
-        second = subprocess.Popen([*pytest, *shards[0]], stdout=later, stderr=subprocess.STDOUT)
-        statuses = [subprocess.run([*pytest, *shards[1]], check=False).returncode, second.wait()]
-        later.seek(0)
-        sys.stdout.buffer.write(later.read())
-        sys.stdout.flush()
-    return max(statuses)
+    with tempfile.TemporaryDirectory() as folder:
+        running: dict[subprocess.Popen[bytes], Path] = {}
+        for number, paths in enumerate([*waiting, rest]):
+            output = Path(folder, str(number))
+            with output.open("wb") as file:
+                running[subprocess.Popen([*pytest, *paths], stdout=file, stderr=subprocess.STDOUT)] = output
+        worst = 0
+        while running:
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                sys.stdout.buffer.write(running.pop(process).read_bytes())
+                sys.stdout.flush()
+                worst = max(worst, process.returncode)
+    return worst
 
 
 if __name__ == "__main__":
