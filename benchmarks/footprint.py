@@ -7,8 +7,10 @@ import shutil
 import time
 from typing import NamedTuple
 
+from tests.program import free_port
+
 from .crowd import crowd
-from .service import Service, free_port, served
+from .service import Service, served
 from .table import show, verdict
 
 PROCESSES, GROUPS = 200, 50

@@ -32,8 +32,7 @@ def resident_mib(image: Image, *flags: str) -> float:
             time.sleep(SCRAPE_SECONDS)
         return int(one.status()["VmRSS"].split()[0]) / 1024
     finally:
-        one.process.kill()
-        one.process.wait()
+        one.end()
 
 
 def start_seconds(image: Image) -> float:
@@ -42,10 +41,11 @@ def start_seconds(image: Image) -> float:
     for _ in range(3):
         began = time.monotonic()
         one = Container(image, ("--log.level=error",), image.config["User"])
-        one.metrics()
-        found.append(time.monotonic() - began)
-        one.process.kill()
-        one.process.wait()
+        try:
+            one.metrics()
+            found.append(time.monotonic() - began)
+        finally:
+            one.end()
     return min(found)
 
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tests.program import free_port
 
 from .native import CannotMeasure
 from .remote_write import send, series
@@ -48,8 +49,7 @@ def main() -> None:
         folder = Path(name)
         began = int(time.time())
         _write_history(folder, began - 600)
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            url = f"127.0.0.1:{found.getsockname()[1]}"
+        url = f"127.0.0.1:{free_port()}"
         server = _start(folder, url)
         try:
             fleet = list(_fleet())

@@ -23,8 +23,9 @@ import bcrypt
 import trustme
 
 from tests.exposition.served import PASSWORD, WebFolder, users
+from tests.program import free_port
 
-from .service import Service, free_port
+from .service import Service
 from .table import quantile, show, verdict
 
 GOAL_SCRAPE = 0.100

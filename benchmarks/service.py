@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from tests.program import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,3 @@ def served(command: list[str], url: str, *, silent: bool = False) -> Iterator[Se
             yield service
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

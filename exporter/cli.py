@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from . import __version__, doctor, logs
-from .accounting.checkpoint import StateLocked, StateStore
+from .accounting.checkpoint import StateForeign, StateLocked, StateStore
 from .arguments import Arguments, parse
 from .budgets import command as budgets
 from .config import ConfigError, Settings, load, reloaded
@@ -41,6 +41,7 @@ STOP_SECONDS = 4.0
 """Stopping takes no longer, whatever hangs; the promise is 5 s, and Kubernetes kills after 30."""
 
 _SAMPLER_ENDED = 0
+_PIPE_BYTES = 64 * 1024
 
 SWITCH_SECONDS = 0.0001
 """A tenth of the default: neither a scrape nor a tick waits long for the other's turn to end."""
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     logs.configure(settings.log_level, settings.log_format)
     try:
         return _run(arguments, settings, access, lambda: load(arguments.flags, environ))
-    except (ListenError, StateLocked) as error:
+    except (ListenError, StateForeign, StateLocked) as error:
         log.error("%s", error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
@@ -184,7 +185,7 @@ class _Latest:
 
 
 class _Events:
-    """Numbers of signals, and 0 when sampling ended, as they come; made and awaited by the main thread.
+    """Numbers of signals, and 0 when sampling ended; made and awaited by the main thread.
 
     Python runs handlers in the main thread only, but the kernel may hand a signal to another one, and then nothing
     wakes the main thread from a wait for a lock or queue. What the interpreter writes into a pipe does.
@@ -199,9 +200,9 @@ class _Events:
         """Add one; from any thread."""
         os.write(self._writes, bytes([number]))
 
-    def get(self) -> int:
-        """Wait for the next one."""
-        return os.read(self._reads, 1)[0]
+    def get(self) -> set[int]:
+        """Wait for the next ones: all that came since the last call, so that none queues behind hundreds of another."""
+        return set(os.read(self._reads, _PIPE_BYTES))
 
 
 def _pass(number: int, frame: object) -> None:
@@ -223,7 +224,7 @@ class _Service:
         self._reload_ok = True
 
     def run(self) -> int:
-        """Run to the end. Raises `ListenError` and `StateLocked` before anything was changed."""
+        """Run to the end. Raises `ListenError`, `StateForeign`, `StateLocked` before anything was changed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _pass)
         settings, latest, history, prepared = self._settings, _Latest(), History(), Prepared(Renderer().body)
@@ -275,19 +276,19 @@ class _Service:
         self._sampler = sampler
         thread = threading.Thread(target=self._sample, args=(sampler,), name="sampler", daemon=True)
         thread.start()
-        while (event := self._events.get()) == signal.SIGHUP:
+        while (events := self._events.get()) == {signal.SIGHUP}:
             self._reload()
         watchdog = threading.Timer(STOP_SECONDS, _give_up)
         watchdog.daemon = True
         watchdog.start()
-        if event != _SAMPLER_ENDED:
-            log.info("stopping: %s", signal.Signals(event).name)
+        for number in events - {_SAMPLER_ENDED, signal.SIGHUP}:
+            log.info("stopping: %s", signal.Signals(number).name)
         self._stop.set()
         server.stop()
         thread.join()
         sampler.close()
         watchdog.cancel()
-        return 1 if event == _SAMPLER_ENDED else 0
+        return 1 if _SAMPLER_ENDED in events else 0
 
     def _sample(self, sampler: Sampler) -> None:
         try:

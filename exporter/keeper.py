@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .accounting.accounts import Account, Owner
-from .accounting.checkpoint import State, StateCorruptError, StateStore, encode
+from .accounting.checkpoint import State, StateCorruptError, StateForeign, StateStore, encode
 from .accounting.devices import Devices
 from .accounting.ledger import Ledger
 from .guard import Guard
@@ -28,8 +28,9 @@ class Changes(NamedTuple):
 class Keeper:
     """Writes a journal line per tick and a checkpoint now and then; a full disk is a warning (fault 55)."""
 
-    def __init__(self, store: StateStore, host: Host) -> None:
+    def __init__(self, store: StateStore, host: Host, *, demo: bool = False) -> None:
         self._store = store
+        self._demo = demo
         self._host = host
         self._boot_id = host.boot_id()
         self._writer = Guard("state", store.write, host.clock)
@@ -37,7 +38,10 @@ class Keeper:
         self._failing = False
 
     def load(self) -> tuple[State, bool] | None:
-        """State of the last run, and whether it is of this boot; None if there is none or it is damaged."""
+        """State of the last run, and whether it is of this boot; None if there is none or it is damaged.
+
+        Raises `StateForeign` rather than mix joules of a simulated node with measured ones.
+        """
         try:
             state = self._store.load()
         except (StateCorruptError, OSError) as error:
@@ -45,6 +49,9 @@ class Keeper:
             return None
         if state is None:
             return None
+        if state.demo != self._demo:
+            whose = "a simulated node" if state.demo else "a real node"
+            raise StateForeign(f"{self._store.path}: the books of {whose}; name another --state.file")
         # Without a boot id nobody knows whether the sensors started again at 0 (fault 54).
         same_boot = bool(self._boot_id) and state.boot_id == self._boot_id and state.at <= self._host.clock()
         return state, same_boot
@@ -84,7 +91,7 @@ class Keeper:
         self._store.close()
 
     def _encode_all(self, now: float, ledger: Ledger, devices: Devices) -> bytes:
-        state = State(self._boot_id, now, devices.points(), devices.samples(), ledger.books())
+        state = State(self._boot_id, now, devices.points(), devices.samples(), ledger.books(), demo=self._demo)
         return encode(state, whole=True)
 
     def _say(self, error: Exception | None) -> None:

@@ -142,12 +142,14 @@ def show_duration(seconds: float) -> str:
 
 
 def url_path() -> Kind:
-    """An absolute URL path below the root, of unreserved characters."""
+    """An absolute URL path below the root, of unreserved characters; not one that health is served at."""
 
     def parse(value: object) -> str:
         word = _word(value)
         if not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", word):
             raise ValueError(f"{quoted(word)} is not a path such as /metrics")
+        if word.startswith("/-/") or word in ("/healthz", "/readyz"):
+            raise ValueError(f"{quoted(word)} is where health is served")
         return word
 
     return Kind("PATH", parse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -30,14 +31,12 @@ class Notifier:
             self._say(b"WATCHDOG=1", now)
 
     def _say(self, word: bytes, now: float) -> None:
-        self._said_at = now
         if not self._path:
             return
         # "@" stands for the NUL of an abstract socket's name.
         address = f"\0{self._path[1:]}" if self._path.startswith("@") else self._path
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-                to.setblocking(False)
-                to.sendto(word, address)
-        except OSError:
-            self._said_at = now if word == b"WATCHDOG=1" else None  # READY is said again until it is heard
+        # What is not heard, as while the manager's queue is full, is said again after the next tick.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+            to.setblocking(False)
+            to.sendto(word, address)
+            self._said_at = now

@@ -75,7 +75,7 @@ class Sampler:
         self._sources = [SourceState(source, host.clock, self._crew) for source in sources]
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
-        self._keeper = None if store is None else Keeper(store, host)
+        self._keeper = None if store is None else Keeper(store, host, demo=demo)
         self._devices = self._open_books()
         self._allocations = Allocations()
         self._last_at: float | None = None

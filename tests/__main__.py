@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,13 @@ def main(arguments: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     with tempfile.TemporaryDirectory() as folder:
         running: dict[subprocess.Popen[bytes], Path] = {}
+
+        def pass_on(number: int, _: object) -> None:
+            for process in running:
+                process.send_signal(number)
+
+        signal.signal(signal.SIGTERM, pass_on)
+        signal.signal(signal.SIGINT, lambda *_: None)  # a terminal tells all: they end what they started
         for number, paths in enumerate([*waiting, rest]):
             output = Path(folder, str(number))
             with output.open("wb") as file:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.program import Running
+from tests.program import Running, children_of
 
 # On a busy machine any example may take long: that is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,6 +20,25 @@ settings.load_profile("patient")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--update-golden`` writes the expected scrapes anew instead of comparing them."""
     parser.addoption("--update-golden", action="store_true", help="write tests/hosts/*/expected.prom anew")
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends a run as Ctrl-C does: fixtures end what they started."""
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once: the next would interrupt the fixtures
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_is_left() -> Iterator[None]:
+    """Kill what still runs in the end: a test may fail before a fixture knows of what it started."""
+    yield
+    for pid in children_of(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -53,8 +53,13 @@ def impossible() -> str:
 
 
 def unshare(*flags: str) -> list[str]:
-    """The command before the script. Everything in it ends with it."""
-    return ["unshare", "--fork", "--mount", "--kill-child", *flags, "sh", "-c"]
+    """The command before the script. It becomes what the script executes last, and ends with it.
+
+    It stays in front of a script with a PID namespace of its own, and all in that ends with it. Elsewhere it could
+    not promise that: the kernel forgets whose end is to end a process when that process becomes another user
+    (prctl(2), PR_SET_PDEATHSIG).
+    """
+    return ["unshare", "--mount", *flags, "sh", "-c"]
 
 
 def environment() -> dict[str, str]:

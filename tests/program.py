@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,6 +38,19 @@ def run(*flags: str, environ: dict[str, str] | None = None) -> subprocess.Comple
         timeout=PATIENCE_SECONDS,
         check=False,
     )
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def children_of(pid: int) -> Iterator[int]:
+    """Pids of its children: the kernel has those of each thread apart."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread ended meanwhile
+            yield from map(int, children.read_text(encoding="ascii").split())
 
 
 class Running:

@@ -161,6 +161,19 @@ class TestServing:
         assert f"{tmp_path}/state" in second.stderr
         assert running.stop()[0] == 0
 
+    @pytest.mark.parametrize(("first", "then", "whose"), [("--demo", "--no-demo", "simulated"), ("", "--demo", "real")])
+    def test_simulated_and_real_books_are_not_mixed(
+        self, first: str, then: str, whose: str, start: Callable[..., Running], tmp_path: Path
+    ) -> None:
+        running = start(*filter(None, [first]), "--state.file", f"{tmp_path}/state")
+        running.samples()
+        assert running.stop()[0] == 0
+        books = (tmp_path / "state").read_bytes()
+        refused = run(then, *FAST, "--state.file", f"{tmp_path}/state")
+        assert refused.returncode == 1
+        assert f"{tmp_path}/state: the books of a {whose} node" in refused.stderr
+        assert (tmp_path / "state").read_bytes() == books
+
     def test_a_state_file_that_cannot_be_written(self, start: Callable[..., Running], tmp_path: Path) -> None:
         """Fault 55."""
         running = start("--demo", "--state.file", f"{tmp_path}/none/state")
@@ -219,6 +232,24 @@ class TestReload:
         assert running.samples()["energy_config_last_reload_successful"] == 1
         running.wait_for("energy_device_idle_watts", lambda watts: watts > 9000)
         assert running.stop()[0] == 0
+
+    def test_whoever_asks_for_it_again_and_again_does_not_keep_the_exporter_alive(
+        self, start: Callable[..., Running], tmp_path: Path
+    ) -> None:
+        """To reload takes longer than to ask for it. The pipe makes one last as long as the test likes."""
+        config = tmp_path / "c.yml"
+        config.write_text("")
+        running = start("--demo", "--config.file", str(config))
+        config.unlink()
+        os.mkfifo(config)
+        running.process.send_signal(signal.SIGHUP)
+        with config.open("w"):
+            running.process.send_signal(signal.SIGHUP)
+            status = Path(f"/proc/{running.process.pid}/status")
+            while "ShdPnd:\t0000000000000000" not in status.read_text():
+                time.sleep(0.01)
+            running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(PATIENCE_SECONDS) == 0
 
     def test_bad_settings_leave_everything_as_it_was(self, start: Callable[..., Running], tmp_path: Path) -> None:
         """Fault 58."""

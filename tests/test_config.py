@@ -248,7 +248,11 @@ class TestBounds:
             ("process.top", ["0", "100000"], ["-1", "1.5", "100001", "9" * 5000, "½"]),
             ("container.max", ["1"], ["0"]),
             ("web.max-requests", ["1"], ["0"]),
-            ("web.telemetry-path", ["/metrics", "/a/b"], ["/", "metrics", "/a b", "/a?b", "/a/../", "//", "/é"]),
+            (
+                "web.telemetry-path",
+                ["/metrics", "/a/b"],
+                ["/", "metrics", "/a b", "/a?b", "/-/ready", "/healthz", "/a/../", "//", "/é"],
+            ),
             (
                 "web.listen-address",
                 [":0", "h:65535", "[::1]:1"],

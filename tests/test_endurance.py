@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from benchmarks.soak.faults import FAULTS
-from benchmarks.soak.figures import Figures, trends
+from benchmarks.soak.figures import Figures, measure, trends
 from benchmarks.soak.run import Outcome, Pace, soak
+from tests.live import Scrape, wait_for
 
 
 def test_flat_and_every_end_is_clean() -> None:
@@ -20,6 +24,7 @@ def test_flat_and_every_end_is_clean() -> None:
     log = "".join(outcome.log)
     assert outcome.problems == [], log
     assert [trend for trend in outcome.trends if not trend.flat] == [], log
+    assert all(trend.typical > 0 for trend in outcome.trends), outcome.trends  # each was measured
     assert outcome.faults == outcome.ends == len(FAULTS)
     assert outcome.scrapes > len(FAULTS)
 
@@ -49,6 +54,24 @@ def test_what_is_called_flat(change: Callable[[int], float], flat: bool) -> None
         "threads": True,
         "series": True,
     }
+
+
+def test_a_child_is_measured_whichever_thread_started_it() -> None:
+    """As the driver's, which is started anew by the thread that finds it hanging."""
+    over = threading.Event()
+
+    def work() -> None:
+        with subprocess.Popen(["sleep", "60"]) as child:
+            over.wait()
+            child.kill()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        wait_for(lambda: measure(0.0, os.getpid(), Scrape()).child_mib > 0, "the child")
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_promise_that_is_not_kept_is_no_good() -> None:

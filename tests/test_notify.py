@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_a_manager_that_does_not_listen_yet_is_told_later(tmp_path: Path) -> Non
     notifier.observe(None)
     assert manager.heard() == [b"READY=1"]
     manager.socket.close()
+
+
+def test_what_finds_no_room_in_the_queue_is_said_again_after_the_next_tick(manager: Manager, tmp_path: Path) -> None:
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000000"}
+    notifier = Notifier(environ, clock=iter([0.0, 10.0, 11.0]).__next__)
+    notifier.observe(None)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+                other.setblocking(False)
+                other.sendto(b"STATUS=1", environ["NOTIFY_SOCKET"])
+    notifier.observe(None)
+    assert set(manager.heard()) == {b"READY=1", b"STATUS=1"}
+    notifier.observe(None)
+    assert manager.heard() == [b"WATCHDOG=1"]
 
 
 @pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "soon"}, {"NOTIFY_SOCKET": "/nonexistent/socket"}])

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.program import free_port
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 40.0
 PROMETHEUS = shutil.which("prometheus")
@@ -26,16 +27,11 @@ PROMETHEUS = shutil.which("prometheus")
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here: apt-get install prometheus")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a Prometheus that scrapes the simulated node every second."""
     folder = tmp_path_factory.mktemp("prometheus")
-    exporter_port, port = _free_port(), _free_port()
+    exporter_port, port = free_port(), free_port()
     (folder / "prometheus.yml").write_text(
         json.dumps(
             {

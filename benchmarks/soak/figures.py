@@ -12,8 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.live import Scrape
-
-from .site import children_of
+from tests.program import children_of
 
 _MIB = 2**20
 _MOST_POINTS = 300

@@ -193,10 +193,3 @@ class Site:
     def close(self) -> None:
         """End it all."""
         self.node.close()
-
-
-def children_of(pid: int) -> list[int]:
-    """Pids of its children."""
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []

@@ -35,6 +35,10 @@ class StateLocked(Exception):  # noqa: N818 - the state of the world, not a mist
     """Another exporter uses this state file (fault 57)."""
 
 
+class StateForeign(Exception):  # noqa: N818 - as above
+    """The books are those of a simulated node and the exporter's are not, or the other way round."""
+
+
 class StateCorruptError(ValueError):
     """A state file that is no checkpoint: damaged, or of another version (fault 56)."""
 
@@ -49,6 +53,7 @@ class State:
     baselines: dict[str, list[Sample]] = field(default_factory=dict)
     books: Books = field(default_factory=Books)
     closed: list[Owner] = field(default_factory=list)
+    demo: bool = False
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -65,6 +70,7 @@ def encode(state: State, *, whole: bool) -> bytes:
     }
     if whole:
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": state.baselines}
+        content |= {"demo": True} if state.demo else {}
     elif state.closed:
         content["closed"] = [_encode_owner(owner) for owner in state.closed]
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True).encode()
@@ -83,7 +89,7 @@ def decode(data: bytes) -> State:
     if first.get("version") != VERSION:
         raise StateCorruptError(f"version {first.get('version')!r}, this exporter writes {VERSION}")
     try:
-        state = State(str(first["boot_id"]), 0.0)
+        state = State(str(first["boot_id"]), 0.0, demo=bool(first.get("demo", False)))
         state.baselines = {key: [Sample(*sample) for sample in samples] for key, samples in first["baselines"].items()}
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
         for line in lines:

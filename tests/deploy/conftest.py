@@ -42,7 +42,7 @@ class Machine:
         self.folder = folder
         enter = f'echo 0 > {shlex.quote(str(group / "cgroup.procs"))}; exec "$@"'
         script = installed.script(*_BEFORE, binds={folder: OUT})
-        namespaces = installed.unshare("--pid", "--cgroup", "--uts", "--ipc")
+        namespaces = installed.unshare("--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc")
         with open(folder / "console", "wb") as console:
             self._process = subprocess.Popen(
                 ["sh", "-c", enter, "sh", *namespaces, script],

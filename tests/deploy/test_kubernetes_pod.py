@@ -125,14 +125,18 @@ class Pod:
         self._write_host()
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen(
-                ["unshare", "--fork", "--mount", "--kill-child", "sh", "-c", self._script(folder / "root")],
+                ["unshare", "--mount", "sh", "-c", self._script(folder / "root")],
                 env={"PATH": os.defpath + ":/usr/sbin:/sbin", "NODE_NAME": "node-1", **variables(self.container)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         self.log = folder / "log"
-        wait_for(self._listens, "the pod")
+        try:
+            wait_for(self._listens, "the pod")
+        except BaseException:
+            self.stop()
+            raise
         said = self.log.read_text()
         self.metrics, self.health = re.findall(r" on (https?://[\d.]+:\d+)", said)
 
@@ -207,7 +211,7 @@ class Pod:
         return self.get(self.metrics + "/metrics")[1]
 
     def stop(self) -> None:
-        """End it: what `unshare` started ends with it."""
+        """End it: all that `unshare` and the script start, they become."""
         self._process.kill()
         self._process.wait(PATIENCE_SECONDS)
 
@@ -217,6 +221,8 @@ def pod(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pod]:
     made = Pod(tmp_path, request.param)
     yield made
     made.stop()
+    with pytest.raises(urllib.error.URLError):  # nothing of it is left
+        made.probe("livenessProbe")
 
 
 def _joules(pod: Pod) -> float | None:

@@ -36,6 +36,7 @@ from tests.exposition.served import (
     status,
     users,
 )
+from tests.program import free_port
 
 Serve = Callable[..., Exporter]
 
@@ -197,8 +198,7 @@ def test_a_certificate_that_may_be_left_out_but_not_be_wrong(serve: Serve, web: 
 
 def test_probes_without_a_certificate_have_a_door_of_their_own(serve: Serve, web: WebFolder) -> None:
     """Health and nothing else, in one word."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     exporter = serve(ServerOptions(listen=LOCAL, listen_health=(f"127.0.0.1:{port}",)), web=web.serve_mtls())
     exporter.port, tls_port = port, exporter.port
     assert exporter.get("/-/healthy")[1] == b"healthy\n"

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.grafana.boards import REPOSITORY
+from tests.program import free_port
 
 PROMETHEUS = shutil.which("prometheus")
 NODE, CLUSTER = "demo-node", "demo"
@@ -52,11 +52,6 @@ class Server:
             "query_range", query=expr, start=str(now - seconds), end=str(now), step="1"
         )["result"]
         return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def configuration(folder: Path, exporter: int, servers: int) -> Path:

@@ -33,9 +33,7 @@ def start(image: Image) -> Iterator[Callable[..., Container]]:
 
     yield start_one
     for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        one.end()
 
 
 @pytest.fixture

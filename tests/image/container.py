@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -11,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 
 from tests.image.builder import Image
+from tests.program import free_port
 
 PATIENCE_SECONDS = 30.0
 STATE_FOLDER = "var/lib/ai-energy-exporter"
@@ -32,10 +32,14 @@ class Container:
     """The image's entry point at work, in the host's network and listening on loopback only."""
 
     def __init__(self, image: Image, flags: Sequence[str], user: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self._image, self._user = image, user
         self.process = subprocess.Popen(self._entered([*image.config["Entrypoint"], *flags]))
+
+    def end(self) -> None:
+        """Kill it, if it still runs."""
+        self.process.kill()
+        self.process.wait()
 
     def check_health(self) -> tuple[int, str]:
         """Exit status and output of the image's health check."""

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +22,8 @@ from typing import Any, TypeVar
 
 import pytest
 import yaml
+
+from tests.program import free_port
 
 T = TypeVar("T")
 
@@ -55,12 +56,6 @@ def faster_rules(text: str) -> str:
             for delay in {"for", "keep_firing_for"} & set(rule):
                 rule[delay] = faster(rule[delay], MOST_PENDING_SECONDS)
     return yaml.safe_dump(content, sort_keys=False)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def get(url: str) -> Any:
