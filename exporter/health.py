@@ -122,7 +122,10 @@ class SourceState:
     def _down(self, error: Unavailable, cause: Exception | None = None) -> None:
         """Take note of a failure; an unexpected ``cause`` is logged with its traceback."""
         if self._up is not False or self._reason != error.reason:
-            _log.warning(
+            # Most machines lack most meters: that is news only where there was one.
+            absent = self._up is None and error.reason == "not_found"
+            _log.log(
+                logging.INFO if absent else logging.WARNING,
                 "source is not available",
                 exc_info=cause,
                 extra={"source": self.name, "reason": error.reason, "cause": error.message, "fix": error.fix},

@@ -259,3 +259,17 @@ def test_close_waits_for_the_read_under_way(bench: Bench) -> None:
     bench.state.ask(bench.clock.now)
     bench.state.close()
     assert bench.source.closed
+
+
+def test_what_was_never_there_is_no_warning(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """A machine without a GPU says so once, as news; one whose GPU vanished warns."""
+    absent = Unavailable("not_found", "no such driver", "nothing to do without a card")
+    bench.source.answer = absent
+    for _ in range(30):
+        bench.tick()
+    bench.source.answer = Reading()
+    for _ in range(60):
+        bench.tick()
+    bench.source.answer = absent
+    bench.tick()
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
