@@ -6,6 +6,7 @@ or ``others``, twenty more; FOLDER has ``ca.crt`` where the port speaks TLS, and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import resource
@@ -197,11 +198,15 @@ class Attacker:
         """2,000 requests at once without a login, every second on each of two connections."""
         burst = 2000 * (_HEAD + b"\r\n")
 
+        def send(client: socket.socket) -> None:
+            with contextlib.suppress(*_REFUSED):
+                client.sendall(burst)
+
         def visit() -> None:
             with self.client() as client:
                 while True:
                     began = time.monotonic()
-                    threading.Thread(target=client.sendall, args=(burst,), daemon=True).start()
+                    threading.Thread(target=send, args=(client,), daemon=True).start()
                     answered = 0
                     while answered < 2000:
                         if not (part := client.recv(1 << 16)):

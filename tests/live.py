@@ -205,9 +205,11 @@ class Audit:
         self.models: set[tuple[str, str, str]] = set()
         self.broken: list[str] = []
         self._last: Scrape = Scrape()
+        self._came: dict[Key, float] = {}
 
     def hear(self, scrape: Scrape) -> None:
         """The next scrape."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
         booked: defaultdict[str, float] = defaultdict(float)
         for name in ("container_joules_total", "unattributed_joules_total", "retired_joules_total", "unnamed_joules"):
             for labels, joules in scrape.find(f"energy_{name}"):
@@ -222,13 +224,29 @@ class Audit:
             self.broken.append("energy_conservation_error_ratio")
         for key, value in self._last.items():
             if key[0].endswith("_joules_total") and scrape.get(key, value) < value:
-                self.broken.append(f"{key} fell from {value} to {scrape[key]}")
+                if _is_another_process(key, self._came[key]):
+                    self._came[key] = now
+                else:
+                    self.broken.append(f"{key} fell from {value} to {scrape[key]}")
+        self._came = {key: self._came.get(key, now) for key in scrape}
         containers = [labels for labels, _ in scrape.find("energy_container_joules_total")]
         models = [labels for labels, _ in scrape.find("energy_model_joules_total")]
         # Replaced, so that who reads one may take his time.
         self.seen = self.seen | {(own["namespace"], own["pod"], own["container"], own["runtime"]) for own in containers}
         self.models = self.models | {(own["model_name"], own["namespace"], own["phase"]) for own in models}
         self._last = scrape
+
+
+def _is_another_process(key: Key, since: float) -> bool:
+    """Whether the pid of a process's series was given anew after boot time ``since``: a new series (fault 34)."""
+    pid = dict(key[1]).get("pid")
+    if pid is None:
+        return False
+    try:
+        ticks = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return False
+    return int(ticks) / os.sysconf("SC_CLK_TCK") > since
 
 
 class Auditor(Audit):

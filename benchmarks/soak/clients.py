@@ -38,7 +38,7 @@ class Inspector:
         for key, value in scrape.items():
             if math.isnan(value):
                 self._broken.append(f"{key} is NaN")
-            elif key[0].endswith("_total") and value < self.last.get(key, 0.0):
+            elif _is_count(key[0]) and value < self.last.get(key, 0.0):
                 self._broken.append(f"{key} fell from {self.last[key]} to {value}")
         self.last = scrape
         self.scrapes += 1
@@ -53,6 +53,11 @@ class Inspector:
         if not kept:
             self._broken += self._audit.broken
             self._audit = Audit("energy_node_joules_total")
+
+
+def _is_count(name: str) -> bool:
+    """Whether it is a counter, but not of joules: those the audit holds, over restarts too."""
+    return name.endswith("_total") and not name.endswith("_joules_total")
 
 
 class Honest(threading.Thread):
