@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from tests.live import Audit, Exporter, Scrape
 
+from .background import again
+
 _REQUEST = b"GET /metrics HTTP/1.1\r\nHost: soak\r\n\r\n"
 _SMALL_BYTES = 2048
 SILENT, STARVING = 100, 10
@@ -88,11 +90,9 @@ class Honest(threading.Thread):
 
 
 @contextlib.contextmanager
-def rude(urls: Sequence[str]) -> Iterator[None]:
+def rude(urls: Sequence[str], problems: list[str]) -> Iterator[None]:
     """Let crowds at these servers that hang in mid-request, leave in mid-answer, or never read."""
-    over = threading.Event()
     addresses = [(str(parts.hostname), int(parts.port or 0)) for parts in map(urlsplit, urls)]
-    thread = threading.Thread(target=_leave_again_and_again, args=(addresses, over), daemon=True)
     with contextlib.ExitStack() as stack:
         for address in addresses:
             for _ in range(SILENT):
@@ -102,20 +102,15 @@ def rude(urls: Sequence[str]) -> Iterator[None]:
                 starving.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     starving.send(_REQUEST * 200)
-        thread.start()
-        try:
+        with again(lambda: _leave(addresses), 0.02, problems):
             yield
-        finally:
-            over.set()
-            thread.join()
 
 
-def _leave_again_and_again(addresses: Sequence[tuple[str, int]], over: threading.Event) -> None:
-    while not over.wait(0.02):
-        for address in addresses:
-            with contextlib.suppress(OSError), _connected(address) as client:
-                client.sendall(_REQUEST)
-                client.recv(100)
+def _leave(addresses: Sequence[tuple[str, int]]) -> None:
+    for address in addresses:
+        with contextlib.suppress(OSError), _connected(address) as client:
+            client.sendall(_REQUEST)
+            client.recv(100)
 
 
 def _connected(address: tuple[str, int]) -> socket.socket:

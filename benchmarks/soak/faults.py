@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from tests.live import Exporter, Scrape
 
+from .background import again
 from .clients import rude
 from .site import Site
 
@@ -142,19 +142,8 @@ def _api_slow(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _bursts(scene: Scene) -> Iterator[None]:
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.is_set():
-            scene.site.burst(3)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
+    with again(lambda: scene.site.burst(3), 0.0, scene.site.problems):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -194,7 +183,7 @@ def _reload(scene: Scene) -> None:
 
 @contextlib.contextmanager
 def _rude_clients(scene: Scene) -> Iterator[None]:
-    with rude([exporter.url for exporter in scene.exporters]):
+    with rude([exporter.url for exporter in scene.exporters], scene.site.problems):
         yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from tests.live import Exporter, Scrape, tree
 from tests.nvml import control
 from tests.nvml.control import FakeDriver
 
+from .background import again
 from .clients import Honest, Inspector
 from .faults import FAULTS, Fault, Scene
 from .figures import Figures, Trend, measure, trends
@@ -164,21 +164,13 @@ class _Soak:
 
     @contextlib.contextmanager
     def _measuring(self, steady: Exporter) -> Iterator[None]:
-        over = threading.Event()
+        def look() -> None:
+            row = measure(time.monotonic() - self._began, steady.process.pid, self._inspector.last)
+            self._outcome.rows.append(row)
+            self._heard(row, self._outcome)
 
-        def work() -> None:
-            while not over.wait(self._pace.measure_every):
-                row = measure(time.monotonic() - self._began, steady.process.pid, self._inspector.last)
-                self._outcome.rows.append(row)
-                self._heard(row, self._outcome)
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        try:
+        with again(look, self._pace.measure_every, self._outcome.problems):
             yield
-        finally:
-            over.set()
-            thread.join()
 
 
 class _Truth:

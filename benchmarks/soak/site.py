@@ -18,6 +18,8 @@ from tests.kubernetes.node import Node
 from tests.live import Exporter, Tree, wait_for
 from tests.nvml.control import FakeDriver, Gpu
 
+from .background import again
+
 GPU_WATTS = 200.0
 GPUS = 2
 ALIVE = 6
@@ -132,28 +134,9 @@ class Site:
 
         One workload of ``card_every`` uses a card.
         """
-        over = threading.Event()
-        threads = [
-            threading.Thread(
-                target=self._again, args=(over, every_seconds, partial(self._turn_over, card_every)), daemon=True
-            ),
-            threading.Thread(target=self._again, args=(over, _STEP_SECONDS, self._burner()), daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        come_and_go = partial(self._turn_over, card_every)
+        with again(come_and_go, every_seconds, self.problems), again(self._burner(), _STEP_SECONDS, self.problems):
             yield
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join()
-
-    def _again(self, over: threading.Event, seconds: float, work: Callable[[], object]) -> None:
-        try:
-            while not over.wait(seconds):
-                work()
-        except Exception as error:  # noqa: BLE001 - told in the verdict, whatever it is
-            self.problems.append(f"the node of the soak: {type(error).__name__}: {error}")
 
     def _turn_over(self, card_every: int) -> None:
         turn = next(self._turns)
