@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from exporter.budgets.writer import dump
+
 FOLDER = Path(__file__).resolve().parent / "parts"
 REPOSITORY = FOLDER.parent.parent.parent
 NAMESPACE = "ai-energy-exporter"
@@ -21,24 +23,9 @@ LABELS = {"app.kubernetes.io/name": "ai-energy-exporter"}
 _HEAD = "# Written by `make manifests` from {source}: change that, not this.\n"
 
 
-class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, no aliases."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
 def _object(source: str, api: str, kind: str, metadata: dict[str, Any], body: dict[str, Any]) -> str:
     content = {"apiVersion": api, "kind": kind, "metadata": metadata, **body}
-    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
-    return _HEAD.format(source=source) + text
+    return _HEAD.format(source=source) + dump(content)
 
 
 def _kustomization(source: str, names: list[str]) -> str:

@@ -34,6 +34,11 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
+def dump(content: Any) -> str:
+    """YAML for people: keys in their order, texts of several lines as blocks."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+
+
 def render(groups: Sequence[dict[str, Any]], layout: str, source: str) -> str:
     """The text of a file of ``layout`` (one of `FORMATS`); ``source`` is named in its head."""
     content: dict[str, Any] = {"groups": list(groups)}
@@ -47,8 +52,7 @@ def render(groups: Sequence[dict[str, Any]], layout: str, source: str) -> str:
             },
             "spec": content,
         }
-    body = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
-    return f"{_HEAD.format(source=source)}\n{body}"
+    return f"{_HEAD.format(source=source)}\n{dump(content)}"
 
 
 def write(text: str, path: str) -> None:
