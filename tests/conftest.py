@@ -6,10 +6,14 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.nvml import control
+from tests.nvml.node import fresh_bindings
 from tests.program import Running, children_of
 
 # On a busy machine any example may take long: that is no failure.
@@ -39,6 +43,18 @@ def _nobody_is_left() -> Iterator[None]:
     for pid in children_of(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripted NVIDIA driver, compiled when the first test asks for it."""
+    return control.build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="module")
+def bindings(library: Path) -> Any:
+    """NVIDIA's own bindings, loaded anew, on top of it."""
+    return fresh_bindings(library)
 
 
 @pytest.fixture

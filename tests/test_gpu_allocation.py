@@ -149,11 +149,6 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> Messages:
     return Messages(tmp_path_factory.mktemp("proto"))
 

@@ -192,11 +192,6 @@ def joules(scrape: Scrape, gpu: Gpu) -> float | None:
     return scrape.sum("energy_device_joules_total", device=gpu.uuid)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.fixture
 def lab(library: Path, tmp_path: Path) -> Iterator[Lab]:
     with FakeDriver(library, tmp_path) as driver:

@@ -21,7 +21,7 @@ from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.source import NvmlSource
 from tests.nvml import control
 from tests.nvml.control import FakeDriver, Gpu
-from tests.nvml.node import Node, fresh_bindings
+from tests.nvml.node import Node
 
 TICK_STEPS, STEPS_PER_SECOND = 100, 100
 SAMPLE_STEPS, SAMPLE_OFFSET = 10, 4
@@ -170,16 +170,6 @@ def _joules(row: AccountRow, modes: Sequence[str] = ("active", "idle")) -> float
 
 def _of_processes(snapshot: Snapshot, mode: str) -> dict[int, float]:
     return {row.owner.pid: _joules(row, [mode]) for row in snapshot.processes if isinstance(row.owner, ProcessOwner)}
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="module")
-def bindings(library: Path) -> Any:
-    return fresh_bindings(library)
 
 
 @pytest.fixture

@@ -48,15 +48,8 @@ def _machines() -> Any:
 MACHINES = _machines()
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Compiles the fake driver when the first machine with NVIDIA cards asks for it."""
-    folder = tmp_path_factory.mktemp("nvml")
-    return lambda: control.build(folder)
-
-
 @pytest.fixture
-def play(tmp_path: Path, library: Callable[[], Path]) -> Iterator[Play]:
+def play(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Play]:
     """Plays a machine from its first instant to its last."""
     with contextlib.ExitStack() as stack:
 
@@ -65,7 +58,7 @@ def play(tmp_path: Path, library: Callable[[], Path]) -> Iterator[Play]:
             # NVIDIA's library and a kubelet answer for the machine the tests run on, not for the recorded one.
             sources = build(machine.host(), {"nvml": False, "podresources": False})
             if machine.gpus is not None:
-                driver = stack.enter_context(FakeDriver(library(), tmp_path))
+                driver = stack.enter_context(FakeDriver(request.getfixturevalue("library"), tmp_path))
                 stack.enter_context(pytest.MonkeyPatch.context()).setenv(control.STATE_VARIABLE, str(driver.path))
                 machine.plug(driver)
                 sources.insert(1, NvmlSource(machine.host(), fresh_bindings(driver.library)))
@@ -155,7 +148,7 @@ def test_nested_and_duplicate_meters_are_counted_once(play: Play) -> None:
 
 
 def test_a_gpu_that_knows_only_its_module_is_counted_once(
-    tmp_path: Path, library: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 16: a Grace Hopper whose GPU does not tell its own power, beside the meters of module and CPU."""
     machine = MACHINES.load("arm-grace", tmp_path / "machine")
@@ -163,7 +156,7 @@ def test_a_gpu_that_knows_only_its_module_is_counted_once(
         machine.advance()
     passed = [0.0]
     host = replace(machine.host(), clock=lambda: machine.now + passed[0])
-    with FakeDriver(library(), tmp_path) as driver:
+    with FakeDriver(library, tmp_path) as driver:
         monkeypatch.setenv(control.STATE_VARIABLE, str(driver.path))
         machine.plug(driver)
         (gpu,) = driver.gpus

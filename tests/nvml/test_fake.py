@@ -23,11 +23,6 @@ pynvml = pytest.importorskip("pynvml")
 GIB = 1 << 30
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.fixture
 def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     """A driver that the bindings of this process have initialised."""

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -36,30 +35,6 @@ from tests.nvml.node import IDLE_WATTS, Node, fresh_bindings
 
 COUNTER = 83
 POWER_INSTANT = 186
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="session")
-def bindings(library: Path) -> Any:
-    return fresh_bindings(library)
-
-
-@pytest.fixture
-def node(library: Path, bindings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    with FakeDriver(library, tmp_path) as driver:
-        monkeypatch.setenv(control.STATE_VARIABLE, str(driver.path))
-        yield Node(tmp_path, driver, bindings)
-
-
-@pytest.fixture
-def source(node: Node) -> Iterator[NvmlSource]:
-    made = NvmlSource(node.host, node.bindings)
-    yield made
-    made.close()
 
 
 def by_pid(reading: Reading, device: str | None = None) -> dict[int, GpuUse]:

@@ -26,7 +26,6 @@ from exporter.records import EnergyReading, Reading, Unavailable
 from exporter.sources.nvml.child import serve
 from exporter.sources.nvml.process import NvmlProcess, Patience
 from exporter.sources.registry import build
-from tests.nvml import control
 from tests.nvml.control import FakeDriver
 
 PATIENCE_SECONDS = 30.0
@@ -81,11 +80,6 @@ class Timeline:
         with pytest.raises(Unavailable) as caught:
             self.read(seconds)
         return caught.value
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture

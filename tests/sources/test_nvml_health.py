@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,32 +25,8 @@ from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.agreement import FIRST_SECONDS, WINDOW_SECONDS
 from exporter.sources.nvml.source import LOOK_AGAIN_SECONDS, NvmlSource
 from tests.nvml import control
-from tests.nvml.control import FakeDriver, Gpu
-from tests.nvml.node import IDLE_WATTS, Node, fresh_bindings
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="module")
-def bindings(library: Path) -> Any:
-    return fresh_bindings(library)
-
-
-@pytest.fixture
-def node(library: Path, bindings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    with FakeDriver(library, tmp_path) as driver:
-        monkeypatch.setenv(control.STATE_VARIABLE, str(driver.path))
-        yield Node(tmp_path, driver, bindings)
-
-
-@pytest.fixture
-def source(node: Node) -> Iterator[NvmlSource]:
-    made = NvmlSource(node.host, node.bindings)
-    yield made
-    made.close()
+from tests.nvml.control import Gpu
+from tests.nvml.node import IDLE_WATTS, Node
 
 
 def run(node: Node, source: NvmlSource, gpu: Gpu, seconds: float, error: float = 1.0) -> Reading:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,30 +12,11 @@ from exporter.records import GroupKey, Model, Namer, Process, Workload
 from exporter.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.source import NvmlSource
-from tests.nvml import control
-from tests.nvml.control import FakeDriver
-from tests.nvml.node import Node, fresh_bindings
+from tests.nvml.node import Node
 
 LOOK = "nvmlDeviceGetMigDeviceHandleByIndex"
 LIST = "nvmlDeviceGetGraphicsRunningProcesses_v3"
 SEVEN = ["1g.10gb"] * 7
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return control.build(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture(scope="module")
-def bindings(library: Path) -> Any:
-    return fresh_bindings(library)
-
-
-@pytest.fixture
-def node(library: Path, bindings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    with FakeDriver(library, tmp_path) as driver:
-        monkeypatch.setenv(control.STATE_VARIABLE, str(driver.path))
-        yield Node(tmp_path, driver, bindings)
 
 
 @pytest.fixture
