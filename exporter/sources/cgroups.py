@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..host import Host, read_file
 from ..records import CpuUse, GroupKey, GroupUse, Problem, ProcessKey, ProcessUse, Reading, Unavailable
-from .hierarchy import Group, Hierarchy, find_hierarchy, list_dirs
+from .hierarchy import Group, Hierarchy, dismiss, find_hierarchy, list_dirs
 from .processes import ProcessTable, Tracked
 
 _FULL_WALK_SECONDS = 10.0
@@ -23,6 +23,7 @@ _PROBES_PER_TICK = 512
 _PROBES_AT_FIRST = 100_000
 _FIRST_SCAN_SECONDS = 0.2
 _QUIET_READS = 3
+_ROUNDING_SECONDS = 1e-6
 _SKEW_SECONDS = 0.005
 """A group's counter lags behind its processes' clocks by up to one scheduler tick per running CPU."""
 
@@ -38,10 +39,11 @@ _YOUNG_SECONDS = 5.0
 class _Tick:
     """What one walk finds."""
 
-    __slots__ = ("full", "groups", "kernel_seconds", "now", "probes")
+    __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
 
-    def __init__(self, now: float, *, full: bool) -> None:
+    def __init__(self, now: float, since: float, *, full: bool) -> None:
         self.now = now
+        self.window = max(now - since, 1e-3)
         self.full = full
         self.groups: list[GroupUse] = []
         self.kernel_seconds = 0.0
@@ -71,7 +73,7 @@ class CgroupSource:
 
     def read(self, now: float) -> Reading:
         """Walk what moved since the last call. Raises `Unavailable`."""
-        tick = _Tick(now, full=now - self._full_at >= _FULL_WALK_SECONDS)
+        tick = _Tick(now, self._last_at, full=now - self._full_at >= _FULL_WALK_SECONDS)
         if self._root is not None and self._has_moved(now):
             self._unmount()
         if self._root is None:
@@ -220,12 +222,32 @@ class CgroupSource:
         self._book(group, tick, buried)
 
     def _visit_children(self, group: Group, tick: _Tick) -> tuple[list[str], bool]:
-        """Visit those that moved; returns the names of those that are gone, and whether one could not be read."""
+        """Visit those that moved; returns the names of those that are gone, and whether one could not be read.
+
+        Those that stood still lately are read only if the group's own counter shows more than the others explain:
+        it includes theirs, to the microsecond by which each is rounded. In a group with processes of its own
+        nobody can tell these from theirs.
+        """
+        awake: list[tuple[str, Group]] = []
+        asleep: list[tuple[str, Group]] = []
+        for item in group.children.items():
+            (asleep if item[1].quiet >= _QUIET_READS else awake).append(item)
+        gone, unread = self._visit_some(awake, tick)
+        rounding = _ROUNDING_SECONDS * len(group.children)
+        if asleep and (tick.full or group.is_inhabited() or group.own_seconds() - group.booked > rounding):
+            more, also = self._visit_some(asleep, tick)
+            gone, unread = gone + more, unread or also
+        return gone, unread
+
+    def _visit_some(self, children: Iterable[tuple[str, Group]], tick: _Tick) -> tuple[list[str], bool]:
         gone, unread = [], False
-        for name, child in list(group.children.items()):
+        for name, child in children:
             try:
-                if child.moved() or tick.full:
+                moved = child.moved()
+                if tick.full or (moved and child.children):
                     self._visit(child, tick)
+                elif moved:
+                    self._book(child, tick)
             except Unavailable as error:
                 if error.reason == "not_found":
                     gone.append(name)
@@ -238,9 +260,9 @@ class CgroupSource:
             self._ended.append(lost.key)
             self._blind.discard(lost)
             lost.close()
-            for tracked in lost.members.values():
+            for tracked in list(lost.members()):
                 # It moved and will be found in another group, or its exit will be told.
-                tracked.home = None
+                dismiss(tracked)
 
     # --- what a group used --------------------------------------------------------------------------
 
@@ -248,13 +270,12 @@ class CgroupSource:
         own = group.own_seconds() - group.booked
         if own <= 0:
             return
-        uses = self._members_use(group, quiet=False)
-        explained = sum([use.seconds for use in uses])
-        skew = _SKEW_SECONDS * max(1.0, own / max(tick.now - self._last_at, 1e-3))
+        uses, explained = self._awake_use(group)
+        skew = _SKEW_SECONDS if own <= tick.window else _SKEW_SECONDS * own / tick.window
         group.unexplained = max(-skew, group.unexplained + own - explained)
         if group.unexplained > skew and tick.now >= group.rescan_after:
             began = self._host.clock()
-            uses += self._members_use(group, quiet=True)
+            uses += self._asleep_use(group)
             self._adopt(group, tick)
             uses += self._scan(group, tick)
             explained = sum([use.seconds for use in uses])
@@ -298,23 +319,41 @@ class CgroupSource:
             # Nobody but the kernel lives in the root group: the rest is interrupts (fault 35).
             tick.kernel_seconds += own
 
-    def _members_use(self, group: Group, *, quiet: bool) -> list[ProcessUse]:
-        """CPU seconds of members: of those at work lately, or of the ``quiet`` rest."""
+    def _awake_use(self, group: Group) -> tuple[list[ProcessUse], float]:
+        """CPU seconds of those members that were at work lately, and their sum; who was not for long falls asleep."""
         uses: list[ProcessUse] = []
-        used, gone = self._processes.used, []
-        for tracked in group.members.values():
-            if (tracked.quiet >= _QUIET_READS) is not quiet:
-                continue
+        idle: list[int] = []
+        gone: list[Tracked] = []
+        total, used = 0.0, self._processes.used
+        for pid, tracked in group.awake.items():
             seconds = used(tracked)
             if seconds:
                 tracked.quiet = 0
+                total += seconds
                 uses.append(ProcessUse(tracked.process, seconds))
             elif seconds is None:
                 gone.append(tracked)
             else:
                 tracked.quiet += 1
+                if tracked.quiet >= _QUIET_READS:
+                    idle.append(pid)
+        for pid in idle:
+            group.asleep[pid] = group.awake.pop(pid)
         for tracked in gone:
             self._leave(tracked)
+        return uses, total
+
+    def _asleep_use(self, group: Group) -> list[ProcessUse]:
+        """CPU seconds of the other members; who was at work is awake."""
+        uses: list[ProcessUse] = []
+        for pid, tracked in list(group.asleep.items()):
+            seconds = self._processes.used(tracked)
+            if seconds:
+                tracked.quiet = 0
+                group.awake[pid] = group.asleep.pop(pid)
+                uses.append(ProcessUse(tracked.process, seconds))
+            elif seconds is None:
+                self._leave(tracked)
         return uses
 
     def _scan(self, group: Group, tick: _Tick) -> list[ProcessUse]:
@@ -324,12 +363,13 @@ class CgroupSource:
             pids = {int(pid) for pid in read_file(f"{group.directory}/cgroup.procs").split()} - {0}
         except (Unavailable, ValueError):
             return []
-        for pid in group.members.keys() - pids:
-            group.members.pop(pid).home = None
+        known = group.awake | group.asleep
+        for pid in known.keys() - pids:
+            dismiss(known[pid])
         if tick.probes > 0:
             self._blind.discard(group)
         uses = []
-        for pid in pids - group.members.keys():
+        for pid in pids - known.keys():
             tracked = self._processes.find(pid)
             if tracked is None:
                 if tick.probes <= 0:
@@ -341,23 +381,14 @@ class CgroupSource:
                         self._blind.add(group)
                     continue
                 self._young.append((tick.now, tracked))
-            self._move(tracked, group)
+            group.admit(tracked)
             seconds = self._processes.used(tracked)
             if seconds:
                 uses.append(ProcessUse(tracked.process, seconds))
         return uses
 
-    def _move(self, tracked: Tracked, group: Group) -> None:
-        """Make a process a member of one group only (fault 41)."""
-        if isinstance(tracked.home, Group):
-            tracked.home.members.pop(tracked.process.key.pid, None)
-        tracked.home = group
-        group.members[tracked.process.key.pid] = tracked
-
     def _leave(self, tracked: Tracked) -> None:
-        if isinstance(tracked.home, Group):
-            tracked.home.members.pop(tracked.process.key.pid, None)
-            tracked.home = None
+        dismiss(tracked)
         self._processes.forget(tracked)
         self._exited.append(tracked.process.key)
 

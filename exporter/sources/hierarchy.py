@@ -82,6 +82,8 @@ class Group:
     """One cgroup: last usage, what of it was booked as its own, and its processes. All in seconds.
 
     ``usage`` is ``base`` + the counter and never falls; ``buried`` is what was booked for children that are gone.
+    ``quiet`` is how many readings in a row stood still. ``awake`` are the processes that were at work lately, by pid,
+    ``asleep`` the others.
     """
 
     __slots__ = (
@@ -89,14 +91,16 @@ class Group:
         "_file",
         "_per_second",
         "_raw",
+        "asleep",
+        "awake",
         "base",
         "booked",
         "buried",
         "children",
         "directory",
         "key",
-        "members",
         "parent",
+        "quiet",
         "rescan_after",
         "unexplained",
         "usage",
@@ -107,12 +111,14 @@ class Group:
         self.directory = tree.root + path.rstrip("/")
         self.parent = parent
         self.children: dict[str, Group] = {}
-        self.members: dict[int, Tracked] = {}
+        self.awake: dict[int, Tracked] = {}
+        self.asleep: dict[int, Tracked] = {}
         self.base = 0.0
         self.usage = 0.0
         self.booked = 0.0
         self.buried = 0.0
         self.unexplained = 0.0
+        self.quiet = 0
         self.rescan_after = 0.0
         self._raw = b""
         self._per_second = tree.per_second
@@ -135,6 +141,7 @@ class Group:
         except OSError as error:
             raise unavailable(error, self._file.path) from None
         if raw == self._raw:
+            self.quiet += 1
             return False
         try:
             if raw[:1] != b"u":
@@ -156,6 +163,7 @@ class Group:
             self.base += self.usage - usage
             return False
         self.usage = usage
+        self.quiet = 0
         return True
 
     def own_seconds(self) -> float:
@@ -185,10 +193,33 @@ class Group:
         """Those of its tree that have no children."""
         return [group for group in self.tree() if not group.children]
 
+    def members(self) -> Iterator[Tracked]:
+        """Every process that is known to live in it."""
+        yield from self.awake.values()
+        yield from self.asleep.values()
+
+    def is_inhabited(self) -> bool:
+        """Whether anybody is known to live in it."""
+        return bool(self.awake or self.asleep)
+
     def has_user_process(self) -> bool:
         """Whether anybody but the kernel is known to live in it."""
-        return any(not member.process.kernel for member in self.members.values())
+        return any(not member.process.kernel for member in self.members())
+
+    def admit(self, tracked: Tracked) -> None:
+        """Make a process a member of this group, and of no other any more (fault 41)."""
+        dismiss(tracked)
+        tracked.home = self
+        self.awake[tracked.process.key.pid] = tracked
 
     def close(self) -> None:
         """Give back its descriptor."""
         self._file.close()
+
+
+def dismiss(tracked: Tracked) -> None:
+    """Take a process out of the group it is a member of, if it is of any."""
+    if isinstance(tracked.home, Group):
+        tracked.home.awake.pop(tracked.process.key.pid, None)
+        tracked.home.asleep.pop(tracked.process.key.pid, None)
+        tracked.home = None

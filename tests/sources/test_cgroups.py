@@ -323,6 +323,24 @@ def test_what_exited_processes_used_stays_with_their_group(forest: Forest, ticke
     assert sum(ticker.processes.values()) <= used
 
 
+def test_who_slept_beside_a_busy_neighbour_is_told_in_the_very_tick_it_wakes(forest: Forest, ticker: Ticker) -> None:
+    """A group that stands still is not read any more; its parent's counter gives away the first thing it does."""
+    for name in ("pod", "pod/busy", "pod/sleepy"):
+        forest.make(name)
+    busy, sleepy = forest.worker("pod/busy"), forest.worker("pod/sleepy")
+    ticker.read()
+    for _ in range(8):
+        busy.spin(0.005)
+        ticker.read()
+    before = ticker.groups[forest.key("pod/sleepy")], forest.used("pod/sleepy")
+    sleepy.spin(0.002)
+    busy.spin(0.005)
+    ticker.read()
+    told = ticker.groups[forest.key("pod/sleepy")] - before[0]
+    assert told == pytest.approx(forest.used("pod/sleepy") - before[1], abs=1e-5)
+    assert told >= 0.002
+
+
 # --- who comes and goes ------------------------------------------------------------------------------------
 
 
@@ -784,6 +802,29 @@ def test_an_exit_is_told_once_without_pidfds_even_if_its_group_sleeps(tree: Tree
     shutil.rmtree(tree.proc / "7")
     exits = [use.exited for use in (read(12.0), read(22.0), read(33.0))]
     assert sum(exits, ()) == (key,)
+
+
+def test_groups_that_stand_still_are_read_only_if_the_others_do_not_explain_their_parent(
+    tree: Tree, read: Read
+) -> None:
+    busy = sleepy = 1.0
+    keys = [tree.group("pod/busy", busy), tree.group("pod/sleepy", sleepy)]
+
+    def tick(now: float, parent: float) -> list[tuple[GroupKey, float, int]]:
+        for path, seconds in (("pod/busy", busy), ("pod/sleepy", sleepy), ("pod", parent), ("", parent)):
+            tree.group(path, seconds)
+        return told(read(now))
+
+    tick(10.0, 2.0)
+    for second in range(4):
+        busy += 0.5
+        assert tick(11.0 + second, busy + sleepy) == [(keys[0], 0.5, 0)]
+    busy, sleepy = busy + 0.5, sleepy + 0.25
+    assert tick(15.0, busy + sleepy - 0.25) == [(keys[0], 0.5, 0)], "its parent says that nobody else ran"
+    busy += 0.5
+    assert tick(16.0, busy + sleepy) == [(keys[0], 0.5, 0), (keys[1], 0.25, 0)]
+    sleepy += 0.125
+    assert tick(17.0, busy + sleepy) == [(keys[1], 0.125, 0)], "awake, it is read again"
 
 
 def test_kernel_threads_and_interrupts_are_the_kernels(tree: Tree, read: Read) -> None:
