@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from .accounting.meters import Delta
 from .guard import Crew, Guard
@@ -25,7 +24,7 @@ class SourceState:
         self._source = source
         self._clock = clock
         self._guard: Guard[float, Reading] = Guard(f"source-{source.name}", source.read, clock, crew)
-        self._failures: Counter[Reason] = Counter()
+        self._failures: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self._up: bool | None = None
         self._reason: Reason | None = None
         self._message = ""
@@ -82,8 +81,10 @@ class SourceState:
             self._retry_at = self._clock() + done.result.rest_seconds
         return done.result
 
-    def reject(self, implausible: Iterable[Delta]) -> None:
+    def reject(self, implausible: Collection[Delta]) -> None:
         """Count its own among the readings that no plausible power explains; one log line for each that starts to."""
+        if not (implausible or self._jumping):
+            return
         jumping = {delta.device.id for delta in implausible if delta.device.source == self.name}
         if jumping:
             self._health = None
@@ -106,7 +107,7 @@ class SourceState:
             self._reason if problem is None else problem.reason,
             self._message if problem is None else problem.message,
             self._fix if problem is None else problem.fix,
-            {reason: self._failures[reason] for reason in REASONS},
+            self._failures.copy(),
             self._last_success,
             self._read_seconds,
         )
@@ -136,6 +137,8 @@ class SourceState:
 
     def _note(self, problems: Sequence[Problem]) -> None:
         """Take note of what failed; one that lasts counts once a minute, as often as a source that is down is tried."""
+        if not (problems or self._problems or self._counted_at):
+            return
         now = self._clock()
         current = {f"{problem.reason}: {problem.message}": problem for problem in problems[:_PROBLEMS_KEPT]}
         self._counted_at = {key: at for key, at in self._counted_at.items() if key in current}

@@ -174,10 +174,10 @@ def list_dir(path: str) -> list[str]:
         raise unavailable(error, path) from None
 
 
-def boot_seconds() -> float:
-    """Seconds since boot that go on through suspend, so that joules are never divided by too short a time."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+boot_seconds: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds since boot that go on through suspend, so that joules are never divided by too short a time."""
 
 
 @dataclass(frozen=True, slots=True)

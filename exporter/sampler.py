@@ -23,7 +23,6 @@ from .snapshot import Snapshot
 _log = logging.getLogger("sampler")
 
 _CPU_COUNT_TICKS = 60
-_ACCOUNTS_ADDED_EACH_TICK = 256
 _MEMORY_CHECK_SECONDS = 10.0
 _MEMORY_SHED_RATIO = 0.85
 _MEMORY_BACK_RATIO = 0.75
@@ -85,7 +84,6 @@ class Sampler:
         self._start_time = host.wall()
         self._memory_at = float("-inf")
         self._cpus = 0.0
-        self._error = 0.0
 
     def _open_books(self) -> Devices:
         """Go on where the last run ended, if there was one."""
@@ -224,7 +222,7 @@ class Sampler:
             unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
             retired=tuple((component, ledger.retired.get(component, 0.0)) for component in sorted(ledger.nodes)),
             unnamed=tuple((component, unnamed.get(component, 0.0)) for component in sorted(ledger.nodes))
-            if directories
+            if directories or unnamed
             else (),
             gpus=tuple(gpu for reading in readings for gpu in reading.gpus),
             allocations=allocations,
@@ -233,17 +231,10 @@ class Sampler:
             samples=self._sequence,
             sample_seconds=self._sample_seconds,
             overruns=self._overruns,
-            conservation_error_ratio=self._conservation_error_ratio(),
             series_dropped=tuple(sorted(ledger.dropped().items())),
             config_reload_ok=self.config_reload_ok,
             start_time=self._start_time,
         )
-
-    def _conservation_error_ratio(self) -> float:
-        """Add up all accounts: on every tick, or where that are very many, on every tenth."""
-        if self._ledger.size <= _ACCOUNTS_ADDED_EACH_TICK or self._sequence % 10 == 0:
-            self._error = self._ledger.conservation_error_ratio()
-        return self._error
 
     def _check_memory(self, now: float) -> None:
         """Show fewer series before the kernel ends us: process series go first (fault 59)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -90,7 +91,23 @@ class Snapshot:
     samples: int = 0
     sample_seconds: float = 0.0
     overruns: int = 0
-    conservation_error_ratio: float = 0.0
     series_dropped: tuple[tuple[str, int], ...] = ()
     config_reload_ok: bool = True
     start_time: float = 0.0
+
+    @property
+    def conservation_error_ratio(self) -> float:
+        """Largest relative difference, over components, between what devices gave and what is shown of it.
+
+        Added up whenever it is asked for: a tick whose snapshot nobody looks at need not.
+        """
+        booked: defaultdict[Component, float] = defaultdict(float)
+        for row in self.containers:
+            for (component, _), joules in zip(row.cells, row.joules, strict=True):
+                booked[component] += joules
+        for component, _, joules in self.unattributed:
+            booked[component] += joules
+        for component, joules in (*self.retired, *self.unnamed):
+            booked[component] += joules
+        off = [abs(booked[node.component] - node.joules) / (node.joules or 1.0) for node in self.nodes]
+        return max(off, default=0.0)

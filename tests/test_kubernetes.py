@@ -420,7 +420,7 @@ def test_a_thousand_pods_a_minute_leave_nothing_behind() -> None:
             seconds=seconds,
         )
         bench.ledger.take_closed()
-        assert bench.ledger.conservation_error_ratio() < 1e-9
+        assert bench.error_ratio() < 1e-9
         assert len(bench.ledger.containers()) <= 2001
         if bench.now in (8 * 60, 14 * 60):
             gc.collect()

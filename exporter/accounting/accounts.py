@@ -85,7 +85,8 @@ class Period:
 class Account:
     """Joules of one owner, which only grow. ``ended_at`` is set while nobody is left who could add to it.
 
-    ``held_until`` is set while the account is kept from view because its owner's name is on the way.
+    ``held_until`` is set while the account is kept from view because its owner's name is on the way, ``hidden``
+    while it is that of a process which is not among those on show: then it has no rows.
 
     During a tick seconds and GPU joules are gathered; `bill` makes joules of them, `settle` also a row, and
     `pass_over` none.
@@ -98,6 +99,7 @@ class Account:
         "cpu_seconds",
         "ended_at",
         "held_until",
+        "hidden",
         "joules",
         "members",
         "on_cpu",
@@ -117,6 +119,7 @@ class Account:
         self.members = 0
         self.ended_at: float | None = None
         self.held_until: float | None = None
+        self.hidden = False
         self.row: AccountRow | None = None
         self._gpu_joules = 0.0
         self._gpu_seconds: float | None = None
@@ -187,7 +190,7 @@ class Account:
                 self._cells,
                 tuple(self.joules.values()),
                 period.components,
-                tuple([seconds * price for price in period.watts]),
+                tuple(map(seconds.__mul__, period.watts)),
                 period.cpu_known,
                 (seconds * period.cpu_ratio,) if period.cpu_known else (),
             )
@@ -200,7 +203,7 @@ class Account:
         watts: tuple[float, ...] = ()
         ratios: tuple[float, ...] = ()
         if self.on_cpu:
-            components, watts = period.components, tuple([seconds * price for price in period.watts])
+            components, watts = period.components, tuple(map(seconds.__mul__, period.watts))
             if period.cpu_known:
                 busy, ratios = period.cpu_known, (seconds * period.cpu_ratio,)
         gpu_seconds, gpu_joules = self._gpu_seconds or 0.0, self._gpu_joules

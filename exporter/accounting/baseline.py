@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 IdleMethod = Literal["learned", "configured", "prior"]
@@ -15,6 +16,7 @@ _SAMPLES_NEEDED = 5
 _LOW_QUANTILE = 0.2
 _NEAR_IDLE_RATIO = 0.03
 _SPREAD_NEEDED = 0.05
+_WATTS = attrgetter("watts")
 
 
 class Sample(NamedTuple):
@@ -89,7 +91,7 @@ class Baseline:
         index = bisect_right(_EDGES, sample.utilization_ratio)
         bin_ = self._bins[index]
         bin_.append(sample)
-        ordered = sorted(bin_, key=_watts)
+        ordered = sorted(bin_, key=_WATTS)
         low = ordered[int(len(ordered) * _LOW_QUANTILE)]
         changed = low != self._low[index]
         self._low[index] = low
@@ -110,7 +112,3 @@ class Baseline:
             if left.utilization_ratio <= _NEAR_IDLE_RATIO:
                 return Idle(left.watts * (1 - left.utilization_ratio), "learned")
         return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
-
-
-def _watts(sample: Sample) -> float:
-    return sample.watts

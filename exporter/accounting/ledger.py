@@ -18,7 +18,6 @@ from ..records import (
     Model,
     Namer,
     Process,
-    ProcessOwner,
     Workload,
 )
 from ..snapshot import AccountRow
@@ -120,14 +119,14 @@ class Ledger:
         return self._settle(period)
 
     def _post_cpu(self, now: float, cpu: CpuUse) -> None:
-        dirty, find, groups = self._dirty, self._processes.find, self._containers.groups
+        dirty, records, groups = self._dirty, self._processes.records, self._containers.groups
         for group, seconds, processes in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             container.use_cpu(seconds)
             dirty.add(container)
             rest = seconds
             for process, used in processes:
-                record = find(process.key)
+                record = records.get(process.key)
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
                 account = record.account
@@ -138,8 +137,7 @@ class Ledger:
                     record.model.use_cpu(used)
                     dirty.add(record.model)
                 rest -= used
-            model = self._models.only(container)
-            if model is not None and rest > 0:
+            if rest > 0 and (model := self._models.only(container)) is not None:
                 # What exited processes used goes to the container's model.
                 model.use_cpu(rest)
                 dirty.add(model)
@@ -170,7 +168,7 @@ class Ledger:
                 account.add_gpu(mode, joules)
 
     def _gpu_accounts(self, use: GpuUse, now: float) -> list[Account]:
-        record = self._processes.find(use.process.key)
+        record = self._processes.records.get(use.process.key)
         if use.group is not None:
             container = self._containers.find(use.group, now)
         elif record is not None and record.container is not None:
@@ -185,22 +183,25 @@ class Ledger:
         return accounts if record.model is None else [*accounts, record.model]
 
     def _settle(self, period: Period) -> list[Account]:
-        shown = self._processes.shown()
         if period.known != self._known:
             # A meter came or went: every row gains or loses its watts.
             self._known = period.known
             for account in self._containers:
                 if account.members:
                     account.show(period)
-            self._dirty.update(self._containers, self._models, shown)
+            self._dirty.update(self._containers, self._models, self._processes.shown())
         # What was closed in this tick must not be saved once more: its joules are elsewhere now.
         changed = (self._dirty | self._hot).difference(self._closed, self._containers.closed)
-        hidden = {account for account in changed if type(account.owner) is ProcessOwner}.difference(shown)
-        for account in hidden:
-            account.pass_over(period)
-        settled = list(changed - hidden)
-        self._hot = {account for account in settled if account.settle(period)}
         self._dirty.clear()
+        self._hot.clear()
+        settled = []
+        for account in changed:
+            if account.hidden:
+                account.pass_over(period)
+                continue
+            settled.append(account)
+            if account.settle(period):
+                self._hot.add(account)
         return settled
 
     # --- coming and going ---------------------------------------------------------------------------
@@ -264,21 +265,6 @@ class Ledger:
     def dropped(self) -> dict[str, int]:
         """How often something was not shown for want of room, by level."""
         return {"container": self._containers.folded, "process": self._processes.dropped}
-
-    @property
-    def size(self) -> int:
-        """How many container accounts there are."""
-        return len(self._containers)
-
-    def conservation_error_ratio(self) -> float:
-        """Largest relative difference, over components, between what devices gave and what the accounts hold."""
-        booked: defaultdict[Component, float] = defaultdict(float, self.retired)
-        for account in self._containers:
-            for (component, _), joules in account.joules.items():
-                booked[component] += joules
-        for (component, _), joules in self.unattributed.items():
-            booked[component] += joules
-        return max((abs(booked[key] - given) / (given or 1.0) for key, given in self.nodes.items()), default=0.0)
 
     # --- across restarts ----------------------------------------------------------------------------
 

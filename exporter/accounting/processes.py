@@ -54,26 +54,22 @@ class ProcessRecord:
 
 
 class ProcessAccounts:
-    """Every process that used something; the top N of them, and every one on a GPU, are shown."""
+    """Every process that used something, in ``records``; the top N of them, and every one on a GPU, are shown."""
 
     def __init__(self, serials: Iterator[int], models: ModelAccounts) -> None:
         self._serials = serials
         self._models = models
-        self._records: dict[ProcessKey, ProcessRecord] = {}
+        self.records: dict[ProcessKey, ProcessRecord] = {}
         self._shown: dict[ProcessKey, ProcessRecord] = {}
         self._by_owner: dict[ProcessOwner, ProcessKey] = {}
         self._ranked_at = float("-inf")
         self.dropped = 0
 
-    def find(self, key: ProcessKey) -> ProcessRecord | None:
-        """Record of a process, if it has one."""
-        return self._records.get(key)
-
     def open(
         self, process: Process, group: GroupKey | None, container: Account, model: Model | None, now: float
     ) -> ProcessRecord:
         """Make the account of a process as it is now: another comm or container makes another series."""
-        known = self._records.get(process.key)
+        known = self.records.get(process.key)
         owner = _owner(process.key, process.comm, container)
         if known is not None and known.container is None and known.account.owner == owner:
             record = known
@@ -83,7 +79,8 @@ class ProcessAccounts:
             if known is not None:
                 self._forget(process.key, known, now)
             account = Account(next(self._serials), owner, process.key.start_ticks)
-            record = self._records[process.key] = ProcessRecord(account, container, now)
+            account.hidden = True
+            record = self.records[process.key] = ProcessRecord(account, container, now)
             record.gpu = known is not None and known.gpu
         record.group = group
         if model is not None:
@@ -92,7 +89,7 @@ class ProcessAccounts:
 
     def of_groups(self, groups: Collection[GroupKey]) -> list[tuple[Process, ProcessRecord]]:
         """The processes of some cgroups."""
-        return [(Process(key, record.comm), record) for key, record in self._records.items() if record.group in groups]
+        return [(Process(key, record.comm), record) for key, record in self.records.items() if record.group in groups]
 
     def rename(
         self, process: Process, record: ProcessRecord, container: Account, model: Model | None, now: float
@@ -127,7 +124,7 @@ class ProcessAccounts:
 
     def exit(self, key: ProcessKey, now: float) -> None:
         """A process ended. If it is on show it stays until it expires."""
-        record = self._records.get(key)
+        record = self.records.get(key)
         if record is None:
             return
         if key in self._shown:
@@ -138,7 +135,7 @@ class ProcessAccounts:
 
     def expire(self, deadline: float, now: float) -> None:
         """Forget processes that ended before ``deadline``, and GPU processes that no driver named since then."""
-        for key, record in list(self._records.items()):
+        for key, record in list(self.records.items()):
             silent = record.gpu and record.seen_at <= deadline
             if silent or record.account.expired(deadline):
                 self._forget(key, record, now)
@@ -153,13 +150,13 @@ class ProcessAccounts:
         now, price = period.now, sum([price for _, price in period.tariff])
         decay = 0.5 ** (min(now - self._ranked_at, 1e6) / _HALF_LIFE_SECONDS)
         self._ranked_at = now
-        for record in self._records.values():
+        for record in self.records.values():
             # This tick is not billed yet. Where nothing is metered, seconds must do.
             joules = record.account.total() + record.account.cpu_seconds * (price or 1.0)
             record.score = record.score * decay + joules - record.ranked_joules
             record.ranked_joules = joules if price else 0.0
         top = 0 if shed else top
-        running = [item for item in self._records.items() if item[1].showable]
+        running = [item for item in self.records.items() if item[1].showable]
         best = [key for key, _ in heapq.nlargest(top + top // 2, running, key=_score)]
         entering, staying = set(best[:top]), set(best)
         others = [(key, record) for key, record in self._shown.items() if key not in staying and not record.gpu]
@@ -190,8 +187,8 @@ class ProcessAccounts:
         owner = account.owner
         assert isinstance(owner, ProcessOwner)
         key = ProcessKey(owner.pid, account.start_ticks)
-        self._records[key] = ProcessRecord(account, None, now)
-        self._show(key, self._records[key], now)
+        self.records[key] = ProcessRecord(account, None, now)
+        self._show(key, self.records[key], now)
 
     def _show(self, key: ProcessKey, record: ProcessRecord, now: float) -> None:
         owner = record.account.owner
@@ -199,19 +196,21 @@ class ProcessAccounts:
         other = self._by_owner.get(owner)
         if other is not None and other != key:
             # Its pid was reused, the labels are the same: the series starts again at the new one (fault 34).
-            self._forget(other, self._records[other], now)
+            self._forget(other, self.records[other], now)
         self._by_owner[owner] = key
         self._shown[key] = record
+        record.account.hidden = False
 
     def _hide(self, key: ProcessKey, record: ProcessRecord) -> None:
         if self._shown.pop(key, None) is not None and isinstance(record.account.owner, ProcessOwner):
             del self._by_owner[record.account.owner]
             record.account.row = None
+            record.account.hidden = True
 
     def _forget(self, key: ProcessKey, record: ProcessRecord, now: float) -> None:
         self._hide(key, record)
         self._leave_model(record, now)
-        del self._records[key]
+        del self.records[key]
 
     def _leave_model(self, record: ProcessRecord, now: float) -> None:
         if record.model is not None and record.container is not None:

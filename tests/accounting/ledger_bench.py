@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from exporter.accounting.accounts import Account, Period
 from exporter.accounting.attribution import CpuIdle, Energy, share
 from exporter.accounting.ledger import Ledger, Limits
 from exporter.records import (
+    Component,
     CpuUse,
     Device,
     GpuUse,
@@ -72,6 +74,18 @@ class Bench:
         return {
             row.owner.container: sum(row.joules) for row in self.ledger.containers() if isinstance(row.owner, Workload)
         }
+
+    def error_ratio(self) -> float:
+        """Largest relative difference between what devices gave and what the books hold, shown or not."""
+        books = self.ledger.books()
+        booked: defaultdict[Component, float] = defaultdict(float, books.retired)
+        for (component, _), joules in books.unattributed.items():
+            booked[component] += joules
+        for account in books.accounts:
+            if isinstance(account.owner, Workload):
+                for (component, _), joules in account.joules.items():
+                    booked[component] += joules
+        return max((abs(booked[key] - given) / (given or 1.0) for key, given in books.nodes.items()), default=0.0)
 
 
 def group(name: str, inode: int = 1) -> GroupKey:

@@ -173,7 +173,7 @@ def test_what_moved_to_its_name_is_saved_once() -> None:
         saved += encode(State("b", bench.now, books=books, closed=bench.ledger.take_closed()), whole=False)
     again = Bench(None, LateNames())
     again.ledger.restore(decode(saved).books, 0.0, same_boot=True)
-    assert again.ledger.conservation_error_ratio() < 1e-12
+    assert again.error_ratio() < 1e-12
 
 
 def test_processes_are_shown_under_the_containers_name_only() -> None:

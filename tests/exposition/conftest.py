@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,18 @@ import pytest
 from exporter.exposition.access import Access
 from exporter.exposition.prepared import ScrapeBody
 from exporter.exposition.server import ServerOptions
-from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
+from exporter.records import (
+    HOST,
+    Allocation,
+    Component,
+    Device,
+    GpuState,
+    Loss,
+    Model,
+    ProcessOwner,
+    SourceHealth,
+    Workload,
+)
 from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
 from tests.exposition.served import LOCAL, Exporter, WebFolder
 
@@ -203,6 +215,21 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             0.2,
         ),
     )
+    unattributed: tuple[tuple[Component, Loss, float], ...] = (
+        ("cpu", "idle", 96 * seconds),
+        ("cpu", "exited", 1.5 * seconds),
+        ("cpu", "kernel", 2 * seconds),
+        ("gpu", "gap", 812.5),
+        ("other", "unknown", 130 * seconds),
+    )
+    retired: tuple[tuple[Component, float], ...] = (("cpu", 5 * seconds), ("gpu", 41 * seconds))
+    unnamed: tuple[tuple[Component, float], ...] = (("cpu", 1.5), ("gpu", 0.0))
+    booked: defaultdict[str, float] = defaultdict(float)
+    for row in containers:
+        for (component, _), joules in zip(row.cells, row.joules, strict=True):
+            booked[component] += joules
+    for component, joules in [(component, joules) for component, _, joules in unattributed] + [*retired, *unnamed]:
+        booked[component] += joules
     return Snapshot(
         sequence,
         now,
@@ -211,22 +238,17 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         demo,
         tuple(devices),
         (
-            NodeRow("cpu", 240 * seconds, 224 * wave),
-            NodeRow("dram", 44 * seconds, 44.0),
-            NodeRow("gpu", 1760 * seconds, 1617 * wave),
-            NodeRow("other", 130 * seconds, 131.5),
+            NodeRow("cpu", booked["cpu"], 224 * wave),
+            NodeRow("dram", booked["dram"], 44.0),
+            NodeRow("gpu", booked["gpu"], 1617 * wave),
+            NodeRow("other", booked["other"], 131.5),
         ),
         tuple(containers),
         tuple(processes),
         tuple(models),
-        (
-            ("cpu", "idle", 96 * seconds),
-            ("cpu", "exited", 1.5 * seconds),
-            ("cpu", "kernel", 2 * seconds),
-            ("gpu", "gap", 812.5),
-        ),
-        (("cpu", 5 * seconds), ("gpu", 41 * seconds)),
-        (("cpu", 1.5), ("gpu", 0.0)),
+        unattributed,
+        retired,
+        unnamed,
         gpus=tuple(gpus),
         allocations=(
             Allocation(f"{GPU}0", *jobs[0][:3], gpu="0"),
@@ -239,7 +261,6 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         samples=40_001 + sequence,
         sample_seconds=171.3,
         overruns=2,
-        conservation_error_ratio=3.1e-14,
         series_dropped=(("process", 12), ("container", 0)),
         start_time=now - seconds,
     )

@@ -63,7 +63,7 @@ def history(busy_node: Callable[..., Snapshot]) -> History:
 def test_it_shows_the_whole_node(busy_node: Callable[..., Snapshot], history: History) -> None:
     tree = Tree(Page(history, "/custom")(busy_node(60)))
     for expected in (
-        "Node power now", "partly estimated", "every joule accounted for", "3.1e-14",
+        "Node power now", "partly estimated", "every joule accounted for",
         "llama-70b-server-7f9c4d5b8-x2x7q",
         "mistralai/Mistral-7B-v0.3", "training", "CPU package 0", "learned", "measured", "estimated", "31.0 to 60.0 W",
         "stuck", "not here", "permission", "run as root, or mount the socket into the container",
@@ -124,7 +124,7 @@ def test_nothing_measured_is_said_with_the_fix() -> None:
 
 
 def test_joules_that_do_not_add_up_are_not_hidden(busy_node: Callable[..., Snapshot]) -> None:
-    assert "joules do not add up" in Tree(Page(History())(replace(busy_node(), conservation_error_ratio=1e-3))).text
+    assert "joules do not add up" in Tree(Page(History())(replace(busy_node(), retired=()))).text
 
 
 def test_it_is_rendered_once_per_snapshot(busy_node: Callable[..., Snapshot]) -> None:
