@@ -14,12 +14,11 @@ from collections.abc import Iterable, Sequence
 
 from ..host import Host, read_file
 from ..records import CpuUse, GroupKey, GroupUse, Problem, ProcessKey, ProcessUse, Reading, Unavailable
-from .hierarchy import Group, Hierarchy, dismiss, find_hierarchy, list_dirs
+from .hierarchy import Group, Hierarchy, Walk, dismiss, find_hierarchy, list_dirs
 from .processes import ProcessTable, Tracked
 
 _FULL_WALK_SECONDS = 10.0
 _HYBRID_CHECK_SECONDS = 60.0
-_PROBES_PER_TICK = 512
 _PROBES_AT_FIRST = 100_000
 _FIRST_SCAN_SECONDS = 0.2
 _QUIET_READS = 3
@@ -34,20 +33,6 @@ _ROOT_RESCAN_SHARE = 0.001
 """The same for the root group, where interrupts leave something unexplained on every tick."""
 
 _YOUNG_SECONDS = 5.0
-
-
-class _Tick:
-    """What one walk finds."""
-
-    __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
-
-    def __init__(self, now: float, since: float, *, full: bool) -> None:
-        self.now = now
-        self.window = max(now - since, 1e-3)
-        self.full = full
-        self.groups: list[GroupUse] = []
-        self.kernel_seconds = 0.0
-        self.probes = _PROBES_PER_TICK
 
 
 class CgroupSource:
@@ -73,7 +58,7 @@ class CgroupSource:
 
     def read(self, now: float) -> Reading:
         """Walk what moved since the last call. Raises `Unavailable`."""
-        tick = _Tick(now, self._last_at, full=now - self._full_at >= _FULL_WALK_SECONDS)
+        tick = Walk(now, self._last_at, full=now - self._full_at >= _FULL_WALK_SECONDS)
         if self._root is not None and self._has_moved(now):
             self._unmount()
         if self._root is None:
@@ -105,7 +90,7 @@ class CgroupSource:
             self._root = None
         self._processes.close()
 
-    def _told(self, tick: _Tick, window_seconds: float) -> CpuUse:
+    def _told(self, tick: Walk, window_seconds: float) -> CpuUse:
         started, ended, exited = self._started, self._ended, self._exited
         self._started, self._ended, self._exited = [], [], []
         if started and ended:
@@ -127,7 +112,7 @@ class CgroupSource:
 
     # --- the tree -----------------------------------------------------------------------------------
 
-    def _mount(self, tick: _Tick) -> None:
+    def _mount(self, tick: Walk) -> None:
         self._hierarchy = find_hierarchy(self._host)
         self._links_count = False
         root = self._root = Group(self._host, self._hierarchy, "/", None)
@@ -168,7 +153,7 @@ class CgroupSource:
         except Unavailable:
             return False
 
-    def _adopt(self, parent: Group, tick: _Tick) -> None:
+    def _adopt(self, parent: Group, tick: Walk) -> None:
         """Find child groups that are not known yet, and theirs.
 
         What a new one used so far is booked now, less what its parent has booked as its own before: of one that
@@ -202,7 +187,7 @@ class CgroupSource:
             self._adopt(child, tick)
             self._book(child, tick)
 
-    def _visit(self, group: Group, tick: _Tick) -> None:
+    def _visit(self, group: Group, tick: Walk) -> None:
         """Book what a group that moved and those below it used. Raises `Unavailable` if it is gone."""
         if tick.full and not group.in_place():
             raise Unavailable("not_found", f"{group.directory}: another group has its place")
@@ -221,7 +206,7 @@ class CgroupSource:
             self._adopt(group, tick)
         self._book(group, tick, buried)
 
-    def _visit_children(self, group: Group, tick: _Tick) -> tuple[list[str], bool]:
+    def _visit_children(self, group: Group, tick: Walk) -> tuple[list[str], bool]:
         """Visit those that moved; returns the names of those that are gone, and whether one could not be read.
 
         Those that stood still lately are read only if the group's own counter shows more than the others explain:
@@ -239,7 +224,7 @@ class CgroupSource:
             gone, unread = gone + more, unread or also
         return gone, unread
 
-    def _visit_some(self, children: Iterable[tuple[str, Group]], tick: _Tick) -> tuple[list[str], bool]:
+    def _visit_some(self, children: Iterable[tuple[str, Group]], tick: Walk) -> tuple[list[str], bool]:
         gone, unread = [], False
         for name, child in children:
             try:
@@ -266,7 +251,7 @@ class CgroupSource:
 
     # --- what a group used --------------------------------------------------------------------------
 
-    def _book(self, group: Group, tick: _Tick, buried: Sequence[Group] = ()) -> None:
+    def _book(self, group: Group, tick: Walk, buried: Sequence[Group] = ()) -> None:
         own = group.own_seconds() - group.booked
         if own <= 0:
             return
@@ -297,13 +282,13 @@ class CgroupSource:
         else:
             tick.groups.append(GroupUse(group.key, own, tuple(uses)))
 
-    def _settle_buried(self, own: float, buried: Sequence[Group], tick: _Tick) -> None:
+    def _settle_buried(self, own: float, buried: Sequence[Group], tick: Walk) -> None:
         """Nobody runs in a group but who ran in the children that just went: theirs is the rest (fault 38)."""
         if own > 0:
             tick.groups += [GroupUse(lost.key, own / len(buried), ()) for lost in buried]
 
     def _settle_root(
-        self, root: Group, own: float, uses: list[ProcessUse], buried: Sequence[Group], tick: _Tick
+        self, root: Group, own: float, uses: list[ProcessUse], buried: Sequence[Group], tick: Walk
     ) -> None:
         """Part the root group's own use between kernel threads and the rest."""
         kernel = sum([use.seconds for use in uses if use.process.kernel])
@@ -356,7 +341,7 @@ class CgroupSource:
                 self._leave(tracked)
         return uses
 
-    def _scan(self, group: Group, tick: _Tick) -> list[ProcessUse]:
+    def _scan(self, group: Group, tick: Walk) -> list[ProcessUse]:
         """Read a group's member list: follow who is new, let go who left."""
         try:
             # Opened anew: a kept descriptor of v1's file shows a list that may be seconds old.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..host import Host, KeptFile, unavailable
-from ..records import GroupKey, Unavailable
+from ..records import GroupKey, GroupUse, Unavailable
 from .processes import Tracked
 
 
@@ -21,6 +21,7 @@ class Hierarchy(NamedTuple):
     hybrid: bool = False
 
 
+_PROBES_PER_TICK = 512
 _V2 = ("cpu.stat", 1e6)
 _V1 = ("cpuacct.usage", 1e9)
 
@@ -76,6 +77,20 @@ def _count_groups(root: str, most: int = 5000) -> int:
         except OSError:
             continue
     return count
+
+
+class Walk:
+    """What one walk over the tree finds, and how many unknown processes it may still look at (``probes``)."""
+
+    __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
+
+    def __init__(self, now: float, since: float, *, full: bool) -> None:
+        self.now = now
+        self.window = max(now - since, 1e-3)
+        self.full = full
+        self.groups: list[GroupUse] = []
+        self.kernel_seconds = 0.0
+        self.probes = _PROBES_PER_TICK
 
 
 class Group:
