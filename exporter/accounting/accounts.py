@@ -190,7 +190,7 @@ class Account:
                 self._cells,
                 tuple(self.joules.values()),
                 period.components,
-                tuple(map(seconds.__mul__, period.watts)),
+                tuple([seconds * price for price in period.watts]),
                 period.cpu_known,
                 (seconds * period.cpu_ratio,) if period.cpu_known else (),
             )
@@ -203,7 +203,7 @@ class Account:
         watts: tuple[float, ...] = ()
         ratios: tuple[float, ...] = ()
         if self.on_cpu:
-            components, watts = period.components, tuple(map(seconds.__mul__, period.watts))
+            components, watts = period.components, tuple([seconds * price for price in period.watts])
             if period.cpu_known:
                 busy, ratios = period.cpu_known, (seconds * period.cpu_ratio,)
         gpu_seconds, gpu_joules = self._gpu_seconds or 0.0, self._gpu_joules
