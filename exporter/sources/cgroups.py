@@ -194,24 +194,24 @@ class CgroupSource:
         buried: list[Group] = []
         if group.children:
             gone, unread = self._visit_children(group, tick)
+            if unread:
+                # What is the group's own, or was of those that are gone, shows once that child is read again.
+                return
             for name in gone:
                 child = group.children.pop(name)
                 self._bury(child)
                 group.buried += sum([lost.booked + lost.buried for lost in child.tree()])
                 buried += child.leaves()
-            if unread:
-                # What is the group's own shows once that child can be read again: then its reading covers both ticks.
-                return
         if buried or tick.full:
             self._adopt(group, tick)
         self._book(group, tick, buried)
 
     def _visit_children(self, group: Group, tick: Walk) -> tuple[list[str], bool]:
-        """Visit those that moved; returns the names of those that are gone, and whether one could not be read.
+        """Visit those that moved; returns the names of those that are gone, and whether one is unread that may have.
 
         Those that stood still lately are read only if the group's own counter shows more than the others explain:
-        it includes theirs, to the microsecond by which each is rounded. In a group with processes of its own
-        nobody can tell these from theirs.
+        it includes theirs, to the microsecond by which each is rounded. Less waits for the next full walk, and is
+        nobody else's meanwhile. The kernel's own root says nothing of them: its counter has another clock.
         """
         awake: list[tuple[str, Group]] = []
         asleep: list[tuple[str, Group]] = []
@@ -219,10 +219,10 @@ class CgroupSource:
             (asleep if item[1].quiet >= _QUIET_READS else awake).append(item)
         gone, unread = self._visit_some(awake, tick)
         rounding = _ROUNDING_SECONDS * len(group.children)
-        if asleep and (tick.full or group.is_inhabited() or group.own_seconds() - group.booked > rounding):
+        if asleep and (tick.full or gone or group.top or group.own_seconds() - group.booked > rounding):
             more, also = self._visit_some(asleep, tick)
-            gone, unread = gone + more, unread or also
-        return gone, unread
+            return gone + more, unread or also
+        return gone, unread or bool(asleep)
 
     def _visit_some(self, children: Iterable[tuple[str, Group]], tick: Walk) -> tuple[list[str], bool]:
         gone, unread = [], False
@@ -285,7 +285,8 @@ class CgroupSource:
     def _settle_buried(self, own: float, buried: Sequence[Group], tick: Walk) -> None:
         """Nobody runs in a group but who ran in the children that just went: theirs is the rest (fault 38)."""
         if own > 0:
-            tick.groups += [GroupUse(lost.key, own / len(buried), ()) for lost in buried]
+            lately = [lost for lost in buried if lost.quiet < _QUIET_READS] or buried
+            tick.groups += [GroupUse(lost.key, own / len(lately), ()) for lost in lately]
 
     def _settle_root(
         self, root: Group, own: float, uses: list[ProcessUse], buried: Sequence[Group], tick: Walk

@@ -80,7 +80,10 @@ def _count_groups(root: str, most: int = 5000) -> int:
 
 
 class Walk:
-    """What one walk over the tree finds, and how many unknown processes it may still look at (``probes``)."""
+    """What one walk over the tree finds, and how many unknown processes it may still look at (``probes``).
+
+    ``window`` is the seconds since the last one; a ``full`` walk reads every group, whether its parent moved or not.
+    """
 
     __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
 
@@ -97,6 +100,7 @@ class Group:
     """One cgroup: last usage, what of it was booked as its own, and its processes. All in seconds.
 
     ``usage`` is ``base`` + the counter and never falls; ``buried`` is what was booked for children that are gone.
+    ``top`` is whether it is the kernel's own root: v2 counts that one in scheduler ticks, apart from the groups below.
     ``quiet`` is how many readings in a row stood still. ``awake`` are the processes that were at work lately, by pid,
     ``asleep`` the others.
     """
@@ -117,6 +121,7 @@ class Group:
         "parent",
         "quiet",
         "rescan_after",
+        "top",
         "unexplained",
         "usage",
     )
@@ -137,6 +142,8 @@ class Group:
         self.rescan_after = 0.0
         self._raw = b""
         self._per_second = tree.per_second
+        # Every group of v2 has this file but the kernel's own root; on v1 none has.
+        self.top = parent is None and not os.path.exists(f"{self.directory}/cgroup.events")
         self._file: KeptFile = host.keep(f"{self.directory}/{tree.file}")
         self._counter = self._file.reader(48 if parent is not None else 128)
         inode = self.inode()
@@ -212,10 +219,6 @@ class Group:
         """Every process that is known to live in it."""
         yield from self.awake.values()
         yield from self.asleep.values()
-
-    def is_inhabited(self) -> bool:
-        """Whether anybody is known to live in it."""
-        return bool(self.awake or self.asleep)
 
     def has_user_process(self) -> bool:
         """Whether anybody but the kernel is known to live in it."""

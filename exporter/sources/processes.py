@@ -21,6 +21,9 @@ _KERNEL_THREAD = 0x00200000
 
 _CPUCLOCK_SCHED = 2
 
+_LOST = ("not_found", "permission", "implausible")
+"""Reasons for which a process is given up; any other (no descriptor left, an I/O error) may pass."""
+
 
 class Tracked:
     """One process: ``seconds`` is its CPU time when last read, ``quiet`` how many reads in a row found no use."""
@@ -120,7 +123,7 @@ class ProcessTable:
         return tracked
 
     def used(self, tracked: Tracked) -> float | None:
-        """CPU seconds since it was last read; None if this process is gone."""
+        """CPU seconds since it was last read, 0.0 where it cannot be read now; None if this process is gone."""
         if tracked.clock_id:
             try:
                 seconds = self._clock_ns(tracked.clock_id) * 1e-9
@@ -133,8 +136,8 @@ class ProcessTable:
                     tracked.file.read(1024) if tracked.file else read_file(self._host.proc(str(key.pid), "stat"), 1024)
                 )
                 process, seconds = parse_stat(raw, self._hertz)
-            except Unavailable:
-                return None
+            except Unavailable as error:
+                return None if error.reason in _LOST else 0.0
             if process.key != key:
                 return None
         delta = seconds - tracked.seconds
@@ -198,11 +201,11 @@ class ProcessTable:
             tracked.process = process
 
     def _now(self, tracked: Tracked) -> Process | None:
-        """Who has its pid now."""
+        """Who has its pid now; itself as long as that cannot be read."""
         try:
             return self._look(tracked.process.key.pid)[0]
-        except Unavailable:
-            return None
+        except Unavailable as error:
+            return None if error.reason in _LOST else tracked.process
 
     def _look(self, pid: int) -> tuple[Process, float]:
         """Read ``/proc/PID/stat`` once. Raises `Unavailable`, also for a zombie: it has exited."""

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict, deque
 from typing import NamedTuple
 
-from ..host import Host, KeptFile, cpu_list
+from ..host import Host, KeptFile, cpu_list, list_dir
 from ..records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Reading, Unavailable
 from .processes import ProcessTable, Tracked
 
@@ -83,13 +83,13 @@ class ProcfsSource:
         if self._stat is None:
             self._stat = self._host.keep(self._host.proc("stat"))
         times, last = parse_cpu_times(self._stat.read_all(), self._hertz), self._last
-        window, self._last, self._last_at = now - self._last_at, times, now
         busy: defaultdict[int, float] = defaultdict(float)
         if several and last is not None:
             for number, seconds in times.by_cpu.items():
                 if number in self._sockets:
                     busy[self._sockets[number]] += max(0.0, seconds - last.by_cpu.get(number, seconds))
-        cpu = None if self._table is None else self._use(self._table, times, last, window, now)
+        cpu = None if self._table is None else self._use(self._table, times, last, now - self._last_at, now)
+        self._last, self._last_at = times, now
         return Reading(socket_busy_seconds=dict(busy), cpu=cpu)
 
     def close(self) -> None:
@@ -101,16 +101,14 @@ class ProcfsSource:
             self._table.close()
 
     def _use(self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float) -> CpuUse:
+        # Without this list nobody could be told from who exited: rather no reading, and the next covers both ticks.
+        pids = [int(name) for name in list_dir(self._host.procfs) if name.isdigit()]
         started: list[GroupKey] = []
         ended: list[GroupKey] = []
         exited = [tracked.process.key for tracked in table.exited()]
         uses: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
         kernel = 0.0
         since = now - window if last is not None else now
-        try:
-            pids = [int(name) for name in os.listdir(self._host.procfs) if name.isdigit()]
-        except OSError:
-            pids = []
         self._look_again(table, now, started, ended)
         probes = _PROBES_PER_TICK if last is not None else len(pids)
         for pid in pids:

@@ -341,6 +341,24 @@ def test_who_slept_beside_a_busy_neighbour_is_told_in_the_very_tick_it_wakes(for
     assert told >= 0.002
 
 
+def test_the_end_of_a_group_is_told_at_once_although_others_beside_it_sleep(forest: Forest, ticker: Ticker) -> None:
+    for name in ("busy", "brief", "sleepy"):
+        forest.make(f"pod/{name}")
+    forest.make("other")
+    worker, busy, brief = forest.worker("pod/brief"), forest.worker("pod/busy"), forest.key("pod/brief")
+    ticker.read()
+    for _ in range(5):
+        worker.spin(0.001)
+        busy.spin(0.001)
+        ticker.read()
+    forest.move(worker.pid, "other")
+    ticker.read()
+    forest.remove("pod/brief")
+    busy.spin(0.001)
+    ticker.read()
+    assert ticker.ended == [brief]
+
+
 # --- who comes and goes ------------------------------------------------------------------------------------
 
 
@@ -379,6 +397,32 @@ def test_a_pod_deleted_with_its_containers_leaves_the_rest_to_these(forest: Fore
     assert [group.group for group in use.groups] == [app]
     assert use.busy_seconds >= 0.05
     assert set(ticker.ended) == {app, pod}
+
+
+def test_the_last_seconds_of_a_pod_are_not_those_of_who_slept_in_it(forest: Forest, ticker: Ticker) -> None:
+    """Fault 38: every pod has a container that does nothing but wait."""
+    for name in ("app", "pause", "gone"):
+        forest.make(f"pod/{name}")
+    worker, app, pause = forest.worker("pod/app"), forest.key("pod/app"), forest.worker("pod/pause")
+    ticker.read()
+    for _ in range(5):
+        worker.spin(0.002)
+        ticker.read()
+    forest.remove("pod/gone")  # nobody notices, for it slept
+    worker.spin(0.002)
+    ticker.read()
+    assert ticker.ended == []
+    told, used = ticker.groups[app], forest.used("pod/app")
+    worker.spin(0.05)
+    used = forest.used("pod/app") - used
+    for each in (worker, pause):
+        each.stop()
+    for name in ("app", "pause"):
+        forest.remove(f"pod/{name}")
+    ticker.read()
+    assert ticker.groups[app] - told == pytest.approx(used, abs=TICK_SECONDS)
+    assert used >= 0.05
+    assert len(ticker.ended) == 3
 
 
 def test_a_group_recreated_at_the_same_path_is_another_and_inherits_nothing(forest: Forest, ticker: Ticker) -> None:
@@ -927,6 +971,37 @@ def test_a_root_that_lags_behind_for_long_does_not_swallow_its_own_use_later(tre
         tree.group("", 0.9 * 99 + 0.5 * (second + 1))
         kernel += read(100.0 + second).kernel_seconds
     assert kernel >= 3.5
+
+
+def test_a_root_that_lags_behind_hides_nobody_who_wakes(tree: Tree, read: Read) -> None:
+    """What a hypervisor stole is in the counters of groups and not in the root's, and /proc may hide its threads."""
+    busy, sleepy = tree.group("busy", 0.0), tree.group("sleepy", 0.0)
+    read(0.0)
+    for second in range(1, 6):
+        tree.group("busy", 1.0 * second)
+        tree.group("", 0.5 * second)
+        assert told(read(1.0 * second)) == [(busy, 1.0, 0)]
+    tree.group("busy", 6.0)
+    tree.group("sleepy", 0.9)
+    tree.group("", 3.45)
+    assert told(read(6.0)) == [(busy, 1.0, 0), (sleepy, 0.9, 0)]
+
+
+def test_use_too_small_to_look_for_waits_for_the_full_walk_and_is_nobody_elses(tree: Tree, read: Read) -> None:
+    """The parent of fifty sleepers counts 50 microseconds more than they, or so it seems: each is rounded."""
+    keys = [tree.group(f"pod/g{number}", 0.0) for number in range(50)]
+    used = busy = 0.0
+    read(0.0)
+    whose = []
+    for second in range(1, 22):
+        used += 4e-6 if second in (6, 7, 8, 16, 17) else 0.0
+        busy += 0.5
+        tree.group("pod/g0", busy)
+        tree.group("pod/g7", used)
+        for path in ("pod", ""):
+            tree.group(path, used + busy)
+        whose += [(second, *use[:2]) for use in told(read(1.0 * second)) if use[0] != keys[0]]
+    assert whose == [(10, keys[7], 12e-6), (20, keys[7], 8e-6)]
 
 
 def test_a_tree_that_vanishes_ends_its_groups_and_comes_back(tree: Tree, tmp_path: Path, read: Read) -> None:

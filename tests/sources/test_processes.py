@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -161,6 +162,26 @@ def test_exits_are_noticed_without_descriptors_too(child: subprocess.Popen[bytes
     assert table.used(tracked) is None
     table.close()
     assert host.fds.left == 0
+
+
+def test_who_cannot_be_read_for_want_of_a_descriptor_has_not_exited(child: subprocess.Popen[bytes]) -> None:
+    """Fault 60: the limit is reached by somebody else in this process."""
+    table = ProcessTable(Host(fds=FdBudget(0)))
+    tracked = table.follow(child.pid, EVER)
+    assert tracked is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        used, exited = table.used(tracked), table.exited(thorough=True)
+        table.rename(tracked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (used, exited, table.find(child.pid)) == (0.0, [], tracked)
+    child.kill()
+    child.wait()
+    assert table.used(tracked) is None
+    assert table.exited(thorough=True) == [tracked]
+    table.close()
 
 
 def test_a_new_name_is_read_when_asked(table: ProcessTable) -> None:

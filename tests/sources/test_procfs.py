@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -168,6 +169,25 @@ def test_what_nobody_alive_explains_has_exited(machine: Machine, source: ProcfsS
     assert last.exited_seconds == pytest.approx(0.4)
     assert (last.exited, last.ended) == ((key,), (GroupKey("/app", 0),))
     assert use(source, 3.0).exited == ()
+
+
+def test_nobody_has_exited_because_a_descriptor_was_wanting(machine: Machine, source: ProcfsSource) -> None:
+    """Fault 60: without a list of processes there is no reading, and the next one covers both ticks."""
+    machine.process(1, 1.0)
+    use(source, 0.0)
+    machine.process(1, 1.5)
+    machine.busy(0.5, 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(Unavailable) as caught:
+            source.read(1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.reason == "error"
+    later = use(source, 2.0)
+    assert told(later) == [(GroupKey("/app", 0), 0.5, [1])]
+    assert (later.window_seconds, later.started, later.ended, later.exited) == (2.0, (), (), ())
 
 
 def test_a_reused_pid_inherits_nothing(machine: Machine, source: ProcfsSource) -> None:
