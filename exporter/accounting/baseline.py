@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import Literal, NamedTuple
 
 IdleMethod = Literal["learned", "configured", "prior"]
@@ -16,7 +15,6 @@ _SAMPLES_NEEDED = 5
 _LOW_QUANTILE = 0.2
 _NEAR_IDLE_RATIO = 0.03
 _SPREAD_NEEDED = 0.05
-_WATTS = attrgetter("watts")
 
 
 class Sample(NamedTuple):
@@ -47,6 +45,30 @@ def lower_envelope(points: Iterable[Sample]) -> list[Sample]:
     return hull
 
 
+class _Bin:
+    """The last samples at about the same utilisation, and the same ones ordered as (watts, utilisation)."""
+
+    __slots__ = ("_ordered", "low", "recent")
+
+    def __init__(self) -> None:
+        self.recent: deque[Sample] = deque()
+        self.low: Sample | None = None
+        self._ordered: list[tuple[float, float]] = []
+
+    def add(self, sample: Sample) -> bool:
+        """Take a sample in place of the oldest; True if that changes what the bin tells."""
+        recent, ordered = self.recent, self._ordered
+        if len(recent) == _SAMPLES_PER_BIN:
+            oldest = recent.popleft()
+            del ordered[bisect_left(ordered, oldest[::-1])]
+        recent.append(sample)
+        insort(ordered, sample[::-1])
+        watts, utilization_ratio = ordered[int(len(ordered) * _LOW_QUANTILE)]
+        before = self.low
+        self.low = Sample(utilization_ratio, watts)
+        return self.low != before or len(recent) <= _SAMPLES_NEEDED
+
+
 class Baseline:
     """Idle watts of one device.
 
@@ -59,8 +81,7 @@ class Baseline:
 
     def __init__(self, configured: float | None = None, samples: Iterable[Sample] = ()) -> None:
         self._configured = configured
-        self._bins: list[deque[Sample]] = [deque(maxlen=_SAMPLES_PER_BIN) for _ in range(len(_EDGES) + 1)]
-        self._low: list[Sample | None] = [None] * len(self._bins)
+        self._bins = [_Bin() for _ in range(len(_EDGES) + 1)]
         self._idle = Idle(configured, "configured" if configured is not None else "prior")
         for sample in samples:
             self._put(Sample(*sample))
@@ -85,23 +106,16 @@ class Baseline:
 
     def samples(self) -> list[Sample]:
         """Everything it remembers, for the checkpoint."""
-        return [sample for bin_ in self._bins for sample in bin_]
+        return [sample for bin_ in self._bins for sample in bin_.recent]
 
     def _put(self, sample: Sample) -> bool:
-        index = bisect_right(_EDGES, sample.utilization_ratio)
-        bin_ = self._bins[index]
-        bin_.append(sample)
-        ordered = sorted(bin_, key=_WATTS)
-        low = ordered[int(len(ordered) * _LOW_QUANTILE)]
-        changed = low != self._low[index]
-        self._low[index] = low
-        return changed or len(bin_) <= _SAMPLES_NEEDED
+        return self._bins[bisect_right(_EDGES, sample.utilization_ratio)].add(sample)
 
     def _estimate(self) -> Idle:
-        lows = [low for low in self._low if low is not None]
+        lows = [bin_.low for bin_ in self._bins if bin_.low is not None]
         if not lows:
             return Idle(None, "prior")
-        trusted = [low for low, bin_ in zip(self._low, self._bins, strict=True) if low and len(bin_) >= _SAMPLES_NEEDED]
+        trusted = [bin_.low for bin_ in self._bins if bin_.low and len(bin_.recent) >= _SAMPLES_NEEDED]
         hull = lower_envelope(sorted(trusted))
         if hull:
             left = hull[0]

@@ -103,6 +103,15 @@ def test_never_negative_nor_above_what_was_seen(samples: list[tuple[float, float
     assert 0 <= watts <= max(power for _, power in samples)
 
 
+@given(st.lists(st.tuples(st.sampled_from((0.0, 0.005, 0.05, 0.35)), st.sampled_from((50.0, 51.0, 52.5, 60.0)))))
+def test_what_is_forgotten_no_longer_counts(samples: list[tuple[float, float]]) -> None:
+    """After any history it says what one says that saw only the samples it still remembers, equal ones included."""
+    baseline = Baseline()
+    for sample in samples * 4:
+        baseline.observe(*sample)
+    assert Baseline(samples=baseline.samples()).idle == baseline.idle
+
+
 def test_lower_envelope() -> None:
     points = [Sample(0, 3), Sample(1, 1), Sample(2, 2), Sample(3, 0), Sample(4, 5)]
     assert lower_envelope(points) == [Sample(0, 3), Sample(1, 1), Sample(3, 0), Sample(4, 5)]
