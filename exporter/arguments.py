@@ -9,8 +9,12 @@ from typing import Any, NamedTuple, NoReturn
 
 from . import __version__
 from .config import TABLE, Setting
-from .kinds import did_you_mean
+from .kinds import did_you_mean, quoted
 
+COMMANDS = {
+    "doctor": "say of every source whether it works here, and how to mend it",
+    "budgets": "check a file of energy budgets and write their rules; goes first, and has flags of its own",
+}
 TITLES = {
     "config": "Configuration",
     "web": "Web server",
@@ -64,8 +68,15 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     """Read the command line. Raises SystemExit: 0 after --help or --version, 2 on a usage error."""
     parser = _parser()
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-"):
+        _check_command(parser, words[0])  # first, or a flag of the command that was meant would be complained about
     _refuse_unknown(parser, words)
-    given: dict[str, Any] = vars(parser.parse_args(words))
+    parsed, rest = parser.parse_known_args(words)
+    given: dict[str, Any] = vars(parsed)
+    if given["command"] is not None:
+        _check_command(parser, given["command"])
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     command, once, check = given.pop("command"), given.pop("once"), given.pop("config.check")
     return Arguments(flags=given, doctor=command == "doctor", once=once, check=check)
 
@@ -83,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     modes = parser.add_argument_group("Modes (without one: serve until told to stop)")
     modes.add_argument(
-        "command", nargs="?", choices=["doctor"], help="say of every source whether it works here, and how to mend it"
+        "command", nargs="?", metavar="COMMAND", help="; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
     )
     modes.add_argument("--once", action="store_true", help="print one scrape after two ticks and exit")
     modes.add_argument("--config.check", action="store_true", help="check the settings and exit")
@@ -120,6 +131,13 @@ def show_default(row: Setting) -> str:
     if row.default is None:
         return "automatic" if row.kind.shape == "flag" else ""
     return row.kind.show(row.default)
+
+
+def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
+    if word == "budgets":
+        parser.error(f"budgets goes before all flags: {parser.prog} budgets FILE")
+    if word not in COMMANDS:
+        parser.error(f"no such command: {quoted(word)}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})")
 
 
 def _refuse_unknown(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:

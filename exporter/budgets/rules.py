@@ -17,6 +17,7 @@ SAMPLE_SECONDS = MINUTE
 
 POWER = "budget:energy_joules:rate5m"
 USED = "budget:energy_used_joules:sum"
+SELECTED = "budget:energy_selected:bool"
 RATIO = "budget:energy_used:ratio"
 BURN = "budget:energy_burn:ratio"
 LEFT = "budget:energy_exhausted_in:seconds"
@@ -46,6 +47,12 @@ def _of_window(window: Window) -> Iterator[Rule]:
     labels = {"window": window.name}  # they have it already; promtool takes rules without for duplicates
     yield {"record": USED, "expr": _joules(mine, window.seconds), "labels": labels}
     yield {"record": RATIO, "expr": f"{USED}{mine} / energy_budget_joules", "labels": labels}
+    # No alert is made of it: a typing error and a team that has used nothing yet look the same from here.
+    yield {
+        "record": SELECTED,
+        "expr": f"{USED}{mine} >= bool 0\n  or\n0 * energy_budget_joules{mine}",
+        "labels": labels,
+    }
     for burn in window.burns:
         for span, seconds in (("long", burn.long), ("short", burn.short)):
             yield {

@@ -112,7 +112,7 @@ class Access:
     def announce(self) -> None:
         """Tell the log what the operator should know about the file."""
         for note in self._rules.config.notes:
-            log.info("%s", note)
+            log.warning("%s", note)
         if self.tls is not None and self.tls.complaint:
             log.warning("%s: clients may refuse this certificate: %s", self.tls.settings.where, self.tls.complaint)
 

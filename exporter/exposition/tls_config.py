@@ -20,7 +20,7 @@ TLS_NAMES = tuple(
 )
 
 _VERSIONS = {
-    "TLS10": ssl.TLSVersion.TLSv1_2,  # a higher minimum keeps the promise of a lower one
+    "TLS10": ssl.TLSVersion.TLSv1_2,  # told of, not refused: a higher minimum keeps the promise of a lower one
     "TLS11": ssl.TLSVersion.TLSv1_2,
     "TLS12": ssl.TLSVersion.TLSv1_2,
     "TLS13": ssl.TLSVersion.TLSv1_3,
@@ -163,7 +163,7 @@ def _versions(file: WebFile) -> tuple[ssl.TLSVersion, ssl.TLSVersion]:
     least = file.take(low, choice(*_VERSIONS).parse, "TLS12")
     most = file.take(high, choice(*_VERSIONS).parse, "TLS13")
     if least < "TLS12":
-        file.remark(low, f"{least} is not spoken, the least is TLS12")
+        file.remark(low, f"{least} is not spoken; the minimum is TLS12 instead")
     if most < "TLS12":
         file.complain(high, f"{most} is not spoken, the least is TLS12")
     return _VERSIONS[least], _VERSIONS[most]

@@ -36,7 +36,7 @@ class RateLimit(NamedTuple):
 class WebConfig:
     """What the file says. ``users`` maps names to bcrypt hashes; ``files`` are those it was read from.
 
-    ``notes`` are lines for the log about keys that mean less here than in the toolkit.
+    ``notes`` are warnings about keys that mean something else here than in the toolkit.
     """
 
     tls: TlsSettings | None

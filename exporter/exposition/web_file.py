@@ -24,8 +24,8 @@ class WebConfigError(Exception):
 class WebFile:
     """What the file says, by dotted name; ``mappings`` are the names whose keys are the user's own.
 
-    ``problems`` grows while it is read, and ``notes`` with what is fine but means less here than in the toolkit;
-    ``files`` are all that were looked at.
+    ``problems`` grows while it is read, and ``notes`` with what can be used but means something else here than in the
+    toolkit; ``files`` are all that were looked at.
     """
 
     def __init__(self, path: str, names: Collection[str], mappings: Collection[str]) -> None:

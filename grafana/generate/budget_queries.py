@@ -1,9 +1,13 @@
-"""Selectors of what `ai-energy-exporter budgets` records: budgets belong to no node and no cluster."""
+"""Selectors of what `ai-energy-exporter budgets` records: budgets belong to no node.
+
+Where several clusters evaluate budgets of the same name, each is one of its own; where their rules run once for all
+clusters, they have no such label.
+"""
 
 from __future__ import annotations
 
 BUDGET = 'budget=~"$budget",owner=~"$owner"'
-LABELS = "budget, owner, window"
+LABELS = "cluster, budget, owner, window"
 
 
 def used_ratio(where: str = "") -> str:

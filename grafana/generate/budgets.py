@@ -11,7 +11,7 @@ from .links import BUDGETS, MODELS, WORKLOADS, onward
 from .palette import BAD, GOOD, TEXT, WARN
 from .panels import Ask, Line, bars, course, number
 from .queries import KWH
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import budget, everywhere, owner
 
 NO_BUDGETS = "No budgets: write prometheus/budgets.yaml, see docs/rules.md"
@@ -19,6 +19,8 @@ NO_BUDGETS = "No budgets: write prometheus/budgets.yaml, see docs/rules.md"
 _USED = [(0.8, WARN), (1, BAD)]
 _GONE = {0.0: ("used up", BAD)}
 _BURN = [(1.1, WARN), (2, BAD)]
+_SELECTS = {0.0: ("nothing", WARN), 1.0: ("something", TEXT)}
+_CALLED = "{{budget}} {{cluster}}"
 
 
 def dashboard() -> Dashboard:
@@ -28,7 +30,7 @@ def dashboard() -> Dashboard:
         "Which energy budgets hold, which burn too fast, and when will each be used up?",
         [*everywhere(hidden=True), owner(), budget()],
         [
-            Row(4, [(6, _exceeded()), (6, _near()), (6, _burning()), (6, _next())]),
+            Row(4, [(4, _exceeded()), (5, _near()), (5, _burning()), (5, _next()), (5, _empty())]),
             Row(9, [(10, _used()), (14, _course())]),
             Row(7, [(24, _list())]),
             Row(9, [(12, _power()), (12, _burn())]),
@@ -76,6 +78,19 @@ def _next() -> Builder[Panel]:
     return number(ask, f"min({left} > 0)", "s", steps=[(86400, WARN), (259200, GOOD)], base=BAD, decimals=1)
 
 
+def _empty() -> Builder[Panel]:
+    ask = Ask(
+        10,
+        "How many select nothing?",
+        "Budgets whose selector matched no joule in their whole window: a typing error, or nothing of theirs ran yet. "
+        "See docs/rules.md.",
+        NO_BUDGETS,
+        [onward(WORKLOADS)],
+    )
+    selected = b.of_chosen("budget:energy_selected:bool")
+    return number(ask, f"count({selected} == 0) or 0 * count({selected})", "none", steps=[(1, WARN)], base=GOOD)
+
+
 def _used() -> Builder[Panel]:
     ask = Ask(
         5,
@@ -84,7 +99,7 @@ def _used() -> Builder[Panel]:
         NO_BUDGETS,
         [onward(WORKLOADS)],
     )
-    lines = [Line(f"sort_desc({b.of_chosen('budget:energy_used:ratio')})", "{{budget}} ({{window}})")]
+    lines = [Line(f"sort_desc({b.of_chosen('budget:energy_used:ratio')})", "{{budget}} ({{window}}) {{cluster}}")]
     return bars(ask, lines, "percentunit", steps=_USED, most=1.2, decimals=0)
 
 
@@ -96,7 +111,7 @@ def _course() -> Builder[Panel]:
         NO_BUDGETS,
         [onward(WORKLOADS)],
     )
-    lines = [Line(b.of_chosen("budget:energy_used:ratio"), "{{budget}}")]
+    lines = [Line(b.of_chosen("budget:energy_used:ratio"), _CALLED)]
     return course(ask, lines, "percentunit", steps=_USED)
 
 
@@ -106,17 +121,20 @@ def _list() -> Builder[Panel]:
         7,
         "Whose are they, and how long will they last?",
         "Every budget with its owner and window. Burn is the energy of the short and the long span by what the "
-        "budget allows in them; above 2 in both an alert fires. Lasts is empty for a budget that holds.",
+        "budget allows in them; above 2 in both an alert fires. Lasts is empty for a budget that holds. Where "
+        "nothing is selected, the selector has a typing error, or nothing of it ran in the window.",
         NO_BUDGETS,
     )
     return table(
         ask,
         [
             Label("budget", "Budget", 0, onward(BUDGETS, "Only this budget", budget="Budget")),
+            CLUSTER,
             Label("owner", "Owner", 150),
             Label("window", "Window", 90),
         ],
         [
+            Value("Selects", b.of_chosen("budget:energy_selected:bool"), "none", 0, 100, texts=_SELECTS),
             Value("Budget kWh", f"{b.of_chosen('energy_budget_joules')} / {KWH:g}", "kwatth", 1, 120),
             Value("Used kWh", f"{b.of_chosen('budget:energy_used_joules:sum')} / {KWH:g}", "kwatth", 1, 120),
             Value("Used", b.of_chosen("budget:energy_used:ratio"), "percentunit", 0, 190, _USED, GOOD, 1.2),
@@ -143,7 +161,7 @@ def _power() -> Builder[Panel]:
         NO_BUDGETS,
         [onward(MODELS)],
     )
-    return course(ask, [Line(b.of_chosen("budget:energy_joules:rate5m"), "{{budget}}")], "watt")
+    return course(ask, [Line(b.of_chosen("budget:energy_joules:rate5m"), _CALLED)], "watt")
 
 
 def _burn() -> Builder[Panel]:
@@ -155,4 +173,4 @@ def _burn() -> Builder[Panel]:
         [onward(MODELS)],
     )
     burn = b.of_chosen("budget:energy_burn:ratio", 'burn="fast"', 'span="long"')
-    return course(ask, [Line(burn, "{{budget}}")], "none", decimals=2, steps=[(1, WARN), (2, BAD)])
+    return course(ask, [Line(burn, _CALLED)], "none", decimals=2, steps=[(1, WARN), (2, BAD)])

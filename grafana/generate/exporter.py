@@ -7,10 +7,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import EXPORTER, NODES, OVERVIEW, WORKLOADS, onward
+from .links import EXPORTER, NODES, OVERVIEW, WORKLOADS, from_row, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, LOST, NODE_IDLE, TEXT, WARN
 from .panels import Ask, Line, course, number
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import everywhere
 
 NO_EXPORTER = "No exporter answers: see the targets of Prometheus"
@@ -128,11 +128,6 @@ def _samples_of() -> str:
 
 
 def _exporters() -> Builder[Panel]:
-    by = "instance"
-
-    def own(expr: str) -> str:
-        return f"max by ({by}) ({expr} and on (cluster, job, instance) {_samples_of()})"
-
     ask = Ask(
         7,
         "Which exporter is it?",
@@ -143,7 +138,8 @@ def _exporters() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("instance", "Node", 0, onward(EXPORTER, "Only this exporter", instance="Node")),
+            CLUSTER,
+            Label("instance", "Node", 0, from_row(EXPORTER, "Only this exporter", instance="Node")),
             Label("version", "Version", 110),
             Label("python_version", "Python", 110),
             Label("demo", "Demo", 80),
@@ -185,13 +181,13 @@ def _exporters() -> Builder[Panel]:
 
 
 def _with_build(expr: str) -> str:
-    by = "instance, version, python_version, demo"
+    by = f"{q.NODES}, version, python_version, demo"
     build = q.series("energy_exporter_build_info")
     return f"max by ({by}) (({expr}) * on (cluster, job, instance) group_left (version, python_version, demo) {build})"
 
 
 def _sources() -> Builder[Panel]:
-    by = "instance, source"
+    by = f"{q.NODES}, source"
     up = q.series("energy_source_up")
     state = f"0 * ({_broken()}) or {up} == 1 or 2 + {up}"
     failures = f"sum by ({by}) ({q.increase('energy_source_failures_total', _REFUSED)})"
@@ -206,7 +202,7 @@ def _sources() -> Builder[Panel]:
     )
     return table(
         ask,
-        [Label("instance", "Node"), Label("source", "Source", 100)],
+        [CLUSTER, Label("instance", "Node"), Label("source", "Source", 100)],
         [
             Value("State", f"min by ({by}) ({state})", "none", 0, 70, texts=_UP),
             Value("Failures", failures, "none", 0, 75, [(1, WARN)]),
@@ -217,7 +213,7 @@ def _sources() -> Builder[Panel]:
 
 
 def _devices() -> Builder[Panel]:
-    by = "instance, device, component, source, quality, method"
+    by = f"{q.NODES}, device, component, source, quality, method"
     info = q.series("energy_power_source_info")
 
     def of(expr: str) -> str:
@@ -234,6 +230,7 @@ def _devices() -> Builder[Panel]:
     return table(
         ask,
         [
+            CLUSTER,
             Label("instance", "Node", 110),
             Label("device", "Device"),
             Label("component", "Component", 100),
@@ -295,13 +292,16 @@ def _cost() -> Builder[Panel]:
         [onward(NODES)],
     )
     return course(
-        ask, [Line(f"topk(16, sum by (instance) ({cpu}))", "{{instance}}")], "percentunit", steps=[(0.1, WARN)]
+        ask,
+        [Line(f"topk(16, sum by ({q.NODES}) ({cpu}))", "{{instance}} {{cluster}}")],
+        "percentunit",
+        steps=[(0.1, WARN)],
     )
 
 
 def _meters() -> Builder[Panel]:
     def events(kind: str) -> str:
-        return f"sum by (instance) ({q.increase(f'energy_counter_{kind}_total')})"
+        return f"sum by ({q.NODES}) ({q.increase(f'energy_counter_{kind}_total')})"
 
     ask = Ask(
         13,
@@ -313,16 +313,16 @@ def _meters() -> Builder[Panel]:
     )
     return table(
         ask,
-        [Label("instance", "Node")],
+        [CLUSTER, Label("instance", "Node")],
         [
             Value("Wraps", events("wraps"), "none", 0, 80),
             Value("Resets", events("resets"), "none", 0, 80, [(1, WARN)]),
-            Value("Stuck", f"sum by (instance) ({q.series('energy_device_stuck')})", "none", 0, 80, [(1, BAD)]),
+            Value("Stuck", f"sum by ({q.NODES}) ({q.series('energy_device_stuck')})", "none", 0, 80, [(1, BAD)]),
             Value(
                 "Disagree",
-                f"count by (instance) ({q.series('energy_device_agreement_ratio')} < 0.5 or "
+                f"count by ({q.NODES}) ({q.series('energy_device_agreement_ratio')} < 0.5 or "
                 f"{q.series('energy_device_agreement_ratio')} > 2) or "
-                f"0 * sum by (instance) ({q.series('energy_device_stuck')})",
+                f"0 * sum by ({q.NODES}) ({q.series('energy_device_stuck')})",
                 "none",
                 0,
                 90,
@@ -334,7 +334,7 @@ def _meters() -> Builder[Panel]:
 
 
 def _samples() -> Builder[Panel]:
-    skipped = f"sum by (instance) ({q.rate('energy_sample_overruns_total')} / {q.rate('energy_samples_total')})"
+    skipped = f"sum by ({q.NODES}) ({q.rate('energy_sample_overruns_total')} / {q.rate('energy_samples_total')})"
     ask = Ask(
         14,
         "How many samples are skipped?",
@@ -343,7 +343,7 @@ def _samples() -> Builder[Panel]:
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return course(ask, [Line(f"topk(16, {skipped})", "{{instance}}")], "percentunit", steps=[(0.05, WARN)])
+    return course(ask, [Line(f"topk(16, {skipped})", "{{instance}} {{cluster}}")], "percentunit", steps=[(0.05, WARN)])
 
 
 def _dropped() -> Builder[Panel]:

@@ -47,6 +47,14 @@ def onward(uid: str, title: str = "", **variables: str) -> build.DashboardLink:
     return build.DashboardLink(title or TITLES[uid]).type(DashboardLinkType.LINK).url(url(uid, **variables))
 
 
+def from_row(uid: str, title: str = "", **variables: str) -> build.DashboardLink:
+    """The same from a table's row, whose cluster goes along: it says which of two nodes or pods of one name is meant.
+
+    Where a table has no column of clusters, Grafana puts in nothing, which is any series without that label.
+    """
+    return onward(uid, title, cluster="Cluster", **variables)
+
+
 def outside(title: str, address: str) -> build.DashboardLink:
     """A link to a page of the documentation."""
     return build.DashboardLink(title).type(DashboardLinkType.LINK).url(address).target_blank(True)

@@ -8,11 +8,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import MODEL, MODELS, NODES, WORKLOADS, onward
+from .links import MODEL, MODELS, NODES, WORKLOADS, from_row, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PLAIN, TEXT, WARN
 from .panels import Ask, Line, course, number
 from .reasons import TEXTS, why
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace, one_model
 
 NOT_AT_WORK = "This model is not at work here: choose another above"
@@ -20,7 +20,7 @@ NO_TOKENS = "Its server tells no tokens, or serves nobody"
 NO_CARD = "No card was given to its pods"
 
 _WHERE = (q.MODEL, q.NAMESPACE)
-_PLACES = "namespace, pod, container"
+_PLACES = f"{q.NODES}, namespace, pod, container"
 
 
 def dashboard() -> Dashboard:
@@ -94,7 +94,7 @@ def _why() -> Builder[Panel]:
     ask = Ask(
         6, "What stands out?", "The first finding that holds: see docs/dashboards.md.", NOT_AT_WORK, [onward(NODES)]
     )
-    return number(ask, f"min({why('model_name, namespace, phase', *_WHERE)})", "none", texts=TEXTS)
+    return number(ask, f"min({why('cluster, model_name, namespace, phase', *_WHERE)})", "none", texts=TEXTS)
 
 
 def _modes() -> Builder[Panel]:
@@ -148,7 +148,7 @@ def _cards() -> Builder[Panel]:
         [onward(NODES)],
     )
     lines = [
-        Line(f"{q.on_cards_of_models(q.series(f'energy_gpu_{part}_active_ratio'), where=_WHERE)}", name)
+        Line(f"max({q.on_cards_of_models(q.series(f'energy_gpu_{part}_active_ratio'), where=_WHERE)})", name)
         for part, name in (("sm", "Multiprocessors"), ("tensor", "Tensor cores"), ("dram", "Memory"))
     ]
     colours = {"Multiprocessors": ACTIVE, "Tensor cores": COMPONENT["gpu"], "Memory": COMPONENT["dram"]}
@@ -171,10 +171,10 @@ def _per_token() -> Builder[Panel]:
 
 
 def _places() -> Builder[Panel]:
-    named = f"group by (cluster, instance, {_PLACES}) ({q.series('energy_container_info', *_WHERE)})"
+    named = f"group by ({_PLACES}) ({q.series('energy_container_info', *_WHERE)})"
 
     def here(expr: str) -> str:
-        return f"sum by (instance, {_PLACES}) ({expr} and on (cluster, instance, {_PLACES}) {named})"
+        return f"sum by ({_PLACES}) ({expr} and on ({_PLACES}) {named})"
 
     rate = f"rate({q.series('energy_container_joules_total', q.NAMESPACE)}[$__rate_interval])"
     idle = q.rate("energy_container_joules_total", q.NAMESPACE, 'mode="idle"')
@@ -189,9 +189,10 @@ def _places() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("instance", "Node", 200, onward(NODES, "Open this node", instance="Node")),
+            CLUSTER,
+            Label("instance", "Node", 200, from_row(NODES, "Open this node", instance="Node")),
             Label("namespace", "Namespace", 150),
-            Label("pod", "Pod", 0, onward(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("pod", "Pod", 0, from_row(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 150),
         ],
         [

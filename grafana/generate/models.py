@@ -7,23 +7,23 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import MODEL, MODELS, WORKLOADS, onward
+from .links import MODEL, MODELS, WORKLOADS, from_row, onward
 from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, WARN
 from .panels import Ask, Line, course, number
 from .reasons import TEXTS, why
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, model_name, namespace
 
 NO_MODEL = "No model is at work here, or none was recognised: see docs/models.md"
-_BY = "model_name, namespace, phase"
+_BY = "cluster, model_name, namespace, phase"
 _WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
 
 
 def _per_token_of_rows() -> str:
     """Joules by token, which know neither node nor phase, beside the rows that `_BY` makes; training makes none."""
     rows = q.watts("model", _BY, 'phase!="training"', *_WHERE)
-    known = q.joules_per_token("model_name, namespace", *_WHERE)
-    return f"0 * {rows} + on (model_name, namespace) group_left () ({known})"
+    known = q.joules_per_token("cluster, model_name, namespace", *_WHERE)
+    return f"0 * {rows} + on (cluster, model_name, namespace) group_left () ({known})"
 
 
 def dashboard() -> Dashboard:
@@ -109,7 +109,8 @@ def _league() -> Builder[Panel]:
         ask,
         [
             Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
-            Label("namespace", "Namespace", 120, onward(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            CLUSTER,
+            Label("namespace", "Namespace", 120, from_row(WORKLOADS, "Open this namespace", namespace="Namespace")),
             Label("phase", "Phase", 90, texts={phase: (phase, colour) for phase, colour in PHASE.items()}),
         ],
         [
@@ -184,12 +185,13 @@ def _runs() -> Builder[Panel]:
     )
     known = q.series("run:energy_container_kwh:sum30d", *_WHERE, node=q.CLUSTER)
     now = q.series("run:energy_container_joules:rate5m", *_WHERE, node=q.CLUSTER)
-    by = "run, namespace, model_name"
+    by = "run, cluster, namespace, model_name"
     return table(
         ask,
         [
             Label("run", "Run", 0),
-            Label("namespace", "Namespace", 160, onward(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            CLUSTER,
+            Label("namespace", "Namespace", 160, from_row(WORKLOADS, "Open this namespace", namespace="Namespace")),
             Label("model_name", "Model", 320, onward(MODEL, "Open this model", model_name="Model")),
         ],
         [

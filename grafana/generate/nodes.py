@@ -7,10 +7,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import EXPORTER, MODELS, NODES, WORKLOADS, onward
+from .links import EXPORTER, MODELS, NODES, WORKLOADS, from_row, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PLAIN, TEXT, WARN
 from .panels import Ask, Line, course, number
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, gpu
 
 NO_NODE = "No exporter answers for this choice of nodes"
@@ -19,7 +19,8 @@ UNTOLD = "The card or its driver does not tell"
 
 _GPU = 'gpu=~"$gpu"'
 _CARD = ('gpu=~"$gpu"', q.WHOLE)
-_BY = "instance, gpu"
+_BY = f"{q.NODES}, gpu"
+_CALLED = "{{instance}} / {{gpu}} {{cluster}}"
 _MOST = 16
 _OK = {0.0: ("ok", GOOD), 1.0: ("repair at reset", WARN), 2.0: ("replace it", BAD)}
 _UP = {0.0: ("gone", BAD), 1.0: ("up", GOOD)}
@@ -128,10 +129,10 @@ def _ailing() -> Builder[Panel]:
 
 def _nodes() -> Builder[Panel]:
     def of(component: str) -> str:
-        return q.watts("node", "instance", f'component="{component}"')
+        return q.watts("node", q.NODES, f'component="{component}"')
 
-    lost = q.total(q.increase("energy_unattributed_joules_total"), "instance")
-    every = q.total(q.increase("energy_node_joules_total"), "instance")
+    lost = q.total(q.increase("energy_unattributed_joules_total"), q.NODES)
+    every = q.total(q.increase("energy_node_joules_total"), q.NODES)
     ask = Ask(
         6,
         "Which node draws how much?",
@@ -141,11 +142,11 @@ def _nodes() -> Builder[Panel]:
     )
     return table(
         ask,
-        [Label("instance", "Node", 0, onward(NODES, "Only this node", instance="Node"))],
+        [CLUSTER, Label("instance", "Node", 0, from_row(NODES, "Only this node", instance="Node"))],
         [
-            Value("Power", q.watts("node", "instance"), "watt", 0, 110),
+            Value("Power", q.watts("node", q.NODES), "watt", 0, 110),
             *(Value(name.upper(), of(name), "watt", 0, 110) for name in COMPONENT),
-            Value("Energy", q.kwh("node", "instance"), "kwatth", 1, 120),
+            Value("Energy", q.kwh("node", q.NODES), "kwatth", 1, 120),
             Value("Unattributed", f"{lost} / ({every} > 0)", "percentunit", 0, 200, base=PLAIN, bar=1),
         ],
         sort="Power",
@@ -172,8 +173,9 @@ def _cards() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("instance", "Node", 0, onward(NODES, "Only this node", instance="Node")),
-            Label("gpu", "GPU", 60, onward(NODES, "Only this card", instance="Node", gpu="GPU")),
+            CLUSTER,
+            Label("instance", "Node", 0, from_row(NODES, "Only this node", instance="Node")),
+            Label("gpu", "GPU", 60, from_row(NODES, "Only this card", instance="Node", gpu="GPU")),
         ],
         [
             Value("Power", _card_watts(), "watt", 0, 75),
@@ -195,7 +197,7 @@ def _cards() -> Builder[Panel]:
 
 def _card_power() -> Builder[Panel]:
     ask = Ask(8, "Which card draws it, and when?", "Power of the 16 cards that used most.", NO_GPU, [onward(WORKLOADS)])
-    return course(ask, [Line(_busiest(_card_watts()), "{{instance}} / {{gpu}}")], "watt")
+    return course(ask, [Line(_busiest(_card_watts()), _CALLED)], "watt")
 
 
 def _card_use() -> Builder[Panel]:
@@ -207,13 +209,11 @@ def _card_use() -> Builder[Panel]:
         UNTOLD,
         [onward(WORKLOADS)],
     )
-    return course(
-        ask, [Line(_busiest(_by_card("energy_gpu_sm_active_ratio")), "{{instance}} / {{gpu}}")], "percentunit", most=1
-    )
+    return course(ask, [Line(_busiest(_by_card("energy_gpu_sm_active_ratio")), _CALLED)], "percentunit", most=1)
 
 
 def _throttling() -> Builder[Panel]:
-    slowed = f"sum by (instance, gpu, reason) ({q.rate('energy_gpu_throttle_seconds_total', _GPU)}) > 0"
+    slowed = f"sum by ({_BY}, reason) ({q.rate('energy_gpu_throttle_seconds_total', _GPU)}) > 0"
     ask = Ask(
         10,
         "What slows the cards down?",
@@ -222,15 +222,15 @@ def _throttling() -> Builder[Panel]:
         "Nothing slows them down",
         [onward(MODELS)],
     )
-    return course(ask, [Line(slowed, "{{instance}} / {{gpu}} {{reason}}")], "percentunit", most=1)
+    return course(ask, [Line(slowed, f"{_CALLED} {{{{reason}}}}")], "percentunit", most=1)
 
 
 def _node_power() -> Builder[Panel]:
     ask = Ask(
         11, "Which node draws it, and when?", "Power of the 16 nodes that used most.", NO_NODE, [onward(WORKLOADS)]
     )
-    power = q.top(_MOST, q.watts("node", "instance"), "instance", "node")
-    return course(ask, [Line(power, "{{instance}}")], "watt", stacked=True)
+    power = q.top(_MOST, q.watts("node", q.NODES), q.NODES, "node")
+    return course(ask, [Line(power, "{{instance}} {{cluster}}")], "watt", stacked=True)
 
 
 def _components() -> Builder[Panel]:
@@ -244,7 +244,7 @@ def _temperature() -> Builder[Panel]:
     heat = f"{_by_card('energy_gpu_temperature_celsius')} and on ({_BY}) topk({_MOST}, {hottest})"
     return course(
         ask,
-        [Line(heat, "{{instance}} / {{gpu}}")],
+        [Line(heat, _CALLED)],
         "celsius",
         steps=[(90, BAD)],
     )
@@ -265,7 +265,7 @@ def _errors() -> Builder[Panel]:
     )
     return table(
         ask,
-        [Label("instance", "Node", 0), Label("gpu", "GPU", 60)],
+        [CLUSTER, Label("instance", "Node", 0), Label("gpu", "GPU", 60)],
         [
             Value("Uncorrected", errors("uncorrected"), "none", 0, 110, [(1, BAD)], TEXT),
             Value("Corrected", errors("corrected"), "none", 0, 100, [(100, WARN)], TEXT),
@@ -286,9 +286,7 @@ def _agreement() -> Builder[Panel]:
         "The cards have only one of the two",
         [onward(EXPORTER)],
     )
-    return course(
-        ask, [Line(_busiest(agreement), "{{instance}} / {{gpu}}")], "none", decimals=2, steps=[(0.5, BAD), (2, BAD)]
-    )
+    return course(ask, [Line(_busiest(agreement), _CALLED)], "none", decimals=2, steps=[(0.5, BAD), (2, BAD)])
 
 
 def _clocks() -> Builder[Panel]:
@@ -300,4 +298,4 @@ def _clocks() -> Builder[Panel]:
         UNTOLD,
         [onward(WORKLOADS)],
     )
-    return course(ask, [Line(_busiest(clock), "{{instance}} / {{gpu}}")], "hertz")
+    return course(ask, [Line(_busiest(clock), _CALLED)], "hertz")

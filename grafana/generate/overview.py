@@ -8,16 +8,16 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from . import budget_queries as budget
 from . import queries as q
 from .board import Row, board
-from .links import BUDGETS, EXPORTER, MODEL, MODELS, NODES, OVERVIEW, WORKLOADS, onward
+from .links import BUDGETS, EXPORTER, MODEL, MODELS, NODES, OVERVIEW, WORKLOADS, from_row, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, WARN
 from .panels import Ask, Line, bars, course, number
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace
 
 NO_NODE = "No exporter answers for this choice of nodes"
 
 _UNATTRIBUTED = "energy_unattributed_joules_total"
-_WASTE_LABELS = "namespace, pod, container"
+_WASTE_LABELS = "cluster, namespace, pod, container"
 
 
 def dashboard() -> Dashboard:
@@ -142,7 +142,7 @@ def _alerts() -> Builder[Panel]:
 
 
 def _firing() -> Builder[Panel]:
-    by = "alertname, severity, owner, namespace, pod, model_name, instance, budget"
+    by = "alertname, severity, owner, cluster, namespace, pod, model_name, instance, budget"
     return table(
         Ask(
             12,
@@ -154,10 +154,11 @@ def _firing() -> Builder[Panel]:
             Label("alertname", "Alert", 260),
             Label("severity", "Severity", 90, texts=SEVERITY),
             Label("owner", "Owner", 120),
-            Label("namespace", "Namespace", 120, onward(WORKLOADS, "Open this namespace", namespace="Namespace")),
-            Label("pod", "Pod", 0, onward(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            CLUSTER,
+            Label("namespace", "Namespace", 120, from_row(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("pod", "Pod", 0, from_row(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
-            Label("instance", "Node", 120, onward(NODES, "Open this node", instance="Node")),
+            Label("instance", "Node", 120, from_row(NODES, "Open this node", instance="Node")),
             Label("budget", "Budget", 140, onward(BUDGETS, "Open this budget", budget="Budget")),
         ],
         [Value("Alerts", f'count by ({by}) (ALERTS{{alertstate="firing",alertname=~"Energy.*"}})', "none", 0, 70)],
@@ -242,8 +243,9 @@ def _wasters() -> Builder[Panel]:
             [onward(WORKLOADS)],
         ),
         [
+            CLUSTER,
             Label("namespace", "Namespace", 110),
-            Label("pod", "Pod", 0, onward(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("pod", "Pod", 0, from_row(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 90),
         ],
         [
@@ -272,7 +274,7 @@ def _budgets() -> Builder[Panel]:
             "No budgets: write prometheus/budgets.yaml, see docs/rules.md",
             [onward(BUDGETS)],
         ),
-        [Line(f"sort_desc(topk(10, {budget.used_ratio()}))", "{{budget}}")],
+        [Line(f"sort_desc(topk(10, {budget.used_ratio()}))", "{{budget}} {{cluster}}")],
         "percentunit",
         steps=[(0.8, WARN), (1, BAD)],
         most=1.2,

@@ -12,6 +12,10 @@ CLUSTER = 'cluster=~"$cluster"'
 NAMESPACE = 'namespace=~"$namespace"'
 MODEL = 'model_name="$model_name"'
 
+NODES = "cluster, instance"
+"""Labels that name a node. Two clusters may have nodes, namespaces and pods of the same name, so whatever keeps one of
+these keeps its cluster too; where there is no such label, ``by (cluster)`` makes none."""
+
 GPU, CPU = 'component="gpu"', 'component="cpu"'
 OTHER, NOT_OTHER = 'component="other"', 'component!="other"'
 WHOLE = 'gpu_instance=""'
@@ -79,7 +83,7 @@ def on_cards_of_models(expr: str, *, whole_card: bool = False, where: tuple[str,
     place = "cluster, instance, namespace, pod, container"
     named = f"topk by ({place}) (1, group by ({place}, model_name) ({series('energy_container_info', *where)}))"
     return (
-        f"max by (model_name, namespace) (max by ({card}) ({expr}) * on ({card}) group_right () {given} "
+        f"max by (cluster, model_name, namespace) (max by ({card}) ({expr}) * on ({card}) group_right () {given} "
         f"* on ({place}) group_left (model_name) {named})"
     )
 

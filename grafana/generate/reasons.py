@@ -26,7 +26,7 @@ def _mean(ratio: str) -> str:
 
 
 def why(by: str, *where: str) -> str:
-    """One of `TEXTS` for each model; ``by`` are the labels of a row, among them model_name and namespace.
+    """One of `TEXTS` for each model; ``by`` are the labels of a row, among them cluster, model_name and namespace.
 
     What a model's cards do is known where Kubernetes tells whose they are; elsewhere only the idle share speaks.
     """
@@ -34,7 +34,7 @@ def why(by: str, *where: str) -> str:
     idle = q.idle_share("model", by, *where)
 
     def of_cards(condition: str) -> str:
-        return f"{rows} + on (model_name, namespace) group_left () 0 * ({condition})"
+        return f"{rows} + on (cluster, model_name, namespace) group_left () 0 * ({condition})"
 
     at_work = _mean("energy_gpu_sm_active_ratio")
     memory = q.on_cards_of_models(f"{_mean('energy_gpu_dram_active_ratio')} / ({at_work} > 0.02)")

@@ -28,6 +28,10 @@ class Label:
     texts: Mapping[str, tuple[str, str]] | None = None
 
 
+CLUSTER = Label("cluster", "Cluster", 90)
+"""In every table. Grafana makes columns of the labels that are there, so without clusters there is no such column."""
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """A column of values. ``bar`` is the value at which its gauge is full; 0 shows the number alone."""

@@ -7,10 +7,10 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import BUDGETS, MODEL, MODELS, NODES, WORKLOADS, onward
+from .links import BUDGETS, MODEL, MODELS, NODES, WORKLOADS, from_row, onward
 from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PLAIN, WARN
 from .panels import Ask, Line, bars, course, number
-from .table import Label, Value, table
+from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace, pod
 
 NOBODY = "Nothing runs in this choice of namespaces and pods"
@@ -18,7 +18,7 @@ NOBODY = "Nothing runs in this choice of namespaces and pods"
 _NAMED = 'namespace!=""'
 _POD = 'pod=~"$pod"'
 _WHERE = (q.NAMESPACE, _POD)
-_CONTAINER = "instance, namespace, pod, container, runtime"
+_CONTAINER = f"{q.NODES}, namespace, pod, container, runtime"
 _SHARE = [(0.5, WARN), (0.9, BAD)]
 
 
@@ -74,9 +74,9 @@ def _given() -> Builder[Panel]:
 
 
 def _namespaces() -> Builder[Panel]:
-    named = f"sort_desc({q.kwh('container', 'namespace', q.NAMESPACE, _NAMED)})"
+    named = f"sort_desc({q.kwh('container', 'cluster, namespace', q.NAMESPACE, _NAMED)})"
     rest = q.kwh("container", "", q.NAMESPACE, 'namespace=""')
-    lines = [Line(named, "{{namespace}}"), Line(rest, "Outside Kubernetes")]
+    lines = [Line(named, "{{namespace}} {{cluster}}"), Line(rest, "Outside Kubernetes")]
     ask = Ask(
         5,
         "Which namespace used most?",
@@ -96,17 +96,17 @@ def _over_time() -> Builder[Panel]:
         NOBODY,
         [onward(NODES)],
     )
-    by = "namespace, pod"  # web-0 is in many namespaces
+    by = "cluster, namespace, pod"  # web-0 is in many namespaces
     where = (q.NAMESPACE, _POD, 'pod!=""')
     lines = [
-        Line(q.top(12, q.watts("container", by, *where), by, "container", *where), "{{namespace}}/{{pod}}"),
+        Line(q.top(12, q.watts("container", by, *where), by, "container", *where), "{{namespace}}/{{pod}} {{cluster}}"),
         Line(q.watts("container", "", q.NAMESPACE, _POD, 'pod=""'), "In no pod"),
     ]
     return course(ask, lines, "watt", colours={"In no pod": PLAIN}, stacked=True)
 
 
 def _pods() -> Builder[Panel]:
-    by = "namespace, pod"
+    by = "cluster, namespace, pod"
     where = (q.NAMESPACE, _POD, 'pod!=""')
     top = f"and on ({by}) topk(50, {q.total(q.increase('energy_container_joules_total', *where), by)})"
     given = f"sum by ({by}) ({q.series('energy_gpu_allocated_ratio', *where)})"
@@ -121,8 +121,9 @@ def _pods() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("namespace", "Namespace", 160, onward(WORKLOADS, "Only this namespace", namespace="Namespace")),
-            Label("pod", "Pod", 0, onward(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
+            CLUSTER,
+            Label("namespace", "Namespace", 160, from_row(WORKLOADS, "Only this namespace", namespace="Namespace")),
+            Label("pod", "Pod", 0, from_row(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
         ],
         [
             Value("Power", f"{q.watts('container', by, *where)} {top}", "watt", 0, 100),
@@ -158,9 +159,10 @@ def _containers() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("instance", "Node", 180, onward(NODES, "Open this node", instance="Node")),
+            CLUSTER,
+            Label("instance", "Node", 180, from_row(NODES, "Open this node", instance="Node")),
             Label("namespace", "Namespace", 160),
-            Label("pod", "Pod", 0, onward(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
+            Label("pod", "Pod", 0, from_row(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 200),
             Label("runtime", "Runtime", 110),
         ],
@@ -173,7 +175,7 @@ def _containers() -> Builder[Panel]:
 
 
 def _processes() -> Builder[Panel]:
-    by = "instance, pod, container, comm, pid"
+    by = f"{q.NODES}, pod, container, comm, pid"
     top = f"and on ({by}) topk(50, {q.total(q.increase('energy_process_joules_total', *_WHERE), by)})"
     ask = Ask(
         9,
@@ -186,7 +188,8 @@ def _processes() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("instance", "Node", 180, onward(NODES, "Open this node", instance="Node")),
+            CLUSTER,
+            Label("instance", "Node", 180, from_row(NODES, "Open this node", instance="Node")),
             Label("pod", "Pod", 0),
             Label("container", "Container", 200),
             Label("comm", "Process", 180),
@@ -201,7 +204,7 @@ def _processes() -> Builder[Panel]:
 
 
 def _identities() -> Builder[Panel]:
-    by = "namespace, pod, container, image, owner_kind, owner_name, model_name"
+    by = "cluster, namespace, pod, container, image, owner_kind, owner_name, model_name"
     ask = Ask(
         10,
         "What are they, and who started them?",
@@ -212,6 +215,7 @@ def _identities() -> Builder[Panel]:
     return table(
         ask,
         [
+            CLUSTER,
             Label("namespace", "Namespace", 110),
             Label("pod", "Pod"),
             Label("container", "Container", 120),

@@ -61,7 +61,9 @@ class Asker:
                 row = merged.setdefault(tuple(sorted(labels.items())), dict(labels))
                 row[field] = float(found["value"][1])
         (organize,) = (part["options"] for part in panel["transformations"] if part["id"] == "organize")
-        fields = sorted(organize["indexByName"], key=organize["indexByName"].__getitem__)
+        seen = {name for row in merged.values() for name in row}
+        known = (name for name in organize["indexByName"] if name in seen or name.startswith("Value"))
+        fields = sorted(known, key=organize["indexByName"].__getitem__)
         titles = organize["renameByName"]
         rows = [{titles[field]: row[field] for field in fields if field in row} for row in merged.values()]
         for sort in panel["options"]["sortBy"]:
@@ -86,4 +88,4 @@ def _name(target: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     if legend == "__auto":
         return ", ".join(value for name, value in labels.items() if name != "__name__")
     named = re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), legend)
-    return named or "(none)"
+    return named.strip() or "(none)"

@@ -344,6 +344,25 @@ def test_a_certificate_that_clients_will_refuse_is_told_at_the_start(
     ]
 
 
+@pytest.mark.parametrize("version", ["TLS10", "TLS11"])
+def test_a_version_that_is_not_spoken_is_a_warning_at_the_start_and_when_the_file_changes(
+    web: WebFolder, caplog: pytest.LogCaptureFixture, version: str
+) -> None:
+    path = web.serve_tls()
+    plain = web.path.read_text()
+    access = Clocks().access(path)
+    access.announce()
+    assert caplog.records == []
+    web.write(plain.replace("tls_server_config:", f"tls_server_config:\n  min_version: {version}"))
+    warning = (
+        "WARNING",
+        f"{path}:2: tls_server_config.min_version: {version} is not spoken; the minimum is TLS12 instead",
+    )
+    Clocks().access(path).announce()
+    access.refresh()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [warning, warning]
+
+
 def test_a_client_certificate_that_ended_since_the_handshake(serve: Serve, web: WebFolder) -> None:
     """Fault 65: a kept connection does not outlive it."""
     clocks = Clocks()

@@ -110,13 +110,17 @@ rate_limit:
         text = f"tls_server_config: {{cert_file: pki/node.crt, key_file: {web.folder}/pki/node.key}}\n"
         assert read(web.write(text)).tls is not None
 
-    def test_a_lower_minimum_is_kept_by_a_higher_one(self, web: WebFolder) -> None:
-        config = read(web.write(tls(web, "  min_version: TLS10\n")))
+    @pytest.mark.parametrize("version", ["TLS10", "TLS11"])
+    def test_a_lower_minimum_is_kept_by_a_higher_one_and_told_with_file_and_key(
+        self, web: WebFolder, version: str
+    ) -> None:
+        path = web.write(tls(web, f"  min_version: {version}\n"))
+        config = read(path)
         assert config.tls is not None
         assert config.tls.min_version is ssl.TLSVersion.TLSv1_2
-        assert [note.partition("min_version: ")[2] for note in config.notes] == [
-            "TLS10 is not spoken, the least is TLS12"
-        ]
+        assert config.notes == (
+            f"{path}:4: tls_server_config.min_version: {version} is not spoken; the minimum is TLS12 instead",
+        )
 
     def test_suites_of_tls_1_3_alone_leave_only_tls_1_3(self, web: WebFolder) -> None:
         config = read(web.write(tls(web, "  cipher_suites: [TLS_AES_256_GCM_SHA384]\n")))

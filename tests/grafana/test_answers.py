@@ -20,6 +20,7 @@ CARD = 'gpu="0",uuid="GPU-1",gpu_instance=""'
 HELD = f'{NODE},namespace="a",pod="p",container="c"'
 DEVICE = 'instance="n1", device="package-0", component="cpu", source="rapl", quality="measured", method="rapl"'
 SERVED = 'model_name="m",phase="inference"'
+BUDGET = 'budget="b",owner="o",window="day"'
 IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 
 
@@ -35,6 +36,15 @@ class Case(NamedTuple):
 def counter(watts: float) -> str:
     """A counter of joules that grows by so many watts."""
     return f"0+{watts * 60:g}x60"
+
+
+def twice(series: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """The same series in the clusters "east" and "west", with the values of each."""
+    return {
+        name.replace("{", f'{{cluster="{cluster}",', 1): both[index]
+        for name, both in series.items()
+        for index, cluster in enumerate(("east", "west"))
+    }
 
 
 CASES = [
@@ -84,7 +94,7 @@ CASES = [
             f'energy_container_info{{{HELD},{IDENTITY},container_id="1",model_name="m"}}': "1x60",
             f'energy_container_info{{{HELD},{IDENTITY},container_id="2",model_name="m"}}': "1x60",
         },
-        {'{namespace="a", model_name="m"}': 0.5},
+        {"{}": 0.5},
     ),
     Case(
         "a model that idles in one namespace: that is said first",
@@ -209,6 +219,140 @@ CASES = [
             )
         },
         {f"{{{DEVICE}}}": 70.0},
+    ),
+    Case(
+        "nodes of one name in two clusters are two",
+        "energy-nodes/6A",
+        twice({f'energy_node_joules_total{{{NODE},component="cpu"}}': (counter(100), counter(30))}),
+        {'{cluster="east", instance="n1"}': 100.0, '{cluster="west", instance="n1"}': 30.0},
+    ),
+    Case(
+        "and of each its own part is nobody's",
+        "energy-nodes/6G",
+        twice(
+            {
+                f'energy_node_joules_total{{{NODE},component="cpu"}}': (counter(100), counter(30)),
+                f'energy_unattributed_joules_total{{{NODE},component="cpu",reason="idle"}}': (counter(20), counter(15)),
+            }
+        ),
+        {'{cluster="east", instance="n1"}': 0.2, '{cluster="west", instance="n1"}': 0.5},
+    ),
+    Case(
+        "their cards are called by the same number, and have limits of their own",
+        "energy-nodes/7B",
+        twice(
+            {
+                f'energy_device_joules_total{{{NODE},component="gpu",device="GPU-1"}}': (counter(70), counter(300)),
+                f"energy_gpu_power_limit_watts{{{NODE},{CARD}}}": ("100x60", "400x60"),
+                f"energy_gpu_info{{{NODE},{CARD}}}": ("1x60", "1x60"),
+            }
+        ),
+        {
+            '{cluster="east", instance="n1", gpu="0"}': 0.7,
+            '{cluster="west", instance="n1", gpu="0"}': 0.75,
+        },
+    ),
+    Case(
+        "lines of cards are two as well",
+        "energy-nodes/8A",
+        twice(
+            {
+                f'energy_device_joules_total{{{NODE},component="gpu",device="GPU-1"}}': (counter(70), counter(300)),
+                f"energy_gpu_info{{{NODE},{CARD}}}": ("1x60", "1x60"),
+            }
+        ),
+        {
+            '{cluster="east", instance="n1", gpu="0"}': 70.0,
+            '{cluster="west", instance="n1", gpu="0"}': 300.0,
+        },
+    ),
+    Case(
+        "exporters of one node's name in two clusters: the one that is stale is told",
+        "energy-exporter/7A",
+        twice(
+            {
+                f"energy_sample_timestamp_seconds{{{NODE}}}": ("0+60x60", "0+60x50 3000x10"),
+                f'energy_exporter_build_info{{{NODE},version="1",python_version="3",demo="false"}}': ("1x60", "1x60"),
+            }
+        ),
+        {
+            f'{{cluster="{cluster}", instance="n1", version="1", python_version="3", demo="false"}}': age
+            for cluster, age in (("east", 0.0), ("west", 600.0))
+        },
+    ),
+    Case(
+        "pods of one name in two clusters are two, each with its own idle share",
+        "energy-workloads/7G",
+        twice(
+            {
+                f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(10), counter(30)),
+                f'energy_container_joules_total{{{HELD},component="gpu",mode="active"}}': (counter(90), counter(30)),
+            }
+        ),
+        {
+            '{cluster="east", namespace="a", pod="p"}': 0.1,
+            '{cluster="west", namespace="a", pod="p"}': 0.5,
+        },
+    ),
+    Case(
+        "a model in namespaces of one name in two clusters: each has its own joules by token",
+        "energy-models/6E",
+        twice(
+            {
+                f'energy_model_joules_total{{{NODE},namespace="a",{SERVED}}}': (counter(100), counter(100)),
+                'model:energy_serving_joules:rate5m{namespace="a",model_name="m"}': ("100x60", "300x60"),
+                'model:output_tokens:rate5m{namespace="a",model_name="m"}': ("50x60", "100x60"),
+            }
+        ),
+        {f'{{cluster="{cluster}", namespace="a", {SERVED}}}': cost for cluster, cost in (("east", 2.0), ("west", 3.0))},
+    ),
+    Case(
+        "and its own reason: in the west it only holds its card",
+        "energy-models/6G",
+        twice(
+            {
+                f'energy_model_joules_total{{{NODE},namespace="a",{SERVED},mode="active"}}': (counter(90), counter(0)),
+                f'energy_model_joules_total{{{NODE},namespace="a",{SERVED},mode="idle"}}': (counter(10), counter(50)),
+                f"energy_gpu_sm_active_ratio{{{NODE},{CARD}}}": ("0.1x60", "0x60"),
+                f"energy_gpu_allocated_ratio{{{HELD},{CARD}}}": ("1x60", "1x60"),
+                f'energy_container_info{{{HELD},{IDENTITY},container_id="1",model_name="m"}}': ("1x60", "1x60"),
+            }
+        ),
+        {
+            f'{{cluster="{cluster}", namespace="a", {SERVED}}}': reason
+            for cluster, reason in (("east", 6.0), ("west", 1.0))
+        },
+    ),
+    Case(
+        "containers of one model on nodes of one name",
+        "energy-model/12A",
+        twice(
+            {
+                f'energy_container_joules_total{{{HELD},component="gpu",mode="active"}}': (counter(10), counter(30)),
+                f'energy_container_info{{{HELD},{IDENTITY},container_id="1",model_name="m"}}': ("1x60", "1x60"),
+            }
+        ),
+        {
+            '{cluster="east", instance="n1", namespace="a", pod="p", container="c"}': 10.0,
+            '{cluster="west", instance="n1", namespace="a", pod="p", container="c"}': 30.0,
+        },
+    ),
+    Case(
+        "budgets of one name, which each cluster evaluates for itself",
+        "energy-budgets/7D",
+        twice(
+            {f"budget:energy_used:ratio{{{BUDGET}}}": ("0.2x60", "0.9x60")},
+        ),
+        {f'{{cluster="{cluster}", {BUDGET}}}': used for cluster, used in (("east", 0.2), ("west", 0.9))},
+    ),
+    Case(
+        "one budget of two selects nothing",
+        "energy-budgets/10A",
+        {
+            f'budget:energy_selected:bool{{budget="{name}",owner="o",window="day"}}': value
+            for name, value in (("a", "1x60"), ("typo", "0x60"))
+        },
+        {"{}": 1.0},
     ),
 ]
 

@@ -180,6 +180,43 @@ def _unmatched(uid: str, label: str) -> Iterator[Finding]:
                 yield f"{query.name}: {selector.metric} of every {label}"
 
 
+@rule("target-cluster-kept-rule")  # ours: two clusters may have nodes, namespaces and pods of the same name
+def _(uid: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        for written in re.findall(r"\b(?:by|on) \(([^)]*)\)", query.expr):
+            labels = {label.strip() for label in written.split(",")}
+            if query.board == uid and labels & {"instance", "namespace", "pod", "budget"} and "cluster" not in labels:
+                yield f"{query.name}: ({written})"
+
+
+@rule("table-cluster-rule")  # ours: or rows that look the same are of different clusters
+def _(uid: str) -> Iterator[Finding]:
+    for panel in panels(BOARDS[uid]):
+        if panel["type"] == "table":
+            (organize,) = (part["options"] for part in panel["transformations"] if part["id"] == "organize")
+            if organize["renameByName"].get("cluster") != "Cluster":
+                yield panel["title"]
+
+
+@rule("legend-cluster-rule")  # ours: the same of lines and bars
+def _(uid: str) -> Iterator[Finding]:
+    for query in QUERIES:
+        named = set(re.findall(r"\{\{(\w+)\}\}", query.target["legendFormat"]))
+        if query.board == uid and named & {"instance", "namespace", "pod", "budget"} and "cluster" not in named:
+            yield f"{query.name}: {query.target['legendFormat']}"
+
+
+@rule("link-cluster-rule")  # ours: a click on a row leads to that row's node or pod, not to one of the same name
+def _(uid: str) -> Iterator[Finding]:
+    for panel in panels(BOARDS[uid]):
+        for override in panel["fieldConfig"].get("overrides", []):
+            for link in (link for part in override["properties"] if part["id"] == "links" for link in part["value"]):
+                if re.search(r"var-(instance|namespace|pod)=\$\{__data", link["url"]) and (
+                    "var-cluster=${__data.fields.Cluster}" not in link["url"]
+                ):
+                    yield f"{panel['title']}: {link['title']}"
+
+
 @rule("target-counter-agg-rule")  # stricter: the linter looks at a selector's last letters, and misses ours with braces
 def _(uid: str) -> Iterator[Finding]:
     for query in QUERIES:

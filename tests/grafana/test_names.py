@@ -83,6 +83,7 @@ def test_most_of_the_catalogue_is_on_show() -> None:
     shares = {name for name in FAMILIES if name.endswith("_utilization_ratio") and "gpu" not in name}
     rest = {
         "energy_retired_joules_total",  # grows in steps when accounts are closed: its rate is no power
+        "energy_device_retired_joules_total",  # the same of devices that were given up
         "energy_unnamed_joules",  # half a minute of a container's life
         "energy_device_idle_info",
         "energy_device_power_low_watts",
