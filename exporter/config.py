@@ -173,7 +173,7 @@ class Settings:
         count(0, 100_000),
         50,
         "Processes shown: those with the most joules, and every process on a GPU besides; of those that ended, "
-        "four times as many at most.",
+        "four times as many at most, and 200 on a GPU.",
         reloadable=True,
     )
     container_max: int = _setting(

@@ -35,6 +35,7 @@ class Keeper:
         self._boot_id = host.boot_id()
         self._writer = Guard("state", store.write, host.clock)
         self._checkpoint_at = float("-inf")
+        self._revision = 0
         self._failing = False
 
     def load(self) -> tuple[State, bool] | None:
@@ -57,12 +58,15 @@ class Keeper:
         return state, same_boot
 
     def write(self, now: float, ledger: Ledger, devices: Devices, changes: Changes, every_seconds: float) -> None:
-        """Write the ``changes`` of this tick, or everything if ``every_seconds`` went by since that was done."""
+        """Write the ``changes`` of this tick, or everything if ``every_seconds`` went by since that was done.
+
+        A device that came or went is written with everything, so that its counter and its labels are kept together.
+        """
         if self._writer.busy and self._writer.take(0) is None:
             # This tick's line is lost: write everything once the disk answers again.
             self._checkpoint_at = float("-inf")
             return
-        whole = now - self._checkpoint_at >= every_seconds
+        whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
             line = self._encode_all(now, ledger, devices)
         else:
@@ -78,6 +82,7 @@ class Keeper:
             self._checkpoint_at = float("-inf")
         elif whole:
             self._checkpoint_at = now
+            self._revision = devices.revision
         self._say(error)
 
     def close(self, now: float, ledger: Ledger, devices: Devices) -> None:
@@ -92,6 +97,7 @@ class Keeper:
 
     def _encode_all(self, now: float, ledger: Ledger, devices: Devices) -> bytes:
         state = State(self._boot_id, now, devices.points(), devices.samples(), ledger.books(), demo=self._demo)
+        state.known = devices.saved()
         return encode(state, whole=True)
 
     def _say(self, error: Exception | None) -> None:

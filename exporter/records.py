@@ -236,7 +236,8 @@ class Reading:
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
     ``allocations`` are all there are, until told anew; None says nothing of them.
     ``rest_seconds`` asks to be left alone for so long: waking a thread costs more than saying nothing.
-    ``asleep`` are the ids of devices that are not read because that would wake them.
+    ``asleep`` are the ids of devices that are not read because that would wake them; one whose id nobody can know
+    without waking it is named by its place.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()

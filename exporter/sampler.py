@@ -23,6 +23,7 @@ from .snapshot import Snapshot
 _log = logging.getLogger("sampler")
 
 _CPU_COUNT_TICKS = 60
+_REVIEW_SECONDS = 600.0
 _MEMORY_CHECK_SECONDS = 10.0
 _MEMORY_SHED_RATIO = 0.85
 _MEMORY_BACK_RATIO = 0.75
@@ -75,6 +76,7 @@ class Sampler:
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._keeper = None if store is None else Keeper(store, host, demo=demo)
+        self._booted_at = host.wall() - host.clock()
         self._devices = self._open_books()
         self._allocations = Allocations()
         self._last_at: float | None = None
@@ -83,6 +85,7 @@ class Sampler:
         self._overruns = 0
         self._start_time = host.wall()
         self._memory_at = float("-inf")
+        self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
 
     def _open_books(self) -> Devices:
@@ -95,7 +98,15 @@ class Sampler:
         _log.info(
             "books restored: %d accounts, %s", len(state.books.accounts), "same boot" if same_boot else "new boot"
         )
-        return Devices(self.options.idle_watts, state.points if same_boot else {}, state.baselines)
+        return Devices(
+            self.options.idle_watts,
+            state.points if same_boot else {},
+            state.baselines,
+            state.known,
+            started_at=self._booted_at + self._host.clock(),
+            sources=[source.name for source in self._sources],
+            lags=state.lags,
+        )
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -138,6 +149,7 @@ class Sampler:
         readings = self._read(began)
         use = self._use(readings, window)
         measured = self._devices.measure((meter for reading in readings for meter in reading.meters), use)
+        self._part_with_devices(measured, began)
         implausible = [delta for delta in measured.deltas.values() if delta.event == "implausible"]
         for source in self._sources:
             source.reject(implausible)
@@ -199,6 +211,13 @@ class Sampler:
             frozenset(device for reading in readings for device in reading.asleep),
         )
 
+    def _part_with_devices(self, measured: Measured, now: float) -> None:
+        if now >= self._review_at:
+            self._review_at = now + _REVIEW_SECONDS
+            self._devices.review(measured, self._booted_at + now)  # as the wall clock stood at the start (fault 50)
+        for device, component in self._devices.take_gone():
+            self._ledger.retire(device, component)
+
     # --- publishing ---------------------------------------------------------------------------------
 
     def _picture(
@@ -224,6 +243,7 @@ class Sampler:
             unnamed=tuple((component, unnamed.get(component, 0.0)) for component in sorted(ledger.nodes))
             if directories or unnamed
             else (),
+            retired_devices=ledger.retired_devices,
             gpus=tuple(gpu for reading in readings for gpu in reading.gpus),
             allocations=allocations,
             container_models=ledger.container_models(),

@@ -33,8 +33,8 @@ class AccountRow(NamedTuple):
 class DeviceRow(NamedTuple):
     """One device as it stood after a tick; None is unknown (a device that was not read this tick has no watts).
 
-    ``up`` says whether this tick has a reading of it, None for one that sleeps; ``last_read`` is when its meter
-    was last read, in Unix seconds; ``agreement_ratio`` as in `EnergyReading`.
+    ``up`` says whether this tick has a reading of it, None for one that sleeps or whose source is switched off;
+    ``last_read`` is when its meter was last read, in Unix seconds; ``agreement_ratio`` as in `EnergyReading`.
     """
 
     device: Device
@@ -83,6 +83,8 @@ class Snapshot:
     retired: tuple[tuple[Component, float], ...] = ()
     unnamed: tuple[tuple[Component, float], ...] = ()
     """Joules of containers that are not shown yet, because their names are still on the way."""
+    retired_devices: Mapping[Component, float] = field(default_factory=dict)
+    """Joules of devices that are in ``nodes`` and, because they are gone, in ``devices`` no longer."""
     gpus: tuple[GpuState, ...] = ()
     allocations: tuple[Allocation, ...] = ()
     container_models: Mapping[int, Model] = field(default_factory=dict)

@@ -196,7 +196,7 @@ class Exporter:
 class Audit:
     """Holds one scrape after the other against the promises; ``broken`` tells those that were not kept.
 
-    ``given`` is what the accounts must add up to: after a restart a device that was not read yet has no series.
+    ``given`` is what the accounts must add up to: where devices include each other, or one was given up, the node's.
     """
 
     def __init__(self, given: str = "energy_device_joules_total") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import WATTS, Exporter, Meter, Scrape
+from tests.live import RANGE_MICROJOULES, WATTS, Audit, Exporter, Meter, Scrape, wait_for
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def meter(tmp_path: Path) -> Iterator[Meter]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Exporter]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Exporter]]:
     started: list[Exporter] = []
 
-    def start_one() -> Exporter:
-        cgroupfs = ["--path.cgroupfs", "/sys/fs/cgroup"]
-        started.append(Exporter("--path.sysfs", f"{tmp_path}/sys", *cgroupfs, "--state.file", f"{tmp_path}/state"))
+    def start_one(*flags: str) -> Exporter:
+        kept = ["--path.cgroupfs", "/sys/fs/cgroup", "--state.file", f"{tmp_path}/state"]
+        started.append(Exporter("--path.sysfs", f"{tmp_path}/sys", *kept, *flags))
         return started[-1]
 
     yield start_one
@@ -46,38 +46,75 @@ def device_joules(series: Scrape) -> float:
     return series.total("energy_device_joules_total")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_nothing_falls_and_nothing_is_lost(start: Callable[[], Exporter], meter: Meter, number: int) -> None:
-    """Fault 53."""
-    first = start()
-    before = first.scrape()
-    while device_joules(before) == 0:
-        time.sleep(0.05)
-        before = first.scrape()
-    base_true, base_told = meter.joules(), device_joules(before)
-    time.sleep(1.5)
-    # The counter of the last scrape before the kill is what Prometheus remembers.
-    watched_until = meter.joules()
-    last = counters(first.scrape())
-    first.end(number)
-    time.sleep(2.5)  # the zone wraps while nobody looks
+def held(exporter: Exporter, meter: Meter) -> tuple[float, Scrape]:
+    """Let the zone stand still: what it shows, in joules, and a scrape that has all of it."""
+    zone = meter.hold()
+    samples = exporter.scrape()["energy_samples_total", ()]
 
+    def read() -> bool:
+        scrape = exporter.scrape()
+        return scrape["energy_samples_total", ()] > samples + 2 and scrape.total("energy_device_up") == 1
+
+    wait_for(read, "a sample")
+    return int(zone.read_text()) / 1e6, exporter.scrape()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_falls_and_nothing_is_lost(start: Callable[..., Exporter], meter: Meter, number: int) -> None:
+    """Fault 53. What Prometheus remembers is the last scrape before the end."""
+    first = start()
+    wait_for(lambda: device_joules(first.scrape()) > WATTS / 4, "joules")
+    stood, last = held(first, meter)
+    first.end(number)
+    ended = time.monotonic()
+    meter.go_on()
+    time.sleep(2.5)
+
+    away = time.monotonic() - ended
     second = start()
     back = counters(second.scrape())
-    watched_again = meter.joules()
-    assert {key: (value, back.get(key)) for key, value in last.items() if back.get(key, -1.0) < value} == {}
-    time.sleep(0.5)
-    after = second.scrape()
-    told, true = device_joules(after) - base_told, meter.joules() - base_true
-    # One sample and the meter's own 5 ms may be under way.
-    assert told == pytest.approx(true, abs=WATTS * 0.4)
-    gap = after.total("energy_unattributed_joules_total", reason="gap")
-    assert WATTS * 2.5 * 0.9 <= gap <= watched_again - watched_until + WATTS * 0.4
+    assert {key: (value, back.get(key)) for key, value in counters(last).items() if back.get(key, -1.0) < value} == {}
+    stands, after = held(second, meter)
+    told = device_joules(after) - device_joules(last)
+    assert told == pytest.approx((stands - stood) % (RANGE_MICROJOULES / 1e6), abs=1e-3)
+    assert WATTS * away * 0.9 <= after.total("energy_unattributed_joules_total", reason="gap") <= told
     assert after["energy_conservation_error_ratio", ()] <= 1e-9
 
 
+def test_a_meter_that_is_not_there_yet_keeps_its_counter(
+    tmp_path: Path, start: Callable[..., Exporter], meter: Meter
+) -> None:
+    """Faults 8 and 53: the driver is loaded after the exporter. In every scrape the devices make the node."""
+    labels = {"component": "cpu", "device": "package-0", "source": "rapl"}
+    first = start("--no-source.estimate")
+    wait_for(lambda: device_joules(first.scrape()) > WATTS / 4, "joules")
+    last = first.scrape()
+    meter.hold()
+    first.end(signal.SIGKILL)
+    powercap = tmp_path / "sys/class/powercap"
+    powercap.rename(tmp_path / "unloaded")
+
+    second, audit = start("--no-source.estimate"), Audit()
+    for _ in range(3):
+        away = second.scrape()
+        audit.hear(away)
+        assert [found for found, _ in away.find("energy_device_joules_total")] == [labels]
+        assert device_joules(last) <= device_joules(away) == away.total("energy_node_joules_total")
+        assert away.find("energy_device_up") == [(labels, 0.0)]
+        assert not away.find("energy_device_power_watts") + away.find("energy_device_idle_watts")
+        time.sleep(0.1)
+    (tmp_path / "unloaded").rename(powercap)
+    meter.go_on()
+    wait_for(lambda: second.scrape().find("energy_device_up") == [(labels, 1.0)], "the meter")
+    wait_for(lambda: device_joules(second.scrape()) > device_joules(away), "its joules")
+    back = second.scrape()
+    audit.hear(back)
+    assert device_joules(back) == back.total("energy_node_joules_total")
+    assert audit.broken == []
+
+
 def test_after_a_reboot_accounts_go_on_but_sensors_start_anew(
-    tmp_path: Path, start: Callable[[], Exporter], meter: Meter
+    tmp_path: Path, start: Callable[..., Exporter], meter: Meter
 ) -> None:
     """Fault 54: the boot id in the file is another one; a sensor value of that boot means nothing now."""
     first = start()

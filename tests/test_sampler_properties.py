@@ -44,7 +44,8 @@ GPU = Device("GPU-1", "gpu", "meters", "measured", "gpu", 1.0, max_watts=800.0)
 PLAUSIBLE_WATTS = {"cpu": 400.0, "dram": 100.0, "gpu": 800.0}
 DEADLINE_SECONDS = 0.1
 
-Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+Key = tuple[str, tuple[tuple[str, str], ...]]
+Series = dict[Key, float]
 
 
 class MeterSource:
@@ -140,9 +141,10 @@ class Node(RuleBasedStateMachine):
         self.given = dict.fromkeys(("cpu", "dram", "gpu"), 0.0)
         self.ticks = 0
         self.last: Series = {}
+        self.devices: set[Key] = set()
         self.births: dict[str, tuple[int, int]] = {}
         self.moves: Counter[int] = Counter()
-        self.may_fall: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        self.may_fall: set[Key] = set()
         self.renderer = Renderer()
         self._start()
 
@@ -254,6 +256,7 @@ class Node(RuleBasedStateMachine):
         assert all(math.isfinite(value) and value >= 0 for value in series.values()), series
         self._conserve(series)
         self._never_fall(series)
+        self._show_devices(series)
 
     def _conserve(self, series: Series) -> None:
         nodes: dict[str, float] = {}
@@ -274,6 +277,16 @@ class Node(RuleBasedStateMachine):
     def _hidden(self, component: str) -> float:
         """A reset or a glitch below the plausible power cannot be told from use: at most full power all the time."""
         return PLAUSIBLE_WATTS[component] * (self.now - 1000.0) - self.given[component]
+
+    def _show_devices(self, series: Series) -> None:
+        """Every device that was ever read has its counter, read now or not; together they make the node."""
+        given = {key: value for key, value in series.items() if key[0] == "energy_device_joules_total"}
+        assert self.devices <= given.keys()
+        self.devices = set(given)
+        for (_, labels), joules in given.items():
+            component = dict(labels)["component"]
+            node = series["energy_node_joules_total", (("component", component),)]
+            assert math.isclose(joules, node, rel_tol=1e-9, abs_tol=1e-9), component
 
     def _never_fall(self, series: Series) -> None:
         """A series may fall only where another took its labels: a reused pid, or a process that went away and back."""

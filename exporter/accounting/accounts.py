@@ -233,10 +233,14 @@ class SavedAccount(NamedTuple):
 
 @dataclass(slots=True)
 class Books:
-    """What the ledger must remember across a restart: totals in joules, and every account on show."""
+    """What the ledger must remember across a restart: totals in joules, and every account on show.
+
+    ``retired_devices`` are the joules of devices that are in ``devices`` no longer.
+    """
 
     devices: dict[str, float] = field(default_factory=dict)
     nodes: dict[Component, float] = field(default_factory=dict)
     unattributed: dict[tuple[Component, Loss], float] = field(default_factory=dict)
     retired: dict[Component, float] = field(default_factory=dict)
     accounts: list[SavedAccount] = field(default_factory=list)
+    retired_devices: Mapping[Component, float] = field(default_factory=dict)

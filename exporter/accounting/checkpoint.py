@@ -16,13 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..records import Model, ProcessOwner, Workload
+from ..records import Device, Model, ProcessOwner, Workload
 from .accounts import Books, Owner, SavedAccount
 from .baseline import Sample
 from .meters import Point
+from .roster import SavedDevice
 
 VERSION = 1
-"""Of the file format. A file of another version is set aside, not guessed at (fault 56)."""
+"""Of the file format. A file of another version is set aside, not guessed at (fault 56).
+
+What is only added keeps the version: it may be missing when read, and an older exporter passes over it.
+"""
+
+_OF_A_DEVICE = ("component", "source", "quality", "name", "within", "method")
+"""What is kept of a device, so that it is shown under its labels before it is read again."""
 
 _KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
     "container": Workload,
@@ -45,7 +52,11 @@ class StateCorruptError(ValueError):
 
 @dataclass(slots=True)
 class State:
-    """What is kept. ``points`` are raw sensor values and only mean something in the boot ``boot_id``."""
+    """What is kept. ``points`` are raw sensor values and only mean something in the boot ``boot_id``.
+
+    ``known`` are the devices on show; only a checkpoint has them, no journal line. ``lags`` is not in the file: it says
+    that more was shown afterwards than could be written.
+    """
 
     boot_id: str
     at: float
@@ -54,6 +65,8 @@ class State:
     books: Books = field(default_factory=Books)
     closed: list[Owner] = field(default_factory=list)
     demo: bool = False
+    known: dict[str, SavedDevice] = field(default_factory=dict)
+    lags: bool = False
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -70,6 +83,8 @@ def encode(state: State, *, whole: bool) -> bytes:
     }
     if whole:
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": state.baselines}
+        content |= {"known": {key: _encode_device(entry) for key, entry in state.known.items()}}
+        content |= {"retired_devices": books.retired_devices}
         content |= {"demo": True} if state.demo else {}
     elif state.closed:
         content["closed"] = [_encode_owner(owner) for owner in state.closed]
@@ -91,6 +106,8 @@ def decode(data: bytes) -> State:
     try:
         state = State(str(first["boot_id"]), 0.0, demo=bool(first.get("demo", False)))
         state.baselines = {key: [Sample(*sample) for sample in samples] for key, samples in first["baselines"].items()}
+        state.known = {key: _decode_device(key, fields) for key, fields in first.get("known", {}).items()}
+        state.books.retired_devices = dict(first.get("retired_devices", {}))
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
         for line in lines:
             content = _content(line)
@@ -119,6 +136,15 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         owner = _decode_owner(kind, fields)
         joules = {tuple(cell.split("/")): float(value) for cell, value in cells.items()}
         accounts[_identity(owner, start_ticks)] = SavedAccount(owner, int(start_ticks), joules)
+
+
+def _encode_device(entry: SavedDevice) -> dict[str, Any]:
+    return {name: getattr(entry.device, name) for name in _OF_A_DEVICE} | {"missed_since": entry.missed_since}
+
+
+def _decode_device(id_: str, fields: Mapping[str, Any]) -> SavedDevice:
+    device = Device(id=id_, capacity=0.0, **{name: fields[name] for name in _OF_A_DEVICE})
+    return SavedDevice(device, fields["missed_since"])
 
 
 def _identity(owner: Owner, start_ticks: int) -> tuple[Any, ...]:
@@ -171,6 +197,7 @@ class StateStore:
         except BlockingIOError:
             os.close(self._lock)
             raise StateLocked(f"{path}: in use by another exporter") from None
+        self._lags = os.fstat(self._lock).st_size > 0
 
     def load(self) -> State | None:
         """Read it; None if there is none yet. Raises `StateCorruptError` (after setting the file aside) or OSError."""
@@ -180,10 +207,12 @@ class StateStore:
         except FileNotFoundError:
             return None
         try:
-            return decode(data)
+            state = decode(data)
         except StateCorruptError as error:
             aside = self._set_aside()
             raise StateCorruptError(f"{self.path}: {error}; set aside as {aside}") from None
+        state.lags = self._lags
+        return state
 
     def write(self, job: tuple[bytes, bool]) -> None:
         """Append a journal line, or replace everything by a checkpoint (``job[1]``). Raises OSError.
@@ -191,11 +220,26 @@ class StateStore:
         After a failed append the next write must be a checkpoint: the journal may end in half a line.
         """
         line, whole = job
-        if not whole:
-            if self._file < 0:
+        try:
+            if whole:
+                self._replace(line)
+            elif self._file < 0:
                 raise OSError("no checkpoint to append to")
-            _write_all(self._file, line)
-            return
+            else:
+                _write_all(self._file, line)
+        except OSError:
+            self._note(lags=True)
+            raise
+        self._note(lags=False)
+
+    def _note(self, *, lags: bool) -> None:
+        """Keep beside the file that it lags: the length of the lock file, which a full disk can still change."""
+        if lags != self._lags:
+            self._lags = lags
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._lock, int(lags))
+
+    def _replace(self, line: bytes) -> None:
         new = f"{self.path}.new"
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from ..records import Component, CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, PowerReading
 from ..snapshot import DeviceRow, NodeRow
-from .attribution import Energy, countable, platforms, split_idle
+from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
 from .meters import Delta, Meters, Point
+from .roster import GoneDevice, Roster, SavedDevice, is_stand_in
 
 OTHER = Device("other", "other", "", "measured", "other", 0.0)
 """Stands for what the platform's meter shows beyond CPU, DRAM and GPU: fans, disks, losses."""
@@ -85,31 +86,42 @@ class Measured:
 
 
 class Devices:
-    """Every device ever read, with its meter and its idle baseline."""
+    """Every device of the node, with its meter and its idle baseline.
+
+    ``saved`` are those of an earlier run, ``started_at`` is now in Unix seconds, ``sources`` are the names of who is
+    asked in this run. What is saved is shown from the start, unless it ``lags``: then the counter of a device would
+    fall until it is read, which tells what is missing.
+    """
 
     def __init__(
         self,
         idle_watts: Mapping[str, float] | None = None,
         points: Mapping[str, Point] | None = None,
         samples: Mapping[str, Sequence[Sample]] | None = None,
+        saved: Mapping[str, SavedDevice] | None = None,
+        *,
+        started_at: float = 0.0,
+        sources: Collection[str] = (),
+        lags: bool = False,
     ) -> None:
+        self._roster = Roster(saved or {}, started_at)
+        self._sources = sources
+        self._lags = lags
         self._idle_watts = dict(idle_watts or {})
         self._meters = Meters(points)
         self._samples = dict(samples or {})
         self._baselines: dict[str, Baseline] = {}
-        self._known: dict[str, Device] = {}
         self._last_read: dict[str, float] = {}
-        self._counted: set[str] = set()
-        self._platforms: list[str] = []
         self._gpus: set[str] = set()
         self._other_owed = 0.0
+        self._modelled = 0.0
         self.cpu_metered = False
 
     def configure(self, idle_watts: Mapping[str, float]) -> None:
         """Take idle watts that the operator knows; the others are learned."""
         self._idle_watts = dict(idle_watts)
         for key, baseline in self._baselines.items():
-            baseline.configure(self._idle_watts.get(key, self._known[key].idle_watts))
+            baseline.configure(self._idle_watts.get(key, self._roster.known[key].idle_watts))
 
     def measure(self, readings: Iterable[EnergyReading | PowerReading], use: Use) -> Measured:
         """Book one tick's readings."""
@@ -118,9 +130,11 @@ class Devices:
         self.cpu_metered = self.cpu_metered or "cpu" in measured
         if self.cpu_metered:
             # Once a meter was seen, no model is mixed in: its joules would be counted a second time.
-            unique = {key: r for key, r in unique.items() if not _is_stand_in(r.device)}
-        self._learn_devices(unique)
+            unique = {key: r for key, r in unique.items() if not is_stand_in(r.device)}
+        self._roster.learn({key: reading.device for key, reading in unique.items()}, metered=self.cpu_metered)
         deltas = {delta.device.id: delta for delta in self._meters.feed(unique.values())}
+        if self._modelled or not self.cpu_metered:
+            self._book_once(deltas)
         utilization = self._utilization(use)
         energies = self._energies(deltas, utilization, use)
         watts = {
@@ -136,7 +150,8 @@ class Devices:
         capacity: dict[Component, float] = {}
         if use.cpu is not None and use.cpu.window_seconds > 0:
             capacity["cpu"] = use.cpu_capacity
-        self._gpus.update(key for key in self._counted if self._known[key].component == "gpu")
+        known, counted = self._roster.known, self._roster.counted
+        self._gpus.update(key for key, device in known.items() if device.component == "gpu" and key in counted)
         self._gpus.update(gpu.uuid for gpu in use.gpus)  # one without a meter, or inside the CPU's, works as well
         self._gpus.update(gpu_use.device for gpu_use in use.gpu_uses)
         if self._gpus:
@@ -145,7 +160,8 @@ class Devices:
 
     def cpu_capacity(self) -> float:
         """CPUs behind the CPU meters; 0 where there are none."""
-        return sum(self._known[key].capacity for key in self._counted if self._known[key].component == "cpu")
+        known, counted = self._roster.known, self._roster.counted
+        return sum(device.capacity for key, device in known.items() if device.component == "cpu" and key in counted)
 
     def rows(
         self, measured: Measured, totals: Mapping[str, float], bounds: Mapping[str, PowerBounds], booted_at: float
@@ -157,7 +173,7 @@ class Devices:
         watts = measured.watts
         self._last_read |= {key: reading.at + booted_at for key, reading in measured.readings.items()}
         rows = []
-        for key, device in self._known.items():
+        for key, device in self._roster.known.items():
             idle = self._baseline(device).idle
             wraps, resets, still = self._meters.counts(key)
             busy, bound = measured.utilization.get(key), bounds.get(key)
@@ -183,6 +199,10 @@ class Devices:
                     reading.agreement_ratio if isinstance(reading, EnergyReading) else None,
                 )
             )
+        for key, device in () if self._lags else self._roster.awaited.items():
+            up = False if self._is_missed(device, measured) else None
+            joules = totals.get(key, 0.0)
+            rows.append(DeviceRow(device, joules, None, None, "", None, None, None, 0, 0, stuck=False, up=up))
         return tuple(rows)
 
     def node_rows(self, measured: Measured, totals: Mapping[Component, float]) -> tuple[NodeRow, ...]:
@@ -193,9 +213,36 @@ class Devices:
             key, component = energy.device.id, energy.device.component
             if key in by_device:
                 watts[component] = watts.get(component, 0.0) + by_device[key]
-        if self._platforms and all(key in by_device for key in self._platforms):
-            watts["other"] = max(0.0, sum(by_device[key] for key in self._platforms) - sum(watts.values()))
+        platforms = self._roster.platforms
+        if platforms and all(key in by_device for key in platforms):
+            watts["other"] = max(0.0, sum(by_device[key] for key in platforms) - sum(watts.values()))
         return tuple(NodeRow(component, joules, watts.get(component)) for component, joules in sorted(totals.items()))
+
+    def review(self, measured: Measured, at: float) -> None:
+        """Give up devices that are missed for long. To be called now and then; ``at`` is Unix seconds."""
+        roster = self._roster
+        missing = roster.known.keys() - measured.deltas.keys() - set(measured.asleep)
+        missing |= {key for key, device in roster.awaited.items() if self._is_missed(device, measured)}
+        roster.review(missing, at)
+
+    def take_gone(self) -> list[GoneDevice]:
+        """Devices that are no longer shown, since the last call. Its meter is kept: who returns has lost nothing."""
+        gone = self._roster.take_gone()
+        for key, _ in gone:
+            self._baselines.pop(key, None)
+            self._samples.pop(key, None)
+            self._last_read.pop(key, None)
+            self._gpus.discard(key)
+        return gone
+
+    @property
+    def revision(self) -> int:
+        """Grows when `saved` has something new."""
+        return self._roster.revision
+
+    def saved(self) -> dict[str, SavedDevice]:
+        """Every device that is shown, for the checkpoint."""
+        return self._roster.saved()
 
     def points(self) -> dict[str, Point]:
         """Last trusted counter values, for the checkpoint."""
@@ -206,13 +253,20 @@ class Devices:
         kept = {key: list(samples) for key, samples in self._samples.items()}
         return kept | {key: baseline.samples() for key, baseline in self._baselines.items()}
 
-    def _learn_devices(self, readings: Mapping[str, EnergyReading | PowerReading]) -> None:
-        known = {key: device for key, device in self._known.items() if not (self.cpu_metered and _is_stand_in(device))}
-        known |= {key: reading.device for key, reading in readings.items()}
-        if known != self._known:
-            self._known = known
-            self._counted = {device.id for device in countable(known.values())}
-            self._platforms = [device.id for device in platforms(known.values())]
+    def _book_once(self, deltas: dict[str, Delta]) -> None:
+        """A meter of an earlier run that returns tells of a time that was modelled in its place: less that it is a gap.
+
+        Its joules are the hardware's, but those of the model were booked.
+        """
+        for key, delta in deltas.items():
+            if is_stand_in(delta.device):
+                self._modelled += delta.joules
+            elif delta.event == "gap" and delta.device.component == "cpu" and key in self._roster.counted:
+                twice = min(delta.joules, self._modelled)
+                self._modelled -= twice
+                deltas[key] = delta._replace(joules=delta.joules - twice)
+        if self.cpu_metered:
+            self._modelled = 0.0
 
     def _utilization(self, use: Use) -> dict[str, float]:
         """Busy seconds per second over a device's own capacity, where the use is known."""
@@ -220,7 +274,7 @@ class Devices:
         node, window, sockets = None, use.window_seconds, use.socket_busy_seconds
         if use.cpu is not None and use.cpu.window_seconds > 0 and use.cpu_capacity > 0:
             node = use.cpu.busy_seconds / use.cpu.window_seconds / use.cpu_capacity
-        for key, device in self._known.items():
+        for key, device in self._roster.known.items():
             if device.component == "gpu":
                 continue
             if device.socket is not None and device.socket in sockets and window > 0 and device.capacity > 0:
@@ -247,15 +301,27 @@ class Devices:
             watched = _watched(delta, windows.get(key, use.window_seconds))
             if delta.event in ("ok", "wrap") and delta.seconds > 0 and watched == 1.0 and key in utilization:
                 baseline.observe(utilization[key], delta.joules / delta.seconds)
-            if key in self._counted:
+            if key in self._roster.counted:
                 energies.append(_part(delta, baseline.idle.watts, watched))
-        whole = [deltas[key] for key in self._platforms if key in deltas and deltas[key].event in _BOOKED]
+        platforms = self._roster.platforms
+        whole = [deltas[key] for key in platforms if key in deltas and deltas[key].event in _BOOKED]
         if whole:
             # Meters are not read at the same instant: what was booked too much is taken back first.
             self._other_owed += sum(delta.joules for delta in whole) - sum(energy.joules for energy in energies)
             energies.append(Energy(OTHER, max(0.0, self._other_owed), 0.0))
             self._other_owed = min(0.0, self._other_owed)
         return energies
+
+    def _is_missed(self, device: Device, measured: Measured) -> bool:
+        """Whether a device of an earlier run ought to have a reading.
+
+        Not one that sleeps, and not one of a source that is switched off. A card that slept from the start is named by
+        its place, because its id is not known without waking it: as long as there is such a one, it may be this.
+        """
+        if device.id in measured.asleep or device.source not in self._sources:
+            return False
+        unnamed = set(measured.asleep) - self._roster.known.keys() - self._roster.awaited.keys()
+        return device.component != "gpu" or not unnamed
 
     def _baseline(self, device: Device) -> Baseline:
         baseline = self._baselines.get(device.id)
@@ -276,7 +342,3 @@ def _part(delta: Delta, idle_watts: float | None, watched: float) -> Energy:
         return Energy(delta.device, 0.0, 0.0, delta.joules)
     energy = split_idle(delta.device, delta.joules * watched, delta.seconds * watched, idle_watts)
     return energy if watched == 1.0 else energy._replace(gap=delta.joules - energy.active - energy.idle)
-
-
-def _is_stand_in(device: Device) -> bool:
-    return device.quality == "estimated" and device.component == "cpu"

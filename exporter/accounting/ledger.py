@@ -54,6 +54,7 @@ class Ledger:
         self.nodes: defaultdict[Component, float] = defaultdict(float)
         self.unattributed: defaultdict[tuple[Component, Loss], float] = defaultdict(float)
         self.retired: defaultdict[Component, float] = defaultdict(float)
+        self.retired_devices: Mapping[Component, float] = {}
         self._namer = namer
         self._serials = count(1)
         self._models = ModelAccounts(self._serials)
@@ -118,6 +119,14 @@ class Ledger:
             self._dirty.update(account for account in self._processes.shown() if account.row is None)
         return self._settle(period)
 
+    def retire(self, device: str, component: Component | None) -> None:
+        """A device is no longer shown; where its joules were counted as those of a ``component``, they stay so."""
+        joules = self.devices.pop(device, 0.0)
+        if component is not None:
+            # A new one each time: snapshots have the old one.
+            before = self.retired_devices.get(component, 0.0)
+            self.retired_devices = {**self.retired_devices, component: before + joules}
+
     def _post_cpu(self, now: float, cpu: CpuUse) -> None:
         dirty, records, groups = self._dirty, self._processes.records, self._containers.groups
         for group, seconds, processes in cpu.groups:
@@ -143,6 +152,8 @@ class Ledger:
                 dirty.add(model)
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
+        if uses:
+            self._processes.named_at = now
         for use in uses:
             if use.process.key.pid == 0:
                 continue
@@ -277,6 +288,7 @@ class Ledger:
         books = self.totals()
         accounts = [*self._containers, *self._models, *self._processes.shown()]
         books.accounts = [account.saved() for account in accounts]
+        books.retired_devices = self.retired_devices
         return books
 
     def take_closed(self) -> list[Owner]:
@@ -291,6 +303,7 @@ class Ledger:
         self.nodes.update(books.nodes)
         self.unattributed.update(books.unattributed)
         self.retired.update(books.retired)
+        self.retired_devices = books.retired_devices
         for owner, start_ticks, joules in books.accounts:
             account = Account(next(self._serials), owner, start_ticks)
             account.joules = dict(joules)

@@ -15,6 +15,12 @@ _HALF_LIFE_SECONDS = 300.0
 ENDED_PER_TOP = 4
 """Processes that ended and are still on show, per process of the top; without a bound it were all those of minutes."""
 
+ENDED_ON_GPU = 200
+"""The same of GPU processes, whatever the top: a storm of others must not push a trainer's last joules off show."""
+
+_SILENT_SECONDS = 10.0
+"""A GPU process that was not named for so long, while others were, has let go of its card or ended unseen."""
+
 
 class ProcessRecord:
     """A process account with what it needs to be billed and ranked. ``container`` None: not seen since a restart.
@@ -42,19 +48,30 @@ class ProcessRecord:
         self.group: GroupKey | None = None
         self.before = dict(account.joules)
         self.model: Account | None = None
-        self.gpu = False
+        self.gpu = any(component == "gpu" for component, _ in account.joules)
         self.seen_at = now
         self.score = 0.0
         self.ranked_joules = 0.0
 
-    @property
-    def showable(self) -> bool:
+    def ended(self, silent: float) -> bool:
+        """Whether it ended; of one on a GPU that is also so if it was not seen since boot time ``silent``."""
+        return self.account.ended_at is not None or (self.gpu and self.seen_at < silent)
+
+    def showable(self, silent: float) -> bool:
         """Whether it runs, in a container that has its name."""
-        return self.account.ended_at is None and (self.container is None or self.container.held_until is None)
+        if self.account.ended_at is not None or (self.gpu and self.seen_at < silent):
+            return False
+        return self.container is None or self.container.held_until is None
+
+
+_Item = tuple[ProcessKey, ProcessRecord]
 
 
 class ProcessAccounts:
-    """Every process that used something, in ``records``; the top N of them, and every one on a GPU, are shown."""
+    """Every process that used something, in ``records``; the top N of them, and every one on a GPU, are shown.
+
+    ``named_at`` is when processes on a GPU were last named, whichever.
+    """
 
     def __init__(self, serials: Iterator[int], models: ModelAccounts) -> None:
         self._serials = serials
@@ -63,6 +80,7 @@ class ProcessAccounts:
         self._shown: dict[ProcessKey, ProcessRecord] = {}
         self._by_owner: dict[ProcessOwner, ProcessKey] = {}
         self._ranked_at = float("-inf")
+        self.named_at = float("-inf")
         self.dropped = 0
 
     def open(
@@ -144,8 +162,8 @@ class ProcessAccounts:
         """Choose who is shown: the joules of late count, halved every 5 minutes.
 
         A process enters among the first ``top`` and leaves beyond 1.5 × ``top``, so that series do not
-        flap. Of those that ended the last `ENDED_PER_TOP` × ``top`` stay (fault 36). ``shed`` shows GPU processes
-        only (fault 59).
+        flap. Of those that ended the last `ENDED_PER_TOP` × ``top`` stay, and the last `ENDED_ON_GPU` on a GPU
+        (fault 36). ``shed`` shows GPU processes only (fault 59).
         """
         now, price = period.now, sum([price for _, price in period.tariff])
         decay = 0.5 ** (min(now - self._ranked_at, 1e6) / _HALF_LIFE_SECONDS)
@@ -156,23 +174,30 @@ class ProcessAccounts:
             record.score = record.score * decay + joules - record.ranked_joules
             record.ranked_joules = joules if price else 0.0
         top = 0 if shed else top
-        running = [item for item in self.records.items() if item[1].showable]
+        silent = self.named_at - _SILENT_SECONDS
+        running = [item for item in self.records.items() if item[1].showable(silent)]
         best = [key for key, _ in heapq.nlargest(top + top // 2, running, key=_score)]
         entering, staying = set(best[:top]), set(best)
-        others = [(key, record) for key, record in self._shown.items() if key not in staying and not record.gpu]
-        ended = [item for item in others if item[1].account.ended_at is not None]
-        for key, record in others:
-            if record.account.ended_at is None:
+        ended: tuple[list[_Item], list[_Item]] = ([], [])
+        for key, record in list(self._shown.items()):
+            if record.ended(silent):
+                ended[record.gpu].append((key, record))
+            elif not record.gpu and key not in staying:
                 self._hide(key, record)
                 self.dropped += 1
-        for key, record in heapq.nsmallest(len(ended) - ENDED_PER_TOP * top, ended, key=_ended_at):
+        self._bound(ended[False], ENDED_PER_TOP * top, now)
+        self._bound(ended[True], ENDED_ON_GPU, now)
+        for key, record in running:
+            if key not in self._shown and (key in entering or record.gpu):
+                self._show(key, record, now)
+
+    def _bound(self, ended: list[_Item], most: int, now: float) -> None:
+        """Keep the last ``most`` of those that ended on show."""
+        for key, record in heapq.nsmallest(len(ended) - most, ended, key=_ended_at):
             if record.container is not None:
                 self._forget(key, record, now)
             else:  # of an earlier run: it may be seen yet
                 self._hide(key, record)
-        for key, record in running:
-            if key not in self._shown and (key in entering or record.gpu):
-                self._show(key, record, now)
 
     def shown(self) -> list[Account]:
         """Accounts on show."""
@@ -224,9 +249,10 @@ def _owner(key: ProcessKey, comm: str, container: Account) -> ProcessOwner:
     return ProcessOwner(key.pid, comm, place.namespace, place.pod, place.container)
 
 
-def _ended_at(item: tuple[ProcessKey, ProcessRecord]) -> tuple[float, float]:
-    return item[1].account.ended_at or 0.0, item[1].score
+def _ended_at(item: _Item) -> tuple[float, float]:
+    ended_at = item[1].account.ended_at
+    return item[1].seen_at if ended_at is None else ended_at, item[1].score
 
 
-def _score(item: tuple[ProcessKey, ProcessRecord]) -> float:
+def _score(item: _Item) -> float:
     return item[1].score

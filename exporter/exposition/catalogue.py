@@ -22,6 +22,7 @@ from .families import (
     of_source,
     plain,
     power_source_info,
+    retired_devices,
 )
 
 CATALOGUE: tuple[Family, ...] = (
@@ -47,7 +48,8 @@ CATALOGUE: tuple[Family, ...] = (
         "energy_device_joules_total",
         "counter",
         "Energy of one metered device, in joules, integrated across wraps and resets of its hardware counter; "
-        "devices may include each other, so never sum these: the node metric does.",
+        "devices may include each other, so never sum these: the node metric does. After a restart it is there before "
+        "the device is read again.",
         lambda row: row.joules,
     ),
     of_device(
@@ -99,7 +101,8 @@ CATALOGUE: tuple[Family, ...] = (
         "energy_device_up",
         "gauge",
         "1 if the last sample has a believable reading of the device, 0 if it has none, as of a GPU that fell off the "
-        "bus; absent while the device sleeps, because reading it would wake it.",
+        "bus or, after a restart, one whose driver is not loaded; absent while the device sleeps, because reading it "
+        "would wake it, and while its source is switched off. One that is 0 for a week is given up: its series end.",
         lambda row: None if row.up is None else float(row.up),
     ),
     of_device(
@@ -117,6 +120,14 @@ CATALOGUE: tuple[Family, ...] = (
         "is sampled, and seen at 0.6 on idle cards; below 0.5 or above 2 one of the two is broken and the source "
         "fails with reason implausible. Absent without both, and until a window has passed.",
         lambda row: row.agreement_ratio,
+    ),
+    Family(
+        "energy_device_retired_joules_total",
+        "counter",
+        "Energy of devices that are no longer exposed, in joules, because they were given up or a meter took the place "
+        "of the CPU's estimate: with those exposed that are not part of another one, they make the node.",
+        ("component",),
+        retired_devices,
     ),
     # GPUs
     of_gpu(

@@ -258,6 +258,13 @@ def container_info(snapshot: Snapshot) -> Iterator[Sample]:
         yield container_identity(row.owner, snapshot.container_models.get(row.serial)), 1
 
 
+def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
+    """Joules of devices that are gone, from 0, of the components that devices have."""
+    for node in snapshot.nodes:
+        if node.component != "other":
+            yield (node.component,), snapshot.retired_devices.get(node.component, 0.0)
+
+
 def power_source_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Source, quality and method of each device."""
     for row in snapshot.devices:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +24,12 @@ from exporter.accounting.checkpoint import (
     encode,
 )
 from exporter.accounting.meters import Point
-from exporter.records import Model, ProcessOwner, Workload
+from exporter.accounting.roster import SavedDevice
+from exporter.records import Device, Model, ProcessOwner, Workload
 
 WORKLOAD = Workload("team", "pod-1", 'c"\n\\', "kubernetes", "f" * 64, "uid", "image:1")
 MODEL = Model("llama", "team", "inference", "flag")
+GPU = Device('GPU-1"', "gpu", "nvml", "measured", "H100\n", 0.0, within="module-0", method="power_integrated")
 PROCESS = ProcessOwner(7, "sh) (", "team", "pod-1", "c")
 
 
@@ -44,7 +49,9 @@ def state(joules: float = 1.0) -> State:
                 SavedAccount(PROCESS, 99, {("cpu", "active"): joules, ("gpu", "idle"): 3.0}),
                 SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
             ],
+            {"gpu": 7.5},
         ),
+        known={GPU.id: SavedDevice(GPU, 1.7e9), "package-0": SavedDevice(replace(GPU, id="package-0", within=None))},
     )
 
 
@@ -113,11 +120,17 @@ def test_damaged_checkpoint_is_set_aside(data: bytes, tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    """So a downgrade keeps the books, as long as the version is the same."""
+    content = json.loads(encode(state(), whole=True).partition(b" ")[2])
+    for fields in content["known"].values():
+        fields["colour"] = "green"
+    text = json.dumps(content | {"weather": {"sun": 1}}).encode()
+    assert decode(b"%08x %b\n" % (zlib.crc32(text), text)) == state()
+
+
 def test_future_version_is_set_aside() -> None:
     """Fault 56."""
-    import json
-    import zlib
-
     text = json.dumps({"version": VERSION + 1, "at": 1.0}).encode()
     with pytest.raises(StateCorruptError, match=f"version {VERSION + 1}"):
         decode(b"%08x %b\n" % (zlib.crc32(text), text))
@@ -148,8 +161,14 @@ def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         store.write((encode(state(2.0), whole=True), True))
     os.unlink(f"{path}.new")
-    store.write((encode(State("", 14.0, books=Books(devices={"package-0": 3.0})), whole=False), False))
+    store.close()
+    store = StateStore(str(path))
     read = store.load()
     assert read is not None
-    assert read.books.devices == {"package-0": 3.0}
+    assert (read.books.devices, read.lags) == ({"package-0": 1.0}, True), "the next run knows that it lacks something"
+    store.write((encode(state(3.0), whole=True), True))
+    store.write((encode(State("", 14.0, books=Books(devices={"package-0": 4.0})), whole=False), False))
+    read = store.load()
+    assert read is not None
+    assert (read.books.devices, read.lags) == ({"package-0": 4.0}, False)
     store.close()

@@ -9,8 +9,8 @@ import pytest
 
 from exporter.accounting.attribution import Energy
 from exporter.accounting.ledger import Limits
-from exporter.accounting.processes import ENDED_PER_TOP
-from exporter.records import GpuUse, Model, ProcessOwner, Workload
+from exporter.accounting.processes import ENDED_ON_GPU, ENDED_PER_TOP
+from exporter.records import GpuUse, Model, Process, ProcessOwner, Workload
 from tests.accounting.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
 
 A, B = group("a"), group("b")
@@ -180,6 +180,68 @@ def test_processes_that_come_and_go_do_not_pile_up_on_show() -> None:
     assert shown[0] >= 50, "the oldest went first"
 
 
+def gpu_use(worker: Process, seconds: float = 0.5) -> GpuUse:
+    return GpuUse(GPU.id, A, worker, seconds)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("top", [0, 5])
+def test_gpu_processes_that_come_and_go_do_not_pile_up_on_show(top: int, told: bool) -> None:
+    """Faults 36 and 43: a trainer that forks short ones; those at work are all shown, whether or not ends are told."""
+    bench = Bench(Limits(process_top=top))
+    bench.tick(started=[A])
+    trainers = [process(pid, "trainer") for pid in range(1, 31)]
+    last: list[Process] = []
+    for number in range(100):
+        brief = [process(1_000 + 10 * number + n, f"b{number}") for n in range(10)]
+        bench.tick(
+            energies=[Energy(GPU, 200.0, 60.0)],
+            gpu_uses=[gpu_use(worker) for worker in (*trainers, *brief)],
+            exited=[worker.key for worker in last] if told else (),
+            seconds=5.0,
+        )
+        last = brief
+    pids = [row.owner.pid for row in bench.ledger.processes() if isinstance(row.owner, ProcessOwner)]
+    assert {worker.key.pid for worker in (*trainers, *last)} <= set(pids)
+    ended = sorted(set(pids) - {worker.key.pid for worker in (*trainers, *last)})
+    unnoticed = 0 if told else 20  # in 10 s
+    assert ENDED_ON_GPU <= len(ended) <= ENDED_ON_GPU + unnoticed
+    assert ended == list(range(1_990 - len(ended), 1_990)), "the oldest went first"
+    assert bench.container_joules() == {"a": pytest.approx(100 * 260.0)}
+    assert bench.error_ratio() < 1e-12
+
+
+def test_a_storm_of_processes_does_not_push_out_those_that_ended_on_a_gpu() -> None:
+    """Fault 36: of a trainer's end the next scrape must still see the last joules; of memory's end too (fault 59)."""
+    bench = Bench(Limits(process_top=2))
+    trainer = process(1, "trainer")
+    for _ in range(2):
+        bench.tick(energies=[Energy(GPU, 100.0, 0.0)], gpu_uses=[gpu_use(trainer)], started=[A], seconds=5.0)
+    last = trainer
+    for pid in range(2, 40):
+        bench.ledger.shed_processes = pid > 30
+        brief = process(pid, "sh")
+        bench.tick([use(A, 1.0, (brief, 1.0))], exited=[last.key], energies=[Energy(PACKAGE, 400.0, 0.0)], seconds=5.0)
+        last = brief
+    assert comms(bench) == {"trainer"}
+
+
+def test_a_driver_that_names_nobody_ends_nobody() -> None:
+    """Fault 23: while it hangs all its processes stay on show, however many they are."""
+    bench = Bench()
+    workers = [process(pid, "worker") for pid in range(1, ENDED_ON_GPU + 51)]
+    for _ in range(2):
+        bench.tick(
+            energies=[Energy(GPU, 100.0, 0.0)],
+            gpu_uses=[gpu_use(worker, 0.001) for worker in workers],
+            started=[A],
+            seconds=5.0,
+        )
+    for _ in range(20):
+        bench.tick(energies=[Energy(GPU, 0.0, 0.0, 100.0)], seconds=5.0)
+    assert len(bench.ledger.processes()) == len(workers)
+
+
 def test_memory_shed_shows_no_processes() -> None:
     """Fault 59."""
     bench = Bench()
@@ -286,10 +348,12 @@ def test_books_survive_a_restart_whole() -> None:
     for _ in range(3):
         bench.tick([use(B, 1.0, (process(7), 0.5))], seconds=10.0, energies=[Energy(PACKAGE, 20.0, 50.0)])
     assert bench.ledger.retired == {"cpu": 40.0}
+    bench.ledger.retire(PACKAGE.id, "cpu")
     again = Bench(Limits(linger_seconds=10.0))
     again.ledger.restore(bench.ledger.books(), 0.0, same_boot=True)
     assert again.ledger.retired == bench.ledger.retired
     assert again.ledger.nodes == bench.ledger.nodes
+    assert again.ledger.retired_devices == {"cpu": sum(bench.ledger.nodes.values())}
     assert again.error_ratio() < 1e-12
     again.tick([use(B, 1.0, (process(7), 0.5))], started=[B], energies=[Energy(PACKAGE, 20.0, 5.0)])
     assert again.container_joules() == {"b": 80.0}

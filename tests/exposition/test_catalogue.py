@@ -33,6 +33,7 @@ CONTRACT = {
     "energy_device_up": ("gauge", DEVICE),
     "energy_device_last_reading_timestamp_seconds": ("gauge", DEVICE),
     "energy_device_agreement_ratio": ("gauge", DEVICE),
+    "energy_device_retired_joules_total": ("counter", ("component",)),
     "energy_gpu_power_limit_watts": ("gauge", GPU),
     "energy_gpu_memory_used_bytes": ("gauge", GPU),
     "energy_gpu_memory_total_bytes": ("gauge", GPU),

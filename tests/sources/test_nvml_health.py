@@ -242,10 +242,10 @@ class TestSleep:
         return node.driver.add_gpu(pci_bus=bus)
 
     def test_card_that_sleeps_from_the_start_is_not_woken(self, node: Node, source: NvmlSource) -> None:
-        """Not even a session is opened: the driver's devices would be."""
+        """Not even a session is opened: the driver's devices would be. It is named by its place, for want of its id."""
         self.card(node, 0x41, "suspended")
         for _ in range(3):
-            assert source.read(node.now) == Reading()
+            assert source.read(node.now) == Reading(asleep=("0000:41:00.0",))
             node.sleep(LOOK_AGAIN_SECONDS)
         assert node.driver.all_calls() == {}
         node.write(self.STATUS.format("41"), "active\n")
@@ -258,6 +258,7 @@ class TestSleep:
             reading = source.read(node.now)
             assert [meter.device.id for meter in reading.meters] == [other.uuid]
             assert [gpu.index for gpu in reading.gpus] == ["1"]
+            assert reading.asleep == ("0000:41:00.0",)
             assert not reading.problems
             node.step({other: {}}, seconds=LOOK_AGAIN_SECONDS)
         assert all(node.driver.calls(name, sleeper) == 0 for name in node.driver.all_calls())

@@ -126,7 +126,7 @@ class NvmlSource:
             gpu_uses=tuple(tick.uses),
             gpus=tuple(tick.states),
             problems=tuple(tick.problems),
-            asleep=tuple(tick.asleep),
+            asleep=(*tick.asleep, *sorted(asleep - {gpu.card.bus_id for gpu in self._gpus})),
         )
 
     def _all_asleep(self, asleep: set[str]) -> Reading:
@@ -134,7 +134,8 @@ class NvmlSource:
         known = [gpu for gpu in self._known.values() if gpu.card.bus_id in asleep]
         for gpu in known:
             gpu.rest()
-        return Reading(asleep=tuple(gpu.card.uuid for gpu in known))
+        names = {gpu.card.bus_id: gpu.card.uuid for gpu in known}
+        return Reading(asleep=tuple(names.get(place, place) for place in sorted(asleep)))
 
     def close(self) -> None:
         """End the session with the driver; the next read opens another."""
