@@ -243,7 +243,7 @@ def _devices(snapshot: Snapshot) -> str:
             bounds = f"<small>{number(row.low_watts)} to {watts(row.high_watts)}</small>"
         inside = f"<small>part of {name(device.within)}</small>" if device.within else ""
         kind = "good" if device.quality == "measured" else "warn"
-        stuck = " " + tag("stuck", "bad") if row.stuck else ""
+        fault = "stuck" if row.stuck else "no reading" if row.up is False else ""
         rows.append(
             (
                 f"{name(device.name or device.id)}{inside}",
@@ -252,7 +252,9 @@ def _devices(snapshot: Snapshot) -> str:
                 watts(row.idle_watts)
                 + (f"<small>{text(row.idle_method)}</small>" if row.idle_watts is not None else ""),
                 meter(row.utilization_ratio, device.component),
-                tag(device.quality, kind) + stuck + f"<small>{text(device.source)}, {text(device.method)}</small>",
+                tag(device.quality, kind)
+                + (" " + tag(fault, "bad") if fault else "")
+                + f"<small>{text(device.source)}, {text(device.method)}</small>",
             )
         )
     heads = (

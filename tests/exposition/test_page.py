@@ -123,6 +123,18 @@ def test_nothing_measured_is_said_with_the_fix() -> None:
     assert "Waiting for the first sample" in Tree(Page(History())(None)).text
 
 
+def test_a_device_without_a_reading_says_so(busy_node: Callable[..., Snapshot]) -> None:
+    """Fault 22: a card off the bus, or not back yet after a restart; one that sleeps is no fault."""
+
+    def shown(up: bool | None) -> str:
+        base = busy_node()
+        devices = tuple(row._replace(stuck=False, up=up) for row in base.devices)
+        return Tree(Page(History())(replace(base, devices=devices))).text
+
+    assert "no reading" in shown(up=False)
+    assert "no reading" not in shown(up=True) + shown(up=None)
+
+
 def test_joules_that_do_not_add_up_are_not_hidden(busy_node: Callable[..., Snapshot]) -> None:
     assert "joules do not add up" in Tree(Page(History())(replace(busy_node(), retired=()))).text
 
