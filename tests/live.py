@@ -157,8 +157,14 @@ class Exporter:
         self.log: list[str] = []
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._drain, args=(lines,), daemon=True).start()
-        while not (found := re.search(r"http://\S+/metrics", line := lines.get(timeout=PATIENCE_SECONDS))):
+        found = None
+        while found is None:
+            try:
+                line = lines.get(timeout=PATIENCE_SECONDS)
+            except queue.Empty:
+                raise AssertionError(f"does not listen (status {self.process.poll()}): {self.log}") from None
             assert "level=error" not in line, line
+            found = re.search(r"http://\S+/metrics", line)
         self.url = found[0]
 
     def _drain(self, lines: queue.SimpleQueue[str]) -> None:
