@@ -76,22 +76,23 @@ class Baseline:
     forgets the idle hours during a busy day. Each bin is represented by its 20 % quantile of power: the
     envelope, without trusting the single lowest reading. The envelope's first stretch is drawn on to zero.
     Until the device was seen near idle, or at loads far enough apart, the prior holds: the lowest power
-    seen, less its share by utilisation — zero for a device only ever seen at full load.
+    seen, less its share by utilisation — zero for a device only ever seen at full load. What is ``configured`` is
+    not learned, nor what is ``assumed`` by the model that stands in for a meter; all in watts.
     """
 
-    def __init__(self, configured: float | None = None, samples: Iterable[Sample] = ()) -> None:
-        self._configured = configured
+    def __init__(
+        self, configured: float | None = None, samples: Iterable[Sample] = (), assumed: float | None = None
+    ) -> None:
+        self._assumed = None if assumed is None else Idle(assumed, "prior")
         self._bins = [_Bin() for _ in range(len(_EDGES) + 1)]
-        self._idle = Idle(configured, "configured" if configured is not None else "prior")
         for sample in samples:
             self._put(Sample(*sample))
-        if self._configured is None:
-            self._idle = self._estimate()
+        self.configure(configured)
 
     def observe(self, utilization_ratio: float, watts: float) -> None:
         """Learn from one interval that was read without a gap."""
         changed = self._put(Sample(min(max(utilization_ratio, 0.0), 1.0), watts))
-        if changed and self._configured is None:
+        if changed and self._given is None:
             self._idle = self._estimate()
 
     @property
@@ -100,9 +101,9 @@ class Baseline:
         return self._idle
 
     def configure(self, watts: float | None) -> None:
-        """Set idle watts by configuration, or learn them (None)."""
-        self._configured = watts
-        self._idle = Idle(watts, "configured") if watts is not None else self._estimate()
+        """Set idle watts by configuration, or (None) learn them, unless they are assumed."""
+        self._given = self._assumed if watts is None else Idle(watts, "configured")
+        self._idle = self._given or self._estimate()
 
     def samples(self) -> list[Sample]:
         """Everything it remembers, for the checkpoint."""

@@ -121,7 +121,7 @@ class Devices:
         """Take idle watts that the operator knows; the others are learned."""
         self._idle_watts = dict(idle_watts)
         for key, baseline in self._baselines.items():
-            baseline.configure(self._idle_watts.get(key, self._roster.known[key].idle_watts))
+            baseline.configure(self._idle_watts.get(key))
 
     def measure(self, readings: Iterable[EnergyReading | PowerReading], use: Use) -> Measured:
         """Book one tick's readings."""
@@ -326,8 +326,9 @@ class Devices:
     def _baseline(self, device: Device) -> Baseline:
         baseline = self._baselines.get(device.id)
         if baseline is None:
-            watts = self._idle_watts.get(device.id, device.idle_watts)
-            baseline = self._baselines[device.id] = Baseline(watts, self._samples.pop(device.id, ()))
+            samples = self._samples.pop(device.id, ())
+            baseline = Baseline(self._idle_watts.get(device.id), samples, device.idle_watts)
+            self._baselines[device.id] = baseline
         return baseline
 
 

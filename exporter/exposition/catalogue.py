@@ -68,7 +68,8 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_device_idle_info",
         "gauge",
-        "Always 1; says how a device's idle power is known: learned, configured, or prior (assumed until learned).",
+        "Always 1; says how a device's idle power is known: learned, configured, or prior (assumed: by the "
+        "model of an estimate, or until it is learned).",
         (*DEVICE_LABELS, "method"),
         idle_info,
     ),

@@ -34,6 +34,17 @@ def test_configured_wins_and_is_not_unlearned() -> None:
     assert baseline.idle.watts == 50.0
 
 
+def test_what_a_model_assumes_is_not_learned_and_not_called_configured() -> None:
+    baseline = Baseline(assumed=30.0)
+    for _ in range(10):
+        baseline.observe(0.0, 50.0)
+    assert baseline.idle == (30.0, "prior")
+    baseline.configure(42.0)
+    assert baseline.idle == (42.0, "configured")
+    baseline.configure(None)
+    assert baseline.idle == (30.0, "prior")
+
+
 def test_idle_node_is_learned_at_once() -> None:
     baseline = Baseline()
     for _ in range(5):
