@@ -12,8 +12,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 LONGEST = 120
 
-PLACEHOLDER = "ghcr.io/ai-energy-exporter/ai-energy-exporter"
-
 
 def prose(text: str) -> Iterator[str]:
     """Lines that can be wrapped: no tables, no code, no addresses longer than a line."""
@@ -34,19 +32,3 @@ def test_tables_code_and_addresses_may_be_longer() -> None:
     long = "x" * (LONGEST + 1)
     text = f"| {long} |\n```\n{long}\n```\n    {long}\n[a](https://{long})\n- {long}\n"
     assert [line for line in prose(text) if len(line) > LONGEST] == [f"- {long}"]
-
-
-def test_the_name_that_stands_for_an_image_of_your_own_is_in_few_places() -> None:
-    """Nothing is published there, so whoever deploys replaces it: in one line, if nothing else says it."""
-    places = ("Dockerfile", "Makefile", "README.md", "pyproject.toml", ".ci", "deploy", "docs", "exporter", "grafana")
-    files = [
-        file
-        for place in places
-        for file in (REPOSITORY / place, *(REPOSITORY / place).rglob("*"))
-        if file.is_file() and file.suffix not in {".png", ".pyc"}
-    ]
-    found = {
-        str(file.relative_to(REPOSITORY)) for file in files if PLACEHOLDER in file.read_text("utf-8", errors="replace")
-    }
-    manifests = {f"deploy/kubernetes/parts/daemonset/{name}.yaml" for name in ("daemonset", "kustomization")}
-    assert found == manifests | {"docs/image.md", "docs/deploy-kubernetes.md"}
