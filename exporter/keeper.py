@@ -62,10 +62,13 @@ class Keeper:
 
         A device that came or went is written with everything, so that its counter and its labels are kept together.
         """
-        if self._writer.busy and self._writer.take(0) is None:
-            # This tick's line is lost: write everything once the disk answers again.
-            self._checkpoint_at = float("-inf")
-            return
+        if self._writer.busy:
+            late = self._writer.take(0)
+            if late is None or late.error is not None:
+                # This tick's line or that one's is lost: write everything once the disk answers again.
+                self._checkpoint_at = float("-inf")
+            if late is None:
+                return
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
             line = self._encode_all(now, ledger, devices)

@@ -13,6 +13,7 @@ from .accounting.attribution import CpuIdle, share
 from .accounting.checkpoint import StateStore
 from .accounting.devices import Devices, Measured, Use
 from .accounting.ledger import Ledger, Limits
+from .accounting.roster import is_stand_in
 from .guard import Crew
 from .health import SourceState
 from .host import Host
@@ -103,8 +104,13 @@ class Sampler:
             state.points if same_boot else {},
             state.baselines,
             state.known,
+            ended_at=state.at,
             started_at=self._booted_at + self._host.clock(),
             sources=[source.name for source in self._sources],
+            # A meter of the CPU ends its stand-in: what that one has was all booked since.
+            modelled=sum(
+                state.books.devices.get(key, 0.0) for key, entry in state.known.items() if is_stand_in(entry.device)
+            ),
             lags=state.lags,
         )
 

@@ -340,7 +340,8 @@ def test_an_estimate_that_a_meter_replaced_leaves_its_joules(machine: Machine, r
     assert row(again, PACKAGE).up is False
 
 
-def test_what_was_modelled_while_the_meter_was_away_is_not_counted_again(machine: Machine) -> None:
+@pytest.mark.parametrize("restarted", [True, False])
+def test_what_was_modelled_while_the_meter_was_away_is_not_counted_again(machine: Machine, restarted: bool) -> None:
     """Its counter went on: of the gap only what the model did not book is new."""
     machine.readable = {"rapl": (PACKAGE,), "estimate": (ESTIMATE,)}
     machine.start()
@@ -350,6 +351,9 @@ def test_what_was_modelled_while_the_meter_was_away_is_not_counted_again(machine
     machine.readable["rapl"] = ()
     machine.start()
     machine.run(60.0, step=1.0)
+    if restarted:
+        machine.kill()
+        machine.start()
     machine.sources["rapl"].devices = [PACKAGE]
     back = machine.run(70.0)
     assert back.retired_devices["cpu"] > 0

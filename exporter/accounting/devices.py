@@ -10,7 +10,7 @@ from ..records import Component, CpuUse, Device, EnergyReading, GpuState, GpuUse
 from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
-from .meters import Delta, Meters, Point
+from .meters import GAP_SECONDS, Delta, Meters, Point
 from .roster import GoneDevice, Roster, SavedDevice, is_stand_in
 
 OTHER = Device("other", "other", "", "measured", "other", 0.0)
@@ -88,9 +88,10 @@ class Measured:
 class Devices:
     """Every device of the node, with its meter and its idle baseline.
 
-    ``saved`` are those of an earlier run, ``started_at`` is now in Unix seconds, ``sources`` are the names of who is
-    asked in this run. What is saved is shown from the start, unless it ``lags``: then the counter of a device would
-    fall until it is read, which tells what is missing.
+    ``saved`` are those of an earlier run, which ``ended_at`` a boot time in seconds; ``started_at`` is now in Unix
+    seconds, ``sources`` are the names of who is asked in this run, ``modelled`` the joules that were booked by the
+    stand-in of the CPU since its meter was last read. What is saved is shown from the start, unless it ``lags``: then
+    the counter of a device would fall until it is read, which tells what is missing.
     """
 
     def __init__(
@@ -100,11 +101,18 @@ class Devices:
         samples: Mapping[str, Sequence[Sample]] | None = None,
         saved: Mapping[str, SavedDevice] | None = None,
         *,
+        ended_at: float = 0.0,
         started_at: float = 0.0,
         sources: Collection[str] = (),
+        modelled: float = 0.0,
         lags: bool = False,
     ) -> None:
-        self._roster = Roster(saved or {}, started_at)
+        saved, points = saved or {}, points or {}
+        if saved:  # else it is a file of before devices were kept
+            points = {key: point for key, point in points.items() if _goes_on(saved.get(key), point, ended_at)}
+        # A power gauge, a counter of another boot and one that nobody reads do not tell what they missed.
+        untold = [key for key, entry in saved.items() if key not in points or entry.device.source not in sources]
+        self._roster = Roster(saved, started_at, untold)
         self._sources = sources
         self._lags = lags
         self._idle_watts = dict(idle_watts or {})
@@ -114,7 +122,8 @@ class Devices:
         self._last_read: dict[str, float] = {}
         self._gpus: set[str] = set()
         self._other_owed = 0.0
-        self._modelled = 0.0
+        self._unseen = 0.0  # joules of the parts since the platform was read
+        self._modelled = modelled
         self.cpu_metered = False
 
     def configure(self, idle_watts: Mapping[str, float]) -> None:
@@ -132,6 +141,8 @@ class Devices:
             # Once a meter was seen, no model is mixed in: its joules would be counted a second time.
             unique = {key: r for key, r in unique.items() if not is_stand_in(r.device)}
         self._roster.learn({key: reading.device for key, reading in unique.items()}, metered=self.cpu_metered)
+        for key in self._roster.replaced:
+            self._meters.forget(key)
         deltas = {delta.device.id: delta for delta in self._meters.feed(unique.values())}
         if self._modelled or not self.cpu_metered:
             self._book_once(deltas)
@@ -226,7 +237,10 @@ class Devices:
         roster.review(missing, at)
 
     def take_gone(self) -> list[GoneDevice]:
-        """Devices that are no longer shown, since the last call. Its meter is kept: who returns has lost nothing."""
+        """Devices that are no longer shown, since the last call.
+
+        Its meter is kept, unless a part of it is counted in its place: who returns has lost nothing.
+        """
         gone = self._roster.take_gone()
         for key, _ in gone:
             self._baselines.pop(key, None)
@@ -304,12 +318,19 @@ class Devices:
             if key in self._roster.counted:
                 energies.append(_part(delta, baseline.idle.watts, watched))
         platforms = self._roster.platforms
-        whole = [deltas[key] for key in platforms if key in deltas and deltas[key].event in _BOOKED]
+        told = [deltas[key] for key in platforms if key in deltas]
+        whole = [delta for delta in told if delta.event in _BOOKED]
+        booked = sum(energy.joules for energy in energies)
         if whole:
+            shown = sum(delta.joules for delta in whole) - self._unseen
+            if any(delta.event == "gap" for delta in whole):  # it does not tell all of what it missed
+                shown = max(0.0, shown)
             # Meters are not read at the same instant: what was booked too much is taken back first.
-            self._other_owed += sum(delta.joules for delta in whole) - sum(energy.joules for energy in energies)
+            self._other_owed += shown - booked
             energies.append(Energy(OTHER, max(0.0, self._other_owed), 0.0))
             self._other_owed = min(0.0, self._other_owed)
+        believed = any(delta.event != "implausible" for delta in told)
+        self._unseen = 0.0 if believed else self._unseen + booked
         return energies
 
     def _is_missed(self, device: Device, measured: Measured) -> bool:
@@ -330,6 +351,18 @@ class Devices:
             baseline = Baseline(self._idle_watts.get(device.id), samples, device.idle_watts)
             self._baselines[device.id] = baseline
         return baseline
+
+
+def _goes_on(saved: SavedDevice | None, point: Point, ended_at: float) -> bool:
+    """Whether a counter tells what was used since an earlier run read it.
+
+    Not if the device was given up: others may be counted in its place. Nor if the meter of the platform was away when
+    that run ended: what its parts were booked meanwhile is not kept, and must not be told once more.
+    """
+    if saved is None:
+        return False
+    whole = saved.device.component == "platform" and saved.device.within is None
+    return not whole or ended_at - point.at <= GAP_SECONDS
 
 
 def _watched(delta: Delta, window_seconds: float) -> float:

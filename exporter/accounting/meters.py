@@ -158,6 +158,10 @@ class Meters:
                 deltas.append(meter.feed(reading))
         return deltas
 
+    def forget(self, device: str) -> None:
+        """Have a device begin anew when it is read again."""
+        self._meters.pop(device, None)
+
     def counts(self, device: str) -> tuple[int, int, int]:
         """Wraps and resets so far, and how many readings in a row did not move."""
         meter = self._meters[device]

@@ -29,16 +29,21 @@ class GoneDevice(NamedTuple):
 class Roster:
     """The devices that are shown, each once: in ``known`` if it was read in this run, else in ``awaited``.
 
-    ``counted`` are those whose joules are added up, ``platforms`` the meters of the whole machine. ``revision`` grows
-    when there is something new to keep across a restart.
+    ``counted`` are those whose joules are added up, ``platforms`` the meters of the whole machine. ``replaced`` are
+    those who are away while a part of theirs is counted instead: what they used meanwhile must not be counted again.
+    ``revision`` grows when there is something new to keep across a restart.
     """
 
-    def __init__(self, saved: Mapping[str, SavedDevice], at: float) -> None:
-        """``saved`` are the devices of the earlier run; ``at`` is Unix seconds."""
+    def __init__(self, saved: Mapping[str, SavedDevice], at: float, untold: Collection[str] = ()) -> None:
+        """``saved`` are the devices of the earlier run; ``at`` is Unix seconds.
+
+        ``untold`` are those of them that are not expected to tell what they used meanwhile.
+        """
         self.known: dict[str, Device] = {}
         self.awaited: dict[str, Device] = {key: entry.device for key, entry in saved.items()}
         self._missed = {key: at if entry.missed_since is None else entry.missed_since for key, entry in saved.items()}
         self._gone: list[GoneDevice] = []
+        self._untold = set(untold)
         self.revision = 0
         self._count()
 
@@ -56,6 +61,8 @@ class Roster:
         self.known = known
         for key in self.awaited.keys() & known.keys():
             del self.awaited[key]
+            self._missed.pop(key, None)
+        self._untold -= known.keys()
         self.revision += 1
         self._count()
 
@@ -81,11 +88,15 @@ class Roster:
     def _drop(self, key: str) -> None:
         device = self.known.pop(key, None) or self.awaited.pop(key)
         self._missed.pop(key, None)
+        self._untold.add(key)
         self._gone.append(GoneDevice(key, device.component if key in self.counted else None))
 
     def _count(self) -> None:
         # Who is awaited still includes others: what they used meanwhile is in its counter when it returns.
-        self.counted = {device.id for device in countable((self.awaited | self.known).values())}
+        told = {key: device for key, device in self.awaited.items() if key not in self._untold}
+        read = {device.id for device in countable((told | self.known).values())} & self.known.keys()
+        self.replaced = self._untold & {self.known[key].within for key in read}
+        self.counted = read | {device.id for device in countable((self.awaited | self.known).values())}
         self.platforms = [device.id for device in platforms(self.known.values())]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from exporter.accounting.devices import Devices, Measured, Use
+from exporter.accounting.meters import Point
+from exporter.accounting.roster import SavedDevice
 from exporter.records import CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, Process, ProcessKey
 
 PSYS = Device("psys-0", "platform", "rapl", "measured", "psys", 4.0)
@@ -58,6 +60,74 @@ def test_other_never_falls_and_takes_back_what_was_too_much() -> None:
         assert other.active >= 0
         total += other.active
     assert total == pytest.approx(psys - package)
+
+
+@pytest.mark.parametrize("away", [1, 5])
+def test_what_the_parts_used_while_the_platform_was_not_read_is_no_other(away: int) -> None:
+    """Its counter went on: what it shows afterwards has the joules of the parts in those ticks too."""
+    node = Node()
+    for second in range(3):
+        node.tick({PSYS: 100.0 * second, PACKAGE: 60.0 * second})
+    for second in range(3, 3 + away):
+        assert "other" not in parts(node.tick({PACKAGE: 60.0 * second}))
+    back = parts(node.tick({PSYS: 100.0 * (3 + away), PACKAGE: 60.0 * (3 + away)}))
+    assert sum(back["other"]) == pytest.approx(40.0 * (1 + away))
+
+
+@pytest.mark.parametrize("ended_at", [5.0, 20.0])
+def test_a_platform_that_is_read_later_than_its_parts_after_a_restart_is_not_counted_on_top(ended_at: float) -> None:
+    """Its gap has what they used since, theirs included; if it was away before, theirs is not known any more."""
+    points = {"psys-0": Point(0.0, 0.0), "package-0": Point(60.0 * ended_at, ended_at)}
+    saved = {device.id: SavedDevice(device) for device in (PSYS, PACKAGE)}
+    node = Node(Devices(None, points, None, saved, sources=("rapl",), ended_at=ended_at))
+    node.now = 30.0
+    for second in range(31, 41):
+        node.tick({PACKAGE: 60.0 * second})
+    back = parts(node.tick({PSYS: 100.0 * 41, PACKAGE: 60.0 * 41}))
+    if ended_at > 10.0:
+        assert "other" not in back
+        back = parts(node.tick({PSYS: 100.0 * 42, PACKAGE: 60.0 * 42}))
+        assert sum(back["other"]) == pytest.approx(40.0)
+    else:
+        assert sum(back["other"]) == pytest.approx(40.0 * 41 + 60.0 * ended_at)
+
+
+def test_a_platform_that_begins_anew_owes_nothing_for_before() -> None:
+    """Fault 3: else nothing would be seen of the fans for as long as it was away."""
+    node = Node()
+    for second in range(3):
+        node.tick({PSYS: 1e6 + 100.0 * second, PACKAGE: 60.0 * second})
+    for second in range(3, 60):
+        node.tick({PACKAGE: 60.0 * second})
+    node.tick({PSYS: 0.0, PACKAGE: 60.0 * 60})
+    back = parts(node.tick({PSYS: 100.0, PACKAGE: 60.0 * 61}))
+    assert sum(back["other"]) == pytest.approx(40.0)
+
+
+SOCKET = Device("socket-0", "cpu", "hwmon", "measured", "socket", 4.0, within="package-0", socket=0)
+
+
+@pytest.mark.parametrize(
+    ("sources", "devices", "awaited"),
+    [
+        (("hwmon", "rapl"), (PACKAGE, SOCKET), True),
+        (("hwmon",), (PACKAGE, SOCKET), False),
+        (("hwmon", "rapl"), (SOCKET,), False),
+    ],
+    ids=["awaited", "switched off", "given up in the run before"],
+)
+def test_a_part_counts_unless_its_whole_is_awaited(
+    sources: tuple[str, ...], devices: tuple[Device, ...], awaited: bool
+) -> None:
+    """Fault 16: with ``--no-source.rapl`` the CPU is not lost; RAPL's counter is not told once more when it is back."""
+    points = {"package-0": Point(100.0, 0.0), "socket-0": Point(100.0, 0.0)}
+    saved = {device.id: SavedDevice(device) for device in devices}
+    node = Node(Devices(None, points, None, saved, sources=sources))
+    joules = sum(sum(sum(value) for value in parts(node.tick({SOCKET: at})).values()) for at in (150.0, 200.0))
+    assert joules == (0.0 if awaited else 100.0)
+    back = parts(node.tick({PACKAGE: 250.0, SOCKET: 250.0}))
+    assert sum(back["package-0"]) == (150.0 if awaited else 0.0)
+    assert "socket-0" not in back
 
 
 def test_estimate_steps_aside_for_a_meter_and_never_comes_back() -> None:
@@ -185,3 +255,15 @@ def test_sleeping_device_is_neither_up_nor_down() -> None:
     measured = node.devices.measure([], Use(1.0, 4.0, asleep=("package-0",)))
     (row,) = node.devices.rows(measured, {}, {}, BOOTED_AT)
     assert (row.up, row.last_read) == (None, BOOTED_AT + 1.0)
+
+
+def test_a_part_that_was_away_is_taken_back_from_other_after_a_restart_too() -> None:
+    """The platform's joules had it meanwhile; both counters begin with a gap."""
+    points = {"psys-0": Point(1_000.0, 10.0), "package-0": Point(300.0, 5.0)}
+    saved = {device.id: SavedDevice(device) for device in (PSYS, PACKAGE)}
+    node = Node(Devices(None, points, None, saved, sources=("rapl",), ended_at=10.0))
+    node.now = 10.0
+    total = 0.0
+    for second in range(11, 31):
+        total += sum(sum(value) for value in parts(node.tick({PSYS: 100.0 * second, PACKAGE: 60.0 * second})).values())
+    assert total == pytest.approx(100.0 * 20)

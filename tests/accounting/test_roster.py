@@ -61,6 +61,32 @@ def test_who_is_missed_for_a_week_on_end_is_given_up() -> None:
     assert (roster.take_gone(), roster.saved()) == ([], {})
 
 
+def test_who_was_read_is_missed_anew() -> None:
+    """However long the node is off before it is missed: it was there when the node was last on."""
+    roster = Roster(saved(PACKAGE), AT)
+    roster.learn(read(PACKAGE), metered=True)
+    later = Roster(roster.saved(), AT + 2 * GIVE_UP_SECONDS)
+    later.review({"package-0"}, AT + 2 * GIVE_UP_SECONDS + 600)
+    assert later.take_gone() == []
+
+
+def test_who_will_not_tell_what_it_used_includes_nobody() -> None:
+    roster = Roster(saved(PACKAGE, CORE), AT, ["package-0"])
+    assert (roster.counted, roster.replaced) == ({"package-0"}, set())
+    roster.learn(read(CORE), metered=True)
+    assert (roster.counted, roster.replaced) == ({"package-0", "core-0"}, {"package-0"})
+    roster.learn(read(PACKAGE, CORE), metered=True)
+    assert (roster.counted, roster.replaced) == ({"package-0"}, set())
+
+
+def test_who_was_given_up_is_replaced_by_its_parts() -> None:
+    roster = Roster({}, AT)
+    roster.learn(read(PACKAGE, CORE), metered=True)
+    for at in (AT, AT + GIVE_UP_SECONDS):
+        roster.review({"package-0"}, at)
+    assert (roster.counted, roster.replaced) == ({"core-0"}, {"package-0"})
+
+
 def test_a_wall_clock_that_is_set_back_gives_nobody_up() -> None:
     """Fault 50."""
     roster = Roster({"core-0": SavedDevice(CORE, AT)}, AT)
