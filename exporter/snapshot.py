@@ -104,9 +104,13 @@ class Snapshot:
         Added up whenever it is asked for: a tick whose snapshot nobody looks at need not.
         """
         booked: defaultdict[Component, float] = defaultdict(float)
+        # By column, because nearly all rows have the same cells, and a scrape has to wait for this.
+        tables: defaultdict[tuple[tuple[Component, Mode], ...], list[tuple[float, ...]]] = defaultdict(list)
         for row in self.containers:
-            for (component, _), joules in zip(row.cells, row.joules, strict=True):
-                booked[component] += joules
+            tables[row.cells].append(row.joules)
+        for cells, table in tables.items():
+            for (component, _), column in zip(cells, zip(*table, strict=True), strict=True):
+                booked[component] += sum(column)
         for component, _, joules in self.unattributed:
             booked[component] += joules
         for component, joules in (*self.retired, *self.unnamed):
