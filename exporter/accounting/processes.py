@@ -58,10 +58,8 @@ class ProcessRecord:
         return self.account.ended_at is not None or (self.gpu and self.seen_at < silent)
 
     def showable(self, silent: float) -> bool:
-        """Whether it runs, in a container that has its name."""
-        if self.account.ended_at is not None or (self.gpu and self.seen_at < silent):
-            return False
-        return self.container is None or self.container.held_until is None
+        """Whether it has not `ended`, in a container that has its name."""
+        return not self.ended(silent) and (self.container is None or self.container.held_until is None)
 
 
 _Item = tuple[ProcessKey, ProcessRecord]
