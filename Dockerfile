@@ -39,5 +39,5 @@ USER 65532:65532
 EXPOSE 9400
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["/opt/venv/bin/python", "-m", "exporter.healthcheck"]
+    CMD ["/opt/venv/bin/python", "-m", "exporter", "healthcheck"]
 ENTRYPOINT ["/opt/venv/bin/ai-energy-exporter"]

@@ -59,8 +59,8 @@ soak: $(READY) ## Let it run for an hour while everything comes, goes and fails 
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 docs: $(READY) ## Write docs/metrics.md and docs/configuration.md anew
-	$(BIN)/python -m exporter.exposition.docs > docs/metrics.md
-	$(BIN)/python -m exporter.config_docs > docs/configuration.md
+	$(BIN)/python -m exporter.exposition.metrics.reference > docs/metrics.md
+	$(BIN)/python -m exporter.config.reference > docs/configuration.md
 
 rules: $(READY) ## Write the rules of the energy budgets anew, and check all rules
 	$(BIN)/python -m exporter budgets prometheus/budgets.yaml --output prometheus/rules/budgets.yml

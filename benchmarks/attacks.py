@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tests.exposition.served import PASSWORD, basic
+from tests.support.served import PASSWORD, basic
 
 CLIENTS = 2000
 COMEBACKS = 200

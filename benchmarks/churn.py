@@ -8,21 +8,11 @@ import sys
 import tempfile
 from collections import deque
 
-from exporter.exposition.history import History
-from exporter.exposition.render import Renderer
+from exporter.exposition.metrics.render import Renderer
+from exporter.exposition.status.history import History
 from exporter.host import Host
-from exporter.records import (
-    CpuUse,
-    Device,
-    EnergyReading,
-    GroupKey,
-    GroupUse,
-    Process,
-    ProcessKey,
-    ProcessUse,
-    Reading,
-)
-from exporter.sampler import Sampler
+from exporter.records import CpuUse, Device, EnergyReading, GroupKey, GroupUse, Process, ProcessKey, ProcessUse, Reading
+from exporter.sampling.sampler import Sampler
 from exporter.workloads.namer import WorkloadNamer
 
 from .groups import container

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trustme
 
-from tests.kubernetes.fake_api import FakeApiServer, make_pod
+from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 
 from .table import show
 

@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import NamedTuple
 
-from tests.program import free_port
+from tests.support.program import free_port
 
 from .crowd import crowd
 from .service import Service, served

@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.records import Unavailable
 from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver
-from tests import record_host
+from tests.support import record_host
 
 from .gpu_sensors import Cadence, Sample, cadence, call_seconds, counted, integral, watch
 from .native import CannotMeasure

@@ -16,8 +16,8 @@ from statistics import fmean, median
 
 import psutil
 
-from tests.nvml import control
-from tests.nvml.control import FakeDriver, Gpu
+from tests.support.nvml import control
+from tests.support.nvml.control import FakeDriver, Gpu
 
 from .native import CannotMeasure
 from .table import show, verdict

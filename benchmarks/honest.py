@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from tests.exposition.served import PASSWORD, basic
+from tests.support.served import PASSWORD, basic
 
 PERIOD = 0.25
 _HEADERS = {"Authorization": basic("prometheus", PASSWORD), "Accept-Encoding": "gzip"}

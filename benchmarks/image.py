@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.image.builder import Image, built, missing
-from tests.image.container import Container
+from tests.support.image_builder import Image, built, missing
+from tests.support.image_container import Container
 
 from .table import show
 

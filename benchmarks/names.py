@@ -17,10 +17,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.kubernetes.fake_api import Pod
-from tests.kubernetes.node import NAMESPACE, Node
-from tests.live import Tree
-from tests.sources import kubelet
+from tests.support import fake_kubelet as kubelet
+from tests.support.fake_kubernetes_api import Pod
+from tests.support.kubernetes_node import NAMESPACE, Node
+from tests.support.live import Tree
 
 from . import groups
 from .native import CannotMeasure

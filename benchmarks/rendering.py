@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from exporter.exposition.catalogue import CATALOGUE
-from exporter.exposition.render import Renderer
+from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.render import Renderer
 from exporter.records import Component, Mode, ProcessOwner, Workload
 from exporter.snapshot import AccountRow, Snapshot
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from tests.program import free_port
+from tests.support.program import free_port
 
 from .native import CannotMeasure
 from .remote_write import send, series

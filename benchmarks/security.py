@@ -22,8 +22,8 @@ from typing import NamedTuple
 import bcrypt
 import trustme
 
-from tests.exposition.served import PASSWORD, WebFolder, users
-from tests.program import free_port
+from tests.support.program import free_port
+from tests.support.served import PASSWORD, WebFolder, users
 
 from .service import Service
 from .table import quantile, show, verdict
@@ -215,7 +215,7 @@ def _attack(name: str, run: Run, port: int, web: WebFolder) -> Iterator[Callable
 
 
 @contextlib.contextmanager
-def _rotate(name: str, run: Run, port: int, web: WebFolder) -> Iterator[Callable[[], None]]:  # noqa: ARG001 - as above
+def _rotate(name: str, run: Run, port: int, web: WebFolder) -> Iterator[Callable[[], None]]:
     certificates = iter([_certificate(web) for _ in range(int(ATTACK_SECONDS))])
     run.began = at = time.monotonic()
 

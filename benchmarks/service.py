@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.program import free_port
+from tests.support.program import free_port
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,15 @@ import os
 import sys
 import threading
 
-from exporter.arguments import parse
-from exporter.cli import SWITCH_SECONDS, make_host, make_sampler
-from exporter.config import load
-from exporter.exposition.history import History
-from exporter.exposition.page import Page
-from exporter.exposition.prepared import Prepared
-from exporter.exposition.render import Renderer
-from exporter.exposition.server import Server, ServerOptions
+from exporter.config.command_line import parse
+from exporter.config.settings import load
+from exporter.exposition.metrics.prerender import Prepared
+from exporter.exposition.metrics.render import Renderer
+from exporter.exposition.status.history import History
+from exporter.exposition.status.page import Page
+from exporter.exposition.web.server import Server, ServerOptions
+from exporter.service.assembly import make_host, make_sampler
+from exporter.service.service import SWITCH_SECONDS
 from exporter.snapshot import Snapshot
 
 

@@ -10,9 +10,9 @@ import os
 import sys
 import time
 
-from exporter.arguments import parse
-from exporter.cli import make_host, make_sampler
-from exporter.config import load
+from exporter.config.command_line import parse
+from exporter.config.settings import load
+from exporter.service.assembly import make_host, make_sampler
 
 
 def main() -> None:

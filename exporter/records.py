@@ -158,7 +158,7 @@ class Allocation(NamedTuple):
     """A card, or a part of one, that the cluster has given to a container, whether or not anything runs on it.
 
     ``device`` is what the cluster calls it: the UUID of a card or MIG device, or a PCI address; once
-    `exporter.accounting.allocations` has found the card, its UUID, with its index (``gpu``) and ``gpu_instance``.
+    `exporter.accounting.gpu_allocations` has found the card, its UUID, with its index (``gpu``) and ``gpu_instance``.
     ``share`` is its weight among the claims on the card: the slice fraction under MIG, the number of
     replicas when time-sliced, else 1.0.
     """

@@ -14,9 +14,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 APART = (
-    ("prometheus", "grafana", "test_prometheus.py", "test_restart.py"),
-    ("sources", "test_endurance.py", "test_gpu_check.py", "test_gpu_faults.py"),
-    ("test_cli.py", "test_engines_end_to_end.py", "test_kubernetes.py", "test_models_end_to_end.py", "deploy"),
+    ("prometheus", "grafana", "end_to_end/test_prometheus.py", "end_to_end/test_restart.py"),
+    ("sources", "end_to_end/test_endurance.py", "end_to_end/test_gpu_check.py", "end_to_end/test_gpu_faults.py"),
+    (
+        "end_to_end/test_cli.py",
+        "end_to_end/test_container_engines.py",
+        "end_to_end/test_kubernetes.py",
+        "end_to_end/test_models.py",
+        "deploy",
+    ),
 )
 """Folders and files of each run but the last, which takes the rest: what starts servers, exporters and drivers."""
 ELSEWHERE = ("image",)

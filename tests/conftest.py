@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.nvml import control
-from tests.nvml.node import fresh_bindings
-from tests.program import Running, children_of
+from tests.support.nvml import control
+from tests.support.nvml.node import fresh_bindings
+from tests.support.program import Running, children_of
 
 # On a busy machine any example may take long: that is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

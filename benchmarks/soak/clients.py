@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from tests.live import Audit, Exporter, Scrape
+from tests.support.live import Audit, Exporter, Scrape
 
 from .background import again
 

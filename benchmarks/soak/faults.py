@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from tests.live import Exporter, Scrape
+from tests.support.live import Exporter, Scrape
 
 from .background import again
 from .clients import rude

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from tests.live import Scrape
-from tests.program import children_of
+from tests.support.live import Scrape
+from tests.support.program import children_of
 
 _MIB = 2**20
 _MOST_POINTS = 300

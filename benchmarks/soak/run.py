@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.live import Exporter, Scrape, tree
-from tests.nvml import control
-from tests.nvml.control import FakeDriver
+from tests.support.live import Exporter, Scrape, tree
+from tests.support.nvml import control
+from tests.support.nvml.control import FakeDriver
 
 from .background import again
 from .clients import Honest, Inspector

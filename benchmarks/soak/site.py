@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import groups
-from tests.kubernetes.fake_api import Pod
-from tests.kubernetes.node import Node
-from tests.live import Exporter, Tree, wait_for
-from tests.nvml.control import FakeDriver, Gpu
+from tests.support.fake_kubernetes_api import Pod
+from tests.support.kubernetes_node import Node
+from tests.support.live import Exporter, Tree, wait_for
+from tests.support.nvml.control import FakeDriver, Gpu
 
 from .background import again
 

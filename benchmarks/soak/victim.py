@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exporter.accounting.checkpoint import StateCorruptError, decode
-from tests.live import Exporter, Scrape
+from tests.support.live import Exporter, Scrape
 
 from .clients import Honest, Inspector
 

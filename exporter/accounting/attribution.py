@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ..records import HOST, Allocation, Component, CpuUse, Device, GpuUse, GroupKey, Loss, Mode, Workload
-from .claims import Claims, Place
+from .gpu_claims import Claims, Place
 
 CpuIdle = Literal["node", "proportional"]
 

@@ -1,4 +1,4 @@
-"""Keep the books across restarts: one file, a checkpoint line followed by a journal line per tick.
+"""The state file's format: a checkpoint line followed by a journal line per tick.
 
 The journal holds absolute values of what changed, written before they are published. So after a kill the
 counters go on at or after the last value anybody saw: had they fallen back to a periodic checkpoint,
@@ -7,10 +7,7 @@ Prometheus would take that for a reset and count the whole value again.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +16,8 @@ from typing import Any
 from ..records import Device, Model, ProcessOwner, Workload
 from .accounts import Books, Owner, SavedAccount
 from .baseline import Sample
+from .device_inventory import SavedDevice
 from .meters import Point
-from .roster import SavedDevice
 
 VERSION = 1
 """Of the file format. A file of another version is set aside, not guessed at (fault 56).
@@ -36,14 +33,6 @@ _KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
     "process": ProcessOwner,
     "model": Model,
 }
-
-
-class StateLocked(Exception):  # noqa: N818 - the state of the world, not a mistake
-    """Another exporter uses this state file (fault 57)."""
-
-
-class StateForeign(Exception):  # noqa: N818 - as above
-    """The books are those of a simulated node and the exporter's are not, or the other way round."""
 
 
 class StateCorruptError(ValueError):
@@ -180,97 +169,3 @@ def _content(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
-
-
-class StateStore:
-    """The state file, locked for as long as this object lives.
-
-    Raises `StateLocked` at once if another process holds it, OSError if the folder cannot be written.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._file = -1
-        self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise StateLocked(f"{path}: in use by another exporter") from None
-        self._lags = os.fstat(self._lock).st_size > 0
-
-    def load(self) -> State | None:
-        """Read it; None if there is none yet. Raises `StateCorruptError` (after setting the file aside) or OSError."""
-        try:
-            with open(self.path, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
-            return None
-        try:
-            state = decode(data)
-        except StateCorruptError as error:
-            aside = self._set_aside()
-            raise StateCorruptError(f"{self.path}: {error}; set aside as {aside}") from None
-        state.lags = self._lags
-        return state
-
-    def write(self, job: tuple[bytes, bool]) -> None:
-        """Append a journal line, or replace everything by a checkpoint (``job[1]``). Raises OSError.
-
-        After a failed append the next write must be a checkpoint: the journal may end in half a line.
-        """
-        line, whole = job
-        try:
-            if whole:
-                self._replace(line)
-            elif self._file < 0:
-                raise OSError("no checkpoint to append to")
-            else:
-                _write_all(self._file, line)
-        except OSError:
-            self._note(lags=True)
-            raise
-        self._note(lags=False)
-
-    def _note(self, *, lags: bool) -> None:
-        """Keep beside the file that it lags: the length of the lock file, which a full disk can still change."""
-        if lags != self._lags:
-            self._lags = lags
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._lock, int(lags))
-
-    def _replace(self, line: bytes) -> None:
-        new = f"{self.path}.new"
-        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            _write_all(file, line)
-            os.fsync(file)
-            os.replace(new, self.path)
-        except OSError:
-            os.close(file)
-            raise
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = file
-
-    def close(self) -> None:
-        """Release the lock."""
-        for file in (self._file, self._lock):
-            if file >= 0:
-                os.close(file)
-        self._file = self._lock = -1
-
-    def _set_aside(self) -> str:
-        for number in range(1, 100):
-            aside = f"{self.path}.corrupt-{number}"
-            if not os.path.exists(aside):
-                break
-        with contextlib.suppress(OSError):
-            os.replace(self.path, aside)
-        return aside
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

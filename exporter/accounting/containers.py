@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ..records import HOST, Component, GroupKey, Namer, Workload
 from ..snapshot import AccountRow
 from .accounts import Account, Period
-from .claims import Place
+from .gpu_claims import Place
 
 OVERFLOW = Workload(container="other", runtime="host")
 """The one row that takes every workload beyond the series budget (fault 66)."""

@@ -10,8 +10,8 @@ from ..records import Component, CpuUse, Device, EnergyReading, GpuState, GpuUse
 from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
+from .device_inventory import GoneDevice, Roster, SavedDevice, is_stand_in
 from .meters import GAP_SECONDS, Delta, Meters, Point
-from .roster import GoneDevice, Roster, SavedDevice, is_stand_in
 
 OTHER = Device("other", "other", "", "measured", "other", 0.0)
 """Stands for what the platform's meter shows beyond CPU, DRAM and GPU: fans, disks, losses."""

@@ -7,19 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from ..records import (
-    HOST,
-    Allocation,
-    Component,
-    CpuUse,
-    GpuUse,
-    GroupKey,
-    Loss,
-    Model,
-    Namer,
-    Process,
-    Workload,
-)
+from ..records import HOST, Allocation, Component, CpuUse, GpuUse, GroupKey, Loss, Model, Namer, Process, Workload
 from ..snapshot import AccountRow
 from .accounts import Account, Books, Owner, Period
 from .attribution import Energy, Shares

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import yaml
 
-from ..kinds import choice, did_you_mean, number, quoted
-from ..yamlfile import compose
+from ..config.value_types import choice, did_you_mean, number, quoted
+from ..config.yaml_file import compose
 from . import selector
 from .budget import SEVERITIES, WINDOWS, Budget
 

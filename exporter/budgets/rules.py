@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..kinds import show_duration
+from ..config.value_types import show_duration
 from .budget import MINUTE, WINDOWS, Budget, Burn, Window
 from .selector import power
 

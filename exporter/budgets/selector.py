@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from ..kinds import quoted
+from ..config.value_types import quoted
 
 ALIASES = {"node": "instance", "model": "model_name"}
 """What people call a label → what it is called."""

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 
 from ..host import Host
 from ..records import Source, Unavailable
-from .cgroups import CgroupSource
+from .cpu.estimate import EstimateSource
+from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
-from .estimate import EstimateSource
-from .hierarchy import find_hierarchy
-from .hwmon import HwmonSource
+from .hwmon.source import HwmonSource
 from .nvml.process import NvmlProcess, Patience
 from .podresources.source import SOCKET, PodResourcesSource
-from .portable import PortableSource
-from .procfs import ProcfsSource
-from .rapl import RaplSource
+from .usage.cgroup_tree import find_hierarchy
+from .usage.cgroups import CgroupSource
+from .usage.procfs import ProcfsSource
+from .usage.psutil_source import PortableSource
 
 WattsPerCpu = tuple[float, float]
 

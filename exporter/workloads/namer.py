@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from ..records import HOST, GroupKey, Model, Namer, Process, SourceHealth, Workload
-from .facts import Directory, Facts
+from .metadata.container_metadata import Directory, Facts
 from .paths import container, kubernetes, lxc, slurm, systemd
 
 PathResolver = Callable[[str], Workload | None]

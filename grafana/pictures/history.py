@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from exporter.exposition.render import Renderer
+from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
-from exporter.sampler import Sampler, SamplerOptions
+from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sources.demo.servers import Servers
 from exporter.sources.demo.source import DemoSource
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
-from exporter.accounting.claims import Place
+from exporter.accounting.gpu_claims import Place
 from exporter.records import HOST, Allocation, CpuUse, Device, GpuUse, GroupKey, GroupUse, Process, ProcessKey, Workload
 
 CPU = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)

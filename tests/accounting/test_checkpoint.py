@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,17 +12,9 @@ from hypothesis import strategies as st
 
 from exporter.accounting.accounts import Books, SavedAccount
 from exporter.accounting.baseline import Sample
-from exporter.accounting.checkpoint import (
-    VERSION,
-    State,
-    StateCorruptError,
-    StateLocked,
-    StateStore,
-    decode,
-    encode,
-)
+from exporter.accounting.checkpoint import VERSION, State, StateCorruptError, decode, encode
+from exporter.accounting.device_inventory import SavedDevice
 from exporter.accounting.meters import Point
-from exporter.accounting.roster import SavedDevice
 from exporter.records import Device, Model, ProcessOwner, Workload
 
 WORKLOAD = Workload("team", "pod-1", 'c"\n\\', "kubernetes", "f" * 64, "uid", "image:1")
@@ -94,32 +84,6 @@ def test_every_torn_end_is_passed_over() -> None:
         assert read.books.devices["package-0"] == (2.0 if end == len(journal) - 1 else 1.0)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\n",
-        b"\0" * 4096,
-        b"{}",
-        encode(state(), whole=True)[:-40],
-        encode(state(), whole=True).replace(b"boot-1", b"boot-2"),
-        encode(state(), whole=False),
-    ],
-)
-def test_damaged_checkpoint_is_set_aside(data: bytes, tmp_path: Path) -> None:
-    """Fault 56."""
-    path = tmp_path / "state"
-    path.write_bytes(data)
-    store = StateStore(str(path))
-    with pytest.raises(StateCorruptError, match="set aside as"):
-        store.load()
-    assert store.load() is None
-    assert [p.name for p in tmp_path.glob("state.corrupt-*")] == ["state.corrupt-1"]
-    store.write((encode(state(), whole=True), True))
-    assert store.load() == state()
-    store.close()
-
-
 def test_what_a_later_version_adds_is_passed_over() -> None:
     """So a downgrade keeps the books, as long as the version is the same."""
     content = json.loads(encode(state(), whole=True).partition(b" ")[2])
@@ -134,41 +98,3 @@ def test_future_version_is_set_aside() -> None:
     text = json.dumps({"version": VERSION + 1, "at": 1.0}).encode()
     with pytest.raises(StateCorruptError, match=f"version {VERSION + 1}"):
         decode(b"%08x %b\n" % (zlib.crc32(text), text))
-
-
-def test_second_instance_is_refused(tmp_path: Path) -> None:
-    """Fault 57."""
-    first = StateStore(str(tmp_path / "state"))
-    with pytest.raises(StateLocked, match="in use by another exporter"):
-        StateStore(str(tmp_path / "state"))
-    first.close()
-    StateStore(str(tmp_path / "state")).close()
-
-
-def test_append_needs_a_checkpoint(tmp_path: Path) -> None:
-    store = StateStore(str(tmp_path / "state"))
-    with pytest.raises(OSError, match="no checkpoint"):
-        store.write((encode(state(), whole=False), False))
-    store.close()
-
-
-def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    """Fault 55: /dev/full stands for the disk."""
-    path = tmp_path / "state"
-    store = StateStore(str(path))
-    store.write((encode(state(1.0), whole=True), True))
-    os.symlink("/dev/full", f"{path}.new")
-    with pytest.raises(OSError, match="No space left"):
-        store.write((encode(state(2.0), whole=True), True))
-    os.unlink(f"{path}.new")
-    store.close()
-    store = StateStore(str(path))
-    read = store.load()
-    assert read is not None
-    assert (read.books.devices, read.lags) == ({"package-0": 1.0}, True), "the next run knows that it lacks something"
-    store.write((encode(state(3.0), whole=True), True))
-    store.write((encode(State("", 14.0, books=Books(devices={"package-0": 4.0})), whole=False), False))
-    read = store.load()
-    assert read is not None
-    assert (read.books.devices, read.lags) == ({"package-0": 4.0}, False)
-    store.close()

@@ -9,13 +9,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from benchmarks.ledger_bench import PACKAGE, Bench, group, process, use
 from exporter.accounting.attribution import Energy
 from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.containers import NAMING_SECONDS, OVERFLOW
 from exporter.accounting.ledger import Ledger, Limits
 from exporter.records import GroupKey, Model, Namer, Process, ProcessOwner, Workload
 from exporter.snapshot import AccountRow
-from tests.accounting.ledger_bench import PACKAGE, Bench, group, process, use
 
 A, B = group("a"), group("b")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from exporter.accounting.device_inventory import SavedDevice
 from exporter.accounting.devices import Devices, Measured, Use
 from exporter.accounting.meters import Point
-from exporter.accounting.roster import SavedDevice
 from exporter.records import CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, Process, ProcessKey
 
 PSYS = Device("psys-0", "platform", "rapl", "measured", "psys", 4.0)

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 
+from benchmarks.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
 from exporter.accounting.attribution import Energy
 from exporter.accounting.ledger import Limits
 from exporter.accounting.processes import ENDED_ON_GPU, ENDED_PER_TOP
 from exporter.records import GpuUse, Model, Process, ProcessOwner, Workload
-from tests.accounting.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
 
 A, B = group("a"), group("b")
 

@@ -13,8 +13,8 @@ import yaml
 from exporter.budgets.budget import DAY, WINDOWS
 from exporter.budgets.command import run
 from exporter.cli import main
+from tests.support.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = REPOSITORY / "prometheus/budgets.yaml"
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import installed
-from tests.live import cgroup_mount, wait_for
+from tests.support import installed
+from tests.support.live import cgroup_mount, wait_for
+from tests.support.repository import REPOSITORY
 
-FOLDER = installed.REPOSITORY / "deploy" / "systemd"
+FOLDER = REPOSITORY / "deploy" / "systemd"
 UNIT = "ai-energy-exporter.service"
 OUT = "/opt/out"
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from exporter import __version__
-from exporter.arguments import parse
-from exporter.config import load
+from exporter.config.command_line import parse
+from exporter.config.settings import load
 from exporter.sources.demo import servers
+from tests.support.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FOLDER = REPOSITORY / "deploy" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

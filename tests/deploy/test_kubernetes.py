@@ -16,12 +16,11 @@ import yaml
 
 from deploy.kubernetes import generate
 from exporter import __version__
-from tests.deploy.manifests import (
+from tests.support.manifests import (
     DOCUMENT,
     FOLDER,
     OVERLAYS,
     PARTS,
-    REPOSITORY,
     Object,
     example,
     identity,
@@ -30,6 +29,7 @@ from tests.deploy.manifests import (
     render,
     rendered,
 )
+from tests.support.repository import REPOSITORY
 
 OLDEST, NEWEST = "1.25", "1.37"
 """Kubernetes: all fields that are used are the same in between."""

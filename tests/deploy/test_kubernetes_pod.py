@@ -25,11 +25,12 @@ import pytest
 import trustme
 import yaml
 
-from exporter.arguments import parse
-from exporter.config import ENVIRONMENT_PREFIX, load
-from exporter.exposition.tls_config import TLS_NAMES
-from tests.deploy.manifests import OVERLAYS, REPOSITORY, Object, mounts, of_kind, pods, render, variables
-from tests.live import PATIENCE_SECONDS, wait_for
+from exporter.config.command_line import parse
+from exporter.config.settings import ENVIRONMENT_PREFIX, load
+from exporter.exposition.web.tls_config import TLS_NAMES
+from tests.support.live import PATIENCE_SECONDS, wait_for
+from tests.support.manifests import OVERLAYS, Object, mounts, of_kind, pods, render, variables
+from tests.support.repository import REPOSITORY
 
 each = pytest.mark.parametrize("name", OVERLAYS)
 

@@ -13,14 +13,15 @@ import pytest
 
 from exporter.host import Host
 from exporter.records import Workload
-from exporter.workloads.directories.channel import Channel
-from exporter.workloads.directories.directory import FeedDirectory
-from exporter.workloads.directories.kubernetes_api import API_FIXES, ApiServer
-from tests.deploy.manifests import (
+from exporter.workloads.metadata.http_client import Channel
+from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
+from exporter.workloads.metadata.provider import FeedDirectory
+from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
+from tests.support.live import wait_for
+from tests.support.manifests import (
     DOCUMENT,
     FOLDER,
     OVERLAYS,
-    REPOSITORY,
     Object,
     example,
     of_kind,
@@ -29,9 +30,8 @@ from tests.deploy.manifests import (
     rendered,
     variables,
 )
-from tests.deploy.policy import references, security
-from tests.kubernetes.fake_api import FakeApiServer, container_id, make_pod, uid
-from tests.live import wait_for
+from tests.support.policy import references, security
+from tests.support.repository import REPOSITORY
 
 ROOTLESS = "overlays/nonroot"
 

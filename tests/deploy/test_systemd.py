@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter.config import ConfigError, load
-from tests import installed
+from exporter.config.settings import ConfigError, load
 from tests.deploy.conftest import FOLDER, OUT, UNIT, Boot, Machine
-from tests.live import Meter, wait_for
-from tests.nvml.control import FakeDriver, build
+from tests.support import installed
+from tests.support.live import Meter, wait_for
+from tests.support.nvml.control import FakeDriver, build
+from tests.support.repository import REPOSITORY
 
 RULE = "60-ai-energy-exporter.rules"
-DOCUMENT = installed.REPOSITORY / "docs" / "permissions.md"
+DOCUMENT = REPOSITORY / "docs" / "permissions.md"
 FLAVOURS: dict[str, tuple[str, ...]] = {
     "uid 0, no capability": (),
     "`non-root.conf`": ("non-root.conf",),
@@ -274,11 +275,11 @@ def headings(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", ["install.md", "permissions.md", "sizing.md", "troubleshooting.md", "upgrade.md"])
 def test_files_that_documents_name_exist(document: str) -> None:
-    text = (installed.REPOSITORY / "docs" / document).read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / document).read_text(encoding="utf-8")
     for path in re.findall(r"deploy/[\w./-]+\w", text):
-        assert (installed.REPOSITORY / path).exists(), path
+        assert (REPOSITORY / path).exists(), path
     for target, heading in re.findall(r"\]\(([^)#:]*)#?([^):]*)\)", text):
-        named = installed.REPOSITORY / "docs" / (target or document)
+        named = REPOSITORY / "docs" / (target or document)
         assert named.exists(), target
         assert not heading or heading in headings(named), f"{target}#{heading}"
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from exporter.exposition.access import Access
-from exporter.exposition.prepared import ScrapeBody
-from exporter.exposition.server import ServerOptions
+from exporter.exposition.metrics.prerender import ScrapeBody
+from exporter.exposition.web.access import Access
+from exporter.exposition.web.server import ServerOptions
 from exporter.records import (
     HOST,
     Allocation,
@@ -27,7 +27,7 @@ from exporter.records import (
     Workload,
 )
 from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
-from tests.exposition.served import LOCAL, Exporter, WebFolder
+from tests.support.served import LOCAL, Exporter, WebFolder
 
 GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
 

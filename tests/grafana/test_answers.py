@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.grafana.boards import filled, queries
+from tests.support.boards import filled, queries
 
 PROMTOOL = shutil.which("promtool")
 QUERIES = {query.name: query for query in queries()}

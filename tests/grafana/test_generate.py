@@ -11,7 +11,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.generate.__main__ import FOLDER, main, texts
 from grafana.generate.links import TITLES
-from tests.grafana.boards import BOARDS, REPOSITORY, panels
+from tests.support.boards import BOARDS, panels
+from tests.support.repository import REPOSITORY
 
 
 def test_committed_equals_generated() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from grafana.generate import palette
 from grafana.generate.links import KEPT
-from tests.grafana.boards import BOARDS, panels, variables
+from tests.support.boards import BOARDS, panels, variables
 
 boards = pytest.mark.parametrize("uid", BOARDS)
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from grafana_foundation_sdk.models import units
 
-from tests.grafana.boards import BOARDS, filled, panels, queries, selectors, variables
+from tests.support.boards import BOARDS, filled, panels, queries, selectors, variables
 
 PROMTOOL = shutil.which("promtool")
 QUERIES = queries()

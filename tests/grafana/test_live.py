@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.grafana.boards import BOARDS, Query, filled, panels, queries, variables
-from tests.grafana.stack import CLUSTER, NODE, PROMETHEUS, Server, running
+from tests.support.boards import BOARDS, Query, filled, panels, queries, variables
+from tests.support.stack import CLUSTER, NODE, PROMETHEUS, Server, running
 
 pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here: apt-get install prometheus")
 

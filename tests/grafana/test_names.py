@@ -9,8 +9,9 @@ from functools import cache
 import pytest
 import yaml
 
-from exporter.exposition.catalogue import CATALOGUE
-from tests.grafana.boards import BOARDS, REPOSITORY, Query, queries, selectors, variables
+from exporter.exposition.metrics.catalogue import CATALOGUE
+from tests.support.boards import BOARDS, Query, queries, selectors, variables
+from tests.support.repository import REPOSITORY
 
 QUERIES = queries()
 FAMILIES = {family.name: frozenset(family.labels) for family in CATALOGUE}

@@ -15,7 +15,8 @@ import yaml
 
 from grafana.pictures import png, storage
 from grafana.pictures.units import shown
-from tests.grafana.boards import BOARDS, REPOSITORY
+from tests.support.boards import BOARDS
+from tests.support.repository import REPOSITORY
 
 PICTURES = REPOSITORY / "docs" / "pictures"
 PROMTOOL = shutil.which("promtool")

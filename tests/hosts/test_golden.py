@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,39 +12,28 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter.exposition.catalogue import CATALOGUE
-from exporter.exposition.render import Renderer
+from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.render import Renderer
 from exporter.records import Source
-from exporter.sampler import Sampler, SamplerOptions
+from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
-from exporter.sources.cgroups import CgroupSource
-from exporter.sources.hwmon import HwmonSource
+from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.registry import build
+from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.models.resolver import Models
 from exporter.workloads.namer import WorkloadNamer
-from tests.nvml import control
-from tests.nvml.control import FakeDriver
-from tests.nvml.node import fresh_bindings
+from tests.support import machine as machines
+from tests.support.nvml import control
+from tests.support.nvml.control import FakeDriver
+from tests.support.nvml.node import fresh_bindings
+from tests.support.repository import HOSTS
 
 Played = tuple[list[Snapshot], list[dict[str, float]]]
 Play = Callable[[str], Played]
 
-HERE = Path(__file__).parent
 VOLATILE = ("process_", "energy_exporter_build_info", "energy_source_read_seconds_total", "energy_sample_seconds_total")
 """What depends on the machine the tests run on."""
-
-
-def _machines() -> Any:
-    spec = importlib.util.spec_from_file_location("machine", HERE / "machine.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MACHINES = _machines()
 
 
 @pytest.fixture
@@ -54,7 +42,7 @@ def play(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Play]:
     with contextlib.ExitStack() as stack:
 
         def played(name: str) -> Played:
-            machine = MACHINES.load(name, tmp_path / name)
+            machine = machines.load(name, tmp_path / name)
             # NVIDIA's library and a kubelet answer for the machine the tests run on, not for the recorded one.
             sources = build(machine.host(), {"nvml": False, "podresources": False})
             if machine.gpus is not None:
@@ -96,11 +84,11 @@ def _stable(body: str) -> str:
     return "".join(lines)
 
 
-@pytest.mark.parametrize("name", MACHINES.names())
+@pytest.mark.parametrize("name", machines.names())
 def test_scrape(name: str, play: Play, request: pytest.FixtureRequest) -> None:
     snapshots, _ = play(name)
     scrape = _stable(Renderer().body(snapshots[-1]).decode())
-    golden = HERE / name / "expected.prom"
+    golden = HOSTS / name / "expected.prom"
     if request.config.getoption("--update-golden"):
         golden.write_text(scrape, encoding="utf-8")
     assert scrape == golden.read_text(encoding="utf-8"), "if this is meant: make golden, and review the difference"
@@ -109,7 +97,7 @@ def test_scrape(name: str, play: Play, request: pytest.FixtureRequest) -> None:
 
 def test_every_gpu_metric_is_seen_on_some_machine() -> None:
     """But for what a kubelet's socket tells; and joules, watts and use of GPUs at every level."""
-    scrapes = "".join(path.read_text(encoding="utf-8") for path in HERE.glob("*/expected.prom"))
+    scrapes = "".join(path.read_text(encoding="utf-8") for path in HOSTS.glob("*/expected.prom"))
     shown = {sample.name for family in text_string_to_metric_families(scrapes) for sample in family.samples}
     wanted = {family.name for family in CATALOGUE if family.name.startswith("energy_gpu_")}
     assert wanted - shown <= {"energy_gpu_allocated_ratio"}
@@ -121,7 +109,7 @@ def test_every_gpu_metric_is_seen_on_some_machine() -> None:
             )
 
 
-@pytest.mark.parametrize("name", MACHINES.names())
+@pytest.mark.parametrize("name", machines.names())
 def test_every_joule_is_accounted_for_once(name: str, play: Play) -> None:
     """Devices = containers + unattributed + retired, and devices = what the hardware counted."""
     snapshots, truth = play(name)
@@ -151,7 +139,7 @@ def test_a_gpu_that_knows_only_its_module_is_counted_once(
     tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 16: a Grace Hopper whose GPU does not tell its own power, beside the meters of module and CPU."""
-    machine = MACHINES.load("arm-grace", tmp_path / "machine")
+    machine = machines.load("arm-grace", tmp_path / "machine")
     while machine.instants:
         machine.advance()
     passed = [0.0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,33 +13,22 @@ import pytest
 
 from exporter.host import FdBudget
 from exporter.records import Reading, Source, Unavailable
-from exporter.sources.cgroups import CgroupSource
+from exporter.sources.cpu.estimate import EstimateSource
+from exporter.sources.cpu.rapl import RaplSource
 from exporter.sources.drm.source import DrmSource
-from exporter.sources.estimate import EstimateSource
-from exporter.sources.hwmon import HwmonSource
+from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.driver import Driver
 from exporter.sources.nvml.sleep import Sleepers
-from exporter.sources.rapl import RaplSource
-from tests.nvml import control
-from tests.nvml.control import FakeDriver
-from tests.nvml.node import fresh_bindings
-from tests.nvml.recorded import Recorder, dumps
+from exporter.sources.usage.cgroups import CgroupSource
+from tests.support import machine as machines
+from tests.support import record_host
+from tests.support.nvml import control
+from tests.support.nvml.control import FakeDriver
+from tests.support.nvml.node import fresh_bindings
+from tests.support.nvml.recorded import Recorder, dumps
+from tests.support.repository import HOSTS
 
-HERE = Path(__file__).parent
 HERTZ = 100
-
-
-def _module(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MACHINE = _module(HERE / "machine.py")
-RECORDER = _module(HERE.parent / "record_host.py")
 
 
 def _read(source: Source, now: float) -> Reading | str:
@@ -69,10 +57,10 @@ def _busy_seconds(root: Path) -> tuple[float, float, float]:
     return (user + nice + system + irq + softirq) / HERTZ, group, processes / HERTZ
 
 
-@pytest.mark.parametrize("name", MACHINE.names())
+@pytest.mark.parametrize("name", machines.names())
 def test_recorded_numbers_agree(name: str, tmp_path: Path) -> None:
     """Processes ≤ root cgroup ≈ /proc/stat at every instant, and their growth is ``busy_seconds``."""
-    machine = MACHINE.load(name, tmp_path / "machine")
+    machine = machines.load(name, tmp_path / "machine")
     before = _busy_seconds(machine.root)
     assert machine.instants >= 1
     while machine.instants:
@@ -85,24 +73,24 @@ def test_recorded_numbers_agree(name: str, tmp_path: Path) -> None:
         before = after
 
 
-@pytest.mark.parametrize("name", MACHINE.names())
+@pytest.mark.parametrize("name", machines.names())
 def test_every_changed_file_was_there_before(name: str) -> None:
-    for later in (HERE / name).glob("t[1-9].json"):
-        assert all((HERE / name / "t0" / path).is_file() for path in json.loads(later.read_text())["files"])
+    for later in (HOSTS / name).glob("t[1-9].json"):
+        assert all((HOSTS / name / "t0" / path).is_file() for path in json.loads(later.read_text())["files"])
 
 
-GPU_MACHINES = [name for name in MACHINE.names() if (HERE / name / "gpus.json").exists()]
+GPU_MACHINES = [name for name in machines.names() if (HOSTS / name / "gpus.json").exists()]
 
 
 @pytest.mark.parametrize("name", GPU_MACHINES)
 def test_cards_agree_with_the_machine(name: str) -> None:
     """Their holders are processes of it, their places those of its bus, and the joules of both files the same."""
-    document = json.loads((HERE / name / "gpus.json").read_text())
-    later = [json.loads(path.read_text()) for path in sorted((HERE / name).glob("t[1-9].json"))]
-    pids = {path.name for path in (HERE / name / "t0/proc").glob("[0-9]*")}
+    document = json.loads((HOSTS / name / "gpus.json").read_text())
+    later = [json.loads(path.read_text()) for path in sorted((HOSTS / name).glob("t[1-9].json"))]
+    pids = {path.name for path in (HOSTS / name / "t0/proc").glob("[0-9]*")}
     for card in document["gpus"]:
         assert len(card["instants"]) <= len(later) + 1
-        place = HERE / name / "t0/sys/bus/pci/drivers/nvidia" / card["pci_bus_id"]
+        place = HOSTS / name / "t0/sys/bus/pci/drivers/nvidia" / card["pci_bus_id"]
         assert (place / "power/runtime_status").is_file()
         holders = [holder for said in card["instants"] for holder in (said, *said.get("mig", ()))]
         assert pids.issuperset(
@@ -119,7 +107,7 @@ def test_a_driver_is_recorded_as_it_was_played(
     name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the recorder asks a live driver is what the fake one answers, and all of it; only UUIDs are left out."""
-    machine = MACHINE.load(name, tmp_path / "machine")
+    machine = machines.load(name, tmp_path / "machine")
     library = control.build(tmp_path_factory.getbasetemp() / "nvml-recorder")
     with FakeDriver(library, tmp_path) as fake:
         monkeypatch.setenv(control.STATE_VARIABLE, str(fake.path))
@@ -133,6 +121,7 @@ def test_a_driver_is_recorded_as_it_was_played(
             recorder.record(machine.host().wall())
         said = json.loads(dumps(recorder.document()))
         recorder.close()
+    assert machine.gpus is not None
     played = json.loads(machine.gpus.read_text())
     assert _by_instant(said) == _by_instant(played)
 
@@ -164,28 +153,28 @@ def _by_instant(document: dict[str, Any]) -> list[Any]:
 )
 def test_arguments_are_redacted(cmdline: str, kept: str) -> None:
     """Fault 47: a command line may hold secrets; only the program and the names of long options are kept."""
-    assert RECORDER.redact(cmdline) == kept
+    assert record_host.redact(cmdline) == kept
 
 
-@pytest.mark.parametrize("name", MACHINE.names())
+@pytest.mark.parametrize("name", machines.names())
 def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
     """Everything the sources read is recorded: meters, GPU state, groups and their processes."""
-    machine = MACHINE.load(name, tmp_path / "machine")
+    machine = machines.load(name, tmp_path / "machine")
     (machine.root / "sys/fs").mkdir()
     (machine.root / "sys/fs/cgroup").symlink_to("../../cgroup")
     for path in (machine.root / "sys/devices").rglob("unique_id"):
-        path.write_text(RECORDER.unique_id(path.parent.name))  # the recorder leaves out the real one
-    recorder = RECORDER.Recorder(processes=1000, root=str(machine.root))
+        path.write_text(record_host.unique_id(path.parent.name))  # the recorder leaves out the real one
+    recorder = record_host.Recorder(processes=1000, root=str(machine.root))
     recorder.record(recorder.busiest())
-    RECORDER.write(tmp_path / "copy", [recorder])
+    record_host.write(tmp_path / "copy", [recorder])
     copy = tmp_path / "copy/t0"
     host = machine.host()
     copied = replace(
         host, procfs=str(copy / "proc"), sysfs=str(copy / "sys"), cgroupfs=str(copy / "cgroup"), fds=FdBudget(64)
     )
-    for path, target in recorder.outside.items():
-        (copy / path).parent.mkdir(exist_ok=True)
-        (copy / path).symlink_to(target)
+    for link, target in recorder.outside.items():
+        (copy / link).parent.mkdir(exist_ok=True)
+        (copy / link).symlink_to(target)
     for source in (RaplSource, HwmonSource, EstimateSource, DrmSource):
         assert _read(source(copied), machine.now) == _read(source(host), machine.now)
     for each in (host, copied):
@@ -197,10 +186,10 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
 
 def test_this_machine_can_be_recorded(tmp_path: Path) -> None:
     """Linux only, as the recorder is: what it writes is a machine with this process in it."""
-    assert RECORDER.main(["me", "--seconds", "0.05", "--processes", "5000", "--out", str(tmp_path)]) == 0
+    assert record_host.main(["me", "--seconds", "0.05", "--processes", "5000", "--out", str(tmp_path)]) == 0
     root = tmp_path / "me/t0"
     assert (root / f"proc/{os.getpid()}/stat").read_text().startswith(f"{os.getpid()} (")
-    assert (root / "proc/sys/kernel/random/boot_id").read_text() == RECORDER.BOOT_ID
+    assert (root / "proc/sys/kernel/random/boot_id").read_text() == record_host.BOOT_ID
     later = json.loads((tmp_path / "me/t2.json").read_text())
     assert "proc/uptime" in later["files"]
-    assert RECORDER.main(["me", "--out", str(tmp_path)]) == 2
+    assert record_host.main(["me", "--out", str(tmp_path)]) == 2

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.image.builder import Image, built, missing
-from tests.image.container import Container
+from tests.support.image_builder import Image, built, missing
+from tests.support.image_container import Container
 
 
 @pytest.fixture(scope="session")

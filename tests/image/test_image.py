@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import exporter
-from tests.image.builder import REPOSITORY, Image
-from tests.image.container import STATE_FOLDER, Container
+from tests.support.image_builder import Image
+from tests.support.image_container import STATE_FOLDER, Container
+from tests.support.repository import REPOSITORY
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the image
 

@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
-from tests.program import free_port
+from tests.support.program import free_port
+from tests.support.repository import REPOSITORY
 
 T = TypeVar("T")
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SHIPPED = REPOSITORY / "prometheus"
 PATIENCE_SECONDS = 45.0
 

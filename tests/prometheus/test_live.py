@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.repository import REPOSITORY
+
 if TYPE_CHECKING:
     from tests.prometheus.conftest import Stack
 
-DOCUMENT = (Path(__file__).resolve().parent.parent.parent / "docs/rules.md").read_text(encoding="utf-8")
+DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 DOCUMENTED = {
     name: set(re.findall(r"`(\w+)`", labels))
     for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+) \|", DOCUMENT, re.MULTILINE)

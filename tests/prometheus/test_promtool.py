@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
+from tests.support.repository import REPOSITORY
+
 SHIPPED = REPOSITORY / "prometheus"
 
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")

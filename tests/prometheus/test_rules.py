@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.exposition.catalogue import CATALOGUE
-from tests.prometheus import promql
+from exporter.exposition.metrics.catalogue import CATALOGUE
+from tests.support import promql
+from tests.support.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RULES = sorted((REPOSITORY / "prometheus/rules").glob("*.yml"))
 DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 RUNBOOKS = REPOSITORY / "docs/runbooks"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from exporter.sources.nvml.source import NvmlSource
-from tests.nvml import control
-from tests.nvml.control import FakeDriver
-from tests.nvml.node import Node
+from tests.support.nvml import control
+from tests.support.nvml.control import FakeDriver
+from tests.support.nvml.node import Node
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.records import HOST, GroupKey, Model, Namer, Process, ProcessKey, SourceHealth, Workload
-from exporter.workloads.facts import Facts
+from exporter.workloads.metadata.container_metadata import Facts
 from exporter.workloads.namer import PATHS as RESOLVERS
 from exporter.workloads.namer import WorkloadNamer
 

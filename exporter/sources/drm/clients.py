@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ...host import Host, KeptFile
 from ...records import Unavailable
-from ..identity import Identity
+from ..usage.pid_lookup import Identity
 from .card import ELSEWHERE
 from .fdinfo import Engines, Stats, parse_fdinfo
 from .files import KFD

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from ...host import Host
 from ...records import GpuUse, Problem, Process, ProcessKey, Reading, Unavailable
-from ..identity import Identity
+from ..usage.pid_lookup import Identity
 from .card import DrmCard, find_cards
 from .clients import Clients, Use
 from .files import OpenFiles

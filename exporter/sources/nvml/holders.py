@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ...host import Host
 from ...records import GpuUse, Process, ProcessKey
-from ..identity import Identity, Person
+from ..usage.pid_lookup import Identity, Person
 from .card import Card
 from .driver import Driver, DriverError
 from .mig import MigLayout

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...records import Device, EnergyReading, PowerReading, Problem
-from ..agreement import Agreement
+from .cross_check import Agreement
 from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, DriverError, Fields
 
 FIELDS = (ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS)

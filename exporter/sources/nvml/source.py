@@ -10,7 +10,7 @@ from typing import Any
 
 from ...host import Host, list_dir
 from ...records import EnergyReading, GpuState, GpuUse, PowerReading, Problem, Reading, Unavailable
-from ..identity import Identity
+from ..usage.pid_lookup import Identity
 from .card import Card
 from .driver import Driver, DriverError
 from .holders import Holders

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from .inside import Inside
 from .names import harmless, model_name
+from .process_root import Inside
 
 _MAX_BYTES = 65_536
 _MAX_ENTRIES = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..facts import Facts
+from ..metadata.container_metadata import Facts
 
 OWNER_PHASES: Mapping[str, str] = {
     **dict.fromkeys(

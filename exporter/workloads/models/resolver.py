@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
+from ...config.model_rules import PHASES, ModelRule, variables
 from ...host import Host
 from ...records import GroupKey, Model, Process, ProcessKey, Workload
-from ...rules import PHASES, ModelRule, variables
-from ..facts import Facts
+from ..metadata.container_metadata import Facts
+from .background_lookups import Inquiries
 from .commandline import TITLE, is_shell, split
 from .evidence import NOTHING, Evidence, Question
-from .inquiries import Inquiries
 from .lineage import ancestors, share_container
 from .names import harmless, model_name
 from .podspec import OWNER_PHASES, entry_point, is_sandbox

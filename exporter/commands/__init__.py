@@ -1,0 +1,1 @@
+"""COMMANDS: what the program does besides serving; arguments and printing only."""

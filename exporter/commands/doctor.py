@@ -1,0 +1,236 @@
+"""``ai-energy-exporter doctor``: runs every source, looks at the machine, and says how to mend what does not work."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TextIO
+
+from .. import __version__
+from ..config.settings import Settings
+from ..host import Host
+from ..records import Component, EnergyReading, Namer, Problem, Reading, Source, SourceHealth, Unavailable
+from ..service.assembly import make_host, make_namer
+from ..sources.registry import build
+from .host_checks import Finding, findings
+
+PAUSE_SECONDS = 1.0
+"""Between the two readings that show what a source would say."""
+
+PATIENCE_SECONDS = 5.0
+"""After which a source counts as hung (fault 15)."""
+
+COMPONENTS: tuple[Component, ...] = ("cpu", "dram", "gpu", "platform")
+
+
+class Examination(NamedTuple):
+    """What two readings of one source gave; ``failure`` where the second could not be had."""
+
+    source: str
+    first: Reading | None
+    second: Reading | None
+    failure: Problem | None
+
+    @property
+    def state(self) -> str:
+        """``works``, ``partly`` or ``no``."""
+        if self.second is None:
+            return "no"
+        return "partly" if self.second.problems else "works"
+
+
+def run(settings: Settings) -> int:
+    """Examine this machine and print the report. Returns the exit status."""
+    host = make_host(settings)
+    sources = build(
+        host,
+        dict.fromkeys(settings.enabled_sources, True),
+        settings.estimate_watts_per_cpu,
+        pod_resources=settings.path_pod_resources,
+    )
+    report(settings, sources, host, sys.stdout, namer=make_namer(settings, host))
+    return 0
+
+
+def report(
+    settings: Settings,
+    sources: Sequence[Source],
+    host: Host,
+    out: TextIO,
+    pause_seconds: float = PAUSE_SECONDS,
+    namer: Namer | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> None:
+    """Write the whole report. Takes about a second, at worst twice ``patience_seconds``; raises nothing."""
+    if namer is not None:
+        namer.health()  # they begin to ask while the sources are read
+    out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
+    out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
+    examinations = examine(sources, host, pause_seconds, patience_seconds)
+    for one in examinations:
+        off = " (but switched off)" if settings.enabled_sources.get(one.source) is False else ""
+        _write(out, one.source, f"{one.state}{off}", [*_found(one), *_complaints(one)])
+    if namer is not None:
+        out.write("\nNames\n")
+        names = ask_names(namer, patience_seconds)
+        for directory in names:
+            _write(out, directory.name, "works" if directory.up else "no", _said(directory))
+        if not names:
+            _write(out, "paths", "works", ["nobody else to ask here: containers are named by their ids"])
+        namer.close()
+    out.write("\nThis machine\n")
+    for finding in findings(settings, host):
+        _write(out, finding.what, "ok" if not finding.fix else "!!", _advice(finding))
+    out.write(f"\n{verdict(examinations)}\n")
+
+
+def examine(
+    sources: Sequence[Source],
+    host: Host,
+    pause_seconds: float = PAUSE_SECONDS,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> list[Examination]:
+    """Read every source twice, all at the same time, each in a thread of its own that is left behind if it hangs."""
+    patients = [_Patient(source, host, pause_seconds) for source in sources]
+    deadline = time.monotonic() + patience_seconds
+    for patient in patients:
+        patient.join(max(0.0, deadline - time.monotonic()))
+    return [patient.result() for patient in patients]
+
+
+def ask_names(namer: Namer, patience_seconds: float = PATIENCE_SECONDS) -> tuple[SourceHealth, ...]:
+    """How those are who know the names of pods and containers, once each has answered or failed."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        health = namer.health()
+        if all(one.up or one.reason for one in health) or time.monotonic() >= deadline:
+            return health
+        time.sleep(0.05)
+
+
+def verdict(examinations: Iterable[Examination]) -> str:
+    """Which components' joules are measured, which modelled and which unknown here, in a sentence or two."""
+    measured: set[Component] = set()
+    estimated: set[Component] = set()
+    for one in examinations:
+        for meter in one.second.meters if one.second else ():
+            (measured if meter.device.quality == "measured" else estimated).add(meter.device.component)
+    parts = []
+    if names := [name for name in COMPONENTS if name in measured]:
+        parts.append(f"Measured here: {', '.join(names)}.")
+    if names := [name for name in COMPONENTS if name in estimated - measured]:
+        parts.append(f"Only estimated: {', '.join(names)}.")
+    if not parts:
+        return "No meter works here: the exporter runs and says so, but shows no joules."
+    if not measured:
+        parts.append("No joule on this machine is measured; the estimate's bounds are in energy_device_power_*_watts.")
+    return " ".join(parts)
+
+
+class _Patient(threading.Thread):
+    def __init__(self, source: Source, host: Host, pause_seconds: float) -> None:
+        super().__init__(name=f"doctor-{source.name}", daemon=True)
+        self._source = source
+        self._host = host
+        self._pause_seconds = pause_seconds
+        self._first: Reading | None = None
+        self._second: Reading | None = None
+        self._failure: Problem | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._first = self._source.read(self._host.clock())
+            time.sleep(self._pause_seconds)
+            self._second = self._source.read(self._host.clock())
+            self._source.close()
+        except Unavailable as error:
+            self._failure = Problem(error.reason, error.message, error.fix)
+        except Exception as error:  # noqa: BLE001 - a broken source is a finding, not the end of the report
+            self._failure = Problem("error", f"{type(error).__name__}: {error}", "this is a bug: please report it")
+
+    def result(self) -> Examination:
+        failure = self._failure
+        if self._second is None and failure is None:
+            failure = Problem(
+                "timeout", "no answer: its driver hangs", "look for the reason in the kernel's log: dmesg"
+            )
+        return Examination(self._source.name, self._first, self._second, failure)
+
+
+def _found(one: Examination) -> list[str]:
+    if one.second is None:
+        return []
+    lines = [_meter(one, index) for index in range(len(one.second.meters))]
+    if (cpu := one.second.cpu) is not None:
+        processes = sum(len(group.processes) for group in cpu.groups)
+        lines.append(
+            f"{len(cpu.groups)} groups and {processes} processes used "
+            f"{cpu.busy_seconds / max(cpu.window_seconds, 1e-9):.2f} CPUs in the last {cpu.window_seconds:.1f} s"
+        )
+    lines += [f"GPU {gpu.index}: {gpu.gpu_model or 'unknown model'} ({gpu.uuid})" for gpu in one.second.gpus]
+    users: dict[str, set[int]] = {}
+    for use in one.second.gpu_uses:
+        users.setdefault(use.device, set()).add(use.process.key.pid)
+    lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
+    if one.second.socket_busy_seconds:
+        lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")
+    return lines or ["nothing to tell on this machine"]
+
+
+def _meter(one: Examination, index: int) -> str:
+    assert one.second is not None
+    meter = one.second.meters[index]
+    device = meter.device
+    text = f"{device.id} ({device.component})"
+    if isinstance(meter, EnergyReading):
+        before = next((m for m in one.first.meters if m.device.id == device.id), None) if one.first else None
+        if isinstance(before, EnergyReading) and meter.at > before.at and meter.joules >= before.joules:
+            watts = (meter.joules - before.joules) / (meter.at - before.at)
+            text += f": {watts:.1f} W"
+            if meter.watts is not None and before.watts is not None:
+                text += _by_gauge(watts, (before.watts + meter.watts) / 2)
+    else:
+        text += f": {meter.watts:.1f} W"
+    for bounds in one.second.bounds:
+        if bounds.device == device.id:
+            text += f", between {bounds.low_watts:.1f} and {bounds.high_watts:.1f} W"
+    text += "" if device.quality == "measured" else ", estimated"
+    return text + (f", part of {device.within}" if device.within else "")
+
+
+def _by_gauge(counted_watts: float, gauge_watts: float) -> str:
+    """What the device's own power gauge says beside its counter; in a second they may differ by a factor of two."""
+    apart = counted_watts > 2 * gauge_watts or gauge_watts > 2 * counted_watts
+    advice = ": implausible, unless its load changed just now" if apart and max(counted_watts, gauge_watts) > 1 else ""
+    return f" by its counter, {gauge_watts:.1f} W by its power gauge{advice}"
+
+
+def _complaints(one: Examination) -> list[str]:
+    problems = [one.failure] if one.failure else list(one.second.problems if one.second else ())
+    lines = []
+    for problem in problems:
+        lines.append(f"{problem.message} ({problem.reason})")
+        if problem.fix:
+            lines.append(f"fix: {problem.fix}")
+    return lines
+
+
+def _said(one: SourceHealth) -> list[str]:
+    if one.up:
+        return ["tells the names of containers"]
+    return [one.message or "no answer yet", *([f"fix: {one.fix}"] if one.fix else [])]
+
+
+def _advice(finding: Finding) -> list[str]:
+    return [finding.text, f"fix: {finding.fix}"] if finding.fix else [finding.text]
+
+
+def _write(out: TextIO, what: str, state: str, lines: Sequence[str]) -> None:
+    for number, line in enumerate(lines):
+        printable = "".join(letter if letter.isprintable() else "?" for letter in line)
+        head = f"  {what:<12} {state:<7} " if number == 0 else " " * 23
+        out.write(f"{head}{printable}\n")

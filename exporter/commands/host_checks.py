@@ -1,0 +1,165 @@
+"""Looks at what a machine must grant the exporter: rights, views, descriptors, a free port, a writable file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..config.settings import Settings
+from ..config.value_types import Address
+from ..host import Host
+from ..records import Unavailable
+from ..sources.usage.cgroup_tree import find_hierarchy
+from ..sources.usage.process_clock import ProcessTable
+
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+"""Inode of the namespace that the host itself lives in (include/linux/proc_ns.h)."""
+
+_CAP_DAC_OVERRIDE = 1 << 1
+_CAP_DAC_READ_SEARCH = 1 << 2
+
+FEW_DESCRIPTORS = 1024
+
+
+class Finding(NamedTuple):
+    """One thing looked at; ``fix`` is "" where nothing has to be mended."""
+
+    what: str
+    text: str
+    fix: str = ""
+
+
+def findings(settings: Settings, host: Host) -> Iterator[Finding]:
+    """Look at everything, one after the other; raises nothing."""
+    yield rights(host)
+    yield processes(host)
+    yield groups(host)
+    yield descriptors()
+    yield state_file(settings.state_file)
+    for address in settings.web_listen_address:
+        yield port(address)
+    yield clock(host)
+
+
+def clock(host: Host) -> Finding:
+    """How finely is the CPU time of one process known?"""
+    table = ProcessTable(host)
+    native = table.native
+    table.close()
+    if native:
+        return Finding("clock", "CPU time of a process is read from its own clock, in nanoseconds")
+    ticks = os.sysconf("SC_CLK_TCK")
+    return Finding("clock", f"CPU time of a process is read from /proc, in steps of {1000 / ticks:g} ms ({ticks} Hz)")
+
+
+def rights(host: Host) -> Finding:
+    """May files be read that belong to root alone, as RAPL's do since Linux 5.10 (CVE-2020-8694)?"""
+    user = os.geteuid()
+    if user == 0:
+        outside = _outer_uid(host)
+        if outside == 0:
+            return Finding("rights", "uid 0: reads what belongs to root; no capability is needed")
+        return Finding(
+            "rights",
+            f"uid 0 of a user namespace, which is uid {outside} outside: cannot read what belongs to the host's root",
+            "run in the host's user namespace: not in a rootless engine; --userns=host (Docker, Podman), "
+            "hostUsers: true (Kubernetes)",
+        )
+    effective = 0
+    try:
+        status = host.text("/proc/self/status")
+    except Unavailable:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    if effective & (_CAP_DAC_READ_SEARCH | _CAP_DAC_OVERRIDE):
+        return Finding("rights", f"uid {user} with a capability that reads what belongs to root")
+    fix = "run as uid 0 (all capabilities may be dropped), or give the files to a group: docs/permissions.md"
+    text = f"uid {user}: cannot read what belongs to root, as RAPL's counters do where no rule gave them to a group"
+    return Finding("rights", text, fix)
+
+
+def _outer_uid(host: Host) -> int:
+    """Who our uid 0 is in the user namespace around ours (user_namespaces(7)); 0 where nobody tells."""
+    try:
+        for line in host.text("/proc/self/uid_map").splitlines():
+            inside, outside, _ = map(int, line.split())
+            if inside == 0:
+                return outside
+    except (Unavailable, ValueError):
+        pass
+    return 0
+
+
+def processes(host: Host) -> Finding:
+    """Does this procfs show the host's processes, or only those of our container?"""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        seen_as = os.readlink(host.proc("self"))
+    except OSError as error:
+        return Finding("processes", f"{host.procfs}: {error.strerror}", "mount procfs, or set --path.procfs")
+    if namespace == _INITIAL_PID_NAMESPACE:
+        return Finding("processes", f"{host.procfs} shows all processes of the host")
+    if seen_as != str(os.getpid()):
+        return Finding("processes", f"{host.procfs} shows the processes of an outer PID namespace")
+    return Finding(
+        "processes",
+        f"{host.procfs} shows only the processes of our own PID namespace",
+        "share the host's: hostPID: true (Kubernetes), --pid=host (Docker, Podman)",
+    )
+
+
+def groups(host: Host) -> Finding:
+    """Where are CPU seconds per cgroup, and is it the root of the host's tree?"""
+    try:
+        tree = find_hierarchy(host)
+    except Unavailable as error:
+        return Finding("cgroups", error.message, error.fix or "mount the host's /sys, or set --path.cgroupfs")
+    version = "v2" if tree.file == "cpu.stat" else "v1"
+    text = f"{version} at {tree.root}"
+    # only a hierarchy's true root has v1's release_agent, and only below v2's are there cgroup.events (cgroups(7))
+    below_root = os.path.exists(f"{tree.root}/cgroup.events")
+    if not below_root if version == "v2" else os.path.exists(f"{tree.root}/release_agent"):
+        return Finding("cgroups", f"{text}, the whole host")
+    fix = "mount the host's /sys/fs/cgroup read-only and name it in --path.cgroupfs"
+    return Finding("cgroups", f"{text}, only our own part of the host's", fix)
+
+
+def descriptors() -> Finding:
+    """How many files may be kept open? One for each process and group seen, half the price of opening it anew."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    text = f"{'any number of' if soft == resource.RLIM_INFINITY else soft} files may be open"
+    if soft != resource.RLIM_INFINITY and soft < FEW_DESCRIPTORS:
+        return Finding("descriptors", text, "works, but slower; raise the limit: ulimit -n 65536, LimitNOFILE=65536")
+    return Finding("descriptors", text)
+
+
+def state_file(path: str) -> Finding:
+    """Can the checkpoint be written?"""
+    if not path:
+        return Finding("state file", "none (--state.file): counters start at 0 after a restart")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return Finding("state file", f"{folder} is not a directory", f"mkdir -p {folder}")
+    if os.path.isdir(path):
+        return Finding("state file", f"{path} is a directory", "name a file in it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Finding(
+            "state file", f"{folder} is not writable for us", "give this user the directory, or mount it writable"
+        )
+    return Finding("state file", f"{path} can be written")
+
+
+def port(address: Address) -> Finding:
+    """Is the address free, and ours to listen on?"""
+    family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
+    try:
+        socket.create_server((address.host, address.port), family=family).close()
+    except OSError as error:
+        fix = "stop what listens there (dcgm-exporter has the same port), or set --web.listen-address"
+        return Finding("address", f"{address}: {error.strerror or error}", fix)
+    return Finding("address", f"{address} is free")

@@ -1,0 +1,1 @@
+"""CONFIGURE: settings, their value types, the YAML file and the command line."""

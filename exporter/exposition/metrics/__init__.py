@@ -1,0 +1,1 @@
+"""The text and OpenMetrics formats of one snapshot."""

@@ -1,0 +1,291 @@
+"""What a row of the table of metrics is made of: families, levels of accounts, and where samples come from."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
+
+from ... import __version__
+from ...records import REASONS, GpuState, Model, SourceHealth
+from ...snapshot import AccountRow, DeviceRow, Snapshot
+from .labels import escape, escape_help
+
+Kind = Literal["counter", "gauge"]
+Quantity = Literal["joules", "watts", "ratios"]
+Sample = tuple[tuple[str, ...], float | None]
+"""Label values in the order of the family's label names, and the value; None is unknown: no series."""
+
+_NOT_IN_A_NAME = re.compile("[^a-zA-Z0-9_]")
+
+UNITS = ("joules", "watts", "ratio", "seconds", "bytes", "celsius", "hertz")
+"""Units a metric name may end in; OpenMetrics repeats them in ``# UNIT``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of the table. ``name`` is the full name in text format 0.0.4 (counters end in ``_total``)."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...]
+    samples: Callable[[Snapshot], Iterable[Sample]]
+
+    @property
+    def stem(self) -> str:
+        """Name of the family in OpenMetrics: a counter's without ``_total``."""
+        return self.name.removesuffix("_total")
+
+    @property
+    def unit(self) -> str:
+        """Unit the name ends in, "" for plain numbers."""
+        return next((unit for unit in UNITS if self.stem.endswith(f"_{unit}")), "")
+
+    def header(self, *, openmetrics: bool) -> bytes:
+        """The lines before its samples."""
+        if not openmetrics:
+            return f"# HELP {self.name} {escape_help(self.help)}\n# TYPE {self.name} {self.kind}\n".encode()
+        unit = f"# UNIT {self.stem} {self.unit}\n" if self.unit else ""
+        return f"# TYPE {self.stem} {self.kind}\n{unit}# HELP {self.stem} {escape(self.help)}\n".encode()
+
+
+class Level(NamedTuple):
+    """A kind of account: its label names, its rows in a snapshot, and the label values of an owner."""
+
+    name: str
+    labels: tuple[str, ...]
+    rows: Callable[[Snapshot], tuple[AccountRow, ...]]
+    values: Callable[[Any], tuple[str, ...]]
+
+
+PROCESS = Level(
+    "process",
+    ("pid", "comm", "namespace", "pod", "container"),
+    attrgetter("processes"),
+    lambda owner: (str(owner.pid), owner.comm, owner.namespace, owner.pod, owner.container),
+)
+CONTAINER = Level(
+    "container",
+    ("namespace", "pod", "container", "runtime"),
+    attrgetter("containers"),
+    attrgetter("namespace", "pod", "container", "runtime"),
+)
+MODEL = Level(
+    "model",
+    ("model_name", "namespace", "phase"),
+    attrgetter("models"),
+    attrgetter("model_name", "namespace", "phase"),
+)
+LEVELS = (PROCESS, CONTAINER, MODEL)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFamily(Family):
+    """A family of a `Level`: its lines are cached per account, because an unchanged account keeps its row."""
+
+    level: Level
+    quantity: Quantity
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInfo(Family):
+    """Identity of the accounts of a level: its lines are cached per account too, and also have `chosen_labels`."""
+
+    level: Level
+
+
+def account(level: Level, suffix: str, quantity: Quantity, help_text: str) -> AccountFamily:
+    """Family of one quantity of a level of accounts."""
+    counter = quantity == "joules"
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for row in level.rows(snapshot):
+            owner = level.values(row.owner)
+            if quantity == "joules":
+                for cell, value in zip(row.cells, row.joules, strict=True):
+                    yield (*owner, *cell), value
+            elif quantity == "watts":
+                for component, value in zip(row.components, row.watts, strict=True):
+                    yield (*owner, component), value
+            else:
+                for component, value in zip(row.busy_components, row.ratios, strict=True):
+                    yield (*owner, component), value
+
+    return AccountFamily(
+        f"energy_{level.name}_{suffix}",
+        "counter" if counter else "gauge",
+        help_text,
+        (*level.labels, "component", *(("mode",) if counter else ())),
+        samples,
+        level,
+        quantity,
+    )
+
+
+def level_families() -> Iterator[AccountFamily]:
+    """Joules, watts and utilization of every level."""
+    subjects = {
+        "process": "a process (the top ones by joules, and every GPU process)",
+        "container": "a container, systemd unit, Slurm job or the host itself",
+        "model": "the processes that work for an AI model",
+    }
+    for level in LEVELS:
+        subject = subjects[level.name]
+        yield account(
+            level,
+            "joules_total",
+            "joules",
+            f"Energy charged to {subject}, in joules; mode=idle is its share of idle power, such as that of a GPU "
+            "it holds without using.",
+        )
+        yield account(
+            level,
+            "power_watts",
+            "watts",
+            f"Power charged to {subject}, in watts, active and idle together: the mean over the last sample "
+            "interval, a convenience; rate() of the joules is exact.",
+        )
+        yield account(
+            level,
+            "utilization_ratio",
+            "ratios",
+            f"Busy seconds per second of {subject} over the node's whole capacity of that component (all CPUs, "
+            "all GPUs), from 0 to 1.",
+        )
+
+
+def plain(name: str, kind: Kind, help_text: str, value: Callable[[Snapshot], float | None]) -> Family:
+    """Family of one series without labels."""
+    return Family(name, kind, help_text, (), lambda snapshot: (((), value(snapshot)),))
+
+
+DEVICE_LABELS = ("component", "device", "source")
+
+
+def of_device(name: str, kind: Kind, help_text: str, value: Callable[[DeviceRow], float | None]) -> Family:
+    """Family with a series per device."""
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for row in snapshot.devices:
+            yield (row.device.component, row.device.id, row.device.source), value(row)
+
+    return Family(name, kind, help_text, DEVICE_LABELS, samples)
+
+
+def of_meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> Family:
+    """Of devices with a hardware energy counter: a power gauge or an estimate has none that could wrap."""
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for row in snapshot.devices:
+            if row.device.quality == "measured" and row.device.method != "power_integrated":
+                yield (row.device.id,), value(row)
+
+    return Family(name, "counter", help_text, ("device",), samples)
+
+
+GPU_LABELS = ("gpu", "uuid", "gpu_instance")
+
+
+def of_gpu(name: str, help_text: str, value: Callable[[GpuState], float | None]) -> Family:
+    """Family with a series per GPU and MIG instance."""
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for gpu in snapshot.gpus:
+            yield (gpu.index, gpu.uuid, gpu.gpu_instance), value(gpu)
+
+    return Family(name, "gauge", help_text, GPU_LABELS, samples)
+
+
+def of_gpu_parts(
+    name: str, kind: Kind, help_text: str, label: str, parts: Callable[[GpuState], Iterable[tuple[str, float]]]
+) -> Family:
+    """Family with several series per GPU."""
+
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        for gpu in snapshot.gpus:
+            for part, value in parts(gpu):
+                yield (gpu.index, gpu.uuid, gpu.gpu_instance, part), value
+
+    return Family(name, kind, help_text, (*GPU_LABELS, label), samples)
+
+
+def of_source(name: str, kind: Kind, help_text: str, value: Callable[[SourceHealth], float | None]) -> Family:
+    """Family with a series per source."""
+    return Family(
+        name, kind, help_text, ("source",), lambda snapshot: (((s.name,), value(s)) for s in snapshot.sources)
+    )
+
+
+def gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
+    """Identity of each GPU."""
+    for gpu in snapshot.gpus:
+        yield (gpu.index, gpu.uuid, gpu.gpu_instance, gpu.gpu_model, gpu.driver_version, gpu.pci_bus_id), 1
+
+
+def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
+    """Part of each GPU that each container was given: the GPU's replicas are parts of it, as its MIG slices are."""
+    given: defaultdict[str, float] = defaultdict(float)
+    for allocation in snapshot.allocations:
+        given[allocation.device] += allocation.share
+    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.allocations:
+        yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, given[device])
+
+
+def container_identity(owner: Any, model: Model | None) -> tuple[str, ...]:
+    """Label values of ``energy_container_info`` for a `Workload` and the model it works for."""
+    return (*owner[:9], *((model.model_name, model.source) if model else ("", "")))
+
+
+def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The pod labels on show as label names and values, in the form of kube-state-metrics: ``label_app``.
+
+    Of two that differ only in what a label name cannot hold, the first stays.
+    """
+    named: dict[str, str] = {}
+    for label, value in labels:
+        named.setdefault("label_" + _NOT_IN_A_NAME.sub("_", label), value)
+    return named
+
+
+def container_info(snapshot: Snapshot) -> Iterator[Sample]:
+    """Identity of each container account."""
+    for row in snapshot.containers:
+        yield container_identity(row.owner, snapshot.container_models.get(row.serial)), 1
+
+
+def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
+    """Joules of devices that are gone, from 0, of the components that devices have."""
+    for node in snapshot.nodes:
+        if node.component != "other":
+            yield (node.component,), snapshot.retired_devices.get(node.component, 0.0)
+
+
+def power_source_info(snapshot: Snapshot) -> Iterator[Sample]:
+    """Source, quality and method of each device."""
+    for row in snapshot.devices:
+        device = row.device
+        yield (device.component, device.id, device.source, device.quality, device.method), 1
+
+
+def idle_info(snapshot: Snapshot) -> Iterator[Sample]:
+    """How each device's idle power is known."""
+    for row in snapshot.devices:
+        if row.idle_watts is not None:
+            yield (row.device.component, row.device.id, row.device.source, row.idle_method), 1
+
+
+def failures(snapshot: Snapshot) -> Iterator[Sample]:
+    """Failures of each source by reason, from 0."""
+    for source in snapshot.sources:
+        for reason in REASONS:
+            yield (source.name, reason), source.failures.get(reason, 0)
+
+
+def build_info(snapshot: Snapshot) -> Iterator[Sample]:
+    """The exporter itself."""
+    yield (__version__, platform.python_version(), "true" if snapshot.demo else "false"), 1

@@ -1,0 +1,316 @@
+"""One HTTP client: shakes hands, waits for a request, gets its answer piece by piece, idles, and starts over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+
+import h11
+
+from .basic_auth import client_of
+from .clients import Client, Clients, Deadlines, Door, Queue, Response
+from .tls import Tls, TlsPolicy, reason_of
+
+log = logging.getLogger(__name__)
+
+_MAX_HEAD_BYTES = 16 * 1024
+_MAX_REQUEST_BODY_BYTES = 64 * 1024
+_PIECE_BYTES = 128 * 1024
+_LINGER_SECONDS = 1.0
+_SPEAK_TLS = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks TLS: use https\n"
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A client's connection; ``tls`` is None for plain HTTP."""
+
+    def __init__(self, clients: Clients, deadlines: Deadlines, door: Door, host: str, tls: TlsPolicy | None) -> None:
+        self.since = 0.0
+        self.place = client_of(host)
+        self._clients = clients
+        self._deadlines = deadlines
+        self._door = door
+        self._client = Client(host, self.place, tls, None)
+        self._tls = Tls(tls) if tls is not None else None
+        self._asking: asyncio.Future[Response] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._opening: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        self._request: h11.Request | None = None
+        self._received = 0
+        self._rest = memoryview(b"")
+        self._paused = False
+        self._closing = False
+        self._queue: Queue | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def open(self, peer: socket.socket) -> None:
+        """Take over an accepted socket."""
+        self._clients.every.add(self)
+        self._enter(self._clients.waiting, self._deadlines.request)
+        self._opening = self._loop.create_task(self._connect(peer))
+        self._opening.add_done_callback(lambda task: self._opened(task, peer))
+
+    async def _connect(self, peer: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(lambda: self, peer)
+
+    def _opened(self, task: asyncio.Task[None], peer: socket.socket) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.debug("connection failed: %s", error)
+        if error is not None or task.cancelled():
+            peer.close()
+            self._leave()
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+        elif self._opening is not None:
+            self._opening.cancel()
+        self._leave()
+
+    def close(self) -> None:
+        """Close an idle connection, so that the client knows that nothing was cut off."""
+        if self._queue is self._clients.idle:
+            self._close()
+
+    def _leave(self) -> None:
+        self._clients.every.discard(self)
+        self._enter(None, 0.0)
+        self._rest = memoryview(b"")
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _enter(self, queue: Queue | None, seconds: float) -> None:
+        """Change queues; the deadline starts anew."""
+        if self._queue is not None:
+            self._queue.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._queue = queue
+        if queue is not None:
+            queue[self] = None
+            self.since = self._loop.time()
+            self._timer = self._loop.call_later(seconds, self.abort)
+
+    # --- what asyncio calls -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Get ready to read."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        # Paused as soon as the kernel takes no more: what is not paused has left this process.
+        transport.set_write_buffer_limits(high=1, low=0)
+        if self not in self._clients.every:  # dropped while it was being opened
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
+        """Forget the client."""
+        self._leave()
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's shape
+        """Return where to read to, so little at once that no client holds the loop up. It is everybody's."""
+        return self._clients.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Read on, and answer what is complete."""
+        if self._closing:
+            return
+        data = bytes(memoryview(self._clients.buffer)[:nbytes])
+        if self._queue is self._clients.idle:
+            self._enter(self._clients.waiting, self._deadlines.request)
+        if self._tls is None:
+            self._h11.receive_data(data)
+            self._advance()
+        elif self._tls.established:
+            self._decrypt(self._tls, data)
+        else:  # a millisecond of arithmetic, for which it queues
+            self._queue_up(partial(self._decrypt, self._tls, data))
+
+    def pause_writing(self) -> None:
+        """Stop feeding a client that does not read."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on feeding it, and with what it sent meanwhile."""
+        self._paused = False
+        self._write()
+        self._advance()
+
+    def _queue_up(self, step: Callable[[], None]) -> None:
+        """Go on with a step when it is its address's turn; what the client sends meanwhile stays in the kernel."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._door.turns.add(self.place, lambda: self._take_turn(step))
+
+    def _take_turn(self, step: Callable[[], None]) -> None:
+        assert self._transport is not None
+        if self in self._clients.every:
+            self._transport.resume_reading()
+            step()
+
+    # --- TLS ----------------------------------------------------------------------------------------
+
+    def _decrypt(self, tls: Tls, data: bytes) -> None:
+        assert self._transport is not None
+        known = tls.established
+        try:
+            for plain in tls.receive(data):
+                self._h11.receive_data(plain)
+        except ssl.SSLError as error:
+            if known:
+                self.abort()
+            else:
+                self._fail_handshake(tls, error)
+            return
+        if said := tls.send(b""):
+            self._transport.write(said)
+        if tls.established and not known:
+            self._client = self._client._replace(certificate=tls.certificate())
+        self._advance()
+        if (
+            tls.ended
+            and not self._closing
+            and (self._queue is self._clients.waiting or self._queue is self._clients.idle)
+        ):
+            self._close()
+
+    def _fail_handshake(self, tls: Tls, error: ssl.SSLError) -> None:
+        assert self._transport is not None
+        self._door.failed(self._client.host, reason_of(error))
+        if error.reason == "HTTP_REQUEST":
+            self._transport.write(_SPEAK_TLS)
+        else:
+            self._transport.write(tls.send(b""))  # the alert that says why
+        self._close()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        assert self._transport is not None
+        self._transport.write(data if self._tls is None else self._tls.send(data))
+
+    # --- a request ----------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Handle what has arrived, until the client has to send, or to read, more; of requests one at each turn."""
+        while self._queue is self._clients.waiting and not self._closing:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                self._refuse(error.error_status_hint)
+                return
+            if isinstance(event, h11.Request):
+                self._request = event
+                self._received = 0
+                if len(event.target) + sum(len(name) + len(value) for name, value in event.headers) > _MAX_HEAD_BYTES:
+                    self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            elif isinstance(event, h11.Data):
+                self._received += len(event.data)
+                if self._received > _MAX_REQUEST_BODY_BYTES:
+                    self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            elif isinstance(event, h11.EndOfMessage):
+                assert self._request is not None
+                self._respond(self._request)
+                if self._queue is self._clients.waiting and not self._closing:  # it did not wait for the answer
+                    self._queue_up(self._advance)
+                return
+            else:  # it has to send more
+                return
+
+    def _respond(self, request: h11.Request) -> None:
+        try:
+            answer = self._door.answer(request, self._client)
+        except Exception:  # noqa: BLE001 - it is logged, and the client told
+            answer = _internal_error(request)
+        if isinstance(answer, Response):
+            self._send(answer)
+            return
+        assert self._transport is not None
+        self._enter(self._clients.asking, self._deadlines.login)
+        self._transport.pause_reading()
+        self._asking = asyncio.ensure_future(answer)
+        self._asking.add_done_callback(lambda done: self._answered(request, done))
+
+    def _answered(self, request: h11.Request, done: asyncio.Future[Response]) -> None:
+        self._asking = None
+        if done.cancelled() or self._queue is not self._clients.asking:
+            return
+        self._send(done.result() if done.exception() is None else _internal_error(request, done.exception()))
+        self._advance()
+
+    def _refuse(self, status: int) -> None:
+        self._send(Response(status, f"{HTTPStatus(status).phrase}\n".encode(), close=True))
+
+    # --- its answer ---------------------------------------------------------------------------------
+
+    def _send(self, response: Response) -> None:
+        assert self._transport is not None
+        headers: list[tuple[bytes, bytes]] = [
+            (b"Content-Type", response.content_type),
+            (b"Content-Length", b"%d" % len(response.body)),
+            (b"Cache-Control", b"no-store"),
+            (b"X-Content-Type-Options", b"nosniff"),
+            *response.headers,
+        ]
+        if response.close:
+            headers.append((b"Connection", b"close"))
+        reason = HTTPStatus(response.status).phrase.encode()
+        head = self._h11.send(h11.Response(status_code=response.status, headers=headers, reason=reason))
+        body = b"" if self._request is not None and self._request.method == b"HEAD" else response.body
+        if body:
+            self._h11.send_with_data_passthrough(h11.Data(data=memoryview(body)))  # type: ignore[arg-type]
+        self._h11.send(h11.EndOfMessage())
+        self._enter(self._clients.writing, self._deadlines.write)
+        self._rest = memoryview(body)[_PIECE_BYTES:]
+        self._put((head or b"") + body[:_PIECE_BYTES])
+        self._write()
+        if self._queue is self._clients.writing:
+            self._transport.pause_reading()  # what it sends meanwhile stays in the kernel
+
+    def _write(self) -> None:
+        """Hand over the body in pieces: a client that does not read costs a piece of memory, not a body."""
+        while self._rest and not self._paused and self._transport is not None:
+            piece, self._rest = self._rest[:_PIECE_BYTES], self._rest[_PIECE_BYTES:]
+            self._put(piece)
+        if self._queue is self._clients.writing and not self._rest and not self._paused:
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._transport is not None
+        self._transport.resume_reading()
+        gone = self._tls is not None and self._tls.ended
+        if gone or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            self._close()
+            return
+        self._h11.start_next_cycle()
+        self._request = None
+        if self._h11.trailing_data[0]:
+            self._enter(self._clients.waiting, self._deadlines.request)
+        else:
+            self._enter(self._clients.idle, self._deadlines.idle)
+
+    def _close(self) -> None:
+        """Close so that the answer arrives: a socket closed with unread input resets the connection."""
+        assert self._transport is not None
+        self._closing = True
+        if self._tls is not None:
+            self._transport.write(self._tls.close())
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client is gone
+            self.abort()
+        else:
+            self._enter(self._clients.waiting, _LINGER_SECONDS)
+
+
+def _internal_error(request: h11.Request, error: BaseException | None = None) -> Response:
+    log.error("answering %r failed", request.target, exc_info=error or True)
+    return Response(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error: see the log\n", close=True)

@@ -1,0 +1,257 @@
+"""Serve scrapes over HTTP from a thread of its own, so that no client can delay another or the sampler.
+
+asyncio and h11, because a waiting client costs them a timer and not a thread. uvicorn has no deadline for a
+request's head and answers 503 when its connections are used up instead of dropping the slowest; waitress speaks no
+TLS, and each dripped byte restarts its timeout; cheroot and http.server hold a thread for each slow client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+
+from ...snapshot import Snapshot
+from ..metrics.prerender import ScrapeBody
+from .access import Access
+from .clients import Client, Clients, Deadlines, Door, Response
+from .connection import Connection
+from .fair_queue import Turns
+from .routes import Answers, StatusPage
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_ACCEPT_BATCH = 16
+_ACCEPT_PAUSE_SECONDS = 0.1
+_FEWEST_CONNECTIONS = 8
+_CAUTIOUS_SECONDS = 60.0
+_STOP_SECONDS = 1.0
+_REFRESH_SECONDS = 1.0
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to serve; ``listen`` takes ``host:port``, ``[v6]:port`` and ``:port``, which is every address.
+
+    ``listen_health`` are addresses where the health paths and nothing else are served to everybody, without TLS, for
+    probes that have no certificate. ``max_requests`` answers are on their way at once, more get a 503.
+    ``max_connections`` are open at once: when one more comes, the client that has been slowest to ask is dropped
+    (fault 61).
+    """
+
+    listen: tuple[str, ...] = ("127.0.0.1:9400",)
+    listen_health: tuple[str, ...] = ()
+    telemetry_path: str = "/metrics"
+    max_requests: int = 40
+    max_connections: int = 512
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message is one line for the operator (fault 68)."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split ``host:port``, ``[v6]:port`` or ``:port`` (host ""). Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address needs brackets, as in [::1]:9400")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected host:port or :port")
+    return host, int(port)
+
+
+def listen(address: str) -> list[socket.socket]:
+    """Open a listening socket on every address the host name stands for. Raises `ListenError`."""
+    sockets: list[socket.socket] = []
+    try:
+        host, port = parse_address(address)
+        if not host:
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            return [socket.create_server(("", port), family=family, dualstack_ipv6=dual, backlog=_BACKLOG)]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, name in dict.fromkeys((entry[0], str(entry[4][0])) for entry in found):
+            sockets.append(socket.create_server((name, port), family=family, backlog=_BACKLOG))
+    except (OSError, ValueError) as error:
+        for opened in sockets:
+            opened.close()
+        reason = str(error)
+        if isinstance(error, OSError) and error.errno is not None:
+            reason = "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
+        raise ListenError(f"cannot listen on {address}: {reason}") from error
+    return sockets
+
+
+class Server:
+    """The HTTP server. ``clock`` is the one of `Snapshot.monotonic_at`; ``snapshot`` is called without a lock.
+
+    Without ``access`` everybody is served, in plain HTTP.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot | None],
+        body: ScrapeBody,
+        page: StatusPage,
+        clock: Callable[[], float],
+        options: ServerOptions | None = None,
+        access: Access | None = None,
+    ) -> None:
+        self.options = options or ServerOptions()
+        self._access = access
+        self._answers = Answers(snapshot, body, page, clock, self.options.telemetry_path, access)
+        failed = access.handshake_failed if access is not None else _ignore
+        self._door = Door(self._answer, failed, Turns())
+        self._health_door = Door(self._answers.answer_health, failed, self._door.turns)
+        self._doors: dict[socket.socket, Door] = {}
+        self.health_addresses: list[tuple[str, int]] = []
+        self._clients = Clients()
+        self._most = self.options.max_connections
+        self._caution: asyncio.TimerHandle | None = None
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def start(self) -> list[tuple[str, int]]:
+        """Listen and serve; returns the bound addresses, with `health_addresses` aside. Raises `ListenError`."""
+        try:
+            for door, addresses in ((self._door, self.options.listen), (self._health_door, self.options.listen_health)):
+                for address in addresses:
+                    self._doors.update(dict.fromkeys(listen(address), door))
+        except ListenError:
+            self._close_listeners()
+            self._loop.close()
+            raise
+        self.health_addresses, bound = self._bound(self._health_door), self._bound(self._door)
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._thread.start()
+        return bound
+
+    def _bound(self, wanted: Door) -> list[tuple[str, int]]:
+        return [listener.getsockname()[:2] for listener, door in self._doors.items() if door is wanted]
+
+    def stop(self) -> None:
+        """Stop listening, let answers on their way arrive for a second, close the rest. Ends within 2 s."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(2 * _STOP_SECONDS)
+            self._thread = None
+
+    def _run(self) -> None:
+        self._loop.set_exception_handler(_log_failure)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._close_listeners()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        for listener in self._doors:
+            listener.setblocking(False)
+            self._loop.add_reader(listener, self._accept, listener)
+        if self._access is not None:
+            self._loop.call_later(_REFRESH_SECONDS, self._refresh, self._access)
+        await self._stopping.wait()
+        if self._access is not None:
+            self._access.stop()
+        for listener in self._doors:
+            self._loop.remove_reader(listener)
+        self._close_listeners()
+        clients = self._clients
+        for client in clients.every - clients.writing.keys():
+            client.abort()
+        deadline = self._loop.time() + _STOP_SECONDS
+        while clients.writing and self._loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        for client in tuple(clients.every):
+            client.abort()
+        await asyncio.sleep(0.01)  # asyncio closes the aborted sockets in its next round
+
+    def _refresh(self, access: Access) -> None:
+        """Look for new certificates and users; who came in by the old TLS settings is to come again."""
+        try:
+            if access.refresh():
+                for client in tuple(self._clients.idle):
+                    client.close()
+        finally:
+            self._loop.call_later(_REFRESH_SECONDS, self._refresh, access)
+
+    def _close_listeners(self) -> None:
+        for listener in self._doors:
+            listener.close()
+
+    # --- clients ------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                peer, (host, *_) = listener.accept()
+            except OSError as error:  # nobody left, or a client that gave up
+                if error.errno in _NO_ROOM:
+                    self._pause(listener, error)
+                return
+            peer.setblocking(False)
+            while len(self._clients.every) >= self._most:
+                self._clients.evict(self._loop.time())
+            door = self._doors[listener]
+            tls = self._access.tls if self._access is not None and door is self._door else None
+            Connection(self._clients, self.options.deadlines, door, host, tls).open(peer)
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        """Make room and come back a little later: accepting would fail again at once (fault 60).
+
+        For a minute fewer are let in, so that it does not fail for each: the honest one may be the last in the queue.
+        """
+        self._most = max(_FEWEST_CONNECTIONS, min(self._most, len(self._clients.every)) - _ACCEPT_BATCH)
+        if self._caution is None:
+            log.warning("only %d connections at once for now: %s", self._most, error.strerror)
+        else:
+            self._caution.cancel()
+        self._caution = self._loop.call_later(_CAUTIOUS_SECONDS, self._trust_again)
+        while len(self._clients.every) > self._most:
+            self._clients.evict(self._loop.time())
+        self._loop.remove_reader(listener)
+        self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._resume, listener)
+
+    def _trust_again(self) -> None:
+        self._most, self._caution = self.options.max_connections, None
+
+    def _resume(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _room(self, client: Client) -> bool:
+        """Say whether one more may be answered; a client that stalls while reading gives way (fault 62)."""
+        if len(self._clients.writing) < self.options.max_requests:
+            return True
+        stuck = self._clients.stuck(client.place, self._loop.time())
+        if stuck is not None:
+            stuck.abort()
+        return stuck is not None
+
+    def _answer(self, request: h11.Request, client: Client) -> Response | Awaitable[Response]:
+        if not self._room(client):
+            return Response(503, b"too many requests at once\n", headers=((b"Retry-After", b"1"),), close=True)
+        return self._answers.answer(request, client)
+
+
+def _ignore(host: str, reason: str) -> None:
+    """Without TLS no handshake fails."""
+
+
+def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's shape
+    log.warning("http: %s", context.get("exception") or context["message"])

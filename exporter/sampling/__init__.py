@@ -1,0 +1,1 @@
+"""SAMPLE: the tick, sources behind deadlines, and the state file."""

@@ -1,0 +1,1 @@
+"""SERVE: the daemon, put together from its parts."""

@@ -1,0 +1,1 @@
+"""CPU and DRAM energy: RAPL, or an estimate where no meter exists."""

@@ -1,0 +1,234 @@
+"""CPU joules modelled from utilisation, for machines without a CPU meter: most cloud VMs."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import NamedTuple
+
+from ...host import Host, KeptFile
+from ...records import Device, EnergyReading, PowerBounds, Reading, Unavailable
+
+
+class Coefficients(NamedTuple):
+    """Watts per vCPU (hardware thread) when idle and at full use."""
+
+    name: str
+    min_watts: float
+    max_watts: float
+
+
+_DEFAULT = Coefficients("average AWS processor", 0.74, 3.5)
+"""MIN_WATTS_AVG and MAX_WATTS_AVG of cloud-carbon-footprint packages/aws AwsFootprintEstimationConstants.ts
+(Google Cloud: 0.71 and 4.26, Azure: 0.78 and 3.76)."""
+
+_PUBLISHED = {
+    "epyc1": Coefficients("AMD EPYC 1st Gen", 0.85, 2.60),
+    "epyc2": Coefficients("AMD EPYC 2nd Gen", 0.47, 1.69),
+    "epyc3": Coefficients("AMD EPYC 3rd Gen", 0.46, 1.96),
+    "epyc4": Coefficients("AMD EPYC 4th Gen", 0.74, 2.28),
+    "sandybridge": Coefficients("Intel Sandy Bridge", 2.21, 8.63),
+    "ivybridge": Coefficients("Intel Ivy Bridge", 1.71, 5.56),
+    "haswell": Coefficients("Intel Haswell", 1.86, 5.60),
+    "broadwell": Coefficients("Intel Broadwell", 0.71, 3.69),
+    "skylake": Coefficients("Intel Skylake", 0.61, 4.10),
+    "cascadelake": Coefficients("Intel Cascade Lake", 0.69, 4.06),
+    "coffeelake": Coefficients("Intel Coffee Lake", 1.14, 5.42),
+    "icelake": Coefficients("Intel Ice Lake", 0.77, 3.76),
+    "sapphirerapids": Coefficients("Intel Sapphire Rapids", 1.04, 4.16),
+    "emeraldrapids": Coefficients("Intel Emerald Rapids", 0.81, 4.48),
+    "graniterapids": Coefficients("Intel Granite Rapids", 0.58, 2.53),
+    "graviton": Coefficients("AWS Graviton 2-4", 0.47, 1.69),
+}
+"""cloud-carbon-footprint/ccf-coefficients, output/coefficients-aws-use.csv (SPECpower_ssj2008 of 2026-03-09,
+rounded to 0.01 W): whole servers at the wall, idle and at 100 %, over their threads. Its Graviton rows repeat EPYC
+2nd Gen, since no Graviton was ever submitted. Its row for EPYC 5th Gen (3.68 and 8.96 W) is left out: at 512
+threads that is a server idling at 1.9 kW, so the 4th generation stands in."""
+
+_CURRENT = (
+    *("epyc2", "epyc3", "epyc4", "graviton"),
+    *("skylake", "cascadelake", "icelake", "sapphirerapids", "emeraldrapids", "graniterapids"),
+)
+"""Servers that clouds still offer widely: the spread between them is what we do not know of an unknown host."""
+
+_INTEL = {
+    45: "sandybridge",
+    62: "ivybridge",
+    63: "haswell",
+    79: "broadwell",
+    86: "broadwell",
+    85: "skylake",
+    106: "icelake",
+    108: "icelake",
+    143: "sapphirerapids",
+    158: "coffeelake",
+    173: "graniterapids",
+    174: "graniterapids",
+    207: "emeraldrapids",
+}
+"""Family 6 model numbers (arch/x86/include/asm/intel-family.h)."""
+
+_AMD = {
+    (23, 0): "epyc1",
+    (23, 3): "epyc2",
+    (25, 0): "epyc3",
+    (25, 1): "epyc4",
+    (25, 10): "epyc4",
+    (26, 0): "epyc4",
+    (26, 1): "epyc4",
+}
+"""(family, model // 16) of server parts: Naples, Rome, Milan, Genoa, Bergamo, Turin."""
+
+_ARM_NEOVERSE = {"0xd0c": "graviton", "0xd40": "graviton", "0xd4f": "graviton"}
+"""Arm's part numbers of Neoverse N1, V1 and V2 (arch/arm64/include/asm/cputype.h)."""
+
+_GAP_SECONDS = 30.0
+_COUNT_AGAIN_SECONDS = 60.0
+
+
+class EstimateSource:
+    """Models the CPU as ``n × (min + (max − min) × utilisation)`` watts (Cloud Carbon Footprint, "Methodology").
+
+    The joules are the exact integral: ``min × CPU-seconds + (max − min) × busy seconds``, from 0 at the first
+    read, so nothing depends on how often it is read. Busy is user, nice, system, irq and softirq time; stolen
+    and iowait time is not, and guests are in user already (proc_stat(5)).
+
+    The bounds are the lowest and highest watts that any current server in the published table would draw at
+    this utilisation. They are the spread of the table, not a guarantee: frequency, instruction mix and what
+    the neighbours of a VM do are not seen. SPECpower measures at the wall, so memory, fans and the power
+    supply are in these watts: no separate DRAM estimate is made, it would count them twice (and the 0.392 W
+    per GB published for memory could not be bounded).
+
+    ``watts_per_cpu`` overrides the table with (idle, full) watts per hardware thread.
+    """
+
+    name = "estimate"
+
+    def __init__(self, host: Host, watts_per_cpu: tuple[float, float] | None = None) -> None:
+        self._host = host
+        self._configured = Coefficients("configured", *watts_per_cpu) if watts_per_cpu else None
+        self._file: KeptFile | None = None
+        self._device: Device | None = None
+        self._coefficients = _DEFAULT
+        self._count_at = -math.inf
+        self._last: _Times | None = None
+        self._cpu_seconds = 0.0
+        self._busy_seconds = 0.0
+
+    def read(self, now: float) -> Reading:
+        """Integrate up to now. Raises `Unavailable` where CPU times cannot be read."""
+        times = self._times()
+        if self._device is None or now >= self._count_at:
+            self._device = self._describe()
+            self._count_at = now + _COUNT_AGAIN_SECONDS
+        device, (_, low, high) = self._device, self._coefficients
+        bounds: tuple[PowerBounds, ...] = ()
+        if self._last is not None:
+            elapsed = max(0.0, times.at - self._last.at)
+            if elapsed > _GAP_SECONDS:  # suspended or stopped: CPU time that did not pass drew nothing
+                elapsed = min(elapsed, max(0.0, times.total - self._last.total) / device.capacity)
+            cpu_seconds = device.capacity * elapsed
+            # a counter that falls (lxcfs, an unplugged CPU) says nothing about this interval
+            self._busy_seconds += max(0.0, times.busy - self._last.busy)
+            self._cpu_seconds += cpu_seconds
+            if cpu_seconds > 0:
+                utilization = min(1.0, max(0.0, times.busy - self._last.busy) / cpu_seconds)
+                bounds = (self._bounds(device, utilization),)
+        self._last = times
+        # /proc/stat counts in ticks of 10 ms, so over a short interval it can say more than there was
+        busy = min(self._busy_seconds, self._cpu_seconds)
+        joules = low * self._cpu_seconds + (high - low) * busy
+        return Reading(meters=(EnergyReading(device, times.at, joules, None),), bounds=bounds)
+
+    def close(self) -> None:
+        """Give back the kept file; the integral goes on at the next read."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _bounds(self, device: Device, utilization: float) -> PowerBounds:
+        candidates = [*(_PUBLISHED[key] for key in _CURRENT), self._coefficients]
+        watts = [c.min_watts + (c.max_watts - c.min_watts) * utilization for c in candidates]
+        return PowerBounds(device.id, device.capacity * min(watts), device.capacity * max(watts))
+
+    def _describe(self) -> Device:
+        self._coefficients = self._configured or coefficients_of(self._cpuinfo())
+        count = self._host.cpu_count()
+        return Device(
+            id="cpu-estimate",
+            component="cpu",
+            source=self.name,
+            quality="estimated",
+            name=self._coefficients.name,
+            capacity=float(count),
+            max_watts=max(500.0, 4.0 * count * self._coefficients.max_watts),
+            idle_watts=count * self._coefficients.min_watts,
+            method="utilization_model",
+        )
+
+    def _cpuinfo(self) -> str:
+        try:
+            return self._host.text(self._host.proc("cpuinfo")).partition("\n\n")[0]
+        except Unavailable:
+            return ""
+
+    def _times(self) -> _Times:
+        if not os.path.isdir(self._host.procfs):
+            return self._portable_times()
+        if self._file is None:
+            self._file = self._host.keep(self._host.proc("stat"))
+        try:
+            line = self._file.read(512).partition(b"\n")[0].split()
+        except Unavailable:
+            self.close()
+            raise
+        at = self._host.clock()
+        if line[:1] != [b"cpu"] or len(line) < 5 or not all(field.isdigit() for field in line[1:]):
+            raise Unavailable("implausible", f"{self._file.path}: no line of CPU times: {b' '.join(line)[:64]!r}")
+        user, nice, system, idle, iowait, irq, softirq, steal = ([int(field) for field in line[1:9]] + [0] * 4)[:8]
+        hertz = os.sysconf("SC_CLK_TCK")
+        busy = user + nice + system + irq + softirq
+        return _Times(at, busy / hertz, (busy + idle + iowait + steal) / hertz)
+
+    def _portable_times(self) -> _Times:
+        """CPU times where there is no /proc (macOS, FreeBSD, Windows)."""
+        import psutil  # noqa: PLC0415 - not needed where there is a /proc
+
+        times = psutil.cpu_times()
+        fields = times._asdict()
+        busy = sum(fields.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
+        return _Times(self._host.clock(), busy, busy + times.idle + fields.get("iowait", 0.0))
+
+
+class _Times(NamedTuple):
+    """CPU seconds since boot, busy and all, at a boot-time second."""
+
+    at: float
+    busy: float
+    total: float
+
+
+def coefficients_of(cpuinfo: str) -> Coefficients:
+    """Published coefficients for the first processor of ``/proc/cpuinfo``; the average AWS processor if unknown.
+
+    By family and model number, since a VM's ``model name`` is often only "AMD EPYC".
+    """
+    fields = dict(re.findall(r"^([\w ]+?)\s*:[ \t]*(.*)$", cpuinfo, re.MULTILINE))
+
+    def number(field: str) -> int:
+        text = fields.get(field, "")
+        return int(text) if text.isdigit() else -1
+
+    family, model = number("cpu family"), number("model")
+    key = None
+    match fields.get("vendor_id"):
+        case "GenuineIntel" if family == 6:
+            key = _INTEL.get(model)
+            if key == "skylake" and number("stepping") >= 5:  # one model number, three steppings of server
+                key = "cascadelake"
+        case "AuthenticAMD":
+            key = _AMD.get((family, model // 16))
+        case None if fields.get("CPU implementer") == "0x41":
+            key = _ARM_NEOVERSE.get(fields.get("CPU part", ""))
+    return _PUBLISHED.get(key or "", _DEFAULT)

@@ -1,0 +1,251 @@
+"""CPU, DRAM and platform joules from RAPL through the kernel's powercap tree (Documentation/power/powercap)."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from ...host import Host, KeptFile, list_dir
+from ...records import Component, Device, EnergyReading, Problem, Reading, Unavailable
+from .topology import Topology, read_topology
+
+LOOK_AGAIN_SECONDS = 60.0
+"""How often to look for zones that came, went or were renumbered (CPU hotplug, a reloaded module)."""
+
+_ZONE = re.compile(r"intel-rapl(-mmio)?((?::\d+)+)")
+_PACKAGE = re.compile(r"package-(?P<package>\d+)(-die-(?P<die>\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Domain:
+    """What a zone's name means. ``floor`` and ``default`` bound `_max_watts`."""
+
+    component: Component
+    floor: float
+    default: float
+
+
+_DOMAINS = {
+    "package": _Domain("cpu", 500.0, 2000.0),
+    "core": _Domain("cpu", 500.0, 2000.0),
+    "uncore": _Domain("cpu", 500.0, 2000.0),
+    "dram": _Domain("dram", 200.0, 500.0),
+    "psys": _Domain("platform", 1000.0, 5000.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Zone:
+    device: Device
+    energy: KeptFile
+    wraps_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What one zone must know of the others: all ids, the platform's (the first psys) and the sockets."""
+
+    ids: frozenset[str]
+    platform: str | None
+    packages: int
+    topology: Topology
+
+
+class RaplSource:
+    """Reads every RAPL zone: Intel's and AMD's both appear as ``intel-rapl``.
+
+    What includes what (powercap/powercap #3): a package includes its core and uncore but not DRAM; psys
+    includes everything. The memory-mapped duplicate of a package (``intel-rapl-mmio``) counts only where the
+    MSR zone is missing. A zone is known by its name and its package's, never by its number, so one that is
+    renumbered keeps its identity (fault 9).
+
+    Wraps, resets and implausible jumps are not judged here: ``joules`` is the raw counter and ``wraps_at``
+    its range, None where the kernel does not tell it (fault 6).
+    """
+
+    name = "rapl"
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._zones: list[_Zone] = []
+        self._lasting: list[Problem] = []
+        self._look_at = -math.inf
+
+    def read(self, now: float) -> Reading:
+        """Read all zones; one that fails is a problem and never drops the others. Raises `Unavailable`."""
+        if now >= self._look_at:
+            self._look(now)
+        meters: list[EnergyReading] = []
+        problems = list(self._lasting)
+        for zone in self._zones:
+            try:
+                joules = zone.energy.counter() / 1e6
+            except Unavailable as error:
+                problems.append(self._problem(error))
+                if error.reason == "not_found":
+                    self._look_at = -math.inf
+                continue
+            meters.append(EnergyReading(zone.device, self._host.clock(), joules, zone.wraps_at))
+        if not meters:
+            self.close()
+            raise Unavailable(*problems[0])
+        return Reading(meters=tuple(meters), problems=tuple(problems))
+
+    def close(self) -> None:
+        """Give back the kept files; the next read looks for zones again."""
+        for zone in self._zones:
+            zone.energy.close()
+        self._zones = []
+        self._look_at = -math.inf
+
+    def _look(self, now: float) -> None:
+        """Find and open all zones. Raises `Unavailable` when there is none."""
+        self.close()
+        self._lasting = []
+        root = self._host.sys("class/powercap")
+        names = self._zone_names(root)
+        ids = _identities(names)
+        layout = _Layout(
+            ids=frozenset(ids.values()),
+            platform=min((id_ for id_ in ids.values() if _domain_of(id_) == "psys"), key=_natural, default=None),
+            packages=sum(_domain_of(id_) == "package" for id_ in ids.values()),
+            topology=read_topology(self._host),
+        )
+        for zone, id_ in ids.items():
+            path = f"{root}/{zone}"
+            try:
+                energy = self._host.keep(f"{path}/energy_uj")
+            except Unavailable as error:
+                self._lasting.append(self._problem(error))
+                continue
+            device = self._device(path, id_, names[zone], layout)
+            self._zones.append(_Zone(device, energy, self._wraps_at(path)))
+        self._look_at = now + LOOK_AGAIN_SECONDS
+
+    def _zone_names(self, root: str) -> dict[str, str]:
+        """Zone directory → its ``name``, MSR zones first. Raises `Unavailable` with the reason there is none."""
+        try:
+            zones = sorted((zone for zone in list_dir(root) if _ZONE.fullmatch(zone)), key=_zone_order)
+        except Unavailable as error:
+            if error.reason != "not_found":
+                raise
+            zones = []
+        names: dict[str, str] = {}
+        for zone in zones:
+            try:
+                label = self._host.text(f"{root}/{zone}/name")
+            except Unavailable as error:
+                if error.reason != "not_found":  # a dangling link (fault 10) is no zone and no problem
+                    self._lasting.append(self._problem(error))
+                continue
+            if label:
+                names[zone] = label
+        if not names:
+            if self._lasting:
+                raise Unavailable(*self._lasting[0])
+            if zones:
+                raise Unavailable(
+                    "not_found",
+                    f"{root}: zones are listed but hidden: a container runtime masks /sys/devices/virtual/powercap",
+                    "mount the host's /sys read-only at /host/sys and set --path.sysfs=/host/sys",
+                )
+            raise Unavailable(
+                "not_found",
+                f"{root}: no RAPL zone: a virtual machine, or a CPU or kernel without RAPL",
+                "on bare metal: sudo modprobe -a intel_rapl_common intel_rapl_msr; in a virtual machine there is "
+                "nothing to do: the estimate source models the CPU instead",
+            )
+        return names
+
+    def _device(self, path: str, id_: str, label: str, layout: _Layout) -> Device:
+        domain = _domain_of(id_)
+        meaning = _DOMAINS.get(domain)
+        if meaning is None:  # a zone this table does not know: shown, never summed
+            total = float(layout.topology.total)
+            return Device(id_, "platform", self.name, "measured", label, total, within="node", max_watts=5000.0)
+        within = layout.platform if layout.platform != id_ else None
+        capacity, socket = float(layout.topology.total), None
+        package = _PACKAGE.fullmatch("package-" + id_.partition("-")[2].partition("@")[0])
+        if package and domain != "psys":
+            socket = int(package["package"])
+            die = int(package["die"]) if package["die"] else None
+            capacity = layout.topology.capacity(socket, die, layout.packages)
+            if domain in ("core", "uncore") and package[0] in layout.ids:
+                within = package[0]
+        return Device(
+            id=id_,
+            component=meaning.component,
+            source=self.name,
+            quality="measured",
+            name=label,
+            capacity=capacity,
+            within=within,
+            max_watts=self._max_watts(path, meaning),
+            socket=socket,
+        )
+
+    def _max_watts(self, path: str, meaning: _Domain) -> float:
+        """Watts above which a reading cannot be true.
+
+        Four times the highest limit the zone declares (TDP or a power limit), because turbo and PL2 exceed
+        TDP by up to about 2.5 and a tick may be short; never below the domain's floor, since a capped
+        machine declares a low limit. A limit that is 0 (none set) or above the default (4096 W is "off")
+        says nothing: then the default, which no such hardware reaches.
+        """
+        limits = []
+        for constraint in range(3):
+            for limit in ("max_power_uw", "power_limit_uw"):
+                try:
+                    limits.append(self._host.counter(f"{path}/constraint_{constraint}_{limit}") / 1e6)
+                except Unavailable:
+                    continue  # optional: AMD and most sub zones declare none
+        plausible = [watts for watts in limits if 1.0 <= watts <= meaning.default]
+        return max(meaning.floor, 4.0 * max(plausible)) if plausible else meaning.default
+
+    def _wraps_at(self, path: str) -> float | None:
+        try:
+            return self._host.counter(f"{path}/max_energy_range_uj") / 1e6 or None
+        except Unavailable:
+            return None  # without a range no decrease can be called a wrap
+
+    def _problem(self, error: Unavailable) -> Problem:
+        if error.reason != "permission":
+            return Problem(error.reason, error.message, error.fix)
+        files = self._host.sys("class/powercap/intel-rapl*:*/energy_uj")
+        return Problem(
+            "permission",
+            f"{error.message}: energy_uj is readable by root only since Linux 5.10 (PLATYPUS, CVE-2020-8694)",
+            "run as root (uid 0 needs no capabilities), or let a group of this user read it: "
+            f"sudo sh -c 'chgrp GROUP {files} && chmod g+r {files}'; for good: the udev rule in docs/permissions.md",
+        )
+
+
+def _identities(names: dict[str, str]) -> dict[str, str]:
+    """Zone directory → unique device id; an MMIO zone that repeats an MSR zone is left out."""
+    ids: dict[str, str] = {}
+    for zone, label in names.items():
+        parent = names.get(zone.rpartition(":")[0], "")
+        id_ = label
+        if label == "psys":
+            id_ = "psys-0"
+        elif not _PACKAGE.fullmatch(label) and _PACKAGE.fullmatch(parent):
+            id_ = f"{label}-{parent.removeprefix('package-')}"
+        if id_ in ids.values():
+            if zone.startswith("intel-rapl-mmio"):
+                continue
+            id_ = f"{id_}@{zone}"
+        ids[zone] = id_
+    return ids
+
+
+def _domain_of(id_: str) -> str:
+    return id_.partition("-")[0]
+
+
+def _zone_order(zone: str) -> tuple[bool, list[int]]:
+    return zone.startswith("intel-rapl-mmio"), [int(number) for number in zone.split(":")[1:]]
+
+
+def _natural(id_: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", id_)]

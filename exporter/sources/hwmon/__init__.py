@@ -1,0 +1,1 @@
+"""Power sensors of the kernel's hwmon subsystem."""

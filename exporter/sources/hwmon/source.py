@@ -1,0 +1,260 @@
+"""Power and energy of what the kernel's hwmon chips measure: GPUs, ACPI meters, boards (sysfs-interface.rst)."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...host import Host, KeptFile, list_dir
+from ...records import Device, EnergyReading, GpuState, PowerReading, Problem, Reading, Unavailable
+from ..cpu.topology import Topology, read_topology
+from .chips import Chip, Sensor, describe, place
+
+LOOK_AGAIN_SECONDS = 60.0
+"""How often to look for chips that came or went (hot-plugged cards, reloaded modules)."""
+
+_ACPI_UNKNOWN_MICROWATTS = 0xFFFFFFFF * 1000
+"""ACPI 6.5 §10.4.3: _PMM answers 0xFFFFFFFF milliwatts when it cannot tell."""
+
+_MEASURES = re.compile(r"(power|energy|in|curr)\d+_")
+
+_GPU_FILES = (
+    ("temperature_celsius", "temp1_input", 1000),  # m°C
+    ("temperature_celsius", "temp2_input", 1000),  # xe has no temp1: its package is temp2
+    ("power_limit_watts", "power1_cap", 1_000_000),  # µW, amdgpu
+    ("power_limit_watts", "power1_max", 1_000_000),  # µW, i915 and xe
+    ("memory_used_bytes", "device/mem_info_vram_used", 1),
+    ("memory_total_bytes", "device/mem_info_vram_total", 1),
+    ("utilization_ratio", "device/gpu_busy_percent", 100),
+    ("graphics", "freq1_input", 1),  # Hz
+)
+"""What a GPU says of itself: field, file, divisor to the base unit. The first file that answers counts."""
+
+
+@dataclass(slots=True)
+class _Meter:
+    """A sensor and its kept files; ``awake`` is the runtime power state of the GPU it belongs to."""
+
+    sensor: Sensor
+    files: list[KeptFile]
+    awake: KeptFile | None
+    silent: bool
+
+    def value(self) -> float:
+        """Joules or watts. Raises `Unavailable`."""
+        if self.sensor.unit == "millivolts_milliamperes":
+            millivolts, milliamperes = (_signed(file) for file in self.files)
+            # a shunt amplifier's offset makes an idle rail read a few mA below zero
+            return max(0, millivolts) * max(0, milliamperes) / 1e6
+        raw = self.files[0].counter()
+        if self.sensor.unit == "microwatts" and raw >= _ACPI_UNKNOWN_MICROWATTS:
+            raise Unavailable("implausible", f"{self.files[0].path}: the meter says it cannot tell ({raw} µW)")
+        return raw / 1e6
+
+
+@dataclass(slots=True)
+class _Gpu:
+    device: Device
+    index: str
+    address: str
+    files: list[tuple[str, KeptFile, int]]
+    awake: KeptFile | None
+
+    def state(self) -> GpuState:
+        """What it reports now; a file that cannot be read is an unknown value, not a problem."""
+        known: dict[str, float] = {}
+        for field, file, divisor in self.files:
+            try:
+                value = _signed(file) / divisor
+            except Unavailable:
+                continue
+            if field != "power_limit_watts" or value > 0:  # 0 is "no limit set" (i915 ABI)
+                known.setdefault(field, value)
+        return GpuState(
+            uuid=self.device.id,
+            index=self.index,
+            gpu_model=self.device.name,
+            pci_bus_id=self.address,
+            power_limit_watts=known.get("power_limit_watts"),
+            memory_used_bytes=known.get("memory_used_bytes"),
+            memory_total_bytes=known.get("memory_total_bytes"),
+            temperature_celsius=known.get("temperature_celsius"),
+            utilization_ratio=known.get("utilization_ratio"),
+            clock_hertz=(("graphics", known["graphics"]),) if "graphics" in known else (),
+        )
+
+
+class HwmonSource:
+    """Reads every hwmon sensor of power (µW) or energy (µJ); what each one covers is in `hwmon_chips`.
+
+    A GPU that is runtime-suspended is left asleep: any read of it would wake it, so it has no reading and is named.
+    EAGAIN, ENODATA and EIO, which drivers return while firmware is busy, are a problem of that tick only
+    (fault 12).
+    """
+
+    name = "hwmon"
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._meters: list[_Meter] = []
+        self._gpus: list[_Gpu] = []
+        self._lasting: list[Problem] = []
+        self._spoke: set[str] = set()
+        self._look_at = -math.inf
+
+    def read(self, now: float) -> Reading:
+        """Read all sensors; one that fails is a problem and never drops the others. Raises `Unavailable`."""
+        if now >= self._look_at:
+            self._look(now)
+        meters: list[EnergyReading | PowerReading] = []
+        problems = list(self._lasting)
+        silent = False
+        asleep: list[str] = []
+        for meter in self._meters:
+            device = meter.sensor.device
+            if _asleep(meter.awake):
+                asleep.append(device.id)
+                continue
+            try:
+                value = meter.value()
+            except Unavailable as error:
+                problems.append(Problem(error.reason, error.message, error.fix))
+                if error.reason == "not_found":
+                    self._look_at = -math.inf
+                continue
+            if meter.silent and value == 0:
+                silent = True
+                continue
+            meter.silent = False
+            self._spoke.add(device.id)
+            at = self._host.clock()
+            if meter.sensor.unit == "microjoules":
+                meters.append(EnergyReading(device, at, value, None))
+            else:
+                meters.append(PowerReading(device, at, value))
+        if problems and not meters and not silent and not asleep:
+            self.close()
+            raise Unavailable(*problems[0])
+        gpus = tuple(gpu.state() for gpu in self._gpus if not _asleep(gpu.awake))
+        return Reading(meters=tuple(meters), gpus=gpus, problems=tuple(problems), asleep=tuple(asleep))
+
+    def close(self) -> None:
+        """Give back the kept files; the next read looks for chips again."""
+        for meter in self._meters:
+            _close([*meter.files, meter.awake])
+        for gpu in self._gpus:
+            _close([*(file for _, file, _ in gpu.files), gpu.awake])
+        self._meters, self._gpus = [], []
+        self._look_at = -math.inf
+
+    def _look(self, now: float) -> None:
+        """Find and open all sensors. Raises `Unavailable` when there is none."""
+        self.close()
+        self._lasting = []
+        topology = read_topology(self._host)
+        found = [(chip, sensor) for chip in self._chips(topology) for sensor in describe(chip)]
+        placed = place(found, self._powercap_names())
+        for chip, sensor in placed:
+            gpu = sensor.device.component == "gpu"
+            try:
+                files = [self._host.keep(f"{chip.folder}/{file}") for file in sensor.files]
+            except Unavailable as error:
+                self._lasting.append(Problem(error.reason, error.message, error.fix))
+                continue
+            awake = self._keep(f"{chip.path}/device/power/runtime_status") if gpu else None
+            silent = sensor.zero_is_absent and sensor.device.id not in self._spoke
+            self._meters.append(_Meter(sensor, files, awake, silent))
+        self._find_gpus(placed)
+        if not self._meters and not self._lasting:
+            raise Unavailable(
+                "not_found",
+                f"{self._host.sys('class/hwmon')}: no hwmon chip here measures power or energy",
+                "nothing to do on most machines; on an ACPI or NVIDIA Grace host: sudo modprobe acpi_power_meter "
+                "(Grace also needs the boot parameter acpi_power_meter.force_cap_on=y)",
+            )
+        self._look_at = now + LOOK_AGAIN_SECONDS
+
+    def _find_gpus(self, placed: list[tuple[Chip, Sensor]]) -> None:
+        cards = [(chip, sensor.device) for chip, sensor in placed if _is_card(chip, sensor)]
+        for index, (chip, device) in enumerate(sorted(cards, key=lambda card: card[0].address)):
+            files = [
+                (field, kept, divisor)
+                for field, file, divisor in _GPU_FILES
+                if (kept := self._keep(f"{chip.path}/{file}")) is not None
+            ]
+            awake = self._keep(f"{chip.path}/device/power/runtime_status")
+            self._gpus.append(_Gpu(device, str(index), chip.address, files, awake))
+
+    def _chips(self, topology: Topology) -> list[Chip]:
+        root = self._host.sys("class/hwmon")
+        chips = []
+        for entry in _names(root):
+            path = f"{root}/{entry}"
+            own, parent = _names(path), _names(f"{path}/device")
+            measuring = any(_MEASURES.match(file) for file in own)
+            folder, files = (path, own) if measuring else (f"{path}/device", parent)
+            for home in (path, f"{path}/device"):  # older drivers keep all their attributes in device/
+                try:
+                    name = self._host.text(f"{home}/name")
+                except Unavailable:
+                    continue  # a dangling link (fault 10), or not here
+                address = os.path.basename(os.path.realpath(f"{path}/device"))
+                chips.append(Chip(self._host, name, path, folder, address, frozenset(files), topology))
+                break
+        return chips
+
+    def _powercap_names(self) -> set[str]:
+        """Names of the RAPL zones, so that what they include already is not counted again."""
+        root = self._host.sys("class/powercap")
+        names = set()
+        for zone in _names(root):
+            try:
+                names.add(self._host.text(f"{root}/{zone}/name"))
+            except Unavailable:
+                continue
+        return names
+
+    def _keep(self, path: str) -> KeptFile | None:
+        """Keep an optional file; None if it is missing. Opening a sysfs file wakes nothing."""
+        try:
+            return self._host.keep(path)
+        except Unavailable:
+            return None
+
+
+def _is_card(chip: Chip, sensor: Sensor) -> bool:
+    """Whether this sensor is a GPU's first, so that a card with two meters or two tiles is one GPU."""
+    return chip.name in ("amdgpu", "i915", "xe") and (sensor.device.within is None or chip.name == "amdgpu")
+
+
+def _asleep(status: KeptFile | None) -> bool:
+    """Whether the runtime power state (Documentation/power/runtime_pm.rst) says: suspended, or about to be."""
+    try:
+        return status is not None and status.read(32).startswith(b"suspend")
+    except Unavailable:
+        return False
+
+
+def _signed(file: KeptFile) -> int:
+    """Read one integer that may be negative. Raises `Unavailable`."""
+    raw = file.read(64)
+    try:
+        return int(raw)
+    except ValueError:
+        raise Unavailable("implausible", f"{file.path}: not a number: {raw[:32]!r}") from None
+
+
+def _names(path: str) -> list[str]:
+    try:
+        return list_dir(path)
+    except Unavailable:
+        return []
+
+
+def _close(files: Iterable[KeptFile | None]) -> None:
+    for file in files:
+        if file is not None:
+            file.close()

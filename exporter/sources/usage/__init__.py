@@ -1,0 +1,1 @@
+"""CPU time by cgroup and by process."""

@@ -1,0 +1,243 @@
+"""A tree of cgroups and how much CPU time each of them counted: v2 (cpu.stat), v1 (cpuacct.usage), hybrid hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ...host import Host, KeptFile, unavailable
+from ...records import GroupKey, GroupUse, Unavailable
+from .process_clock import Tracked
+
+
+class Hierarchy(NamedTuple):
+    """A mounted cgroup tree: its root directory, the file that counts CPU time and how many of its units are 1 s."""
+
+    root: str
+    file: str
+    per_second: float
+    hybrid: bool = False
+
+
+_PROBES_PER_TICK = 512
+_V2 = ("cpu.stat", 1e6)
+_V1 = ("cpuacct.usage", 1e9)
+
+
+def find_hierarchy(host: Host) -> Hierarchy:
+    """Find where CPU time per cgroup is counted. Raises `Unavailable`.
+
+    ``host.cgroupfs`` may name a cgroup2 tree, a cpuacct tree or the directory that holds both. On a hybrid
+    host (systemd's "hybrid" layout) the tree with more groups is taken: old engines fill only v1, and
+    systemd without CPU accounting fills only v2.
+    """
+    base = host.cgroupfs or host.sys("fs/cgroup")
+    if _counts(base, *_V2):
+        return Hierarchy(base, *_V2)
+    if _counts(base, *_V1):
+        return Hierarchy(base, *_V1)
+    v1 = next((f"{base}/{name}" for name in ("cpuacct", "cpu,cpuacct") if _counts(f"{base}/{name}", *_V1)), None)
+    v2 = f"{base}/unified" if _counts(f"{base}/unified", *_V2) else None
+    if v1 is not None and v2 is not None:
+        more_v2 = _count_groups(v2) > _count_groups(v1)
+        return Hierarchy(v2, *_V2, hybrid=True) if more_v2 else Hierarchy(v1, *_V1, hybrid=True)
+    if v1 is not None:
+        return Hierarchy(v1, *_V1)
+    if v2 is not None:
+        return Hierarchy(v2, *_V2)
+    raise Unavailable(
+        "not_found",
+        f"{base}: no cgroup2 and no cpuacct tree",
+        "mount the host's /sys/fs/cgroup and point --path.cgroupfs at it",
+    )
+
+
+def list_dirs(path: str) -> list[str]:
+    """Names of the directories in a directory, sorted. Raises OSError."""
+    with os.scandir(path) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+
+
+def _counts(directory: str, file: str, _per_second: float) -> bool:
+    """Whether CPU time is counted there; the v2 root itself counts it since Linux 5.8."""
+    return os.path.exists(f"{directory}/{file}")
+
+
+def _count_groups(root: str, most: int = 5000) -> int:
+    """How many groups there are, up to about ``most``; a link count of 2 spares the look into a leaf."""
+    count, ahead = 0, [root]
+    while ahead and count < most:
+        directory = ahead.pop()
+        count += 1
+        try:
+            if os.stat(directory).st_nlink != 2 or directory == root:
+                ahead += [f"{directory}/{name}" for name in list_dirs(directory)]
+        except OSError:
+            continue
+    return count
+
+
+class Walk:
+    """What one walk over the tree finds, and how many unknown processes it may still look at (``probes``).
+
+    ``window`` is the seconds since the last one; a ``full`` walk reads every group, whether its parent moved or not.
+    """
+
+    __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
+
+    def __init__(self, now: float, since: float, *, full: bool) -> None:
+        self.now = now
+        self.window = max(now - since, 1e-3)
+        self.full = full
+        self.groups: list[GroupUse] = []
+        self.kernel_seconds = 0.0
+        self.probes = _PROBES_PER_TICK
+
+
+class Group:
+    """One cgroup: last usage, what of it was booked as its own, and its processes. All in seconds.
+
+    ``usage`` is ``base`` + the counter and never falls; ``buried`` is what was booked for children that are gone.
+    ``top`` is whether it is the kernel's own root: v2 counts that one in scheduler ticks, apart from the groups below.
+    ``quiet`` is how many readings in a row stood still. ``awake`` are the processes that were at work lately, by pid,
+    ``asleep`` the others.
+    """
+
+    __slots__ = (
+        "_counter",
+        "_file",
+        "_per_second",
+        "_raw",
+        "asleep",
+        "awake",
+        "base",
+        "booked",
+        "buried",
+        "children",
+        "directory",
+        "key",
+        "parent",
+        "quiet",
+        "rescan_after",
+        "top",
+        "unexplained",
+        "usage",
+    )
+
+    def __init__(self, host: Host, tree: Hierarchy, path: str, parent: Group | None) -> None:
+        """Open it. Raises `Unavailable`."""
+        self.directory = tree.root + path.rstrip("/")
+        self.parent = parent
+        self.children: dict[str, Group] = {}
+        self.awake: dict[int, Tracked] = {}
+        self.asleep: dict[int, Tracked] = {}
+        self.base = 0.0
+        self.usage = 0.0
+        self.booked = 0.0
+        self.buried = 0.0
+        self.unexplained = 0.0
+        self.quiet = 0
+        self.rescan_after = 0.0
+        self._raw = b""
+        self._per_second = tree.per_second
+        # Every group of v2 has this file but the kernel's own root; on v1 none has.
+        self.top = parent is None and not os.path.exists(f"{self.directory}/cgroup.events")
+        self._file: KeptFile = host.keep(f"{self.directory}/{tree.file}")
+        self._counter = self._file.reader(48 if parent is not None else 128)
+        inode = self.inode()
+        if inode is None:
+            self._file.close()
+            raise Unavailable("not_found", self.directory)
+        self.key = GroupKey(path, inode)
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._file.close)
+            self.moved()
+            opened.pop_all()
+
+    def moved(self) -> bool:
+        """Read its usage; False if it stands still. Raises `Unavailable`: with ``not_found`` it is gone."""
+        try:
+            raw = self._counter()
+        except OSError as error:
+            raise unavailable(error, self._file.path) from None
+        if raw == self._raw:
+            self.quiet += 1
+            return False
+        try:
+            if raw[:1] != b"u":
+                count = int(raw)
+            elif self.parent is None and len(words := raw.split(None, 6)) >= 6:
+                # Before Linux 6.14 the root's usage_usec includes what the hypervisor stole; user + system do not.
+                count = int(words[3]) + int(words[5])
+            else:
+                count = int(raw.split(None, 2)[1])
+        except (ValueError, IndexError):
+            raise Unavailable("implausible", f"{self._file.path}: {raw!r}") from None
+        self._raw = raw
+        usage = self.base + count / self._per_second
+        if usage < self.usage:
+            if not self.in_place():
+                # Read by path (no descriptor to spare): a new group of the same name has its place (fault 39).
+                raise Unavailable("not_found", f"{self.directory}: another group has its place")
+            # Somebody wrote 0 to cpuacct.usage: go on from here.
+            self.base += self.usage - usage
+            return False
+        self.usage = usage
+        self.quiet = 0
+        return True
+
+    def own_seconds(self) -> float:
+        """CPU seconds so far of the group itself, children excluded."""
+        if not self.children:
+            return self.usage - self.buried
+        return self.usage - self.buried - sum([child.usage for child in self.children.values()])
+
+    def inode(self) -> int | None:
+        """Inode of its directory now; None if there is none."""
+        try:
+            return os.stat(self.directory).st_ino
+        except OSError:
+            return None
+
+    def in_place(self) -> bool:
+        """Whether it is still this group that is found at its path."""
+        return self.inode() == self.key.inode
+
+    def tree(self) -> Iterator[Group]:
+        """This group and all below it."""
+        yield self
+        for child in self.children.values():
+            yield from child.tree()
+
+    def leaves(self) -> list[Group]:
+        """Those of its tree that have no children."""
+        return [group for group in self.tree() if not group.children]
+
+    def members(self) -> Iterator[Tracked]:
+        """Every process that is known to live in it."""
+        yield from self.awake.values()
+        yield from self.asleep.values()
+
+    def has_user_process(self) -> bool:
+        """Whether anybody but the kernel is known to live in it."""
+        return any(not member.process.kernel for member in self.members())
+
+    def admit(self, tracked: Tracked) -> None:
+        """Make a process a member of this group, and of no other any more (fault 41)."""
+        dismiss(tracked)
+        tracked.home = self
+        self.awake[tracked.process.key.pid] = tracked
+
+    def close(self) -> None:
+        """Give back its descriptor."""
+        self._file.close()
+
+
+def dismiss(tracked: Tracked) -> None:
+    """Take a process out of the group it is a member of, if it is of any."""
+    if isinstance(tracked.home, Group):
+        tracked.home.awake.pop(tracked.process.key.pid, None)
+        tracked.home.asleep.pop(tracked.process.key.pid, None)
+        tracked.home = None

@@ -1,0 +1,156 @@
+"""Whose pid it is that the driver names: process and cgroup, from the host's /proc."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import NamedTuple
+
+from ...host import Host, read_file
+from ...records import GroupKey, Process, Unavailable
+from .cgroup_tree import Hierarchy, find_hierarchy, list_dirs
+from .process_clock import parse_stat
+from .procfs import parse_cgroup
+
+_GROUP_SECONDS = 10.0
+"""How long a process is believed to stay in its cgroup."""
+
+_GONE_SECONDS = 60.0
+_MOST_DIRECTORIES = 20_000
+
+
+class Person(NamedTuple):
+    """A process and its cgroup; the group is None if it cannot be found."""
+
+    process: Process
+    group: GroupKey | None
+
+
+class _Seen(NamedTuple):
+    person: Person
+    checked_at: float
+    group_at: float
+
+
+class Identity:
+    """Finds processes by the pid the driver gave; each is looked at once per read, its cgroup every 10 s.
+
+    ``devices`` is how the names of the driver's device files begin.
+    """
+
+    def __init__(self, host: Host, devices: str | tuple[str, ...] = "/dev/nvidia") -> None:
+        self._host = host
+        self._devices = devices
+        self._hertz = os.sysconf("SC_CLK_TCK")
+        self._seen: dict[int, _Seen] = {}
+        self._gone: dict[int, _Seen] = {}
+        self._tree: Hierarchy | None = None
+        self._tree_at = float("-inf")
+        self._above: dict[int, str | None] = {}
+        self._foreign = _is_foreign(host)
+
+    def find(self, pid: int, now: float) -> Person | None:
+        """Who has this pid now; None if nobody on this host does, or not who the driver means (fault 28)."""
+        known = self._seen.get(pid)
+        if known is not None and known.checked_at == now:
+            return known.person
+        try:
+            process, _ = parse_stat(read_file(self._host.proc(str(pid), "stat"), 1024), self._hertz)
+        except Unavailable:
+            if known is not None:
+                self._gone[pid] = self._seen.pop(pid)._replace(checked_at=now)
+            return None
+        if known is not None and known.person.process.key == process.key and now - known.group_at < _GROUP_SECONDS:
+            seen = known._replace(person=known.person._replace(process=process), checked_at=now)
+        else:
+            is_new = known is None or known.person.process.key != process.key
+            if is_new and self._foreign and not self._holds_card(pid):
+                return None
+            seen = _Seen(Person(process, self._group(pid, now)), now, now)
+        self._seen[pid] = seen
+        return seen.person
+
+    def last(self, pid: int, since: float) -> Person | None:
+        """Who had this pid and was found gone after ``since``."""
+        gone = self._gone.get(pid)
+        return gone.person if gone is not None and gone.checked_at > since else None
+
+    def was_known(self, pid: int) -> bool:
+        """Whether this pid is that of a process that ended under our eyes not long ago."""
+        return pid in self._gone
+
+    def tidy(self, now: float) -> None:
+        """Forget who was not asked for, or is gone, for a minute."""
+        deadline = now - _GONE_SECONDS
+        self._seen = {pid: seen for pid, seen in self._seen.items() if seen.checked_at > deadline}
+        self._gone = {pid: seen for pid, seen in self._gone.items() if seen.checked_at > deadline}
+
+    def _group(self, pid: int, now: float) -> GroupKey | None:
+        """Its cgroup, as the source of CPU use names it."""
+        try:
+            if self._tree is None or now - self._tree_at >= _GONE_SECONDS:
+                self._tree, self._tree_at, self._above = find_hierarchy(self._host), now, {}
+            text = self._host.text(self._host.proc(str(pid), "cgroup"))
+        except Unavailable:
+            return None
+        tree = self._tree
+        if tree.file == "cpu.stat":  # on a hybrid host the v1 lines name places in other trees
+            text = "\n".join(line for line in text.splitlines() if line.startswith("0:"))
+        path = self._absolute(tree.root, parse_cgroup(text), pid)
+        if path is None:
+            return None
+        try:
+            return GroupKey(path, os.stat(tree.root + path.rstrip("/")).st_ino)
+        except OSError:
+            return None
+
+    def _absolute(self, root: str, path: str, pid: int) -> str | None:
+        """The path below the root of the tree.
+
+        From inside a cgroup namespace the kernel writes it relative to our own group (``/../../pod/ctr``,
+        cgroup_namespaces(7)). What those ``..`` stand for is found once, by the member it must have.
+        """
+        parts = path.split("/")[1:]
+        ups = next((depth for depth, part in enumerate(parts) if part != ".."), len(parts))
+        if ups == 0:
+            return path
+        rest = "".join(f"/{part}" for part in parts[ups:])
+        if ups not in self._above:
+            self._above[ups] = _place_of(root, rest, pid)
+        above = self._above[ups]
+        return None if above is None else above + rest or "/"
+
+    def _holds_card(self, pid: int) -> bool:
+        """Whether it has one of the devices open: where /proc is not of our pid namespace, a pid alone may mislead."""
+        folder = self._host.proc(str(pid), "fd")
+        try:
+            return any(os.readlink(f"{folder}/{fd}").startswith(self._devices) for fd in os.listdir(folder))
+        except OSError:
+            return False
+
+
+def _place_of(root: str, rest: str, pid: int) -> str | None:
+    """Directory of the tree (relative to its root) below which ``rest`` is a group that has this member."""
+    ahead = deque([""])
+    for _ in range(_MOST_DIRECTORIES):
+        if not ahead:
+            break
+        above = ahead.popleft()
+        try:
+            if str(pid).encode() in read_file(f"{root}{above}{rest}/cgroup.procs").split():
+                return above
+        except Unavailable:
+            pass
+        try:
+            ahead += [f"{above}/{name}" for name in list_dirs(root + above)]
+        except OSError:
+            continue
+    return None
+
+
+def _is_foreign(host: Host) -> bool:
+    """Whether /proc is that of another pid namespace than ours, as with the host's mounted into a container."""
+    try:
+        return os.readlink(host.proc("self")) != str(os.getpid())
+    except OSError:
+        return False

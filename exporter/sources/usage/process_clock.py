@@ -1,0 +1,246 @@
+"""Follow processes by pid and start time, and read their CPU clocks as cheaply as the kernel allows.
+
+Two ways. Where /proc is that of our own pid namespace, a process is held by a pidfd (one epoll tells which
+of them exited, before their pid can be reused) and its CPU time is read with ``clock_gettime`` on its
+process clock: nanoseconds, every thread included, for an eighth of the price of reading ``/proc/PID/stat``
+(clock_getcpuclockid(3), pidfd_open(2)). Elsewhere ``/proc/PID/stat`` is kept open and read again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+
+from ...host import Host, KeptFile, read_file
+from ...records import Process, ProcessKey, Unavailable
+
+_KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD in the flags field of /proc/PID/stat (include/linux/sched.h)."""
+
+_CPUCLOCK_SCHED = 2
+
+_LOST = ("not_found", "permission", "implausible")
+"""Reasons for which a process is given up; any other (no descriptor left, an I/O error) may pass."""
+
+
+class Tracked:
+    """One process: ``seconds`` is its CPU time when last read, ``quiet`` how many reads in a row found no use."""
+
+    __slots__ = ("clock_id", "file", "home", "pidfd", "process", "quiet", "seconds")
+
+    def __init__(self, process: Process, seconds: float) -> None:
+        self.process = process
+        self.seconds = seconds
+        self.quiet = 0
+        self.pidfd = -1
+        self.clock_id = 0
+        self.file: KeptFile | None = None
+        self.home: object = None
+
+
+def parse_stat(raw: bytes, hertz: int) -> tuple[Process, float]:
+    """Parse ``/proc/PID/stat`` into the process and its CPU seconds (user + system, proc(5)).
+
+    The command name may hold spaces, parentheses and newlines: it ends at the last ``)`` (fault 44).
+    Raises `Unavailable` for anything that is not such a file.
+    """
+    head, found, tail = raw.rpartition(b")")
+    pid, _, comm = head.partition(b"(")
+    fields = tail.split()
+    try:
+        if not found:
+            raise ValueError
+        key = ProcessKey(int(pid), int(fields[19]))
+        seconds = (int(fields[11]) + int(fields[12])) / hertz
+        kernel = bool(int(fields[6]) & _KERNEL_THREAD)
+    except (ValueError, IndexError):
+        raise Unavailable("implausible", f"not a process stat file: {raw[:48]!r}") from None
+    return Process(key, comm.decode("utf-8", "replace"), kernel), seconds
+
+
+class ProcessTable:
+    """Every process that was seen at work, by pid."""
+
+    def __init__(self, host: Host, clock_ns: Callable[[int], int] = time.clock_gettime_ns) -> None:
+        self._host = host
+        self._clock_ns = clock_ns
+        self._hertz = os.sysconf("SC_CLK_TCK")
+        self._by_pid: dict[int, Tracked] = {}
+        self._by_fd: dict[int, Tracked] = {}
+        self.native = _is_own_namespace(host)
+        self._epoll = select.epoll() if self.native else None
+        self._unwatched: set[Tracked] = set()
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    def __iter__(self) -> Iterator[Tracked]:
+        return iter(list(self._by_pid.values()))
+
+    def find(self, pid: int) -> Tracked | None:
+        """The process that has this pid, if it is followed."""
+        return self._by_pid.get(pid)
+
+    def follow(self, pid: int, since: float) -> Tracked | None:
+        """Start to follow a process; None if it is gone or hidden (see `is_hidden`).
+
+        What it used before is not counted, unless it started after boot time ``since``: then all of it is.
+        """
+        path = self._host.proc(str(pid), "stat")
+        pidfd = -1
+        try:
+            if self._epoll is not None and self._host.fds.take():
+                try:
+                    pidfd = os.pidfd_open(pid)
+                except OSError:
+                    self._host.fds.give()
+            process, seconds = self._look(pid)
+        except Unavailable:
+            if pidfd >= 0:
+                os.close(pidfd)
+                self._host.fds.give()
+            return None
+        tracked = Tracked(process, seconds)
+        if pidfd >= 0 and self._epoll is not None:
+            tracked.pidfd = pidfd
+            tracked.clock_id = (~pid << 3) | _CPUCLOCK_SCHED
+            self._epoll.register(pidfd, select.EPOLLIN)
+            self._by_fd[pidfd] = tracked
+        else:
+            if not self.native:
+                try:
+                    tracked.file = self._host.keep(path)
+                except Unavailable:
+                    return None
+            self._unwatched.add(tracked)
+        if process.key.start_ticks / self._hertz >= since - 1 / self._hertz:
+            tracked.seconds = 0.0
+        elif tracked.clock_id:
+            self.used(tracked)
+        self._by_pid[pid] = tracked
+        return tracked
+
+    def used(self, tracked: Tracked) -> float | None:
+        """CPU seconds since it was last read, 0.0 where it cannot be read now; None if this process is gone."""
+        if tracked.clock_id:
+            try:
+                seconds = self._clock_ns(tracked.clock_id) * 1e-9
+            except OSError:
+                return None
+        else:
+            key = tracked.process.key
+            try:
+                raw = (
+                    tracked.file.read(1024) if tracked.file else read_file(self._host.proc(str(key.pid), "stat"), 1024)
+                )
+                process, seconds = parse_stat(raw, self._hertz)
+            except Unavailable as error:
+                return None if error.reason in _LOST else 0.0
+            if process.key != key:
+                return None
+        delta = seconds - tracked.seconds
+        if delta < 0:
+            # Only another process's clock could run behind (fault 34); its own rounding cannot.
+            return None if delta < -1.5 / self._hertz else 0.0
+        tracked.seconds = seconds
+        return delta
+
+    def is_hidden(self, pid: int) -> bool:
+        """Whether a process that could not be followed is there, but not for this user (``hidepid``, proc(5))."""
+        try:
+            read_file(self._host.proc(str(pid), "stat"), 1)
+        except Unavailable as error:
+            return error.reason == "permission" or (error.reason == "not_found" and self.native and _exists(pid))
+        return False
+
+    def exited(self, *, thorough: bool = False) -> list[Tracked]:
+        """Processes that exited since the last call, no longer followed.
+
+        Those without a pidfd (no descriptor to spare, or another pid namespace) are looked at only if ``thorough``.
+        """
+        gone: list[Tracked] = []
+        while self._epoll is not None and (events := self._epoll.poll(0)):
+            for fd, _ in events:
+                tracked = self._by_fd[fd]
+                self.forget(tracked)
+                gone.append(tracked)
+        if thorough:
+            lost = [
+                tracked
+                for tracked in self._unwatched
+                if (now := self._now(tracked)) is None or now.key != tracked.process.key
+            ]
+            for tracked in lost:
+                self.forget(tracked)
+            gone += lost
+        return gone
+
+    def forget(self, tracked: Tracked) -> None:
+        """Follow it no longer."""
+        pid = tracked.process.key.pid
+        if self._by_pid.get(pid) is tracked:
+            del self._by_pid[pid]
+        if tracked.pidfd >= 0:
+            if self._epoll is not None:
+                self._epoll.unregister(tracked.pidfd)
+            del self._by_fd[tracked.pidfd]
+            os.close(tracked.pidfd)
+            self._host.fds.give()
+            tracked.pidfd = -1
+        if tracked.file is not None:
+            tracked.file.close()
+            tracked.file = None
+        self._unwatched.discard(tracked)
+
+    def rename(self, tracked: Tracked) -> None:
+        """Read its name again: a process that was seen between fork and exec has its parent's."""
+        process = self._now(tracked)
+        if process is not None and process.key == tracked.process.key:
+            tracked.process = process
+
+    def _now(self, tracked: Tracked) -> Process | None:
+        """Who has its pid now; itself as long as that cannot be read."""
+        try:
+            return self._look(tracked.process.key.pid)[0]
+        except Unavailable as error:
+            return None if error.reason in _LOST else tracked.process
+
+    def _look(self, pid: int) -> tuple[Process, float]:
+        """Read ``/proc/PID/stat`` once. Raises `Unavailable`, also for a zombie: it has exited."""
+        raw = read_file(self._host.proc(str(pid), "stat"), 1024)
+        found = parse_stat(raw, self._hertz)
+        state, *fields = raw.rpartition(b")")[2].split()
+        if state in (b"Z", b"X") and int(fields[16]) <= 1:  # its main thread may be gone while others run
+            raise Unavailable("not_found", f"{pid} is a zombie")
+        return found
+
+    def close(self) -> None:
+        """Give back every descriptor."""
+        for tracked in list(self._by_pid.values()):
+            self.forget(tracked)
+        for tracked in list(self._by_fd.values()):
+            self.forget(tracked)
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+            self.native = False
+
+
+def _is_own_namespace(host: Host) -> bool:
+    """Whether pids below ``host.procfs`` are ours: then /proc/self is this very process."""
+    try:
+        return os.readlink(host.proc("self")) == str(os.getpid()) and hasattr(os, "pidfd_open")
+    except OSError:
+        return False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,218 @@
+"""CPU use from /proc: busy seconds per socket, and per process on a host whose cgroups cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from typing import NamedTuple
+
+from ...host import Host, KeptFile, cpu_list, list_dir
+from ...records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Reading, Unavailable
+from .process_clock import ProcessTable, Tracked
+
+_PROBES_PER_TICK = 2048
+_REST_SECONDS = 10.0
+_YOUNG_SECONDS = 5.0
+
+
+class CpuTimes(NamedTuple):
+    """Busy seconds since boot: of the node, per CPU number, and of interrupt handlers alone."""
+
+    total: float
+    by_cpu: dict[int, float]
+    interrupts: float
+
+
+def parse_cpu_times(raw: bytes, hertz: int) -> CpuTimes:
+    """Parse the ``cpu`` lines of /proc/stat (proc(5)).
+
+    Busy is user + nice + system + irq + softirq: time stolen by the hypervisor and waiting for I/O burn
+    nothing here, guest time is part of user. Raises `Unavailable`.
+    """
+    total = interrupts = None
+    by_cpu: dict[int, float] = {}
+    for line in raw.split(b"\n"):
+        if not line.startswith(b"cpu"):
+            break
+        name, *fields = line.split()
+        try:
+            user, nice, system, _idle, _iowait, irq, softirq = (int(field) / hertz for field in fields[:7])
+            busy = user + nice + system + irq + softirq
+            if name == b"cpu":
+                total, interrupts = busy, irq + softirq
+            else:
+                by_cpu[int(name[3:])] = busy
+        except ValueError:
+            break
+    if total is None or interrupts is None:
+        raise Unavailable("implausible", f"not a stat file: {raw[:48]!r}")
+    return CpuTimes(total, by_cpu, interrupts)
+
+
+class ProcfsSource:
+    """Busy seconds per socket where there are several; with ``processes`` also who used them.
+
+    ``processes`` is for hosts without readable cgroups: every process is read every tick, groups are made
+    from /proc/PID/cgroup (read when a process is found, and once more when it has settled), and what nobody
+    alive explains is ``exited_seconds``.
+    """
+
+    name = "procfs"
+
+    def __init__(self, host: Host, *, processes: bool = False) -> None:
+        self._host = host
+        self._hertz = os.sysconf("SC_CLK_TCK")
+        self._table = ProcessTable(host) if processes else None
+        self._groups: dict[ProcessKey, GroupKey] = {}
+        self._members: defaultdict[GroupKey, int] = defaultdict(int)
+        self._young: deque[tuple[float, Tracked]] = deque()
+        self._stat: KeptFile | None = None
+        self._sockets: dict[int, int] | None = None
+        self._last: CpuTimes | None = None
+        self._last_at = 0.0
+
+    def read(self, now: float) -> Reading:
+        """Busy seconds since the last call. Raises `Unavailable`."""
+        if self._sockets is None:
+            self._sockets = _sockets(self._host)
+        several = len(set(self._sockets.values())) > 1
+        if not several and self._table is None:
+            # One socket: its use is the node's, which the cgroups know; still say whether /proc is there.
+            self._host.text(self._host.proc("uptime"))
+            return Reading(rest_seconds=_REST_SECONDS)
+        if self._stat is None:
+            self._stat = self._host.keep(self._host.proc("stat"))
+        times, last = parse_cpu_times(self._stat.read_all(), self._hertz), self._last
+        busy: defaultdict[int, float] = defaultdict(float)
+        if several and last is not None:
+            for number, seconds in times.by_cpu.items():
+                if number in self._sockets:
+                    busy[self._sockets[number]] += max(0.0, seconds - last.by_cpu.get(number, seconds))
+        cpu = None if self._table is None else self._use(self._table, times, last, now - self._last_at, now)
+        self._last, self._last_at = times, now
+        return Reading(socket_busy_seconds=dict(busy), cpu=cpu)
+
+    def close(self) -> None:
+        """Give back all descriptors."""
+        if self._stat is not None:
+            self._stat.close()
+            self._stat = None
+        if self._table is not None:
+            self._table.close()
+
+    def _use(self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float) -> CpuUse:
+        # Without this list nobody could be told from who exited: rather no reading, and the next covers both ticks.
+        pids = [int(name) for name in list_dir(self._host.procfs) if name.isdigit()]
+        started: list[GroupKey] = []
+        ended: list[GroupKey] = []
+        exited = [tracked.process.key for tracked in table.exited()]
+        uses: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
+        kernel = 0.0
+        since = now - window if last is not None else now
+        self._look_again(table, now, started, ended)
+        probes = _PROBES_PER_TICK if last is not None else len(pids)
+        for pid in pids:
+            tracked = table.find(pid)
+            seconds = None if tracked is None else table.used(tracked)
+            if tracked is not None and seconds is None:
+                # Gone; another one may have its pid by now (fault 34).
+                table.forget(tracked)
+                exited.append(tracked.process.key)
+            if seconds is None and probes > 0:
+                probes -= 1
+                tracked = table.follow(pid, since)
+                seconds = None if tracked is None else table.used(tracked)
+            if tracked is None or seconds is None:
+                continue
+            key = tracked.process.key
+            if key not in self._groups:
+                self._join(key, started)
+                self._young.append((now, tracked))
+            if seconds > 0 and tracked.process.kernel:
+                kernel += seconds
+            elif seconds > 0:
+                uses[self._groups[key]].append(ProcessUse(tracked.process, seconds))
+        alive = set(pids)
+        for tracked in table:
+            if tracked.process.key.pid not in alive:
+                table.forget(tracked)
+                exited.append(tracked.process.key)
+        for key in exited:
+            self._part(key, ended)
+        if last is None:
+            return CpuUse(now, 0.0, 0.0, started=tuple(started), ended=tuple(ended), exited=tuple(exited))
+        groups = [
+            GroupUse(group, sum(use.seconds for use in members), tuple(members)) for group, members in uses.items()
+        ]
+        kernel += max(0.0, times.interrupts - last.interrupts)
+        explained = sum(group.seconds for group in groups) + kernel
+        rest = max(0.0, times.total - last.total - explained)
+        # /proc/stat counts in hundredths: a rest below that is rounding, not a process that exited.
+        rest = rest if rest > 2 / self._hertz else 0.0
+        return CpuUse(
+            now,
+            window,
+            explained + rest,
+            tuple(groups),
+            kernel,
+            rest,
+            tuple(started),
+            tuple(ended),
+            tuple(exited),
+        )
+
+    def _look_again(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
+        """Read name and group again of who may have been seen between fork and exec: those were its parent's."""
+        while self._young and self._young[0][0] <= now - _YOUNG_SECONDS:
+            tracked = self._young.popleft()[1]
+            key = tracked.process.key
+            if table.find(key.pid) is tracked:
+                table.rename(tracked)
+                before = self._groups[key]
+                self._join(key, started)
+                self._drop(before, ended)
+
+    def _join(self, key: ProcessKey, started: list[GroupKey]) -> None:
+        try:
+            group = GroupKey(parse_cgroup(self._host.text(self._host.proc(str(key.pid), "cgroup"))), 0)
+        except Unavailable:
+            group = GroupKey("/", 0)
+        self._groups[key] = group
+        self._members[group] += 1
+        if self._members[group] == 1:
+            started.append(group)
+
+    def _part(self, key: ProcessKey, ended: list[GroupKey]) -> None:
+        group = self._groups.pop(key, None)
+        if group is not None:
+            self._drop(group, ended)
+
+    def _drop(self, group: GroupKey, ended: list[GroupKey]) -> None:
+        self._members[group] -= 1
+        if not self._members[group]:
+            del self._members[group]
+            ended.append(group)
+
+
+def parse_cgroup(text: str) -> str:
+    """Path of a process in the tree that counts CPU time: cpuacct's of v1, else v2's (cgroups(7))."""
+    unified = "/"
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "cpuacct" in controllers.split(","):
+            return path
+        if path and not controllers:
+            unified = path
+    return unified
+
+
+def _sockets(host: Host) -> dict[int, int]:
+    """CPU number → package number, for the CPUs that are online; empty where /sys does not tell."""
+    sockets = {}
+    try:
+        for cpu in cpu_list(host.text(host.sys("devices/system/cpu/online"))):
+            sockets[cpu] = int(host.text(host.sys(f"devices/system/cpu/cpu{cpu}/topology/physical_package_id")))
+    except (Unavailable, ValueError):
+        return {}
+    return sockets

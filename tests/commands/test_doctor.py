@@ -1,0 +1,281 @@
+"""The doctor: honest about what works, what does not and why, whatever the machine does to it."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exporter.commands import host_checks as checkup
+from exporter.commands.doctor import examine, report, verdict
+from exporter.config.settings import load
+from exporter.config.value_types import Address
+from exporter.host import Host
+from exporter.records import (
+    HOST,
+    Device,
+    EnergyReading,
+    GpuUse,
+    GroupKey,
+    Model,
+    Namer,
+    PowerReading,
+    Problem,
+    Process,
+    ProcessKey,
+    Reading,
+    SourceHealth,
+    Unavailable,
+    Workload,
+)
+from exporter.sources.cpu.rapl import RaplSource
+from exporter.workloads.metadata.registry import NameOptions, directories
+from exporter.workloads.namer import WorkloadNamer
+from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
+
+
+class ScriptedSource:
+    """A source whose readings are given: each is a function of now."""
+
+    def __init__(self, name: str, *reads: Callable[[float], Reading]) -> None:
+        self.name = name
+        self.closed = False
+        self._reads = list(reads)
+
+    def read(self, now: float) -> Reading:
+        """The next reading of the script; the last one over again."""
+        return (self._reads.pop(0) if len(self._reads) > 1 else self._reads[0])(now)
+
+    def close(self) -> None:
+        """Note that it was closed."""
+        self.closed = True
+
+
+PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)
+MODEL = Device("cpu-estimate", "cpu", "estimate", "estimated", "CPU", 8.0)
+
+
+def energy(joules: float) -> Callable[[float], Reading]:
+    """A reading of one package's counter."""
+    return lambda now: Reading(meters=(EnergyReading(PACKAGE, now, joules, None),))
+
+
+def fail(error: Exception) -> Callable[[float], Reading]:
+    """A read that raises."""
+
+    def read(now: float) -> Reading:
+        raise error
+
+    return read
+
+
+def written(*sources: ScriptedSource, **flags: object) -> str:
+    """The whole report about these sources."""
+    out = io.StringIO()
+    settings = load({"web.listen-address": ["127.0.0.1:0"], **flags}, {})
+    report(settings, sources, Host(), out, pause_seconds=0.0)
+    return out.getvalue()
+
+
+def test_watts_are_the_difference_of_two_readings() -> None:
+    out = io.StringIO()
+    clock = iter([10.0, 12.0])
+    source = ScriptedSource("rapl", energy(100.0), energy(180.0))
+    report(load({}, {}), [source], Host(clock=lambda: next(clock)), out, pause_seconds=0.0)
+    assert "package-0 (cpu): 40.0 W\n" in out.getvalue()
+    assert source.closed
+
+
+@pytest.mark.parametrize(("gauge", "said"), [(41.0, ""), (90.0, ": implausible, unless its load changed just now")])
+def test_counter_and_gauge_are_compared(gauge: float, said: str) -> None:
+    """Fault 25."""
+    out = io.StringIO()
+    clock = iter([10.0, 12.0])
+
+    def read(joules: float) -> Callable[[float], Reading]:
+        return lambda now: Reading(meters=(EnergyReading(PACKAGE, now, joules, None, gauge),))
+
+    source = ScriptedSource("rapl", read(100.0), read(180.0))
+    report(load({}, {}), [source], Host(clock=lambda: next(clock)), out, pause_seconds=0.0)
+    assert f"package-0 (cpu): 40.0 W by its counter, {gauge} W by its power gauge{said}\n" in out.getvalue()
+
+
+def test_every_way_to_fail_is_told_with_its_fix() -> None:
+    page = written(
+        ScriptedSource("rapl", fail(Unavailable("permission", "/sys/x: Permission denied", "chmod g+r /sys/x"))),
+        ScriptedSource("hwmon", fail(ZeroDivisionError("division by zero"))),
+        ScriptedSource("procfs", lambda now: Reading(problems=(Problem("driver", "one zone is broken", "reload it"),))),
+        **{"source.rapl": False},
+    )
+    lines = page.splitlines()
+    first = next(number for number, line in enumerate(lines) if "rapl" in line)
+    assert lines[first].split(maxsplit=1) == [
+        "rapl",
+        "no (but switched off) /sys/x: Permission denied (permission)",
+    ]
+    assert lines[first + 1].strip() == "fix: chmod g+r /sys/x"
+    assert "ZeroDivisionError: division by zero (error)" in page
+    assert "procfs       partly" in page
+    assert "fix: reload it" in page
+
+
+def test_who_holds_a_card_is_told_without_its_meter() -> None:
+    """AMD and Intel: hwmon has the joules, drm the users."""
+    uses = [GpuUse("xe-0000:03:00.0", None, Process(ProcessKey(pid, 1), "python3"), 0.5) for pid in (7, 8)]
+    page = written(ScriptedSource("drm", lambda now: Reading(gpu_uses=tuple(uses))))
+    assert "drm          works   xe-0000:03:00.0: held by 2 processes\n" in page
+
+
+def test_text_from_hardware_cannot_forge_a_line() -> None:
+    page = written(ScriptedSource("hwmon", fail(Unavailable("driver", "a\n  rapl works\x1b[2J"))))
+    assert "a?  rapl works?[2J (driver)\n" in page
+
+
+def test_a_source_that_hangs_is_left_behind(tmp_path: Path) -> None:
+    """Fault 15: a named pipe hangs on open, as a driver in D state does on read."""
+    zone = tmp_path / "class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    (zone / "name").write_text("package-0\n")
+    (zone / "max_energy_range_uj").write_text("262143328850\n")
+    os.mkfifo(zone / "energy_uj")
+    host = Host(sysfs=str(tmp_path))
+    healthy = ScriptedSource("procfs", lambda now: Reading())
+    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, patience_seconds=0.3)
+    assert (hung.state, fine.state) == ("no", "works")
+    assert hung.failure is not None
+    assert hung.failure.reason == "timeout"
+    writer = os.open(zone / "energy_uj", os.O_RDWR)  # lets the thread go
+    os.close(writer)
+
+
+class ScriptedNamer(Namer):
+    """Those who know names: each is asked again and again, and the last of its answers stays."""
+
+    def __init__(self, *healths: SourceHealth | Sequence[SourceHealth]) -> None:
+        self.closed = False
+        self._healths = [[one] if isinstance(one, SourceHealth) else list(one) for one in healths]
+
+    def workload(self, group: GroupKey) -> Workload:
+        return HOST
+
+    def model(self, group: GroupKey | None, process: Process) -> Model | None:
+        return None
+
+    def health(self) -> tuple[SourceHealth, ...]:
+        return tuple(answers.pop(0) if len(answers) > 1 else answers[0] for answers in self._healths)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+ASKED = SourceHealth("kubernetes", False, None, "", "", {}, 0.0, 0.0)
+UP = replace(ASKED, up=True, last_success=1.0)
+REFUSED = replace(ASKED, name="docker", reason="permission", message="unix:///d: Permission denied", fix="run as root")
+
+
+def names_section(namer: Namer, patience_seconds: float = 20.0) -> list[str]:
+    """What the report says under "Names"."""
+    out = io.StringIO()
+    settings = load({"web.listen-address": ["127.0.0.1:0"]}, {})
+    report(settings, [], Host(), out, pause_seconds=0.0, namer=namer, patience_seconds=patience_seconds)
+    return out.getvalue().partition("\nNames\n")[2].partition("\n\n")[0].splitlines()
+
+
+class TestNames:
+    def test_who_answers_and_who_refuses(self) -> None:
+        """Fault 49: the reason with its fix; who has only been asked is waited for."""
+        namer = ScriptedNamer([ASKED, ASKED, UP], REFUSED)
+        assert names_section(namer) == [
+            "  kubernetes   works   tells the names of containers",
+            "  docker       no      unix:///d: Permission denied",
+            "                       fix: run as root",
+        ]
+        assert namer.closed
+
+    def test_nobody_to_ask(self) -> None:
+        assert names_section(ScriptedNamer()) == [
+            "  paths        works   nobody else to ask here: containers are named by their ids"
+        ]
+
+    def test_who_hangs_is_not_waited_for_forever(self) -> None:
+        """Fault 49: slow."""
+        assert names_section(ScriptedNamer(ASKED, UP), patience_seconds=0.1) == [
+            "  kubernetes   no      no answer yet",
+            "  kubernetes   works   tells the names of containers",
+        ]
+
+    def test_a_server_that_refuses_and_one_that_answers(self, tmp_path: Path) -> None:
+        """The real directory, over a real socket."""
+        with FakeApiServer() as server:
+            server.add(make_pod(1))
+            options = NameOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
+            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
+            assert lines == ["  kubernetes   works   tells the names of containers"]
+            server.status = 403
+            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
+            assert lines[0] == f"  kubernetes   no      {server.url} answers 403: no"
+            assert "verbs: [list, watch]" in lines[1]
+
+
+def test_no_source_at_all_is_said_plainly() -> None:
+    """Fault 69."""
+    assert written().endswith("No meter works here: the exporter runs and says so, but shows no joules.\n")
+
+
+def test_measured_and_estimated_are_never_mixed_up() -> None:
+    measured = ScriptedSource("rapl", energy(1.0))
+    modelled = ScriptedSource("estimate", lambda now: Reading(meters=(PowerReading(MODEL, now, 9.5),)))
+    assert verdict(examine([measured, modelled], Host(), 0.0)) == "Measured here: cpu."
+    assert verdict(examine([modelled], Host(), 0.0)).startswith("Only estimated: cpu. No joule on this machine is")
+    assert "cpu-estimate (cpu): 9.5 W, estimated\n" in written(modelled)
+
+
+class TestCheckup:
+    def test_a_port_in_use(self) -> None:
+        """Fault 68."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            finding = checkup.port(Address(*taken.getsockname()))
+        assert "Address already in use" in finding.text
+        assert "--web.listen-address" in finding.fix
+        assert checkup.port(Address("127.0.0.1", 0)).fix == ""
+
+    @pytest.mark.parametrize("listen", ["", "::1"])
+    def test_other_families_do_not_raise(self, listen: str) -> None:
+        assert checkup.port(Address(listen, 0)).what == "address"
+
+    def test_state_file(self, tmp_path: Path) -> None:
+        assert checkup.state_file("").fix == ""
+        assert checkup.state_file(str(tmp_path / "state")).fix == ""
+        assert checkup.state_file(str(tmp_path)).fix != ""
+        assert "is not a directory" in checkup.state_file(str(tmp_path / "none/state")).text
+
+    def test_a_container_that_sees_only_its_own_cgroup(self, tmp_path: Path) -> None:
+        (tmp_path / "cgroup.controllers").write_text("cpu\n")
+        (tmp_path / "cpu.stat").write_text("usage_usec 1\n")
+        host = Host(cgroupfs=str(tmp_path))
+        assert checkup.groups(host).text == f"v2 at {tmp_path}, the whole host"
+        (tmp_path / "cgroup.events").write_text("populated 1\n")
+        assert "--path.cgroupfs" in checkup.groups(host).fix
+
+    def test_no_cgroups_at_all(self, tmp_path: Path) -> None:
+        assert checkup.groups(Host(cgroupfs=str(tmp_path))).fix != ""
+
+    def test_a_missing_procfs(self, tmp_path: Path) -> None:
+        assert "--path.procfs" in checkup.processes(Host(procfs=str(tmp_path))).fix
+
+    def test_a_procfs_of_another_namespace(self, tmp_path: Path) -> None:
+        (tmp_path / "self").symlink_to(str(os.getpid()))
+        inner = checkup.processes(Host(procfs=str(tmp_path)))
+        assert "all processes of the host" in inner.text or "hostPID" in inner.fix
+
+
+def test_nothing_is_left_running() -> None:
+    before = threading.active_count()
+    examine([ScriptedSource("rapl", energy(1.0))], Host(), 0.0)
+    assert threading.active_count() <= before

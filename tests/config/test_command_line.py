@@ -1,0 +1,104 @@
+"""The command line: every setting has a flag, the help tells all of them, and usage errors exit with 2."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from exporter import __version__
+from exporter.config.command_line import TITLES, parse
+from exporter.config.settings import TABLE
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The first line of the complaint about a command line."""
+    with pytest.raises(SystemExit) as leave:
+        parse(words)
+    assert leave.value.code == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.count("\n") == 2
+    return written.err.splitlines()[0]
+
+
+def test_only_what_was_given_is_a_flag() -> None:
+    arguments = parse([])
+    assert arguments.flags == {}
+    assert (arguments.command, arguments.once, arguments.check) == ("", False, False)
+
+
+def test_flags_are_handed_on_as_they_were_given() -> None:
+    words = "--web.listen-address=:1 --web.listen-address [::1]:2 --no-source.rapl --source.hwmon --idle.watts a=1"
+    assert parse(words.split()).flags == {
+        "web.listen-address": [":1", "[::1]:2"],
+        "source.rapl": False,
+        "source.hwmon": True,
+        "idle.watts": ["a=1"],
+    }
+
+
+@pytest.mark.parametrize("words", ["doctor --path.procfs /p", "--path.procfs /p doctor"])
+def test_the_command_may_stand_before_or_behind(words: str) -> None:
+    arguments = parse(words.split())
+    assert arguments.command == "doctor"
+    assert arguments.flags == {"path.procfs": "/p"}
+
+
+def test_modes() -> None:
+    assert parse(["--once"]).once
+    assert parse(["--config.check"]).check
+    assert parse(["--demo"]).flags == {"demo": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--web.listen-adress :1", "no such flag: --web.listen-adress; did you mean --web.listen-address?"),
+        ("--no-process.top", "no such flag: --no-process.top"),
+        ("--process 3", "no such flag: --process"),
+        ("--process.top", "argument --process.top: expected one argument"),
+        ("--once=3", "argument --once: ignored explicit argument '3'"),
+        ("serve", "no such command: 'serve' (there are doctor, healthcheck, budgets)"),
+        ("docter", "no such command: 'docter'; did you mean doctor? (there are doctor, healthcheck, budgets)"),
+        ("--demo docter", "no such command: 'docter'; did you mean doctor? (there are doctor, healthcheck, budgets)"),
+        (
+            "budgts b.yaml --output r.yml",
+            "no such command: 'budgts'; did you mean budgets? (there are doctor, healthcheck, budgets)",
+        ),
+        ("--demo budgets b.yaml", "budgets goes before all flags: ai-energy-exporter budgets FILE"),
+        ("doctor doctor", "unrecognized arguments: doctor"),
+        ("-x", "unrecognized arguments: -x"),
+        ("--", ""),
+    ],
+)
+def test_usage_errors(capsys: pytest.CaptureFixture[str], words: str, complaint: str) -> None:
+    if complaint:
+        assert complaint in refused(capsys, *words.split())
+    else:
+        assert parse(words.split()).flags == {}
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        parse(["--version"])
+    assert leave.value.code == 0
+    assert capsys.readouterr().out == f"ai-energy-exporter {__version__}\n"
+
+
+def test_help_tells_every_setting_with_variable_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        parse(["--help"])
+    assert leave.value.code == 0
+    page = capsys.readouterr().out
+    flat = re.sub(r"\s+", " ", page)
+    for name, row in TABLE.items():
+        assert f" --{name}" in flat
+        assert f"[{row.variable}]" in flat
+        assert row.help in flat
+    assert "Default: 127.0.0.1:9400." in flat
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_every_group_of_settings_has_a_title() -> None:
+    assert set(TITLES) == {name.partition(".")[0] for name in TABLE}

@@ -1,0 +1,104 @@
+"""The program with a web configuration: what is said of a bad one, and that everything else goes on beside it."""
+
+from __future__ import annotations
+
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from tests.support.program import Running, run
+from tests.support.served import HASH, PASSWORD, WebFolder, basic, eventually, users
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> WebFolder:
+    """Certificates and an empty folder for a web configuration."""
+    return WebFolder(tmp_path)
+
+
+@pytest.mark.parametrize("mode", [["--config.check"], []])
+def test_a_bad_one_is_2_and_one_line_each(web: WebFolder, mode: list[str]) -> None:
+    """Fault 58."""
+    path = web.write("tls_server_config:\n  cert_file: gone.crt\nbasic_auth_users:\n  bob: my secret\n")
+    done = run("--demo", "--web.config.file", path, *mode)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(done.stderr.splitlines()) == [
+        f"{path}:2: tls_server_config.cert_file: {web.folder}/gone.crt: No such file or directory",
+        f"{path}:2: tls_server_config.key_file: is missing",
+        f"{path}:4: basic_auth_users: not a bcrypt hash; make one with: htpasswd -nBC 10 NAME",
+    ]
+
+
+def test_a_good_one_passes_the_check(web: WebFolder) -> None:
+    done = run("--config.check", "--web.config.file", web.serve_mtls(rest=users(bob=HASH)))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "OK\n", "")
+
+
+def test_a_scrape_through_all_of_it_and_a_clean_stop(start: Start, web: WebFolder) -> None:
+    """Fault 65: over TLS with a client certificate and a password, while somebody guesses."""
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(10)).decode()
+    path = web.serve_mtls("  client_allowed_sans: [prometheus.example]\n", users(bob=hashed))
+    running = start("--demo", "--web.config.file", path, "--log.level", "debug")
+    assert running.url.startswith("https://127.0.0.1:")
+    running.tls = web.trusting("prometheus.example")
+    running.headers = {"Authorization": basic("bob", PASSWORD)}
+    assert running.samples()["energy_exporter_build_info"] == 1
+    for guess in ("one", "two"):
+        request = urllib.request.Request(running.url, headers={"Authorization": basic("bob", guess)})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10, context=running.tls)
+        caught.value.close()
+        assert caught.value.code == 401
+    status, seconds = running.stop()
+    assert (status, seconds < 5) == (0, True)
+    running.logged("stopping: SIGTERM")
+    said = "".join(running.lines)
+    assert "a login was refused: wrong name or password (from 127.0.0.1)" in said
+    for secret in (PASSWORD, hashed, "bob", running.headers["Authorization"], "PRIVATE KEY"):
+        assert secret not in said
+
+
+def test_a_broken_one_shows_in_the_metric_and_serves_on(start: Start, web: WebFolder) -> None:
+    """Fault 58: and SIGHUP, which reads the other settings, does not hide it."""
+    path = web.serve_tls()
+    running = start("--demo", "--web.config.file", path)
+    running.tls = web.trusting()
+    assert running.samples()["energy_config_last_reload_successful"] == 1
+    certificate = (web.folder / "server.crt").read_bytes()
+    (web.folder / "server.crt").write_text("")
+    assert f"{path}:2: tls_server_config.cert_file: has no PEM block" in running.logged("not reloaded")
+    running.wait_for("energy_config_last_reload_successful", lambda value: value == 0)
+    running.process.send_signal(signal.SIGHUP)
+    running.logged("settings reloaded")
+    running.wait_for("energy_samples_total", lambda count: count > 0)
+    assert running.samples()["energy_config_last_reload_successful"] == 0
+    (web.folder / "server.crt").write_bytes(certificate)
+    running.logged("web configuration and certificates reloaded")
+    running.wait_for("energy_config_last_reload_successful", lambda value: value == 1)
+    assert running.stop()[0] == 0
+
+
+def test_health_on_a_port_of_its_own(start: Start, web: WebFolder) -> None:
+    """Fault 67: a kubelet has no certificate to show."""
+    running = start("--demo", "--web.config.file", web.serve_mtls(), "--web.health-address", "127.0.0.1:0")
+    url = running.logged("health is served on").split()[-1]
+    eventually(lambda: fetch(f"{url}/-/ready") == b"ready\n", 20)
+    assert fetch(f"{url}/-/healthy") == b"healthy\n"
+    assert fetch(f"{url}/metrics") == b"not found\n"
+    assert running.stop()[0] == 0
+
+
+def fetch(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read()

@@ -1,0 +1,135 @@
+"""The catalogue keeps the contract that dashboards and rules are written against."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.families import LEVELS, Family
+from exporter.exposition.metrics.reference import reference
+from exporter.records import REASONS, SourceHealth
+from exporter.snapshot import Snapshot
+from tests.support.repository import REPOSITORY
+
+DEVICE = ("component", "device", "source")
+GPU = ("gpu", "uuid", "gpu_instance")
+PROCESS = ("pid", "comm", "namespace", "pod", "container", "component")
+CONTAINER = ("namespace", "pod", "container", "runtime", "component")
+MODEL = ("model_name", "namespace", "phase", "component")
+CONTRACT = {
+    "energy_node_joules_total": ("counter", ("component",)),
+    "energy_node_power_watts": ("gauge", ("component",)),
+    "energy_device_joules_total": ("counter", DEVICE),
+    "energy_device_power_watts": ("gauge", DEVICE),
+    "energy_device_idle_watts": ("gauge", DEVICE),
+    "energy_device_idle_info": ("gauge", (*DEVICE, "method")),
+    "energy_device_utilization_ratio": ("gauge", DEVICE),
+    "energy_device_power_low_watts": ("gauge", DEVICE),
+    "energy_device_power_high_watts": ("gauge", DEVICE),
+    "energy_device_stuck": ("gauge", DEVICE),
+    "energy_device_up": ("gauge", DEVICE),
+    "energy_device_last_reading_timestamp_seconds": ("gauge", DEVICE),
+    "energy_device_agreement_ratio": ("gauge", DEVICE),
+    "energy_device_retired_joules_total": ("counter", ("component",)),
+    "energy_gpu_power_limit_watts": ("gauge", GPU),
+    "energy_gpu_memory_used_bytes": ("gauge", GPU),
+    "energy_gpu_memory_total_bytes": ("gauge", GPU),
+    "energy_gpu_temperature_celsius": ("gauge", GPU),
+    "energy_gpu_utilization_ratio": ("gauge", GPU),
+    "energy_gpu_sm_active_ratio": ("gauge", GPU),
+    "energy_gpu_tensor_active_ratio": ("gauge", GPU),
+    "energy_gpu_dram_active_ratio": ("gauge", GPU),
+    "energy_gpu_clock_hertz": ("gauge", (*GPU, "domain")),
+    "energy_gpu_throttle_seconds_total": ("counter", (*GPU, "reason")),
+    "energy_gpu_ecc_errors_total": ("counter", (*GPU, "error")),
+    "energy_gpu_memory_repair": ("gauge", (*GPU, "state")),
+    "energy_gpu_xid_errors_total": ("counter", GPU),
+    "energy_gpu_last_xid": ("gauge", GPU),
+    "energy_gpu_allocated_ratio": ("gauge", (*GPU, "namespace", "pod", "container")),
+    "energy_gpu_info": ("gauge", (*GPU, "gpu_model", "driver_version", "pci_bus_id")),
+    "energy_process_joules_total": ("counter", (*PROCESS, "mode")),
+    "energy_process_power_watts": ("gauge", PROCESS),
+    "energy_process_utilization_ratio": ("gauge", PROCESS),
+    "energy_container_joules_total": ("counter", (*CONTAINER, "mode")),
+    "energy_container_power_watts": ("gauge", CONTAINER),
+    "energy_container_utilization_ratio": ("gauge", CONTAINER),
+    "energy_model_joules_total": ("counter", (*MODEL, "mode")),
+    "energy_model_power_watts": ("gauge", MODEL),
+    "energy_model_utilization_ratio": ("gauge", MODEL),
+    "energy_container_info": (
+        "gauge",
+        (
+            *CONTAINER[:4],
+            "container_id",
+            "pod_uid",
+            "image",
+            "owner_kind",
+            "owner_name",
+            "model_name",
+            "model_source",
+        ),
+    ),
+    "energy_unattributed_joules_total": ("counter", ("component", "reason")),
+    "energy_retired_joules_total": ("counter", ("component",)),
+    "energy_unnamed_joules": ("gauge", ("component",)),
+    "energy_conservation_error_ratio": ("gauge", ()),
+    "energy_power_source_info": ("gauge", (*DEVICE, "quality", "method")),
+    "energy_source_up": ("gauge", ("source",)),
+    "energy_source_failures_total": ("counter", ("source", "reason")),
+    "energy_source_last_success_timestamp_seconds": ("gauge", ("source",)),
+    "energy_source_read_seconds_total": ("counter", ("source",)),
+    "energy_counter_wraps_total": ("counter", ("device",)),
+    "energy_counter_resets_total": ("counter", ("device",)),
+    "energy_samples_total": ("counter", ()),
+    "energy_sample_seconds_total": ("counter", ()),
+    "energy_sample_overruns_total": ("counter", ()),
+    "energy_sample_interval_seconds": ("gauge", ()),
+    "energy_sample_timestamp_seconds": ("gauge", ()),
+    "energy_series_dropped_total": ("counter", ("level",)),
+    "energy_config_last_reload_successful": ("gauge", ()),
+    "energy_exporter_build_info": ("gauge", ("version", "python_version", "demo")),
+}
+
+
+def test_names_kinds_and_labels_are_the_contract() -> None:
+    assert {family.name: (family.kind, family.labels) for family in CATALOGUE} == CONTRACT
+
+
+@pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.name)
+def test_a_family_is_well_formed(family: Family, busy_node: Callable[..., Snapshot]) -> None:
+    assert family.help.endswith(".")
+    assert family.name.endswith("_total") == (family.kind == "counter")
+    samples = list(family.samples(busy_node()))
+    assert samples, "the busy node shows every family"
+    assert all(len(values) == len(family.labels) for values, _ in samples)
+    if re.search(r"_(joules|watts|seconds|bytes|celsius|hertz|ratio)(_total)?$", family.name):
+        assert family.unit in family.name.split("_")
+
+
+def test_every_level_has_its_three_families() -> None:
+    for level in LEVELS:
+        assert {f"energy_{level.name}_{kind}" for kind in ("joules_total", "power_watts", "utilization_ratio")} <= set(
+            CONTRACT
+        )
+
+
+def test_unknown_is_absent(busy_node: Callable[..., Snapshot]) -> None:
+    samples = {family.name: dict(family.samples(busy_node())) for family in CATALOGUE}
+    assert samples["energy_source_last_success_timestamp_seconds"][("hwmon",)] is None
+    assert samples["energy_device_power_low_watts"][("cpu", "package-0", "rapl")] is None
+    assert samples["energy_device_idle_watts"][("cpu", "core-0", "rapl")] is None
+
+
+def test_every_failure_reason_starts_at_zero() -> None:
+    source = SourceHealth("rapl", True, None, "", "", {"timeout": 3}, 1.0, 0.1)
+    snapshot = Snapshot(1, 1.0, 1.0, 1.0, sources=(source,))
+    (failures,) = [family for family in CATALOGUE if family.name == "energy_source_failures_total"]
+    assert dict(failures.samples(snapshot)) == {("rapl", reason): 3 if reason == "timeout" else 0 for reason in REASONS}
+
+
+def test_the_reference_is_generated_from_the_catalogue() -> None:
+    path = REPOSITORY / "docs" / "metrics.md"
+    assert path.read_text() == reference(), "run: python -m exporter.exposition.metrics.reference > docs/metrics.md"

@@ -1,0 +1,98 @@
+"""What is shipped: the wheel has the whole package and runs, and the lock can be trusted on any machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import exporter
+from tests.support.repository import REPOSITORY
+
+LOCK = (REPOSITORY / "requirements-dev.lock").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source archive."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
+    return folder
+
+
+def test_the_wheel_has_every_module_and_nothing_else(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    assert wheel.name == f"ai_energy_exporter-{exporter.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        licensed = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
+    sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "exporter").rglob("*.py")}
+    assert names == sources | {"exporter/py.typed"}
+    assert len(licensed) == 1
+
+
+def test_the_command_of_the_wheel_runs(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    (entry,) = tmp_path.glob("*.dist-info/entry_points.txt")
+    module, function = re.findall(r"ai-energy-exporter = ([\w.]+):(\w+)", entry.read_text())[0]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {module} import {function}; sys.exit({function}())"
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", code, "--version"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert run.stdout == f"ai-energy-exporter {exporter.__version__}\n"
+
+
+def test_the_source_archive_can_be_tested(built: Path) -> None:
+    (source,) = built.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"Makefile", "requirements-dev.lock", "README.md", "LICENSE", "tests/repository/test_packaging.py"} <= names
+
+
+def test_the_lock_pins_and_hashes_everything_and_names_no_registry() -> None:
+    blocks = re.split(r"\n(?=[a-zA-Z0-9])", LOCK[LOCK.index("\n", LOCK.index("# ")) :].strip())
+    pinned = [block for block in blocks if not block.startswith("#")]
+    assert len(pinned) > 15
+    for block in pinned:
+        assert re.match(r"[a-z0-9-]+==\S+", block), block[:60]
+        assert "--hash=sha256:" in block, block[:60]
+    assert "://" not in LOCK
+    assert "index-url" not in LOCK
+    assert "find-links" not in LOCK
+
+
+def test_the_lock_has_every_dependency_that_is_declared() -> None:
+    declared = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    names = {re.split(r"[<>=~!\[ ]", entry)[0].lower() for entry in declared}
+    assert {name for name in names if not re.search(rf"^{re.escape(name)}==", LOCK, re.MULTILINE)} == set()
+
+
+def test_the_version_is_in_the_changelog() -> None:
+    changes = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{exporter.__version__}]" in changes
+
+
+def test_the_readme_links_to_files_that_exist() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", readme) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (REPOSITORY / target).exists()] == []
+
+
+def test_every_target_of_the_makefile_is_in_its_help() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
+    assert phony == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    command = ["make", "--no-print-directory", "help"]
+    helped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10)
+    assert phony == {line.split()[1] for line in helped.stdout.splitlines()}

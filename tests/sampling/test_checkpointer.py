@@ -1,0 +1,60 @@
+"""The state file on a disk that is slow, or full, or both."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from exporter.accounting.checkpoint import decode
+from exporter.accounting.devices import Devices
+from exporter.accounting.ledger import Ledger
+from exporter.host import Host
+from exporter.records import GroupKey, Namer, Process, Workload
+from exporter.sampling.checkpointer import Changes, Keeper
+from exporter.sampling.state_file import StateStore
+
+
+class Names(Namer):
+    def workload(self, group: GroupKey) -> Workload:
+        return Workload(container=group.path)
+
+    def model(self, group: GroupKey | None, process: Process) -> None:
+        pass
+
+
+class Disk(StateStore):
+    """Takes its time over a line, and writes half of it, while it is ``full``."""
+
+    full = False
+
+    def write(self, job: tuple[bytes, bool]) -> None:
+        line, whole = job
+        if not self.full:
+            super().write(job)
+            return
+        time.sleep(0.3)  # longer than a tick waits for it
+        super().write((line[: len(line) // 2], whole))
+        self.full = False
+        raise OSError(28, "No space left on device")
+
+
+def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: Path) -> None:
+    """Fault 55: after half a line nothing that is appended can be read."""
+    disk = Disk(str(tmp_path / "state"))
+    keeper, ledger, devices = Keeper(disk, Host(procfs=str(tmp_path))), Ledger(Names()), Devices()
+
+    def tick(now: float) -> None:
+        ledger.devices["package-0"] = now
+        keeper.write(now, ledger, devices, Changes((), ()), 60.0)
+
+    tick(1.0)
+    disk.full = True
+    tick(2.0)
+    deadline = time.monotonic() + 30.0
+    while disk.full and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    tick(3.0)
+    tick(4.0)
+    disk.close()
+    assert decode((tmp_path / "state").read_bytes()).books.devices == {"package-0": 4.0}

@@ -1,0 +1,174 @@
+"""The guard keeps its deadline over calls that hang, fail or are slow: real threads, a real FIFO."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from exporter.sampling.deadline import PATIENCE_SECONDS, Crew, Guard
+
+
+class Fifo:
+    """A file whose reading hangs until somebody writes, as that of a sysfs file of a broken driver does."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self.calls = 0
+
+    def read(self, word: str) -> str:
+        self.calls += 1
+        with self.path.open() as file:
+            return word + file.read()
+
+    def write(self, text: str) -> None:
+        with self.path.open("w") as file:
+            file.write(text)
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Fifo:
+    return Fifo(tmp_path / "energy_uj")
+
+
+@pytest.fixture
+def guard(fifo: Fifo) -> Iterator[Guard[str, str]]:
+    made = Guard("hanging", fifo.read, time.monotonic)
+    yield made
+    made.stop()
+
+
+def threads(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+def test_a_call_in_time() -> None:
+    guard = Guard[int, int]("quick", lambda number: number + 1, time.monotonic)
+    assert threads("quick") == []
+    for number in range(3):
+        guard.ask(number)
+        done = guard.take(5)
+        assert done is not None
+        assert (done.result, done.error) == (number + 1, None)
+        assert 0 <= done.seconds < 1
+        assert not guard.busy
+    assert guard.take(0) is None
+    (thread,) = threads("quick")
+    guard.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: Guard[str, str], fifo: Fifo) -> None:
+    """Fault 15: nothing is asked of it meanwhile, and what it says in the end is handed out."""
+    guard.ask("first ")
+    began = time.monotonic()
+    assert guard.take(0.05) is None
+    assert 0.04 < time.monotonic() - began < 1
+    for _ in range(50):
+        guard.ask("more ")
+        assert guard.take(0) is None
+        assert guard.busy
+    assert len(threads("hanging")) == 1
+    assert fifo.calls == 1
+    fifo.write("late")
+    done = guard.take(5)
+    assert done is not None
+    assert done.result == "first late"
+    assert done.seconds >= 0.04
+    guard.ask("second ")
+    assert guard.take(0.01) is None
+    fifo.write("fresh")
+    done = guard.take(5)
+    assert done is not None
+    assert done.result == "second fresh"
+    assert fifo.calls == 2
+
+
+def test_a_late_answer_waits_for_the_next_taker(guard: Guard[str, str], fifo: Fifo) -> None:
+    """Fault 15: the delta in it is not lost, and not overtaken by a second call."""
+    guard.ask("old ")
+    assert guard.take(0.01) is None
+    fifo.write("delta")
+    time.sleep(0.05)
+    guard.ask("new ")
+    done = guard.take(1)
+    assert done is not None
+    assert (done.result, fifo.calls) == ("old delta", 1)
+
+
+def test_a_thread_outlives_whatever_is_raised() -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    guard = Guard("failing", fail, time.monotonic)
+    for error in (ValueError("a"), OSError(5, "b"), RecursionError()):
+        guard.ask(error)
+        done = guard.take(5)
+        assert done is not None
+        assert (done.result, done.error) == (None, error)
+    assert len(threads("failing")) == 1
+    guard.stop()
+
+
+def test_a_hung_thread_does_not_keep_the_process_alive(guard: Guard[str, str], fifo: Fifo) -> None:
+    """Faults 15, 33: it is a daemon, so stopping within seconds needs nobody's consent."""
+    guard.ask("x")
+    assert guard.take(0.01) is None
+    guard.stop()
+    (thread,) = threads("hanging")
+    assert thread.daemon
+    fifo.write("")
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_crew_does_all_calls_on_one_thread() -> None:
+    crew = Crew("crew")
+    guards = [
+        Guard[int, int](f"call-{n}", lambda number: threading.get_ident() + 0 * number, time.monotonic, crew)
+        for n in range(4)
+    ]
+    seen = set()
+    for number in range(3):
+        for guard in guards:
+            guard.ask(number)
+        for guard in guards:
+            done = guard.take(5)
+            assert done is not None
+            seen.add(done.result)
+    assert len(seen) == 1
+    (thread,) = threads("crew")
+    crew.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_call_that_hangs_does_not_hold_up_those_behind_it(fifo: Fifo) -> None:
+    """Fault 15: another thread takes what is left, and it goes when the first one is back."""
+    crew = Crew("crew")
+    hanging = Guard("hanging", fifo.read, time.monotonic, crew)
+    behind = Guard[int, int]("behind", lambda number: number, time.monotonic, crew)
+    for number in range(20):
+        hanging.ask("x")
+        behind.ask(number)
+        assert hanging.take(0.0 if number else 2 * PATIENCE_SECONDS) is None
+        done = behind.take(5)
+        assert done is not None
+        assert done.result == number
+    assert len(threads("crew")) == 2
+    assert fifo.calls == 1
+    fifo.write("late")
+    deadline = time.monotonic() + 5
+    while len(threads("crew")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(threads("crew")) == 1
+    late = hanging.take(5)
+    assert late is not None
+    assert late.result == "xlate"
+    crew.stop()

@@ -1,0 +1,81 @@
+"""The table of command lines and pods in command_lines.yaml, line by line."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from exporter.config.settings import Settings
+from exporter.records import GroupKey, Workload
+from exporter.workloads.metadata.container_metadata import Facts
+from exporter.workloads.models.evidence import NOTHING, Evidence
+from exporter.workloads.models.recognise import recognise
+from exporter.workloads.models.resolver import ModelOptions, Models
+
+TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load(
+    Path(__file__).with_name("command_lines.yaml").read_text(encoding="utf-8")
+)
+SETTINGS = Settings()
+
+
+def words(row: dict[str, Any], key: str = "command") -> list[str]:
+    """The command of a row, word by word."""
+    value = row.get(key, [])
+    return shlex.split(value) if isinstance(value, str) else [str(word) for word in value]
+
+
+def name(row: dict[str, Any]) -> str:
+    """What to call a row in a report."""
+    return str(row.get("name") or row["command"])[:90]
+
+
+def test_the_table_is_as_large_as_promised() -> None:
+    assert len(TABLE["models"]) + len(TABLE["pods"]) >= 90
+    assert len(TABLE["none"]) >= 30
+    every = [str(row["command"]) for key in ("models", "unnamed", "none") for row in TABLE[key]]
+    assert len(set(every)) == len(every)
+
+
+@pytest.mark.parametrize("row", TABLE["models"], ids=name)
+def test_a_command_line_tells_model_and_phase(row: dict[str, Any]) -> None:
+    found = recognise(words(row))
+    assert (found.model_name, found.phase, found.source) == (row["model"], row["phase"], "command")
+
+
+@pytest.mark.parametrize("row", TABLE["unnamed"], ids=name)
+def test_a_command_line_tells_only_the_phase(row: dict[str, Any]) -> None:
+    found = recognise(words(row))
+    assert (found.model_name, found.phase) == ("", row["phase"])
+
+
+@pytest.mark.parametrize("row", TABLE["none"], ids=name)
+def test_what_only_looks_like_a_model_is_none(row: dict[str, Any]) -> None:
+    found = recognise(words(row))
+    assert found._replace(phase="") == NOTHING, row.get("why", "")
+    assert isinstance(found, Evidence)
+
+
+@pytest.mark.parametrize("row", TABLE["pods"], ids=name)
+def test_a_pod_tells_the_rest(row: dict[str, Any], proc: Any) -> None:
+    process = proc.add(7, words(row))
+    facts = Facts(
+        image=row.get("image", ""),
+        owner_kind=row.get("owner_kind", ""),
+        labels=row.get("labels", {}),
+        annotations=row.get("annotations", {}),
+        command=tuple(words(row, "spec")),
+        environment=row.get("environment", {}),
+    )
+    models = Models(proc.host, ModelOptions((), SETTINGS.models_keys, SETTINGS.models_phase_keys))
+    model = models.resolve(process, GroupKey("/a", 1), Workload("team", "pod-0", "main", "kubernetes"), facts)
+    models.close()
+    if "model" not in row:
+        assert model is None
+    else:
+        assert model is not None
+        assert (model.model_name, model.phase, model.source) == (row["model"], row["phase"], row["source"])
+        assert model.namespace == "team"

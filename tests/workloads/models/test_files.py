@@ -1,0 +1,177 @@
+"""Names from files of the process: Ollama's manifests, Triton's repository, YAML; and that no link leads out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.records import Process
+from exporter.workloads.models.background_lookups import answer
+from exporter.workloads.models.evidence import Question
+from exporter.workloads.models.files import configured_name, ollama_name, triton_name
+from exporter.workloads.models.process_root import Inside
+
+DIGEST = "dde5aa3fc5ffc17176b5e8bdc82f587b24b2678c6c66101bf7da77af9f7ccdff"
+MODELS = "root/.ollama/models"
+BLOB = f"/{MODELS}/blobs/sha256-{DIGEST}"
+
+
+class Container:
+    """The file system of process 10: its root, and its working folder below that."""
+
+    def __init__(self, proc: Any) -> None:
+        self.process: Process = proc.add(10, ["x"])
+        self.host = proc.host
+        self.root: Path = proc.root.parent / "rootfs"
+        (self.root / "work").mkdir(parents=True)
+        (proc.root / "10/root").symlink_to(self.root)
+        (proc.root / "10/cwd").symlink_to(self.root / "work")
+
+    @property
+    def files(self) -> Inside:
+        """As the exporter reads them."""
+        return Inside(self.host.procfs, 10)
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
+
+    def manifest(self, path: str, digest: str = DIGEST) -> None:
+        """Write one of Ollama's manifests."""
+        layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
+        other = {"mediaType": "application/vnd.ollama.image.template", "digest": "sha256:" + "0" * 64}
+        self.write(f"{MODELS}/manifests/{path}", json.dumps({"schemaVersion": 2, "layers": [other, layer]}))
+
+
+@pytest.fixture
+def container(proc: Any) -> Container:
+    """A process with a root of its own."""
+    return Container(proc)
+
+
+class TestOllama:
+    @pytest.mark.parametrize(
+        ("path", "expected"),
+        [
+            ("registry.ollama.ai/library/llama3.2/3b", "llama3.2:3b"),
+            ("registry.ollama.ai/acme/support/latest", "acme/support:latest"),
+            ("hf.co/bartowski/Llama-3.2-1B-GGUF/Q4_K_M", "hf.co/bartowski/Llama-3.2-1B-GGUF:Q4_K_M"),
+        ],
+    )
+    def test_a_blob_has_the_name_of_its_manifest(self, container: Container, path: str, expected: str) -> None:
+        container.manifest("registry.ollama.ai/library/other/1b", "f" * 64)
+        container.manifest(path)
+        assert ollama_name(container.files, BLOB) == expected
+        assert answer(container.host, 10, Question("ollama", BLOB)) == expected
+
+    def test_of_several_names_the_one_that_says_most(self, container: Container) -> None:
+        for tag in ("latest", "3b-instruct-q4_K_M", "3b"):
+            container.manifest(f"registry.ollama.ai/library/llama3.2/{tag}")
+        assert ollama_name(container.files, BLOB) == "llama3.2:3b"
+
+    def test_without_a_manifest_the_digest_tells_it_from_others(self, container: Container) -> None:
+        assert ollama_name(container.files, BLOB) == "sha256-dde5aa3fc5ff"
+        container.write(f"{MODELS}/manifests/registry.ollama.ai/library/x/1b", "[not JSON")
+        container.write(f"{MODELS}/manifests/registry.ollama.ai/library/y/1b", '{"layers": [3]}')
+        container.write(f"{MODELS}/manifests/stray", "x")
+        assert ollama_name(container.files, BLOB) == "sha256-dde5aa3fc5ff"
+
+    def test_a_model_that_is_no_blob_is_named_by_its_file(self, container: Container) -> None:
+        assert ollama_name(container.files, "/m/phi-4.gguf") == "phi-4"
+
+    def test_thousands_of_manifests_have_an_end(self, container: Container) -> None:
+        for number in range(1200):
+            container.write(f"{MODELS}/manifests/r/{number % 3}/n/{number}", "{}")
+        assert ollama_name(container.files, BLOB) == "sha256-dde5aa3fc5ff"
+
+
+class TestTriton:
+    def test_the_only_model_of_a_repository(self, container: Container) -> None:
+        container.write("models/densenet/1/model.onnx", "")
+        container.write("models/.cache/x", "")
+        container.write("models/README", "")
+        assert answer(container.host, 10, Question("triton", "/models")) == "densenet"
+        container.write("models/resnet/1/model.onnx", "")
+        assert triton_name(container.files, "/models") == ""
+
+    def test_a_repository_that_is_elsewhere(self, container: Container) -> None:
+        assert triton_name(container.files, "s3://bucket/models") == triton_name(container.files, "/none") == ""
+
+
+class TestConfigured:
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            ("base_model: Qwen/Qwen2.5-7B\n", "Qwen/Qwen2.5-7B"),
+            ("# base_model: a/b\nbase_model:   'Qwen/Qwen2.5-7B'  # the best\n", "Qwen/Qwen2.5-7B"),
+            ('"base_model": Qwen/Qwen2.5-7B\r\n', "Qwen/Qwen2.5-7B"),
+            ("model: a/b\nbase_model: Qwen/Qwen2.5-7B\n", "Qwen/Qwen2.5-7B"),
+            ("model: a/b\n", "a/b"),
+            ("base_model: [Qwen/Qwen2.5-7B, a/b]\n", "Qwen/Qwen2.5-7B"),
+            ("datasets:\n  base_model: a/b\n", ""),
+            ("base_model_config: a/b\n", ""),
+            ("base_model:\n  - a/b\n", ""),
+            ("base_model: ${MODEL}\n", ""),
+            ("", ""),
+            ("\x00\x01\u202e", ""),
+        ],
+    )
+    def test_a_key_of_the_top_level(self, container: Container, content: str, expected: str) -> None:
+        container.write("work/conf/c.yml", content)
+        question = Question("config", "conf/c.yml", ("base_model", "model"))
+        assert answer(container.host, 10, question) == expected
+        assert configured_name(container.files, "/work/conf/c.yml", question.keys) == expected
+
+    def test_a_file_that_cannot_be_read(self, container: Container) -> None:
+        assert configured_name(container.files, "none.yml", ["model"]) == ""
+        assert configured_name(Inside(container.host.procfs, 11), "c.yml", ["model"]) == ""
+
+
+class TestInside:
+    """Whoever writes links in a container reads none of the host's files through us."""
+
+    def test_links_are_followed_within_the_root(self, container: Container) -> None:
+        """As Kubernetes mounts a ConfigMap: c.yml → ..data/c.yml, ..data → ..2024."""
+        container.write("etc/conf/..2024/c.yml", "in")
+        (container.root / "etc/conf/..data").symlink_to("..2024")
+        (container.root / "etc/conf/c.yml").symlink_to("..data/c.yml")
+        (container.root / "work/abs.yml").symlink_to("/etc/conf/c.yml")
+        (container.root / "work/up.yml").symlink_to("../etc/conf/c.yml")
+        assert container.files.read("/etc/conf/c.yml", 10) == b"in"
+        assert container.files.read("abs.yml", 10) == b"in"
+        assert container.files.read("/work/up.yml", 10) == b"in"
+        assert container.files.read("/work/../etc//conf/./c.yml", 1) == b"i"
+
+    def test_no_link_and_no_dots_lead_out(self, container: Container, tmp_path: Path) -> None:
+        secret = tmp_path / "secret.yml"
+        secret.write_text("model: host-secret")
+        for name, target in (("abs", str(secret)), ("up", "../../../../../.." + str(secret)), ("root", "/../..")):
+            (container.root / name).symlink_to(target)
+        for path in ("/abs", "/up", f"/root{secret}", f"/../../../..{secret}", f"../../../../..{secret}"):
+            with pytest.raises(OSError, match="No such file"):
+                container.files.read(path, 100)
+
+    def test_what_is_no_file_is_not_read(self, container: Container) -> None:
+        os.mkfifo(container.root / "pipe")
+        (container.root / "loop").symlink_to("loop")
+        for path in ("/pipe", "/work", "/loop", "/pipe/x"):
+            with pytest.raises(OSError, match=r"regular|links|directory"):
+                container.files.read(path, 100)
+
+    def test_no_descriptor_is_left(self, container: Container) -> None:
+        """Fault 60."""
+        container.write("a/b/c.yml", "x")
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            container.files.read("/a/b/c.yml", 10)
+            container.files.entries("/a", 10)
+            for path in ("/a/none", "/a/b/c.yml/d", "/loop"):
+                with pytest.raises(OSError):  # noqa: PT011 - whichever it is
+                    container.files.read(path, 10)
+        assert len(os.listdir("/proc/self/fd")) == before
