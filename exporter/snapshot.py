@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .records import Allocation, Component, Device, GpuState, Loss, Mode, Model, ProcessOwner, SourceHealth, Workload
+from .records import (
+    Allocation,
+    Component,
+    Device,
+    GpuState,
+    Mode,
+    Model,
+    ProcessOwner,
+    SourceHealth,
+    UnattributedReason,
+    Workload,
+)
 
 
 class AccountRow(NamedTuple):
@@ -79,7 +90,7 @@ class Snapshot:
     containers: tuple[AccountRow, ...] = ()
     processes: tuple[AccountRow, ...] = ()
     models: tuple[AccountRow, ...] = ()
-    unattributed: tuple[tuple[Component, Loss, float], ...] = ()
+    unattributed: tuple[tuple[Component, UnattributedReason, float], ...] = ()
     retired: tuple[tuple[Component, float], ...] = ()
     unnamed: tuple[tuple[Component, float], ...] = ()
     """Joules of containers that are not shown yet, because their names are still on the way."""

@@ -33,7 +33,7 @@ class _Batch:
         self.ended = threading.Lock()
         self.ended.acquire()
         self.over = False
-        self.last_hire = time.monotonic()
+        self.spawned_at = time.monotonic()
         self._total = len(jobs)
         self._counter = count(1)
 
@@ -49,7 +49,7 @@ class _Batch:
                 self.ended.release()
 
 
-class Crew:
+class WorkerPool:
     """One daemon thread for the calls of several guards, and one more for each that hangs.
 
     Waking a thread costs more than most calls do, so all that is asked for in a tick is done by one.
@@ -81,9 +81,9 @@ class Crew:
         until = time.monotonic() + timeout
         while True:
             now = time.monotonic()
-            if batch.jobs and now - batch.last_hire >= PATIENCE_SECONDS:
-                batch.last_hire = now
-                self._hire(batch)
+            if batch.jobs and now - batch.spawned_at >= PATIENCE_SECONDS:
+                batch.spawned_at = now
+                self._spawn(batch)
             left = until - now
             # Once every call is in somebody's hands there is nothing to do but wait.
             if batch.ended.acquire(timeout=max(0.0, min(left, PATIENCE_SECONDS) if batch.jobs else left)):
@@ -106,9 +106,9 @@ class Crew:
                 self._idle = False
                 self._todo.put(batch)
                 return
-        self._hire(batch)
+        self._spawn(batch)
 
-    def _hire(self, batch: _Batch) -> None:
+    def _spawn(self, batch: _Batch) -> None:
         threading.Thread(target=self._work, args=(batch,), name=self.name, daemon=True).start()
 
     def _work(self, first: _Batch) -> None:
@@ -122,18 +122,20 @@ class Crew:
             batch = self._todo.get()
 
 
-class Guard(Generic[A, R]):
-    """Calls ``call(argument)`` on a thread of ``crew`` (one of its own if None), one at a time.
+class DeadlineCall(Generic[A, R]):
+    """Calls ``call(argument)`` on a thread of ``pool`` (one of its own if None), one at a time.
 
     A call that outlives its deadline goes on alone: it is not asked for again until it returns, and what it
     returns then is handed out as the answer to the next request, so no delta is lost (fault 15).
     """
 
-    def __init__(self, name: str, call: Callable[[A], R], clock: Callable[[], float], crew: Crew | None = None) -> None:
+    def __init__(
+        self, name: str, call: Callable[[A], R], clock: Callable[[], float], pool: WorkerPool | None = None
+    ) -> None:
         self._call = call
         self._clock = clock
-        self._crew = Crew(name) if crew is None else crew
-        self._alone = crew is None
+        self._pool = WorkerPool(name) if pool is None else pool
+        self._alone = pool is None
         self._done: queue.SimpleQueue[Done[R]] = queue.SimpleQueue()
         self._pending = False
 
@@ -146,12 +148,12 @@ class Guard(Generic[A, R]):
         """Have the call made, unless one is still under way."""
         if not self._pending:
             self._pending = True
-            self._crew.add(lambda: self._work(argument))
+            self._pool.add(lambda: self._work(argument))
 
     def take(self, timeout: float) -> Done[R] | None:
-        """Wait up to ``timeout`` seconds for the end of all the crew's calls; None if this one is still under way."""
+        """Wait up to ``timeout`` seconds for the end of all the pool's calls; None if this one is still under way."""
         if self._done.empty():
-            self._crew.wait(timeout)
+            self._pool.wait(timeout)
         try:
             done = self._done.get_nowait()
         except queue.Empty:
@@ -162,7 +164,7 @@ class Guard(Generic[A, R]):
     def stop(self) -> None:
         """End the thread, if it is this guard's own."""
         if self._alone:
-            self._crew.stop()
+            self._pool.stop()
 
     def _work(self, argument: A) -> None:
         began = self._clock()

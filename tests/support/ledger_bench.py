@@ -45,6 +45,7 @@ class Bench:
 
     def __init__(self, limits: Limits | None = None, namer: Namer | None = None) -> None:
         self.ledger = Ledger(namer or PathNames(), limits)
+        self.node_joules: defaultdict[Component, float] = defaultdict(float)
         self.now = 0.0
 
     def tick(
@@ -65,10 +66,11 @@ class Bench:
         busy = sum(group.seconds for group in groups) + kernel
         cpu = CpuUse(self.now, seconds, busy, groups, kernel, 0.0, tuple(started), tuple(ended), tuple(exited))
         metered = frozenset(energy.device.component for energy in energies)
-        joules = {energy.device.id: energy.joules for energy in energies}
+        for energy in energies:
+            self.node_joules[energy.device.component] += energy.joules
         shares = share(energies, cpu, uses, cpu_idle)
         period = Period.of(self.now, seconds, metered, {"cpu": 4.0, "gpu": 1.0}, shares.cpu)
-        return self.ledger.post(period, joules, energies, shares, cpu=cpu, gpu_uses=uses)
+        return self.ledger.post(period, shares, cpu=cpu, gpu_uses=uses)
 
     def container_joules(self) -> dict[str, float]:
         return {
@@ -76,16 +78,16 @@ class Bench:
         }
 
     def error_ratio(self) -> float:
-        """Largest relative difference between what devices gave and what the books hold, shown or not."""
-        books = self.ledger.books()
-        booked: defaultdict[Component, float] = defaultdict(float, books.retired)
-        for (component, _), joules in books.unattributed.items():
-            booked[component] += joules
-        for account in books.accounts:
+        """Largest relative difference between the devices' joules and the ledger's, published or not."""
+        state = self.ledger.state()
+        sums: defaultdict[Component, float] = defaultdict(float, state.retired)
+        for (component, _), joules in state.unattributed.items():
+            sums[component] += joules
+        for account in state.accounts:
             if isinstance(account.owner, Workload):
                 for (component, _), joules in account.joules.items():
-                    booked[component] += joules
-        return max((abs(booked[key] - given) / (given or 1.0) for key, given in books.nodes.items()), default=0.0)
+                    sums[component] += joules
+        return max((abs(sums[key] - joules) / (joules or 1.0) for key, joules in self.node_joules.items()), default=0.0)
 
 
 def group(name: str, inode: int = 1) -> GroupKey:
