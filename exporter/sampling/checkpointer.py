@@ -77,7 +77,7 @@ class Checkpointer:
             state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
             state.ledger.accounts = [account.saved() for account in changes.accounts]
             line = encode(state, whole=False)
-        self._writer.ask((line, whole))
+        self._writer.request((line, whole))
         done = self._writer.take(_WAIT_SECONDS)
         error = None if done is None else done.error
         if error is not None:

@@ -42,7 +42,7 @@ class SourceState:
     def ask(self, now: float) -> None:
         """Start a read, unless one hangs or the source rests after a failure."""
         if now >= self._retry_at:
-            self._guard.ask(now)
+            self._guard.request(now)
 
     def take(self, deadline: float, wall: float) -> Reading | None:
         """What the source read by boot time ``deadline``; None if nothing came."""

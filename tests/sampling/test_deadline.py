@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.sampling.deadline import PATIENCE_SECONDS, DeadlineCall, WorkerPool
+from exporter.sampling.deadline import SPAWN_AFTER_SECONDS, DeadlineCall, WorkerPool
 
 
 class Fifo:
@@ -51,7 +51,7 @@ def test_a_call_in_time() -> None:
     guard = DeadlineCall[int, int]("quick", lambda number: number + 1, time.monotonic)
     assert threads("quick") == []
     for number in range(3):
-        guard.ask(number)
+        guard.request(number)
         done = guard.take(5)
         assert done is not None
         assert (done.result, done.error) == (number + 1, None)
@@ -66,12 +66,12 @@ def test_a_call_in_time() -> None:
 
 def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: DeadlineCall[str, str], fifo: Fifo) -> None:
     """Fault 15: nothing is asked of it meanwhile, and what it says in the end is handed out."""
-    guard.ask("first ")
+    guard.request("first ")
     began = time.monotonic()
     assert guard.take(0.05) is None
     assert 0.04 < time.monotonic() - began < 1
     for _ in range(50):
-        guard.ask("more ")
+        guard.request("more ")
         assert guard.take(0) is None
         assert guard.busy
     assert len(threads("hanging")) == 1
@@ -81,7 +81,7 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: DeadlineCall
     assert done is not None
     assert done.result == "first late"
     assert done.seconds >= 0.04
-    guard.ask("second ")
+    guard.request("second ")
     assert guard.take(0.01) is None
     fifo.write("fresh")
     done = guard.take(5)
@@ -92,11 +92,11 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: DeadlineCall
 
 def test_a_late_answer_waits_for_the_next_taker(guard: DeadlineCall[str, str], fifo: Fifo) -> None:
     """Fault 15: the delta in it is not lost, and not overtaken by a second call."""
-    guard.ask("old ")
+    guard.request("old ")
     assert guard.take(0.01) is None
     fifo.write("delta")
     time.sleep(0.05)
-    guard.ask("new ")
+    guard.request("new ")
     done = guard.take(1)
     assert done is not None
     assert (done.result, fifo.calls) == ("old delta", 1)
@@ -108,7 +108,7 @@ def test_a_thread_outlives_whatever_is_raised() -> None:
 
     guard = DeadlineCall("failing", fail, time.monotonic)
     for error in (ValueError("a"), OSError(5, "b"), RecursionError()):
-        guard.ask(error)
+        guard.request(error)
         done = guard.take(5)
         assert done is not None
         assert (done.result, done.error) == (None, error)
@@ -118,7 +118,7 @@ def test_a_thread_outlives_whatever_is_raised() -> None:
 
 def test_a_hung_thread_does_not_keep_the_process_alive(guard: DeadlineCall[str, str], fifo: Fifo) -> None:
     """Faults 15, 33: it is a daemon, so stopping within seconds needs nobody's consent."""
-    guard.ask("x")
+    guard.request("x")
     assert guard.take(0.01) is None
     guard.stop()
     (thread,) = threads("hanging")
@@ -137,7 +137,7 @@ def test_a_crew_does_all_calls_on_one_thread() -> None:
     seen = set()
     for number in range(3):
         for guard in guards:
-            guard.ask(number)
+            guard.request(number)
         for guard in guards:
             done = guard.take(5)
             assert done is not None
@@ -155,9 +155,9 @@ def test_a_call_that_hangs_does_not_hold_up_those_behind_it(fifo: Fifo) -> None:
     hanging = DeadlineCall("hanging", fifo.read, time.monotonic, pool)
     behind = DeadlineCall[int, int]("behind", lambda number: number, time.monotonic, pool)
     for number in range(20):
-        hanging.ask("x")
-        behind.ask(number)
-        assert hanging.take(0.0 if number else 2 * PATIENCE_SECONDS) is None
+        hanging.request("x")
+        behind.request(number)
+        assert hanging.take(0.0 if number else 2 * SPAWN_AFTER_SECONDS) is None
         done = behind.take(5)
         assert done is not None
         assert done.result == number
