@@ -217,7 +217,7 @@ class TestServing:
         os.mkfifo(tmp_path / "state.new")
         status, seconds = running.stop()
         assert (status, seconds < 5) == (1, True)
-        running.logged("something hangs")
+        running.logged("a thread hangs")
 
 
 class TestReload:
