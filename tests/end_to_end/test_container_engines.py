@@ -184,11 +184,7 @@ def test_hostile_names_never_break_a_scrape(machine: Machine) -> None:
     if PROMTOOL is not None:
         done = subprocess.run([PROMTOOL, "check", "metrics"], input=text.encode(), capture_output=True, check=False)
         complaints = done.stdout.decode() + done.stderr.decode()
-        assert "error while" not in complaints, complaints
-        assert {line.split()[0] for line in complaints.splitlines()} <= {
-            "energy_counter_resets_total",
-            "energy_counter_wraps_total",
-        }, complaints
+        assert complaints == ""
 
 
 def test_secrets_are_never_told(machine: Machine) -> None:

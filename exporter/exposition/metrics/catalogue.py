@@ -319,12 +319,12 @@ CATALOGUE: tuple[Family, ...] = (
         lambda source: source.read_seconds,
     ),
     of_meter(
-        "energy_counter_wraps_total",
+        "energy_meter_wraps_total",
         "Times a device's hardware energy counter wrapped and was continued exactly.",
         lambda row: row.wraps,
     ),
     of_meter(
-        "energy_counter_resets_total",
+        "energy_meter_resets_total",
         "Times a device's hardware energy counter went back without a plausible wrap: nothing was charged for that "
         "interval.",
         lambda row: row.resets,

@@ -38,7 +38,7 @@ _GROUPS = {
     "energy_conservation_": "What no workload is charged with",
     "energy_power_source_": "Sources and meters",
     "energy_source_": "Sources and meters",
-    "energy_counter_": "Sources and meters",
+    "energy_meter_": "Sources and meters",
 }
 _LAST_GROUP = "The exporter itself"
 
