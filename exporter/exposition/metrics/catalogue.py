@@ -368,12 +368,6 @@ CATALOGUE: tuple[Family, ...] = (
         ("level",),
         lambda snapshot: (((level,), count) for level, count in snapshot.series_dropped),
     ),
-    plain(
-        "energy_config_last_reload_successful",
-        "gauge",
-        "1 if the configuration was loaded when last asked, 0 if the old one had to be kept.",
-        lambda snapshot: float(snapshot.config_reload_ok),
-    ),
     Family(
         "energy_exporter_build_info",
         "gauge",
@@ -382,4 +376,4 @@ CATALOGUE: tuple[Family, ...] = (
         build_info,
     ),
 )
-"""Every family in the order of the exposition; `process_*` of the exporter itself follows it."""
+"""Every family in the order of the exposition; what the exporter measures of itself follows it."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.collector import Instruments
 from exporter.exposition.metrics.families import LEVELS, Family
 from exporter.exposition.metrics.reference import reference
 from exporter.records import REASONS, SourceHealth
@@ -89,13 +90,20 @@ CONTRACT = {
     "energy_sample_interval_seconds": ("gauge", ()),
     "energy_sample_timestamp_seconds": ("gauge", ()),
     "energy_series_dropped_total": ("counter", ("level",)),
-    "energy_config_last_reload_successful": ("gauge", ()),
     "energy_exporter_build_info": ("gauge", ("version", "python_version", "demo")),
+}
+INSTRUMENTS = {
+    "energy_config_last_reload_successful": ("gauge", ()),
+    "energy_http_requests_total": ("counter", ("code",)),
+    "energy_sample_duration_seconds": ("histogram", ()),
+    "energy_scrape_duration_seconds": ("histogram", ()),
+    "energy_state_last_write_timestamp_seconds": ("gauge", ()),
 }
 
 
 def test_names_kinds_and_labels_are_the_contract() -> None:
     assert {family.name: (family.kind, family.labels) for family in CATALOGUE} == CONTRACT
+    assert {row.name: (row.kind, row.labels) for row in Instruments().rows()} == INSTRUMENTS
 
 
 @pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.name)
