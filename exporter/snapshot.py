@@ -105,7 +105,6 @@ class Snapshot:
     sample_seconds: float = 0.0
     overruns: int = 0
     series_dropped: tuple[tuple[str, int], ...] = ()
-    config_reload_ok: bool = True
     start_time: float = 0.0
 
     @property

@@ -68,7 +68,6 @@ class Sampler:
     ) -> None:
         self.options = options or SamplerOptions()
         self.snapshot: Snapshot | None = None
-        self.config_reload_ok = True
         self._host = host
         self._demo = demo
         self._observers = observers
@@ -244,7 +243,6 @@ class Sampler:
             sample_seconds=self._sample_seconds,
             overruns=self._overruns,
             series_dropped=tuple(sorted(ledger.dropped().items())),
-            config_reload_ok=self.config_reload_ok,
             start_time=self._start_time,
         )
 

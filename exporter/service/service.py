@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..config.settings import ConfigError, Settings, reloaded
 from ..config.value_types import Address
-from ..exposition.metrics.prerender import Prepared
+from ..exposition.metrics.collector import Instruments, exporter_registry
+from ..exposition.metrics.prerender import Prepared, ScrapeBody
 from ..exposition.metrics.render import Renderer
 from ..exposition.status.history import History
 from ..exposition.status.page import Page
@@ -100,10 +101,12 @@ class Service:
         """Run until stopped. Raises `ListenError`, `StateForeign`, `StateLocked` before anything was changed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _ignore)
-        settings, latest, history, prepared = self._settings, _Latest(), History(), Prepared(Renderer().body)
+        settings, latest, history, instruments = self._settings, _Latest(), History(), Instruments()
+        instruments.config_last_reload_successful.set_function(self._config_ok)
+        prepared = Prepared(Renderer(exporter_registry(instruments)).body)
         server = Server(
             lambda: latest.snapshot,
-            prepared,
+            _timed(prepared, instruments),
             Page(history, settings.web_telemetry_path),
             self._host.clock,
             ServerOptions(
@@ -113,14 +116,25 @@ class Service:
                 listen_health=tuple(map(str, settings.web_health_address)),
             ),
             self._access,
+            lambda status: instruments.http_requests.labels(status).inc(),
         )
         sys.setswitchinterval(SWITCH_SECONDS)
         bound = server.start()
         try:
-            store = _open_store(settings.state_file)
+            store = _open_store(
+                settings.state_file,
+                lambda: instruments.state_last_write_timestamp_seconds.set(self._host.wall()),
+            )
             # The prerenderer observes a snapshot before the server does; systemd is notified last.
             notify = Notifier(os.environ).observe
-            observers = (prepared.observe, latest.observe, history.observe, self._reconfigure, notify)
+            observers = (
+                instruments.observe,
+                prepared.observe,
+                latest.observe,
+                history.observe,
+                self._reconfigure,
+                notify,
+            )
             sampler = make_sampler(settings, self._host, store, observers)
             self._announce(bound, server.health_addresses)
             return self._supervise(sampler, server)
@@ -188,22 +202,34 @@ class Service:
             log.warning("%s changed: needs a restart to take effect", name)
         log.info("settings reloaded")
 
+    def _config_ok(self) -> float:
+        return float(self._reload_ok and (self._access is None or self._access.ok))
+
     def _reconfigure(self, _: Snapshot) -> None:
         """Apply new options between two ticks: observers run in the sampler's thread at the end of each."""
         if self._sampler is None:
             return
-        self._sampler.config_reload_ok = self._reload_ok and (self._access is None or self._access.ok)
         options, self._new_options = self._new_options, None
         if options is not None:
             self._sampler.reconfigure(options)
 
 
-def _open_store(path: str) -> StateStore | None:
+def _timed(body: ScrapeBody, instruments: Instruments) -> ScrapeBody:
+    """The same body; its duration is observed."""
+
+    def timed(snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:
+        with instruments.scrape_duration_seconds.time():
+            return body(snapshot, openmetrics=openmetrics, gzipped=gzipped)
+
+    return timed
+
+
+def _open_store(path: str, on_write: Callable[[], None]) -> StateStore | None:
     """Lock the state file; if it cannot be created, the exporter serves without it."""
     if not path:
         return None
     try:
-        return StateStore(path)
+        return StateStore(path, on_write)
     except OSError as error:
         log.warning("no checkpoints: %s: %s; counters start at 0 after a restart", path, error.strerror)
         return None

@@ -212,8 +212,8 @@ def test_a_device_that_is_away_is_shown_with_its_joules(machine: Machine, stop: 
         "energy_device_joules_total",
         "energy_device_stuck",
         "energy_device_up",
-        "energy_counter_resets_total",
-        "energy_counter_wraps_total",
+        "energy_meter_resets_total",
+        "energy_meter_wraps_total",
         "energy_power_source_info",
     }
     assert scrape.find("energy_device_joules_total", device="GPU-new") == [(labels, 20 * WATTS)]

@@ -39,6 +39,18 @@ def test_damaged_checkpoint_is_set_aside(data: bytes, tmp_path: Path) -> None:
     store.close()
 
 
+def test_every_successful_write_is_told_and_no_other(tmp_path: Path) -> None:
+    written: list[None] = []
+    store = StateStore(str(tmp_path / "state"), lambda: written.append(None))
+    with pytest.raises(OSError, match="no checkpoint"):
+        store.write((encode(state(), whole=False), False))
+    assert written == []
+    store.write((encode(state(), whole=True), True))
+    store.write((encode(state(), whole=False), False))
+    assert len(written) == 2
+    store.close()
+
+
 def test_second_instance_is_refused(tmp_path: Path) -> None:
     """Fault 57."""
     first = StateStore(str(tmp_path / "state"))

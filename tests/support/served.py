@@ -16,6 +16,7 @@ from pathlib import Path
 import bcrypt
 import trustme
 
+from exporter.exposition.metrics.collector import Instruments, exporter_registry
 from exporter.exposition.metrics.prerender import ScrapeBody
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
@@ -38,7 +39,8 @@ class Exporter:
     def __init__(self, options: ServerOptions, body: ScrapeBody | None = None, access: Access | None = None) -> None:
         self.snapshot: Snapshot | None = None
         self.now = 1000.0
-        renderer = Renderer()
+        self.instruments = Instruments()
+        renderer = Renderer(exporter_registry(self.instruments))
         self.server = Server(
             lambda: self.snapshot,
             body or renderer.body,
@@ -46,6 +48,7 @@ class Exporter:
             lambda: self.now,
             options,
             access,
+            lambda status: self.instruments.http_requests.labels(status).inc(),
         )
         self.addresses = self.server.start()
         self.port = self.addresses[0][1]

@@ -116,9 +116,11 @@ class Client(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Door:
     """What is behind a listener. ``answer`` is called with each complete request; ``failed`` with the address of a
-    client and why its TLS handshake failed. ``turns`` says whose handshake is next.
+    client and why its TLS handshake failed; ``answered`` with the status of each answer. ``turns`` says whose
+    handshake is next.
     """
 
     answer: Callable[[h11.Request, Client], Response | Awaitable[Response]]
     failed: Callable[[str, str], None]
+    answered: Callable[[int], None]
     turns: Turns

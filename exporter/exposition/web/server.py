@@ -97,7 +97,7 @@ def listen(address: str) -> list[socket.socket]:
 class Server:
     """The HTTP server. ``clock`` is the one of `Snapshot.monotonic_at`; ``snapshot`` is called without a lock.
 
-    Without ``access`` everybody is served, in plain HTTP.
+    Without ``access`` everybody is served, in plain HTTP. ``answered`` is called with the status of each answer.
     """
 
     def __init__(
@@ -108,13 +108,15 @@ class Server:
         clock: Callable[[], float],
         options: ServerOptions | None = None,
         access: Access | None = None,
+        answered: Callable[[int], None] | None = None,
     ) -> None:
         self.options = options or ServerOptions()
         self._access = access
         self._answers = Answers(snapshot, body, page, clock, self.options.telemetry_path, access)
         failed = access.handshake_failed if access is not None else _ignore
-        self._door = Door(self._answer, failed, Turns())
-        self._health_door = Door(self._answers.answer_health, failed, self._door.turns)
+        answered = answered or _uncounted
+        self._door = Door(self._answer, failed, answered, Turns())
+        self._health_door = Door(self._answers.answer_health, failed, answered, self._door.turns)
         self._doors: dict[socket.socket, Door] = {}
         self.health_addresses: list[tuple[str, int]] = []
         self._clients = Clients()
@@ -251,6 +253,10 @@ class Server:
 
 def _ignore(host: str, reason: str) -> None:
     """Without TLS no handshake fails."""
+
+
+def _uncounted(status: int) -> None:
+    """Answers need not be counted."""
 
 
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's shape
