@@ -84,7 +84,7 @@ _ARM_NEOVERSE = {"0xd0c": "graviton", "0xd40": "graviton", "0xd4f": "graviton"}
 """Arm's part numbers of Neoverse N1, V1 and V2 (arch/arm64/include/asm/cputype.h)."""
 
 _GAP_SECONDS = 30.0
-_COUNT_AGAIN_SECONDS = 60.0
+_RECOUNT_SECONDS = 60.0
 
 
 class EstimateSource:
@@ -111,7 +111,7 @@ class EstimateSource:
         self._file: KeptFile | None = None
         self._device: Device | None = None
         self._coefficients = _DEFAULT
-        self._count_at = -math.inf
+        self._recount_at = -math.inf
         self._last: _Times | None = None
         self._cpu_seconds = 0.0
         self._busy_seconds = 0.0
@@ -119,9 +119,9 @@ class EstimateSource:
     def read(self, now: float) -> Reading:
         """Integrate up to now. Raises `Unavailable` where CPU times cannot be read."""
         times = self._times()
-        if self._device is None or now >= self._count_at:
+        if self._device is None or now >= self._recount_at:
             self._device = self._describe()
-            self._count_at = now + _COUNT_AGAIN_SECONDS
+            self._recount_at = now + _RECOUNT_SECONDS
         device, (_, low, high) = self._device, self._coefficients
         bounds: tuple[PowerBounds, ...] = ()
         if self._last is not None:

@@ -22,7 +22,7 @@ _VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 _SM, _MEMORY = 1, 2
 """nvmlClockType_t."""
 
-_NOBODY = {0, 0xFFFFFFFF}
+_INVALID_PIDS = {0, 0xFFFFFFFF}
 
 _XID_EVENT = 0x8
 """nvmlEventTypeXidCriticalError."""
@@ -113,18 +113,18 @@ class Driver:
                 raise DriverError(
                     "down", "not_found", "the module pynvml is not installed", "pip install nvidia-ml-py"
                 ) from None
-        self.ask("nvmlInit")
+        self.call("nvmlInit")
         self._is_open = True
 
     def close(self) -> None:
         """Shut the library down; closing twice is harmless."""
         if self._is_open:
             self._is_open = False
-            self.maybe_any("nvmlShutdown")
+            self.call_ignoring_errors("nvmlShutdown")
 
     # --- calling ------------------------------------------------------------------------------------
 
-    def ask(self, name: str, *arguments: Any) -> Any:
+    def call(self, name: str, *arguments: Any) -> Any:
         """Call one function of pynvml."""
         function = getattr(self._nvml, name, None)
         if function is None:
@@ -138,19 +138,19 @@ class Driver:
         except UnicodeDecodeError as error:
             raise DriverError("failed", "error", f"{name}: {error}") from None
 
-    def maybe(self, name: str, *arguments: Any) -> Any:
+    def call_optional(self, name: str, *arguments: Any) -> Any:
         """Call it for a value that need not be known: None unless the card or the driver is gone."""
         try:
-            return self.ask(name, *arguments)
+            return self.call(name, *arguments)
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
             return None
 
-    def maybe_any(self, name: str, *arguments: Any) -> Any:
+    def call_ignoring_errors(self, name: str, *arguments: Any) -> Any:
         """Call it and never mind how it ends."""
         try:
-            return self.ask(name, *arguments)
+            return self.call(name, *arguments)
         except DriverError:
             return None
 
@@ -158,35 +158,35 @@ class Driver:
 
     def version(self) -> str:
         """Version of the driver; "" if unknown."""
-        return self.maybe("nvmlSystemGetDriverVersion") or ""
+        return self.call_optional("nvmlSystemGetDriverVersion") or ""
 
     def count(self) -> int:
         """How many cards there are."""
-        return int(self.ask("nvmlDeviceGetCount"))
+        return int(self.call("nvmlDeviceGetCount"))
 
     def handle(self, index: int) -> Any:
         """Handle of a card; an index means nothing beyond this session, the UUID does."""
-        return self.ask("nvmlDeviceGetHandleByIndex", index)
+        return self.call("nvmlDeviceGetHandleByIndex", index)
 
-    def handle_at(self, bus_id: str) -> Any:
+    def handle_by_bus_id(self, bus_id: str) -> Any:
         """Handle of the card at a PCI address as `bus_id` writes it."""
-        return self.ask("nvmlDeviceGetHandleByPciBusId", bus_id)
+        return self.call("nvmlDeviceGetHandleByPciBusId", bus_id)
 
     def index(self, handle: Any) -> int:
         """Index of a card in this session."""
-        return int(self.ask("nvmlDeviceGetIndex", handle))
+        return int(self.call("nvmlDeviceGetIndex", handle))
 
     def uuid(self, handle: Any) -> str:
         """UUID of a card or MIG device."""
-        return str(self.ask("nvmlDeviceGetUUID", handle))
+        return str(self.call("nvmlDeviceGetUUID", handle))
 
     def model(self, handle: Any) -> str:
         """Product name; "" if unknown."""
-        return self.maybe("nvmlDeviceGetName", handle) or ""
+        return self.call_optional("nvmlDeviceGetName", handle) or ""
 
     def bus_id(self, handle: Any) -> str:
         """PCI address as sysfs writes it (``0000:41:00.0``); "" if unknown."""
-        info = self.maybe("nvmlDeviceGetPciInfo", handle)
+        info = self.call_optional("nvmlDeviceGetPciInfo", handle)
         if info is None:
             return ""
         raw = info.busId
@@ -198,7 +198,7 @@ class Driver:
 
     def fields(self, handle: Any, ids: Sequence[int]) -> Fields:
         """Several fields in one call; those the card does not know are left out."""
-        values = self.maybe("nvmlDeviceGetFieldValues", handle, list(ids))
+        values = self.call_optional("nvmlDeviceGetFieldValues", handle, list(ids))
         known = Fields({}, {})
         for value in values if values is not None else ():
             if value.nvmlReturn == 0 and value.valueType < len(_VALUES):
@@ -210,46 +210,46 @@ class Driver:
 
     def energy_joules(self, handle: Any) -> float:
         """Energy since the driver was loaded or the card reset (counted in mJ; Volta and newer)."""
-        millijoules = self.ask("nvmlDeviceGetTotalEnergyConsumption", handle)
+        millijoules = self.call("nvmlDeviceGetTotalEnergyConsumption", handle)
         if not 0 <= millijoules < MAX_COUNTER:
             raise DriverError("failed", "implausible", f"energy counter says {millijoules} mJ")
         return float(millijoules / 1000)
 
     def power_watts(self, handle: Any) -> float:
         """Power: a mean over 1 s on Ampere (but GA100) and newer, else momentary."""
-        return float(self.ask("nvmlDeviceGetPowerUsage", handle) / 1000)
+        return float(self.call("nvmlDeviceGetPowerUsage", handle) / 1000)
 
     def limit_watts(self, handle: Any) -> float | None:
         """Power limit now in force."""
-        return _scaled(self.maybe("nvmlDeviceGetEnforcedPowerLimit", handle), 1 / 1000)
+        return _scaled(self.call_optional("nvmlDeviceGetEnforcedPowerLimit", handle), 1 / 1000)
 
     def memory_bytes(self, handle: Any) -> tuple[float | None, float | None]:
         """Memory used and in total."""
-        info = self.maybe("nvmlDeviceGetMemoryInfo", handle)
+        info = self.call_optional("nvmlDeviceGetMemoryInfo", handle)
         return (None, None) if info is None else (float(info.used), float(info.total))
 
     def temperature_celsius(self, handle: Any) -> float | None:
         """Temperature of the die."""
-        return _scaled(self.maybe("nvmlDeviceGetTemperature", handle, 0), 1)
+        return _scaled(self.call_optional("nvmlDeviceGetTemperature", handle, 0), 1)
 
     def utilization_ratio(self, handle: Any) -> float | None:
         """Share of time in which some kernel ran; unknown under MIG."""
-        rates = self.maybe("nvmlDeviceGetUtilizationRates", handle)
+        rates = self.call_optional("nvmlDeviceGetUtilizationRates", handle)
         return None if rates is None else min(1.0, rates.gpu / 100)
 
     def clock_hertz(self, handle: Any) -> tuple[tuple[str, float], ...]:
         """Clocks of the SMs and the memory."""
         megahertz = {
-            "sm": self.maybe("nvmlDeviceGetClockInfo", handle, _SM),
-            "memory": self.maybe("nvmlDeviceGetClockInfo", handle, _MEMORY),
+            "sm": self.call_optional("nvmlDeviceGetClockInfo", handle, _SM),
+            "memory": self.call_optional("nvmlDeviceGetClockInfo", handle, _MEMORY),
         }
         return tuple((domain, value * 1e6) for domain, value in megahertz.items() if value is not None)
 
     def throttle_bits(self, handle: Any) -> int | None:
         """Mask of what holds the clocks down now (nvmlClocksEventReasons); older drivers have only the older name."""
-        bits = self.maybe("nvmlDeviceGetCurrentClocksEventReasons", handle)
+        bits = self.call_optional("nvmlDeviceGetCurrentClocksEventReasons", handle)
         if bits is None:
-            bits = self.maybe("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+            bits = self.call_optional("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
         return None if bits is None else int(bits)
 
     # --- processes ----------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class Driver:
         A value above 100 is garbage that drivers do return (nvtop#110): it is clamped.
         """
         try:
-            found = self.ask("nvmlDeviceGetProcessUtilization", handle, round(since * 1e6))
+            found = self.call("nvmlDeviceGetProcessUtilization", handle, round(since * 1e6))
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
@@ -280,43 +280,43 @@ class Driver:
             return None
         compute, graphics, clients = ({entry.pid for entry in found} for found in lists)
         pids = compute | graphics | clients
-        return None if pids & _NOBODY else (pids, clients)
+        return None if pids & _INVALID_PIDS else (pids, clients)
 
     def pids_by_instance(self, handle: Any) -> dict[int, tuple[set[int], set[int]]]:
         """The same for every held GPU instance of a card, in one go; none if it cannot tell."""
         found: dict[int, tuple[set[int], set[int]]] = {}
-        for place, entries in enumerate(self._process_lists(handle) or ()):
+        for address, entries in enumerate(self._process_lists(handle) or ()):
             for entry in entries:
                 pids, clients = found.setdefault(entry.gpuInstanceId, (set(), set()))
                 pids.add(entry.pid)
-                if place == 2:
+                if address == 2:
                     clients.add(entry.pid)
-        return {} if any(pids & _NOBODY for pids, _ in found.values()) else found
+        return {} if any(pids & _INVALID_PIDS for pids, _ in found.values()) else found
 
     def _process_lists(self, handle: Any) -> list[Any] | None:
         lists: list[Any] = []
-        denied = None
+        permission_error = None
         for sort in ("Compute", "Graphics", "MPSCompute"):
             try:
-                lists.append(self.ask(f"nvmlDeviceGet{sort}RunningProcesses", handle))
+                lists.append(self.call(f"nvmlDeviceGet{sort}RunningProcesses", handle))
             except DriverError as error:
                 if error.kind in ("lost", "down"):
                     raise
-                denied = error if error.reason == "permission" else denied
+                permission_error = error if error.reason == "permission" else permission_error
                 lists.append(None)
         if lists[0] is not None or lists[1] is not None:
             return [found or () for found in lists]
-        if denied is not None:
-            raise denied
+        if permission_error is not None:
+            raise permission_error
         return None
 
     # --- events -------------------------------------------------------------------------------------
 
     def events(self, handle: Any) -> Any:
         """A queue in which the driver puts the Xid errors of a card from now on; give it back with `events_free`."""
-        events = self.ask("nvmlEventSetCreate")
+        events = self.call("nvmlEventSetCreate")
         try:
-            self.ask("nvmlDeviceRegisterEvents", handle, _XID_EVENT, events)
+            self.call("nvmlDeviceRegisterEvents", handle, _XID_EVENT, events)
         except DriverError:
             self.events_free(events)
             raise
@@ -324,30 +324,30 @@ class Driver:
 
     def next_xid(self, events: Any) -> int | None:
         """Number of the next Xid error in a queue; None if there is none."""
-        event = self.maybe("nvmlEventSetWait_v2", events, _XID_WAIT_MILLISECONDS)
+        event = self.call_optional("nvmlEventSetWait_v2", events, _XID_WAIT_MILLISECONDS)
         return None if event is None else int(event.eventData)
 
     def events_free(self, events: Any) -> None:
         """Give back a queue."""
-        self.maybe_any("nvmlEventSetFree", events)
+        self.call_ignoring_errors("nvmlEventSetFree", events)
 
     # --- MIG ----------------------------------------------------------------------------------------
 
     def slices(self, handle: Any) -> int:
         """Into how many slices MIG cuts this card; 0 where MIG is off or unknown."""
-        mode = self.maybe("nvmlDeviceGetMigMode", handle)
+        mode = self.call_optional("nvmlDeviceGetMigMode", handle)
         if mode is None or mode[0] != 1:
             return 0
-        return int(self.maybe("nvmlDeviceGetMaxMigDeviceCount", handle) or 0)
+        return int(self.call_optional("nvmlDeviceGetMaxMigDeviceCount", handle) or 0)
 
     def mig_devices(self, handle: Any, slices: int) -> list[tuple[int, int, Any]]:
         """Every MIG device of a card: id and slices of its GPU instance, handle."""
         found = []
         for index in range(slices):
-            part = self.maybe("nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
-            instance = None if part is None else self.maybe("nvmlDeviceGetGpuInstanceId", part)
+            part = self.call_optional("nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
+            instance = None if part is None else self.call_optional("nvmlDeviceGetGpuInstanceId", part)
             if instance is not None:
-                attributes = self.maybe("nvmlDeviceGetAttributes", part)
+                attributes = self.call_optional("nvmlDeviceGetAttributes", part)
                 found.append((int(instance), attributes.gpuInstanceSliceCount if attributes else 1, part))
         return found
 
@@ -355,23 +355,23 @@ class Driver:
 
     def has_gpm(self, handle: Any) -> bool:
         """Whether the card counts what its units do."""
-        support = self.maybe("nvmlGpmQueryDeviceSupport", handle)
+        support = self.call_optional("nvmlGpmQueryDeviceSupport", handle)
         return support is not None and bool(support.isSupportedDevice)
 
     def gpm_sample(self) -> Any:
         """Room for one sample; give it back with `gpm_free`."""
-        return self.ask("nvmlGpmSampleAlloc")
+        return self.call("nvmlGpmSampleAlloc")
 
     def gpm_free(self, sample: Any) -> None:
         """Give back a sample."""
-        self.maybe_any("nvmlGpmSampleFree", sample)
+        self.call_ignoring_errors("nvmlGpmSampleFree", sample)
 
     def gpm_take(self, handle: Any, instance: int | None, sample: Any) -> None:
         """Fill a sample with the card's counters now, or those of a GPU instance of it."""
         if instance is None:
-            self.ask("nvmlGpmSampleGet", handle, sample)
+            self.call("nvmlGpmSampleGet", handle, sample)
         else:
-            self.ask("nvmlGpmMigSampleGet", handle, instance, sample)
+            self.call("nvmlGpmMigSampleGet", handle, instance, sample)
 
     def gpm_activity(self, older: Any, newer: Any) -> Activity:
         """What happened between two samples."""
@@ -382,7 +382,7 @@ class Driver:
         request.sample1, request.sample2 = older, newer
         for slot, metric in enumerate(wanted):
             request.metrics[slot].metricId = metric
-        self.ask("nvmlGpmMetricsGet", request)
+        self.call("nvmlGpmMetricsGet", request)
         known = {
             metric: min(1.0, answer.value / 100)
             for metric, answer in zip(wanted, request.metrics, strict=False)

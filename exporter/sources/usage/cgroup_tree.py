@@ -97,12 +97,13 @@ class Walk:
 
 
 class Group:
-    """One cgroup: last usage, what of it was booked as its own, and its processes. All in seconds.
+    """One cgroup: its last usage, how much of that was attributed to itself, and its processes. Times in seconds.
 
-    ``usage`` is ``base`` + the counter and never falls; ``buried`` is what was booked for children that are gone.
-    ``top`` is whether it is the kernel's own root: v2 counts that one in scheduler ticks, apart from the groups below.
-    ``quiet`` is how many readings in a row stood still. ``awake`` are the processes that were at work lately, by pid,
-    ``asleep`` the others.
+    ``usage`` is ``base`` + the counter and never decreases. ``attributed_seconds`` is the part of it attributed to the
+    group itself, ``removed_seconds`` the part attributed to children that no longer exist.
+    ``kernel_root`` marks the kernel's own root: v2 counts it in scheduler ticks, on another clock than the groups
+    below. ``quiet`` counts consecutive readings without change. ``active`` holds the processes that ran recently, by
+    pid; ``idle`` the others.
     """
 
     __slots__ = (
@@ -110,18 +111,18 @@ class Group:
         "_file",
         "_per_second",
         "_raw",
-        "asleep",
-        "awake",
+        "active",
+        "attributed_seconds",
         "base",
-        "booked",
-        "buried",
         "children",
         "directory",
+        "idle",
+        "kernel_root",
         "key",
         "parent",
         "quiet",
+        "removed_seconds",
         "rescan_after",
-        "top",
         "unexplained",
         "usage",
     )
@@ -131,19 +132,19 @@ class Group:
         self.directory = tree.root + path.rstrip("/")
         self.parent = parent
         self.children: dict[str, Group] = {}
-        self.awake: dict[int, Tracked] = {}
-        self.asleep: dict[int, Tracked] = {}
+        self.active: dict[int, Tracked] = {}
+        self.idle: dict[int, Tracked] = {}
         self.base = 0.0
         self.usage = 0.0
-        self.booked = 0.0
-        self.buried = 0.0
+        self.attributed_seconds = 0.0
+        self.removed_seconds = 0.0
         self.unexplained = 0.0
         self.quiet = 0
         self.rescan_after = 0.0
         self._raw = b""
         self._per_second = tree.per_second
         # Every group of v2 has this file but the kernel's own root; on v1 none has.
-        self.top = parent is None and not os.path.exists(f"{self.directory}/cgroup.events")
+        self.kernel_root = parent is None and not os.path.exists(f"{self.directory}/cgroup.events")
         self._file: KeptFile = host.keep(f"{self.directory}/{tree.file}")
         self._counter = self._file.reader(48 if parent is not None else 128)
         inode = self.inode()
@@ -153,10 +154,10 @@ class Group:
         self.key = GroupKey(path, inode)
         with contextlib.ExitStack() as opened:
             opened.callback(self._file.close)
-            self.moved()
+            self.refresh()
             opened.pop_all()
 
-    def moved(self) -> bool:
+    def refresh(self) -> bool:
         """Read its usage; False if it stands still. Raises `Unavailable`: with ``not_found`` it is gone."""
         try:
             raw = self._counter()
@@ -191,8 +192,8 @@ class Group:
     def own_seconds(self) -> float:
         """CPU seconds so far of the group itself, children excluded."""
         if not self.children:
-            return self.usage - self.buried
-        return self.usage - self.buried - sum([child.usage for child in self.children.values()])
+            return self.usage - self.removed_seconds
+        return self.usage - self.removed_seconds - sum([child.usage for child in self.children.values()])
 
     def inode(self) -> int | None:
         """Inode of its directory now; None if there is none."""
@@ -217,27 +218,27 @@ class Group:
 
     def members(self) -> Iterator[Tracked]:
         """Every process that is known to live in it."""
-        yield from self.awake.values()
-        yield from self.asleep.values()
+        yield from self.active.values()
+        yield from self.idle.values()
 
     def has_user_process(self) -> bool:
         """Whether anybody but the kernel is known to live in it."""
         return any(not member.process.kernel for member in self.members())
 
-    def admit(self, tracked: Tracked) -> None:
+    def attach(self, tracked: Tracked) -> None:
         """Make a process a member of this group, and of no other any more (fault 41)."""
-        dismiss(tracked)
-        tracked.home = self
-        self.awake[tracked.process.key.pid] = tracked
+        detach(tracked)
+        tracked.group = self
+        self.active[tracked.process.key.pid] = tracked
 
     def close(self) -> None:
         """Give back its descriptor."""
         self._file.close()
 
 
-def dismiss(tracked: Tracked) -> None:
+def detach(tracked: Tracked) -> None:
     """Take a process out of the group it is a member of, if it is of any."""
-    if isinstance(tracked.home, Group):
-        tracked.home.awake.pop(tracked.process.key.pid, None)
-        tracked.home.asleep.pop(tracked.process.key.pid, None)
-        tracked.home = None
+    if isinstance(tracked.group, Group):
+        tracked.group.active.pop(tracked.process.key.pid, None)
+        tracked.group.idle.pop(tracked.process.key.pid, None)
+        tracked.group = None

@@ -19,7 +19,7 @@ _GONE_SECONDS = 60.0
 _MOST_DIRECTORIES = 20_000
 
 
-class Person(NamedTuple):
+class ProcessIdentity(NamedTuple):
     """A process and its cgroup; the group is None if it cannot be found."""
 
     process: Process
@@ -27,12 +27,12 @@ class Person(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    person: Person
+    identity: ProcessIdentity
     checked_at: float
     group_at: float
 
 
-class Identity:
+class PidResolver:
     """Finds processes by the pid the driver gave; each is looked at once per read, its cgroup every 10 s.
 
     ``devices`` is how the names of the driver's device files begin.
@@ -46,40 +46,40 @@ class Identity:
         self._gone: dict[int, _Seen] = {}
         self._tree: Hierarchy | None = None
         self._tree_at = float("-inf")
-        self._above: dict[int, str | None] = {}
+        self._prefixes: dict[int, str | None] = {}
         self._foreign = _is_foreign(host)
 
-    def find(self, pid: int, now: float) -> Person | None:
+    def find(self, pid: int, now: float) -> ProcessIdentity | None:
         """Who has this pid now; None if nobody on this host does, or not who the driver means (fault 28)."""
         known = self._seen.get(pid)
         if known is not None and known.checked_at == now:
-            return known.person
+            return known.identity
         try:
             process, _ = parse_stat(read_file(self._host.proc(str(pid), "stat"), 1024), self._hertz)
         except Unavailable:
             if known is not None:
                 self._gone[pid] = self._seen.pop(pid)._replace(checked_at=now)
             return None
-        if known is not None and known.person.process.key == process.key and now - known.group_at < _GROUP_SECONDS:
-            seen = known._replace(person=known.person._replace(process=process), checked_at=now)
+        if known is not None and known.identity.process.key == process.key and now - known.group_at < _GROUP_SECONDS:
+            seen = known._replace(identity=known.identity._replace(process=process), checked_at=now)
         else:
-            is_new = known is None or known.person.process.key != process.key
-            if is_new and self._foreign and not self._holds_card(pid):
+            is_new = known is None or known.identity.process.key != process.key
+            if is_new and self._foreign and not self._has_device_open(pid):
                 return None
-            seen = _Seen(Person(process, self._group(pid, now)), now, now)
+            seen = _Seen(ProcessIdentity(process, self._group(pid, now)), now, now)
         self._seen[pid] = seen
-        return seen.person
+        return seen.identity
 
-    def last(self, pid: int, since: float) -> Person | None:
+    def last_seen(self, pid: int, since: float) -> ProcessIdentity | None:
         """Who had this pid and was found gone after ``since``."""
         gone = self._gone.get(pid)
-        return gone.person if gone is not None and gone.checked_at > since else None
+        return gone.identity if gone is not None and gone.checked_at > since else None
 
-    def was_known(self, pid: int) -> bool:
+    def recently_exited(self, pid: int) -> bool:
         """Whether this pid is that of a process that ended under our eyes not long ago."""
         return pid in self._gone
 
-    def tidy(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Forget who was not asked for, or is gone, for a minute."""
         deadline = now - _GONE_SECONDS
         self._seen = {pid: seen for pid, seen in self._seen.items() if seen.checked_at > deadline}
@@ -89,7 +89,7 @@ class Identity:
         """Its cgroup, as the source of CPU use names it."""
         try:
             if self._tree is None or now - self._tree_at >= _GONE_SECONDS:
-                self._tree, self._tree_at, self._above = find_hierarchy(self._host), now, {}
+                self._tree, self._tree_at, self._prefixes = find_hierarchy(self._host), now, {}
             text = self._host.text(self._host.proc(str(pid), "cgroup"))
         except Unavailable:
             return None
@@ -115,12 +115,12 @@ class Identity:
         if ups == 0:
             return path
         rest = "".join(f"/{part}" for part in parts[ups:])
-        if ups not in self._above:
-            self._above[ups] = _place_of(root, rest, pid)
-        above = self._above[ups]
-        return None if above is None else above + rest or "/"
+        if ups not in self._prefixes:
+            self._prefixes[ups] = _find_prefix(root, rest, pid)
+        prefix = self._prefixes[ups]
+        return None if prefix is None else prefix + rest or "/"
 
-    def _holds_card(self, pid: int) -> bool:
+    def _has_device_open(self, pid: int) -> bool:
         """Whether it has one of the devices open: where /proc is not of our pid namespace, a pid alone may mislead."""
         folder = self._host.proc(str(pid), "fd")
         try:
@@ -129,20 +129,20 @@ class Identity:
             return False
 
 
-def _place_of(root: str, rest: str, pid: int) -> str | None:
+def _find_prefix(root: str, rest: str, pid: int) -> str | None:
     """Directory of the tree (relative to its root) below which ``rest`` is a group that has this member."""
     ahead = deque([""])
     for _ in range(_MOST_DIRECTORIES):
         if not ahead:
             break
-        above = ahead.popleft()
+        prefix = ahead.popleft()
         try:
-            if str(pid).encode() in read_file(f"{root}{above}{rest}/cgroup.procs").split():
-                return above
+            if str(pid).encode() in read_file(f"{root}{prefix}{rest}/cgroup.procs").split():
+                return prefix
         except Unavailable:
             pass
         try:
-            ahead += [f"{above}/{name}" for name in list_dirs(root + above)]
+            ahead += [f"{prefix}/{name}" for name in list_dirs(root + prefix)]
         except OSError:
             continue
     return None

@@ -28,7 +28,7 @@ _LOST = ("not_found", "permission", "implausible")
 class Tracked:
     """One process: ``seconds`` is its CPU time when last read, ``quiet`` how many reads in a row found no use."""
 
-    __slots__ = ("clock_id", "file", "home", "pidfd", "process", "quiet", "seconds")
+    __slots__ = ("clock_id", "file", "group", "pidfd", "process", "quiet", "seconds")
 
     def __init__(self, process: Process, seconds: float) -> None:
         self.process = process
@@ -37,7 +37,7 @@ class Tracked:
         self.pidfd = -1
         self.clock_id = 0
         self.file: KeptFile | None = None
-        self.home: object = None
+        self.group: object = None
 
 
 def parse_stat(raw: bytes, hertz: int) -> tuple[Process, float]:
@@ -95,12 +95,12 @@ class ProcessTable:
                 try:
                     pidfd = os.pidfd_open(pid)
                 except OSError:
-                    self._host.fds.give()
+                    self._host.fds.release()
             process, seconds = self._look(pid)
         except Unavailable:
             if pidfd >= 0:
                 os.close(pidfd)
-                self._host.fds.give()
+                self._host.fds.release()
             return None
         tracked = Tracked(process, seconds)
         if pidfd >= 0 and self._epoll is not None:
@@ -170,7 +170,7 @@ class ProcessTable:
             lost = [
                 tracked
                 for tracked in self._unwatched
-                if (now := self._now(tracked)) is None or now.key != tracked.process.key
+                if (now := self._current(tracked)) is None or now.key != tracked.process.key
             ]
             for tracked in lost:
                 self.forget(tracked)
@@ -187,7 +187,7 @@ class ProcessTable:
                 self._epoll.unregister(tracked.pidfd)
             del self._by_fd[tracked.pidfd]
             os.close(tracked.pidfd)
-            self._host.fds.give()
+            self._host.fds.release()
             tracked.pidfd = -1
         if tracked.file is not None:
             tracked.file.close()
@@ -196,11 +196,11 @@ class ProcessTable:
 
     def rename(self, tracked: Tracked) -> None:
         """Read its name again: a process that was seen between fork and exec has its parent's."""
-        process = self._now(tracked)
+        process = self._current(tracked)
         if process is not None and process.key == tracked.process.key:
             tracked.process = process
 
-    def _now(self, tracked: Tracked) -> Process | None:
+    def _current(self, tracked: Tracked) -> Process | None:
         """Who has its pid now; itself as long as that cannot be read."""
         try:
             return self._look(tracked.process.key.pid)[0]

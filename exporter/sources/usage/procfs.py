@@ -12,7 +12,7 @@ from .process_clock import ProcessTable, Tracked
 
 _PROBES_PER_TICK = 2048
 _REST_SECONDS = 10.0
-_YOUNG_SECONDS = 5.0
+_RECENT_SECONDS = 5.0
 
 
 class CpuTimes(NamedTuple):
@@ -65,7 +65,7 @@ class ProcfsSource:
         self._table = ProcessTable(host) if processes else None
         self._groups: dict[ProcessKey, GroupKey] = {}
         self._members: defaultdict[GroupKey, int] = defaultdict(int)
-        self._young: deque[tuple[float, Tracked]] = deque()
+        self._recent: deque[tuple[float, Tracked]] = deque()
         self._stat: KeptFile | None = None
         self._sockets: dict[int, int] | None = None
         self._last: CpuTimes | None = None
@@ -88,7 +88,7 @@ class ProcfsSource:
             for number, seconds in times.by_cpu.items():
                 if number in self._sockets:
                     busy[self._sockets[number]] += max(0.0, seconds - last.by_cpu.get(number, seconds))
-        cpu = None if self._table is None else self._use(self._table, times, last, now - self._last_at, now)
+        cpu = None if self._table is None else self._cpu_use(self._table, times, last, now - self._last_at, now)
         self._last, self._last_at = times, now
         return Reading(socket_busy_seconds=dict(busy), cpu=cpu)
 
@@ -100,7 +100,9 @@ class ProcfsSource:
         if self._table is not None:
             self._table.close()
 
-    def _use(self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float) -> CpuUse:
+    def _cpu_use(
+        self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float
+    ) -> CpuUse:
         # Without this list nobody could be told from who exited: rather no reading, and the next covers both ticks.
         pids = [int(name) for name in list_dir(self._host.procfs) if name.isdigit()]
         started: list[GroupKey] = []
@@ -109,7 +111,7 @@ class ProcfsSource:
         uses: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
         kernel = 0.0
         since = now - window if last is not None else now
-        self._look_again(table, now, started, ended)
+        self._refresh_names(table, now, started, ended)
         probes = _PROBES_PER_TICK if last is not None else len(pids)
         for pid in pids:
             tracked = table.find(pid)
@@ -126,8 +128,8 @@ class ProcfsSource:
                 continue
             key = tracked.process.key
             if key not in self._groups:
-                self._join(key, started)
-                self._young.append((now, tracked))
+                self._join_group(key, started)
+                self._recent.append((now, tracked))
             if seconds > 0 and tracked.process.kernel:
                 kernel += seconds
             elif seconds > 0:
@@ -138,7 +140,7 @@ class ProcfsSource:
                 table.forget(tracked)
                 exited.append(tracked.process.key)
         for key in exited:
-            self._part(key, ended)
+            self._exit(key, ended)
         if last is None:
             return CpuUse(now, 0.0, 0.0, started=tuple(started), ended=tuple(ended), exited=tuple(exited))
         groups = [
@@ -161,18 +163,18 @@ class ProcfsSource:
             tuple(exited),
         )
 
-    def _look_again(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
+    def _refresh_names(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
         """Read name and group again of who may have been seen between fork and exec: those were its parent's."""
-        while self._young and self._young[0][0] <= now - _YOUNG_SECONDS:
-            tracked = self._young.popleft()[1]
+        while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
+            tracked = self._recent.popleft()[1]
             key = tracked.process.key
             if table.find(key.pid) is tracked:
                 table.rename(tracked)
                 before = self._groups[key]
-                self._join(key, started)
-                self._drop(before, ended)
+                self._join_group(key, started)
+                self._leave_group(before, ended)
 
-    def _join(self, key: ProcessKey, started: list[GroupKey]) -> None:
+    def _join_group(self, key: ProcessKey, started: list[GroupKey]) -> None:
         try:
             group = GroupKey(parse_cgroup(self._host.text(self._host.proc(str(key.pid), "cgroup"))), 0)
         except Unavailable:
@@ -182,12 +184,12 @@ class ProcfsSource:
         if self._members[group] == 1:
             started.append(group)
 
-    def _part(self, key: ProcessKey, ended: list[GroupKey]) -> None:
+    def _exit(self, key: ProcessKey, ended: list[GroupKey]) -> None:
         group = self._groups.pop(key, None)
         if group is not None:
-            self._drop(group, ended)
+            self._leave_group(group, ended)
 
-    def _drop(self, group: GroupKey, ended: list[GroupKey]) -> None:
+    def _leave_group(self, group: GroupKey, ended: list[GroupKey]) -> None:
         self._members[group] -= 1
         if not self._members[group]:
             del self._members[group]

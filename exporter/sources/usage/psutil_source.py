@@ -41,12 +41,12 @@ class PortableSource:
             found = _read(process)
             if found is None:
                 continue
-            who, seconds = found
-            current[who.key] = seconds
+            identity, seconds = found
+            current[identity.key] = seconds
             # One that is new was born since the last look, so all it used counts.
-            used = seconds - last.get(who.key, 0.0) if last is not None else 0.0
+            used = seconds - last.get(identity.key, 0.0) if last is not None else 0.0
             if used > 0:
-                uses.append(ProcessUse(who, used))
+                uses.append(ProcessUse(identity, used))
         window, self._last_at = now - self._last_at, now
         spent, self._last_busy = busy - self._last_busy, busy
         self._last = current
