@@ -4,49 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from typing import NamedTuple
 
-from ...host import Host, KeptFile, cpu_list, list_dir
+from ...host import Host, KeptFile, list_dir
 from ...records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Reading, Unavailable
+from ..cpu.cpu_times import CpuTimes, parse_cpu_times
+from ..cpu.topology import cpu_packages
 from .process_clock import ProcessTable, Tracked
 
 _PROBES_PER_TICK = 2048
 _REST_SECONDS = 10.0
 _RECENT_SECONDS = 5.0
-
-
-class CpuTimes(NamedTuple):
-    """Busy seconds since boot: of the node, per CPU number, and of interrupt handlers alone."""
-
-    total: float
-    by_cpu: dict[int, float]
-    interrupts: float
-
-
-def parse_cpu_times(raw: bytes, hertz: int) -> CpuTimes:
-    """Parse the ``cpu`` lines of /proc/stat (proc(5)).
-
-    Busy is user + nice + system + irq + softirq: time stolen by the hypervisor and waiting for I/O burn
-    nothing here, guest time is part of user. Raises `Unavailable`.
-    """
-    total = interrupts = None
-    by_cpu: dict[int, float] = {}
-    for line in raw.split(b"\n"):
-        if not line.startswith(b"cpu"):
-            break
-        name, *fields = line.split()
-        try:
-            user, nice, system, _idle, _iowait, irq, softirq = (int(field) / hertz for field in fields[:7])
-            busy = user + nice + system + irq + softirq
-            if name == b"cpu":
-                total, interrupts = busy, irq + softirq
-            else:
-                by_cpu[int(name[3:])] = busy
-        except ValueError:
-            break
-    if total is None or interrupts is None:
-        raise Unavailable("implausible", f"not a stat file: {raw[:48]!r}")
-    return CpuTimes(total, by_cpu, interrupts)
 
 
 class ProcfsSource:
@@ -74,7 +41,7 @@ class ProcfsSource:
     def read(self, now: float) -> Reading:
         """Busy seconds since the last call. Raises `Unavailable`."""
         if self._sockets is None:
-            self._sockets = _sockets(self._host)
+            self._sockets = _known_sockets(self._host)
         several = len(set(self._sockets.values())) > 1
         if not several and self._table is None:
             # One socket: its use is the node's, which the cgroups know; still say whether /proc is there.
@@ -148,7 +115,7 @@ class ProcfsSource:
         ]
         kernel += max(0.0, times.interrupts - last.interrupts)
         explained = sum(group.seconds for group in groups) + kernel
-        rest = max(0.0, times.total - last.total - explained)
+        rest = max(0.0, times.busy - last.busy - explained)
         # /proc/stat counts in hundredths: a rest below that is rounding, not a process that exited.
         rest = rest if rest > 2 / self._hertz else 0.0
         return CpuUse(
@@ -209,12 +176,8 @@ def parse_cgroup(text: str) -> str:
     return unified
 
 
-def _sockets(host: Host) -> dict[int, int]:
-    """CPU number → package number, for the CPUs that are online; empty where /sys does not tell."""
-    sockets = {}
-    try:
-        for cpu in cpu_list(host.text(host.sys("devices/system/cpu/online"))):
-            sockets[cpu] = int(host.text(host.sys(f"devices/system/cpu/cpu{cpu}/topology/physical_package_id")))
-    except (Unavailable, ValueError):
-        return {}
-    return sockets
+def _known_sockets(host: Host) -> dict[int, int]:
+    """CPU number → package number of every online CPU; empty unless the kernel reports all of them."""
+    packages = cpu_packages(host)
+    known = {cpu: package for cpu, package in packages.items() if package is not None}
+    return known if len(known) == len(packages) else {}
