@@ -6,9 +6,10 @@ from typing import Any
 
 from ...host import Host
 from ...records import EnergyReading, GpuState, PowerReading, Problem
-from .driver import Driver, DriverError, Fields
+from .driver import Driver, Fields
 from .gpm import GpmWatch
 from .health import CardHealth
+from .library import DriverError
 from .meter import FIELDS, CardMeter
 
 _SLOW_SECONDS = 10.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .driver import Activity, Driver, DriverError
+from .driver import Activity, Driver
+from .library import DriverError
 
 UNKNOWN = Activity(None, None, None)
 

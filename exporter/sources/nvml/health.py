@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .driver import Driver, DriverError
+from .driver import Driver
+from .library import DriverError
 
 _ECC_SECONDS = 60.0
 """Errors are rare, and asking a card for them that has many may take long (NVIDIA/DCGM #313)."""

@@ -11,7 +11,8 @@ from ...host import Host
 from ...records import GpuUse, Process, ProcessKey
 from ..usage.pid_lookup import PidResolver, ProcessIdentity
 from .card import Card
-from .driver import Driver, DriverError
+from .driver import Driver
+from .library import DriverError
 from .mig import MigLayout
 
 UNKNOWN = Process(ProcessKey(0, 0), "unknown")

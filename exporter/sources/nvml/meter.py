@@ -7,7 +7,8 @@ from typing import Any
 
 from ...records import Device, EnergyReading, PowerReading, Problem
 from .cross_check import Agreement
-from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, DriverError, Fields
+from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, Fields
+from .library import DriverError
 
 FIELDS = (ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS)
 """What `CardMeter.read` wants to know."""

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...records import GpuState
 from .card import Card
-from .driver import Activity, Driver, DriverError
+from .driver import Activity, Driver
 from .gpm import UNKNOWN, GpmWatch
+from .library import DriverError
 
 
 class Instance:

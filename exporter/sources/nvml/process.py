@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ... import __version__
 from ...host import Host, read_file
 from ...records import GpuState, Problem, Reading, Unavailable
-from .driver import INSTALL
+from .library import INSTALL
 
 _LIBRARY = "libnvidia-ml.so.1"
 _LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")

@@ -12,8 +12,9 @@ from ...host import Host, list_dir
 from ...records import EnergyReading, GpuState, GpuUse, PowerReading, Problem, Reading, Unavailable
 from ..usage.pid_lookup import PidResolver
 from .card import Card
-from .driver import Driver, DriverError
+from .driver import Driver
 from .holders import Holders
+from .library import DriverError
 from .runtime_pm import RuntimePm
 
 RESCAN_SECONDS = 60.0

@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver, DriverError
+from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver
 from exporter.sources.nvml.gpm import GpmWatch
+from exporter.sources.nvml.library import DriverError
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig, MigInstance
 
