@@ -21,6 +21,9 @@ class Hierarchy(NamedTuple):
     hybrid: bool = False
 
 
+QUIET_READS = 3
+"""Consecutive readings without change after which a group or process counts as idle."""
+
 _PROBES_PER_TICK = 512
 _V2 = ("cpu.stat", 1e6)
 _V1 = ("cpuacct.usage", 1e9)

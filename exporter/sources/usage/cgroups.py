@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Iterable, Sequence
 
-from ...host import Host, read_file
-from ...records import CpuUse, GroupKey, GroupUse, Problem, ProcessKey, ProcessUse, Reading, Unavailable
-from .cgroup_tree import Group, Hierarchy, Walk, detach, find_hierarchy, list_dirs
-from .process_clock import ProcessTable, Tracked
+from ...host import Host
+from ...records import CpuUse, GroupKey, GroupUse, ProcessUse, Reading, Unavailable
+from .cgroup_members import Members
+from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, find_hierarchy, list_dirs
 
 _FULL_WALK_SECONDS = 10.0
 _HYBRID_CHECK_SECONDS = 60.0
 _PROBES_AT_FIRST = 100_000
 _FIRST_SCAN_SECONDS = 0.2
-_QUIET_READS = 3
 _ROUNDING_SECONDS = 1e-6
 _SKEW_SECONDS = 0.005
 """A group's counter lags behind its processes' clocks by up to one scheduler tick per running CPU."""
@@ -32,8 +30,6 @@ _RESCAN_SHARE = 0.01
 _ROOT_RESCAN_SHARE = 0.001
 """The same for the root group, where interrupts leave something unexplained on every tick."""
 
-_RECENT_SECONDS = 5.0
-
 
 class CgroupSource:
     """CPU use by cgroup and process. The first read only sets baselines and tells which groups exist."""
@@ -42,19 +38,16 @@ class CgroupSource:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._processes = ProcessTable(host)
+        self._members = Members(host)
         self._hierarchy: Hierarchy | None = None
         self._root: Group | None = None
         self._links_count = False
         self._last_at = 0.0
         self._full_at = float("-inf")
         self._hybrid_at = 0.0
-        self._recent: deque[tuple[float, Tracked]] = deque()
-        self._hidden_groups: set[Group] = set()
         # What came and went stays here until a read succeeds and tells it.
         self._started: list[GroupKey] = []
         self._ended: list[GroupKey] = []
-        self._exited: list[ProcessKey] = []
 
     def read(self, now: float) -> Reading:
         """Walk what moved since the last call. Raises `Unavailable`."""
@@ -64,8 +57,7 @@ class CgroupSource:
         if self._root is None:
             self._mount(tick)
             return Reading(cpu=self._cpu_use(tick, 0.0))
-        for tracked in self._processes.exited(thorough=tick.full):
-            self._exit(tracked)
+        self._members.reap(thorough=tick.full)
         try:
             if self._root.refresh() or tick.full:
                 # The v2 root is counted in scheduler ticks, the groups below in nanoseconds: these may show more
@@ -76,11 +68,11 @@ class CgroupSource:
             if error.reason == "not_found":
                 self._unmount()
             raise
-        self._refresh_names(now)
+        self._members.refresh_names(now)
         window, self._last_at = now - self._last_at, now
         if tick.full:
             self._full_at = now
-        return Reading(cpu=self._cpu_use(tick, window), problems=self._problems())
+        return Reading(cpu=self._cpu_use(tick, window), problems=self._members.problems())
 
     def close(self) -> None:
         """Give back all descriptors."""
@@ -88,11 +80,11 @@ class CgroupSource:
             for group in self._root.tree():
                 group.close()
             self._root = None
-        self._processes.close()
+        self._members.close()
 
     def _cpu_use(self, tick: Walk, window_seconds: float) -> CpuUse:
-        started, ended, exited = self._started, self._ended, self._exited
-        self._started, self._ended, self._exited = [], [], []
+        started, ended = self._started, self._ended
+        self._started, self._ended = [], []
         if started and ended:
             # Found again after its tree was gone for a moment: it never ended.
             again = set(started) & set(ended)
@@ -107,7 +99,7 @@ class CgroupSource:
             0.0,
             tuple(started),
             tuple(ended),
-            tuple(exited),
+            self._members.take_exited(),
         )
 
     # --- the tree -----------------------------------------------------------------------------------
@@ -134,8 +126,8 @@ class CgroupSource:
         for group in groups:
             if self._host.clock() > until:
                 break
-            self._scan(group, tick)
-        self._recent.clear()
+            self._members.scan(group, tick, self._last_at)
+        self._members.forget_recent()
 
     def _unmount(self) -> None:
         assert self._root is not None
@@ -216,7 +208,7 @@ class CgroupSource:
         active: list[tuple[str, Group]] = []
         idle: list[tuple[str, Group]] = []
         for item in group.children.items():
-            (idle if item[1].quiet >= _QUIET_READS else active).append(item)
+            (idle if item[1].quiet >= QUIET_READS else active).append(item)
         gone, unread = self._visit_each(active, tick)
         rounding = _ROUNDING_SECONDS * len(group.children)
         if idle and (
@@ -245,11 +237,8 @@ class CgroupSource:
     def _remove(self, group: Group) -> None:
         for ended in group.tree():
             self._ended.append(ended.key)
-            self._hidden_groups.discard(ended)
             ended.close()
-            for tracked in list(ended.members()):
-                # It moved and will be found in another group, or its exit will be told.
-                detach(tracked)
+            self._members.remove(ended)
 
     # --- what a group used --------------------------------------------------------------------------
 
@@ -257,14 +246,14 @@ class CgroupSource:
         own = group.own_seconds() - group.attributed_seconds
         if own <= 0:
             return
-        uses, explained = self._active_use(group)
+        uses, explained = self._members.active_use(group)
         skew = _SKEW_SECONDS if own <= tick.window else _SKEW_SECONDS * own / tick.window
         group.unexplained = max(-skew, group.unexplained + own - explained)
         if group.unexplained > skew and tick.now >= group.rescan_after:
             began = self._host.clock()
-            uses += self._idle_use(group)
+            uses += self._members.idle_use(group)
             self._discover(group, tick)
-            uses += self._scan(group, tick)
+            uses += self._members.scan(group, tick, self._last_at)
             explained = sum([use.seconds for use in uses])
             own = group.own_seconds() - group.attributed_seconds
             if tick.probes > 0:
@@ -287,7 +276,7 @@ class CgroupSource:
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
         """Nobody runs in a group but who ran in the children that just went: theirs is the rest (fault 38)."""
         if own > 0:
-            recent = [ended for ended in removed if ended.quiet < _QUIET_READS] or removed
+            recent = [ended for ended in removed if ended.quiet < QUIET_READS] or removed
             tick.groups += [GroupUse(ended.key, own / len(recent), ()) for ended in recent]
 
     def _attribute_root(
@@ -306,94 +295,3 @@ class CgroupSource:
         else:
             # Nobody but the kernel lives in the root group: the rest is interrupts (fault 35).
             tick.kernel_seconds += own
-
-    def _active_use(self, group: Group) -> tuple[list[ProcessUse], float]:
-        """CPU seconds of those members that were at work lately, and their sum; who was not for long falls asleep."""
-        uses: list[ProcessUse] = []
-        quiet: list[int] = []
-        gone: list[Tracked] = []
-        total, used = 0.0, self._processes.used
-        for pid, tracked in group.active.items():
-            seconds = used(tracked)
-            if seconds:
-                tracked.quiet = 0
-                total += seconds
-                uses.append(ProcessUse(tracked.process, seconds))
-            elif seconds is None:
-                gone.append(tracked)
-            else:
-                tracked.quiet += 1
-                if tracked.quiet >= _QUIET_READS:
-                    quiet.append(pid)
-        for pid in quiet:
-            group.idle[pid] = group.active.pop(pid)
-        for tracked in gone:
-            self._exit(tracked)
-        return uses, total
-
-    def _idle_use(self, group: Group) -> list[ProcessUse]:
-        """CPU seconds of the other members; who was at work is awake."""
-        uses: list[ProcessUse] = []
-        for pid, tracked in list(group.idle.items()):
-            seconds = self._processes.used(tracked)
-            if seconds:
-                tracked.quiet = 0
-                group.active[pid] = group.idle.pop(pid)
-                uses.append(ProcessUse(tracked.process, seconds))
-            elif seconds is None:
-                self._exit(tracked)
-        return uses
-
-    def _scan(self, group: Group, tick: Walk) -> list[ProcessUse]:
-        """Read a group's member list: follow who is new, let go who left."""
-        try:
-            # Opened anew: a kept descriptor of v1's file shows a list that may be seconds old.
-            pids = {int(pid) for pid in read_file(f"{group.directory}/cgroup.procs").split()} - {0}
-        except (Unavailable, ValueError):
-            return []
-        known = group.active | group.idle
-        for pid in known.keys() - pids:
-            detach(known[pid])
-        if tick.probes > 0:
-            self._hidden_groups.discard(group)
-        uses = []
-        for pid in pids - known.keys():
-            tracked = self._processes.find(pid)
-            if tracked is None:
-                if tick.probes <= 0:
-                    continue
-                tick.probes -= 1
-                tracked = self._processes.follow(pid, self._last_at)
-                if tracked is None:
-                    if self._processes.is_hidden(pid):
-                        self._hidden_groups.add(group)
-                    continue
-                self._recent.append((tick.now, tracked))
-            group.attach(tracked)
-            seconds = self._processes.used(tracked)
-            if seconds:
-                uses.append(ProcessUse(tracked.process, seconds))
-        return uses
-
-    def _exit(self, tracked: Tracked) -> None:
-        detach(tracked)
-        self._processes.forget(tracked)
-        self._exited.append(tracked.process.key)
-
-    def _refresh_names(self, now: float) -> None:
-        """Read names again that may have been seen between fork and exec."""
-        while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
-            tracked = self._recent.popleft()[1]
-            if self._processes.find(tracked.process.key.pid) is tracked:
-                self._processes.rename(tracked)
-
-    def _problems(self) -> tuple[Problem, ...]:
-        if not self._hidden_groups:
-            return ()
-        return (
-            Problem(
-                "permission",
-                "processes of other users are hidden (mount option hidepid of /proc)",
-                "run as root, or add this user to the group that mount option gid= of /proc names",
-            ),
-        )
