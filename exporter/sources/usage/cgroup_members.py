@@ -52,7 +52,7 @@ class Members:
             detach(tracked)
 
     def active_use(self, group: Group) -> tuple[list[ProcessUse], float]:
-        """CPU seconds of those members that were at work lately, and their sum; who was not for long falls asleep."""
+        """CPU seconds of the active members, and their sum; members without usage become idle after a few reads."""
         uses: list[ProcessUse] = []
         quiet: list[int] = []
         gone: list[Tracked] = []
@@ -76,7 +76,7 @@ class Members:
         return uses, total
 
     def idle_use(self, group: Group) -> list[ProcessUse]:
-        """CPU seconds of the other members; who was at work is awake."""
+        """CPU seconds of the idle members; those that used any become active."""
         uses: list[ProcessUse] = []
         for pid, tracked in list(group.idle.items()):
             seconds = self._table.used(tracked)
@@ -89,9 +89,12 @@ class Members:
         return uses
 
     def scan(self, group: Group, tick: Walk, since: float) -> list[ProcessUse]:
-        """Read a group's member list: follow who is new, let go who left."""
+        """Read a group's member list, attach new processes and detach those that left; CPU seconds of the new ones.
+
+        All CPU time of a process that started after boot time ``since`` counts.
+        """
         try:
-            # Opened anew: a kept descriptor of v1's file shows a list that may be seconds old.
+            # Not kept open: a kept descriptor of v1's file shows a list that may be seconds old.
             pids = {int(pid) for pid in read_file(f"{group.directory}/cgroup.procs").split()} - {0}
         except (Unavailable, ValueError):
             return []
@@ -120,19 +123,20 @@ class Members:
         return uses
 
     def exit(self, tracked: Tracked) -> None:
+        """Detach a process that exited, and report it with the next `take_exited`."""
         detach(tracked)
         self._table.forget(tracked)
         self._exited.append(tracked.process.key)
 
     def refresh_names(self, now: float) -> None:
-        """Read names again that may have been seen between fork and exec."""
+        """Read the names of new processes again: between fork and exec a process has its parent's."""
         while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
             tracked = self._recent.popleft()[1]
             if self._table.find(tracked.process.key.pid) is tracked:
                 self._table.rename(tracked)
 
     def problems(self) -> tuple[Problem, ...]:
-        """Processes that cannot be read by this user."""
+        """The problem that some processes are hidden from this user, if any are."""
         if not self._hidden_groups:
             return ()
         return (

@@ -1,8 +1,8 @@
 """Busy seconds per cgroup, and per process inside it: cgroup v2, v1 (cpuacct) and hybrid hosts.
 
-Usage counters of cgroups are hierarchical and keep what exited processes and deleted children used. So a
-group that did not move is skipped with everything below it, and its processes are looked at only when it
-moved: work follows what is active, not what exists.
+Usage counters of cgroups are hierarchical and keep the usage of exited processes and deleted children. So a group
+whose counter did not change is skipped with everything below it, and its processes are read only when it changed: the
+work per tick follows what is active, not what exists. docs/faults.md lists what cgroups do (faults 34 to 44).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _PROBES_AT_FIRST = 100_000
 _FIRST_SCAN_SECONDS = 0.2
 _ROUNDING_SECONDS = 1e-6
 _SKEW_SECONDS = 0.005
-"""A group's counter lags behind its processes' clocks by up to one scheduler tick per running CPU."""
+"""The counter of a group lags behind the clocks of its processes by up to one scheduler tick per running CPU."""
 
 _RESCAN_SHARE = 0.01
-"""Share of the time that may be spent on looking for new members of one group (fault 36)."""
+"""Share of time that may be spent on scanning one group for new members, so that a fork storm is bounded."""
 
 _ROOT_RESCAN_SHARE = 0.001
-"""The same for the root group, where interrupts leave something unexplained on every tick."""
+"""The same for the root group, where interrupts leave unexplained usage in every tick."""
 
 
 class CgroupSource:
-    """CPU use by cgroup and process. The first read only sets baselines and tells which groups exist."""
+    """CPU use by cgroup and process. The first read sets the baselines and reports which groups exist."""
 
     name = "cgroups"
 
@@ -45,12 +45,12 @@ class CgroupSource:
         self._last_at = 0.0
         self._full_at = float("-inf")
         self._hybrid_at = 0.0
-        # What came and went stays here until a read succeeds and tells it.
+        # Kept until a read succeeds and reports them.
         self._started: list[GroupKey] = []
         self._ended: list[GroupKey] = []
 
     def read(self, now: float) -> Reading:
-        """Walk what moved since the last call. Raises `Unavailable`."""
+        """Walk the groups that used CPU since the last call. Raises `Unavailable`."""
         tick = Walk(now, self._last_at, full=now - self._full_at >= _FULL_WALK_SECONDS)
         if self._root is not None and self._other_tree_is_fuller(now):
             self._unmount()
@@ -60,8 +60,8 @@ class CgroupSource:
         self._members.reap(thorough=tick.full)
         try:
             if self._root.refresh() or tick.full:
-                # The v2 root is counted in scheduler ticks, the groups below in nanoseconds: these may show more
-                # in the long run. That is forgotten, lest it swallows the root's own use for hours.
+                # The v2 root is counted in scheduler ticks, the groups below in nanoseconds, so over time these may
+                # exceed it. The excess is dropped; otherwise it would hide the root's own usage for hours.
                 self._root.attributed_seconds = min(self._root.attributed_seconds, self._root.own_seconds())
                 self._visit(self._root, tick)
         except Unavailable as error:
@@ -75,7 +75,7 @@ class CgroupSource:
         return Reading(cpu=self._cpu_use(tick, window), problems=self._members.problems())
 
     def close(self) -> None:
-        """Give back all descriptors."""
+        """Close all descriptors."""
         if self._root is not None:
             for group in self._root.tree():
                 group.close()
@@ -86,7 +86,7 @@ class CgroupSource:
         started, ended = self._started, self._ended
         self._started, self._ended = [], []
         if started and ended:
-            # Found again after its tree was gone for a moment: it never ended.
+            # Found again after the tree was unavailable for a moment: these groups did not end.
             again = set(started) & set(ended)
             started = [key for key in started if key not in again]
             ended = [key for key in ended if key not in again]
@@ -112,15 +112,15 @@ class CgroupSource:
         root.attributed_seconds = root.usage
         self._last_at = self._full_at = self._hybrid_at = tick.now
         self._discover(root, tick)
-        # Opening them took longer than reading them will: read all again, so that the time between a group's
-        # reading and its children's is from now on about the same.
+        # Opening the files took longer than reading them will. Read all again, so that from now on a group and its
+        # children are read about the same time apart.
         groups = list(root.tree())
         for group in groups:
             with contextlib.suppress(Unavailable):
                 group.refresh()
         for group in groups:
             group.attributed_seconds = group.own_seconds()
-        # Who is there already is known from now on; what is not reached in time is found when it moves.
+        # Follow the existing processes; those not reached in time are found when their group uses CPU.
         tick.groups, tick.kernel_seconds, tick.probes = [], 0.0, _PROBES_AT_FIRST
         until = self._host.clock() + _FIRST_SCAN_SECONDS
         for group in groups:
@@ -135,7 +135,7 @@ class CgroupSource:
         self._root = None
 
     def _other_tree_is_fuller(self, now: float) -> bool:
-        """On a hybrid host, whether the other tree is now the one that engines fill."""
+        """Whether, on a hybrid host, container engines now create their groups in the other tree."""
         assert self._hierarchy is not None
         if not self._hierarchy.hybrid or now - self._hybrid_at < _HYBRID_CHECK_SECONDS:
             return False
@@ -146,22 +146,22 @@ class CgroupSource:
             return False
 
     def _discover(self, parent: Group, tick: Walk) -> None:
-        """Find child groups that are not known yet, and theirs.
+        """Find child groups that are not known yet, recursively.
 
-        What a new one used so far is booked now, less what its parent has booked as its own before: of one that
-        was born since the last walk that is nothing, of one that is older it is all.
+        The usage of a new group is attributed to it, except for the part that was already attributed to its parent:
+        none of it if the group was created since the last walk, all of it if the group is older.
         """
         assert self._hierarchy is not None
         try:
             status = os.stat(parent.directory)
-            # A directory's link count is 2 + its subdirectories, on cgroupfs too: one stat says if any is new.
+            # A directory's link count is 2 + its subdirectories, on cgroupfs too: one stat shows if any is new.
             if self._links_count and status.st_nlink == len(parent.children) + 2:
                 return
             names = list_dirs(parent.directory)
         except OSError:
             return
         if parent.parent is None:
-            # Not so on overlayfs or btrfs, nor on emulations of cgroupfs.
+            # Not so on overlayfs, btrfs and emulations of cgroupfs.
             self._links_count = bool(names) and status.st_nlink == len(names) + 2
         prefix = parent.key.path.rstrip("/")
         for name in names:
@@ -180,14 +180,14 @@ class CgroupSource:
             self._attribute(child, tick)
 
     def _visit(self, group: Group, tick: Walk) -> None:
-        """Book what a group that moved and those below it used. Raises `Unavailable` if it is gone."""
+        """Attribute the usage of a group and of those below it. Raises `Unavailable` if it no longer exists."""
         if tick.full and not group.in_place():
-            raise Unavailable("not_found", f"{group.directory}: another group has its place")
+            raise Unavailable("not_found", f"{group.directory}: replaced by another group")
         removed: list[Group] = []
         if group.children:
             gone, unread = self._visit_children(group, tick)
             if unread:
-                # What is the group's own, or was of those that are gone, shows once that child is read again.
+                # The usage of the group itself and of removed children is known once that child is read again.
                 return
             for name in gone:
                 child = group.children.pop(name)
@@ -199,11 +199,12 @@ class CgroupSource:
         self._attribute(group, tick, removed)
 
     def _visit_children(self, group: Group, tick: Walk) -> tuple[list[str], bool]:
-        """Visit those that moved; returns the names of those that are gone, and whether one is unread that may have.
+        """Visit the children that used CPU; returns the names of removed ones, and whether one that may have is unread.
 
-        Those that stood still lately are read only if the group's own counter shows more than the others explain:
-        it includes theirs, to the microsecond by which each is rounded. Less waits for the next full walk, and is
-        nobody else's meanwhile. The kernel's own root says nothing of them: its counter has another clock.
+        Children that were idle in the last reads are read only if the group's counter, which includes theirs, exceeds
+        what the others explain by more than the rounding (1 us for each). A smaller rest waits for the next full walk
+        and is attributed to no other group meanwhile. Children of the kernel's own root are always read, because its
+        counter runs on another clock.
         """
         active: list[tuple[str, Group]] = []
         idle: list[tuple[str, Group]] = []
@@ -274,7 +275,7 @@ class CgroupSource:
             tick.groups.append(GroupUse(group.key, own, tuple(uses)))
 
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
-        """Nobody runs in a group but who ran in the children that just went: theirs is the rest (fault 38)."""
+        """Attribute the remainder of a group without processes to the child cgroups that were just removed."""
         if own > 0:
             recent = [ended for ended in removed if ended.quiet < QUIET_READS] or removed
             tick.groups += [GroupUse(ended.key, own / len(recent), ()) for ended in recent]
@@ -282,7 +283,7 @@ class CgroupSource:
     def _attribute_root(
         self, root: Group, own: float, uses: list[ProcessUse], removed: Sequence[Group], tick: Walk
     ) -> None:
-        """Part the root group's own use between kernel threads and the rest."""
+        """Split the root group's own usage between kernel threads and its other processes."""
         kernel = sum([use.seconds for use in uses if use.process.kernel])
         uses = [use for use in uses if not use.process.kernel]
         tick.kernel_seconds += kernel
@@ -293,5 +294,5 @@ class CgroupSource:
         elif removed:
             self._attribute_to_removed(own, removed, tick)
         else:
-            # Nobody but the kernel lives in the root group: the rest is interrupts (fault 35).
+            # The root group contains only kernel threads: the rest is the time of interrupt handlers.
             tick.kernel_seconds += own

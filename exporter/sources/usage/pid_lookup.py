@@ -1,4 +1,4 @@
-"""Whose pid it is that the driver names: process and cgroup, from the host's /proc."""
+"""Resolves the pids that a GPU driver reports to processes and cgroups, from the host's /proc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .process_clock import parse_stat
 from .procfs import parse_cgroup
 
 _GROUP_SECONDS = 10.0
-"""How long a process is believed to stay in its cgroup."""
+"""How long the cgroup of a process is cached."""
 
 _GONE_SECONDS = 60.0
 _MOST_DIRECTORIES = 20_000
@@ -33,9 +33,9 @@ class _Seen(NamedTuple):
 
 
 class PidResolver:
-    """Finds processes by the pid the driver gave; each is looked at once per read, its cgroup every 10 s.
+    """Finds the process of a pid; /proc/PID/stat is read once per tick, the cgroup every 10 s.
 
-    ``devices`` is how the names of the driver's device files begin.
+    ``devices`` is the prefix, or prefixes, of the driver's device files.
     """
 
     def __init__(self, host: Host, devices: str | tuple[str, ...] = "/dev/nvidia") -> None:
@@ -50,7 +50,11 @@ class PidResolver:
         self._foreign = _is_foreign(host)
 
     def find(self, pid: int, now: float) -> ProcessIdentity | None:
-        """Who has this pid now; None if nobody on this host does, or not who the driver means (fault 28)."""
+        """The process with this pid; None if there is none here, or if it is not the one that the driver means.
+
+        Where /proc shows another pid namespace than ours, the driver's pids may be those of yet another one: then a
+        process counts only if it has a device of the driver open.
+        """
         known = self._seen.get(pid)
         if known is not None and known.checked_at == now:
             return known.identity
@@ -71,22 +75,22 @@ class PidResolver:
         return seen.identity
 
     def last_seen(self, pid: int, since: float) -> ProcessIdentity | None:
-        """Who had this pid and was found gone after ``since``."""
+        """The process that had this pid, if it was found to have exited after ``since``."""
         gone = self._gone.get(pid)
         return gone.identity if gone is not None and gone.checked_at > since else None
 
     def recently_exited(self, pid: int) -> bool:
-        """Whether this pid is that of a process that ended under our eyes not long ago."""
+        """Whether this pid belonged to a known process that exited within about the last minute."""
         return pid in self._gone
 
     def expire(self, now: float) -> None:
-        """Forget who was not asked for, or is gone, for a minute."""
+        """Forget processes that were not looked up, or have been gone, for a minute."""
         deadline = now - _GONE_SECONDS
         self._seen = {pid: seen for pid, seen in self._seen.items() if seen.checked_at > deadline}
         self._gone = {pid: seen for pid, seen in self._gone.items() if seen.checked_at > deadline}
 
     def _group(self, pid: int, now: float) -> GroupKey | None:
-        """Its cgroup, as the source of CPU use names it."""
+        """Its cgroup, with the key that the cgroups source uses."""
         try:
             if self._tree is None or now - self._tree_at >= _GONE_SECONDS:
                 self._tree, self._tree_at, self._prefixes = find_hierarchy(self._host), now, {}
@@ -94,7 +98,7 @@ class PidResolver:
         except Unavailable:
             return None
         tree = self._tree
-        if tree.file == "cpu.stat":  # on a hybrid host the v1 lines name places in other trees
+        if tree.file == "cpu.stat":  # on a hybrid host the v1 lines are paths in other trees
             text = "\n".join(line for line in text.splitlines() if line.startswith("0:"))
         path = self._absolute(tree.root, parse_cgroup(text), pid)
         if path is None:
@@ -107,8 +111,9 @@ class PidResolver:
     def _absolute(self, root: str, path: str, pid: int) -> str | None:
         """The path below the root of the tree.
 
-        From inside a cgroup namespace the kernel writes it relative to our own group (``/../../pod/ctr``,
-        cgroup_namespaces(7)). What those ``..`` stand for is found once, by the member it must have.
+        Inside a cgroup namespace the kernel writes it relative to our own group (``/../../pod/ctr``,
+        cgroup_namespaces(7)). The directory behind those ``..`` is searched once: below it, the group at that path
+        contains this process.
         """
         parts = path.split("/")[1:]
         ups = next((depth for depth, part in enumerate(parts) if part != ".."), len(parts))
@@ -121,7 +126,7 @@ class PidResolver:
         return None if prefix is None else prefix + rest or "/"
 
     def _has_device_open(self, pid: int) -> bool:
-        """Whether it has one of the devices open: where /proc is not of our pid namespace, a pid alone may mislead."""
+        """Whether the process has one of the driver's devices open."""
         folder = self._host.proc(str(pid), "fd")
         try:
             return any(os.readlink(f"{folder}/{fd}").startswith(self._devices) for fd in os.listdir(folder))
@@ -130,7 +135,7 @@ class PidResolver:
 
 
 def _find_prefix(root: str, rest: str, pid: int) -> str | None:
-    """Directory of the tree (relative to its root) below which ``rest`` is a group that has this member."""
+    """Directory of the tree (relative to its root) below which ``rest`` is a group that contains this process."""
     ahead = deque([""])
     for _ in range(_MOST_DIRECTORIES):
         if not ahead:
@@ -149,7 +154,7 @@ def _find_prefix(root: str, rest: str, pid: int) -> str | None:
 
 
 def _is_foreign(host: Host) -> bool:
-    """Whether /proc is that of another pid namespace than ours, as with the host's mounted into a container."""
+    """Whether /proc shows another pid namespace than ours, like the host's /proc mounted into a container."""
     try:
         return os.readlink(host.proc("self")) != str(os.getpid())
     except OSError:

@@ -17,11 +17,11 @@ _RECENT_SECONDS = 5.0
 
 
 class ProcfsSource:
-    """Busy seconds per socket where there are several; with ``processes`` also who used them.
+    """Busy seconds per socket where there are several; with ``processes`` also CPU use by process.
 
-    ``processes`` is for hosts without readable cgroups: every process is read every tick, groups are made
-    from /proc/PID/cgroup (read when a process is found, and once more when it has settled), and what nobody
-    alive explains is ``exited_seconds``.
+    ``processes`` is for hosts without readable cgroups: every process is read in every tick, groups come from
+    /proc/PID/cgroup (read when a process is found, and once more 5 s later), and busy time that no living process
+    explains is ``exited_seconds``.
     """
 
     name = "procfs"
@@ -44,7 +44,7 @@ class ProcfsSource:
             self._sockets = _known_sockets(self._host)
         several = len(set(self._sockets.values())) > 1
         if not several and self._table is None:
-            # One socket: its use is the node's, which the cgroups know; still say whether /proc is there.
+            # One socket: the cgroups source has its use. Only report whether /proc is readable.
             self._host.text(self._host.proc("uptime"))
             return Reading(rest_seconds=_REST_SECONDS)
         if self._stat is None:
@@ -60,7 +60,7 @@ class ProcfsSource:
         return Reading(socket_busy_seconds=dict(busy), cpu=cpu)
 
     def close(self) -> None:
-        """Give back all descriptors."""
+        """Close all descriptors."""
         if self._stat is not None:
             self._stat.close()
             self._stat = None
@@ -70,7 +70,7 @@ class ProcfsSource:
     def _cpu_use(
         self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float
     ) -> CpuUse:
-        # Without this list nobody could be told from who exited: rather no reading, and the next covers both ticks.
+        # If this fails, raise: otherwise every process would seem to have exited. The next read covers both ticks.
         pids = [int(name) for name in list_dir(self._host.procfs) if name.isdigit()]
         started: list[GroupKey] = []
         ended: list[GroupKey] = []
@@ -84,7 +84,7 @@ class ProcfsSource:
             tracked = table.find(pid)
             seconds = None if tracked is None else table.used(tracked)
             if tracked is not None and seconds is None:
-                # Gone; another one may have its pid by now (fault 34).
+                # It exited; another process may have its pid by now.
                 table.forget(tracked)
                 exited.append(tracked.process.key)
             if seconds is None and probes > 0:
@@ -116,7 +116,7 @@ class ProcfsSource:
         kernel += max(0.0, times.interrupts - last.interrupts)
         explained = sum(group.seconds for group in groups) + kernel
         rest = max(0.0, times.busy - last.busy - explained)
-        # /proc/stat counts in hundredths: a rest below that is rounding, not a process that exited.
+        # /proc/stat counts in ticks: a smaller rest is rounding, not a process that exited.
         rest = rest if rest > 2 / self._hertz else 0.0
         return CpuUse(
             now,
@@ -131,7 +131,7 @@ class ProcfsSource:
         )
 
     def _refresh_names(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
-        """Read name and group again of who may have been seen between fork and exec: those were its parent's."""
+        """Read name and group of new processes again: between fork and exec they are the parent's."""
         while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
             tracked = self._recent.popleft()[1]
             key = tracked.process.key

@@ -1,4 +1,4 @@
-"""CPU use per process through psutil, for systems without Linux's /proc: the exporter starts on a laptop too."""
+"""CPU use per process through psutil, for systems without /proc, so that the exporter also runs on other laptops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROUP = GroupKey("/", 0)
 
 
 class PortableSource:
-    """Every process in one group, because other systems have no cgroups; what exited between reads is told apart."""
+    """All processes in one group, because other systems have no cgroups; use of exited ones is reported separately."""
 
     name = "psutil"
 
@@ -39,7 +39,7 @@ class PortableSource:
                 continue
             identity, seconds = found
             current[identity.key] = seconds
-            # One that is new was born since the last look, so all it used counts.
+            # A new process started since the last read, so all of its CPU time counts.
             used = seconds - last.get(identity.key, 0.0) if last is not None else 0.0
             if used > 0:
                 uses.append(ProcessUse(identity, used))
