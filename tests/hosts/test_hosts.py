@@ -18,7 +18,7 @@ from exporter.sources.cpu.rapl import RaplSource
 from exporter.sources.drm.source import DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.driver import Driver
-from exporter.sources.nvml.sleep import Sleepers
+from exporter.sources.nvml.runtime_pm import RuntimePm
 from exporter.sources.usage.cgroups import CgroupSource
 from tests.support import machine as machines
 from tests.support import record_host, ttar
@@ -178,8 +178,10 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
     for source in (RaplSource, HwmonSource, EstimateSource, DrmSource):
         assert _read(source(copied), machine.now) == _read(source(host), machine.now)
     for each in (host, copied):
-        assert Sleepers(each).places() == Sleepers(host).places()
-        assert Sleepers(each).among(Sleepers(host).places()) == Sleepers(host).among(Sleepers(host).places())
+        assert RuntimePm(each).pci_addresses() == RuntimePm(host).pci_addresses()
+        assert RuntimePm(each).suspended(RuntimePm(host).pci_addresses()) == RuntimePm(host).suspended(
+            RuntimePm(host).pci_addresses()
+        )
     groups = [{group.path for group in CgroupSource(h).read(machine.now).cpu.started} for h in (host, copied)]  # type: ignore[union-attr]
     assert groups[0] == groups[1] > {"/"}
 

@@ -8,13 +8,13 @@ from ...host import Host, list_dir
 from ...records import Unavailable
 
 
-class Sleepers:
+class RuntimePm:
     """Runtime power state of cards by their PCI address (Documentation/power/runtime_pm.rst), from sysfs alone."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def places(self) -> set[str]:
+    def pci_addresses(self) -> set[str]:
         """Addresses of the cards that the driver drives; none where sysfs does not tell."""
         try:
             names = list_dir(self._host.sys("bus/pci/drivers/nvidia"))
@@ -22,13 +22,13 @@ class Sleepers:
             return set()
         return {name for name in names if ":" in name}
 
-    def among(self, places: Iterable[str]) -> set[str]:
+    def suspended(self, addresses: Iterable[str]) -> set[str]:
         """Those of these addresses whose card is suspended, or about to be."""
-        return {place for place in places if self._sleeps(place)}
+        return {address for address in addresses if self._is_suspended(address)}
 
-    def _sleeps(self, place: str) -> bool:
+    def _is_suspended(self, address: str) -> bool:
         try:
-            status = self._host.text(self._host.sys("bus/pci/devices", place, "power/runtime_status"))
+            status = self._host.text(self._host.sys("bus/pci/devices", address, "power/runtime_status"))
         except Unavailable:
             return False
         return status.startswith("suspend")
