@@ -36,7 +36,7 @@ def read_pod(pod: object) -> tuple[str, dict[str, ContainerMetadata]]:
         return "", {}
     spec, status = _mapping(_mapping(pod).get("spec")), _mapping(_mapping(pod).get("status"))
     kind, name = _owner(metadata)
-    whole = ContainerMetadata(
+    pod_metadata = ContainerMetadata(
         namespace=_text(metadata.get("namespace")),
         pod=_text(metadata.get("name")),
         pod_uid=uid,
@@ -45,14 +45,14 @@ def read_pod(pod: object) -> tuple[str, dict[str, ContainerMetadata]]:
         labels=_texts(metadata.get("labels")),
         annotations=_texts(metadata.get("annotations")),
     )
-    entries = dict.fromkeys(_uids(uid, whole.annotations), whole)
+    entries = dict.fromkeys(_uids(uid, pod_metadata.annotations), pod_metadata)
     for specs, statuses in _KINDS:
         by_name = {_text(each.get("name")): each for each in _mappings(spec.get(specs))}
         for container_status in _mappings(status.get(statuses)):
             container = None
             for container_id in _container_ids(container_status):
                 container_spec = by_name.get(_text(container_status.get("name")), {})
-                container = container or _container(whole, container_spec, container_status)
+                container = container or _container(pod_metadata, container_spec, container_status)
                 entries[container_id] = container
     return uid, entries
 
@@ -60,14 +60,14 @@ def read_pod(pod: object) -> tuple[str, dict[str, ContainerMetadata]]:
 def _uids(uid: str, annotations: Mapping[str, str]) -> Iterator[str]:
     yield uid
     # The kubelet runs a static pod under the hash of its manifest; the API has a mirror pod with another uid. Any other
-    # pod may carry this annotation too, but uids have dashes, so it cannot be mistaken for that of another pod.
+    # pod may carry this annotation too, but uids have dashes, so it never matches another pod.
     manifest = annotations.get("kubernetes.io/config.hash", "")
     if "kubernetes.io/config.mirror" in annotations and _MANIFEST.fullmatch(manifest):
         yield manifest
 
 
 def _owner(metadata: Mapping[str, Any]) -> tuple[str, str]:
-    """Kind and name of the owner that people know, without a request: the Deployment instead of its ReplicaSet."""
+    """Kind and name of the owner, without a request: the Deployment of a ReplicaSet, the RayJob of a RayCluster."""
     references = list(_mappings(metadata.get("ownerReferences")))
     reference = next(
         (each for each in references if each.get("controller") is True), references[0] if references else {}
