@@ -10,11 +10,11 @@ from ..accounting.checkpoint import State, StateCorruptError, decode
 
 
 class StateLocked(Exception):  # noqa: N818 - the state of the world, not a mistake
-    """Another exporter uses this state file (fault 57)."""
+    """Another exporter has locked this state file."""
 
 
 class StateForeign(Exception):  # noqa: N818 - the state of the world, not a mistake
-    """The books are those of a simulated node and the exporter's are not, or the other way round."""
+    """The state file is that of a simulated node and the exporter's node is real, or the reverse."""
 
 
 class StateStore:
@@ -46,7 +46,7 @@ class StateStore:
         except StateCorruptError as error:
             aside = self._set_aside()
             raise StateCorruptError(f"{self.path}: {error}; set aside as {aside}") from None
-        state.lags = self._lagging
+        state.lagging = self._lagging
         return state
 
     def write(self, job: tuple[bytes, bool]) -> None:

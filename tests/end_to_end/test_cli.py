@@ -172,7 +172,7 @@ class TestServing:
         books = (tmp_path / "state").read_bytes()
         refused = run(then, *FAST, "--state.file", f"{tmp_path}/state")
         assert refused.returncode == 1
-        assert f"{tmp_path}/state: the books of a {whose} node" in refused.stderr
+        assert f"{tmp_path}/state: the state of a {whose} node" in refused.stderr
         assert (tmp_path / "state").read_bytes() == books
 
     def test_a_state_file_that_cannot_be_written(self, start: Callable[..., Running], tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ class TestServing:
         os.mkfifo(tmp_path / "state.new")
         status, seconds = running.stop()
         assert (status, seconds < 5) == (1, True)
-        running.logged("something hangs")
+        running.logged("a thread hangs")
 
 
 class TestReload:

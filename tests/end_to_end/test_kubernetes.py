@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ledger_bench import PACKAGE, Bench, process, use
 from exporter.accounting.attribution import Energy
 from exporter.accounting.containers import NAMING_SECONDS
 from exporter.accounting.ledger import Limits
@@ -27,6 +26,7 @@ from exporter.workloads.metadata.pod_parser import read_pod
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubernetes_api import Pod
 from tests.support.kubernetes_node import LAYOUTS, NAMESPACE, Node
+from tests.support.ledger_bench import PACKAGE, Bench, process, use
 from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree, wait_for
 
 JOULES = "energy_container_joules_total"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.accounting.accounts import Books
 from exporter.accounting.checkpoint import State, StateCorruptError, encode
+from exporter.accounting.devices import DeviceState
 from exporter.sampling.state_file import StateLocked, StateStore
 from tests.accounting.test_checkpoint import state
 
@@ -68,10 +68,10 @@ def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     store = StateStore(str(path))
     read = store.load()
     assert read is not None
-    assert (read.books.devices, read.lags) == ({"package-0": 1.0}, True), "the next run knows that it lacks something"
+    assert (read.devices.joules, read.lagging) == ({"package-0": 1.0}, True), "the next run knows that it is behind"
     store.write((encode(state(3.0), whole=True), True))
-    store.write((encode(State("", 14.0, books=Books(devices={"package-0": 4.0})), whole=False), False))
+    store.write((encode(State("", 14.0, DeviceState(joules={"package-0": 4.0})), whole=False), False))
     read = store.load()
     assert read is not None
-    assert (read.books.devices, read.lags) == ({"package-0": 4.0}, False)
+    assert (read.devices.joules, read.lagging) == ({"package-0": 4.0}, False)
     store.close()
