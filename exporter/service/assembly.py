@@ -12,7 +12,7 @@ from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
 from ..sources.registry import build
-from ..workloads.metadata.registry import NameOptions, directories
+from ..workloads.metadata.registry import MetadataOptions, metadata_providers
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
 
@@ -29,7 +29,7 @@ def make_host(settings: Settings) -> Host:
 
 def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
     """The namer of this host's containers and models."""
-    names = NameOptions(
+    metadata = MetadataOptions(
         settings.kubernetes_names,
         settings.kubernetes_node_name,
         settings.kubernetes_url,
@@ -43,7 +43,7 @@ def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
     )
-    return WorkloadNamer(directories(names, host), Models(host, models), settings.kubernetes_labels)
+    return WorkloadNamer(metadata_providers(metadata, host), Models(host, models), settings.kubernetes_labels)
 
 
 def make_sampler(
