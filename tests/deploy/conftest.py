@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import installed
 from tests.support.live import cgroup_mount, wait_for
+from tests.support.prerequisites import lacking
 from tests.support.repository import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "systemd"
@@ -129,6 +130,8 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture
 def boot(scratch: Path) -> Iterator[Boot]:
     """Boot a systemd in a cgroup and namespaces of its own; skipped where those cannot be made."""
+    if reason := lacking("/lib/systemd/systemd", "systemctl", "systemd-sysusers"):
+        pytest.skip(reason)
     mount = cgroup_mount("v2")
     if mount is None or installed.impossible():
         pytest.skip("a systemd of our own needs root and cgroup v2")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support.needs import needs
 from tests.support.repository import REPOSITORY
 
 SHIPPED = REPOSITORY / "prometheus"
 
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")
-needs_amtool = pytest.mark.skipif(shutil.which("amtool") is None, reason="apt-get install prometheus-alertmanager")
+needs_promtool = needs("promtool")
+needs_amtool = needs("amtool")
 
 
 def tool(*command: str) -> str:
