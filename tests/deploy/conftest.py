@@ -133,12 +133,14 @@ def boot(scratch: Path) -> Iterator[Boot]:
     if reason := lacking("/lib/systemd/systemd", "systemctl", "systemd-sysusers"):
         pytest.skip(reason)
     mount = cgroup_mount("v2")
-    if mount is None or installed.impossible():
-        pytest.skip("a systemd of our own needs root and cgroup v2")
+    if reason := installed.impossible():
+        pytest.skip(reason)
+    if mount is None:
+        pytest.skip("no cgroup v2 is mounted here")
     try:
         group = Path(tempfile.mkdtemp(prefix="aee-systemd-", dir=mount))
     except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {error}")
+        pytest.skip(f"cgroups cannot be made here: {error.strerror}")
     boot = Boot(scratch, group)
     try:
         yield boot

@@ -35,6 +35,7 @@ _COPIED = (
     "/usr/local/share/ca-certificates",
 )
 _ENTER = """set -eu
+mount --bind "$1" "$1"  # as a mount point it can have mount namespaces of its own
 cd "$1"; shift
 for name in dev sys; do mount --rbind /$name $name; done
 mount -t proc proc proc
@@ -89,7 +90,8 @@ def _connect(root: Path) -> dict[str, str]:
     for path in map(Path, (*_COPIED, *local.values())):
         into = root / path.relative_to("/")
         if path.is_dir():
-            shutil.copytree(path, into, symlinks=True, dirs_exist_ok=True)
+            into.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "--archive", f"{path}/.", str(into)], check=True)
         elif path.exists():
             into.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, into)
