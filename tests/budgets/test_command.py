@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from exporter.budgets.budget import DAY, WINDOWS
 from exporter.budgets.command import run
 from exporter.cli import main
+from tests.support.needs import needs
 from tests.support.repository import REPOSITORY
 
 EXAMPLE = REPOSITORY / "prometheus/budgets.yaml"
@@ -94,7 +94,7 @@ def test_spans_of_thirty_days_are_the_usual_ones_for_error_budgets() -> None:
     assert WINDOWS["30d"].seconds == 30 * DAY
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")
+@needs("promtool")
 def test_prometheus_accepts_every_kind_of_selector(tmp_path: Path) -> None:
     selectors = [
         "{namespace: a*b}",

@@ -26,7 +26,7 @@ NOBODY = f"setpriv --reuid 65534 --regid 65534 --clear-groups {_NO_CAPABILITY}"
 
 REFUSED = installed.impossible()
 
-pytestmark = pytest.mark.skipif(bool(REFUSED), reason=f"only root may become somebody else: {REFUSED}")
+pytestmark = pytest.mark.skipif(bool(REFUSED), reason=REFUSED)
 
 
 def member(group: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,13 @@ import pytest
 import yaml
 
 from tests.support import machine as machines
+from tests.support.needs import needs
 from tests.support.repository import HOSTS, REPOSITORY
 
 SHIPPED = REPOSITORY / "prometheus"
 
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="apt-get install prometheus")
-needs_amtool = pytest.mark.skipif(shutil.which("amtool") is None, reason="apt-get install prometheus-alertmanager")
+needs_promtool = needs("promtool")
+needs_amtool = needs("amtool")
 
 
 def tool(*command: str) -> str:
