@@ -113,17 +113,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(group: argparse._ArgumentGroup, row: Setting) -> None:
     options: dict[str, Any] = {"dest": row.name, "default": argparse.SUPPRESS, "help": _help(row)}
-    if row.kind.shape == "flag":
+    if row.value_type.shape == "flag":
         options["action"] = argparse.BooleanOptionalAction
     else:
-        options["action"] = "store" if row.kind.shape == "one" else "append"
-        options["metavar"] = row.kind.what.replace("%", "%%")
+        options["action"] = "store" if row.value_type.shape == "one" else "append"
+        options["metavar"] = row.value_type.placeholder.replace("%", "%%")
     group.add_argument(f"--{row.name}", **options)
 
 
 def _help(row: Setting) -> str:
     shown = show_default(row)
-    repeatable = " Repeatable." if row.kind.shape in ("list", "mapping", "records") else ""
+    repeatable = " Repeatable." if row.value_type.shape in ("list", "mapping", "records") else ""
     default = f" Default: {shown}." if shown else ""
     return f"{row.help}{repeatable}{default} [{row.variable}]".replace("%", "%%")
 
@@ -131,8 +131,8 @@ def _help(row: Setting) -> str:
 def show_default(row: Setting) -> str:
     """The default as it would be given; "" where there is none."""
     if row.default is None:
-        return "automatic" if row.kind.shape == "flag" else ""
-    return row.kind.show(row.default)
+        return "automatic" if row.value_type.shape == "flag" else ""
+    return row.value_type.format(row.default)
 
 
 def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
@@ -145,7 +145,7 @@ def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
 def _refuse_unknown(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:
     # argparse would take the value of a mistyped flag for the command, and complain about that
     known = ["--help", "--version", "--once", "--config.check", *(f"--{name}" for name in TABLE)]
-    known += [f"--no-{row.name}" for row in TABLE.values() if row.kind.shape == "flag"]
+    known += [f"--no-{row.name}" for row in TABLE.values() if row.value_type.shape == "flag"]
     for word in words:
         if word == "--":
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .value_types import Kind, MisplacedError, did_you_mean, quoted
+from .value_types import NestedValueError, ValueType, did_you_mean, quoted
 from .yaml_file import Entry, entries
 
 FIELDS = ("namespace", "pod", "container", "image", "command")
@@ -68,7 +68,7 @@ class ModelRule:
         return Claim(_REFERENCE.sub(lambda match: parts[match[1]], self.model_name), self.phase)
 
 
-def rule_list() -> Kind:
+def rule_list() -> ValueType:
     """A list of rules: YAML mappings; in a flag or variable the same YAML on one line."""
 
     def parse(value: Any) -> tuple[ModelRule, ...]:
@@ -77,10 +77,10 @@ def rule_list() -> Kind:
         problems: list[tuple[str, str]] = []
         rules = tuple([_rule(entry, problems) for entry in given])
         if problems:
-            raise MisplacedError(problems)
+            raise NestedValueError(problems)
         return rules
 
-    return Kind("RULES", parse, lambda rules: "" if not rules else f"{len(rules)} rules", "records")
+    return ValueType("RULES", parse, lambda rules: "" if not rules else f"{len(rules)} rules", "records")
 
 
 def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:

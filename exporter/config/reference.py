@@ -59,7 +59,7 @@ def _sections() -> Iterator[str]:
 
 
 def _line(row: Setting) -> str:
-    value = f"`{row.kind.what or 'true|false'}`".replace("|", "\\|")
+    value = f"`{row.value_type.placeholder or 'true|false'}`".replace("|", "\\|")
     default = f"`{show_default(row)}`" if show_default(row) else "–"
     reload = "yes" if row.reloadable else "no"
     about = row.help if row.in_file else f"{row.help} Flag and environment only."

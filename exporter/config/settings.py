@@ -12,8 +12,8 @@ from . import yaml_file as yamlfile
 from .model_rules import ModelRule, rule_list
 from .value_types import (
     Address,
-    Kind,
-    MisplacedError,
+    NestedValueError,
+    ValueType,
     address,
     choice,
     count,
@@ -43,9 +43,9 @@ class ConfigError(Exception):
 
 
 def _setting(
-    name: str, kind: Kind, default: object, about: str, *, reloadable: bool = False, in_file: bool = True
+    name: str, value_type: ValueType, default: object, about: str, *, reloadable: bool = False, in_file: bool = True
 ) -> Any:
-    metadata = {"name": name, "kind": kind, "help": about, "reloadable": reloadable, "in_file": in_file}
+    metadata = {"name": name, "value_type": value_type, "help": about, "reloadable": reloadable, "in_file": in_file}
     return field(default_factory=lambda: default, metadata=metadata)
 
 
@@ -282,7 +282,7 @@ class Setting(NamedTuple):
 
     name: str
     field: str
-    kind: Kind
+    value_type: ValueType
     default: Any
     help: str
     reloadable: bool
@@ -322,7 +322,9 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
     layers: list[Mapping[str, tuple[str, Any]]] = [environment, given]
     if path.isprintable() and path:  # any other path is complained of below
         allowed = [row.name for row in TABLE.values() if row.in_file]
-        mappings, records = ([n for n in allowed if TABLE[n].kind.shape == shape] for shape in ("mapping", "records"))
+        mappings, records = (
+            [n for n in allowed if TABLE[n].value_type.shape == shape] for shape in ("mapping", "records")
+        )
         content, errors = yamlfile.read(path, allowed, mappings, records)
         problems += errors
         layers.insert(0, content)
@@ -331,8 +333,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
         for name, (where, value) in layer.items():
             row = TABLE[name]
             try:
-                values[row.field] = row.kind.parse(value)
-            except MisplacedError as error:
+                values[row.field] = row.value_type.parse(value)
+            except NestedValueError as error:
                 here = where if where == f"--{name}" else f"{where}: {name}"
                 problems += [
                     f"{place}: {name}: {message}" if place else f"{here}: {message}"

@@ -17,20 +17,20 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueType:
     """``parse`` takes text, a list of texts or a mapping of texts, as far as ``shape`` allows; raises ValueError.
 
     ``what`` names the value in help; ``show`` writes a parsed value the way it would be given. Of the shape
     "records" is a list of mappings, which the file gives with the line of each.
     """
 
-    what: str
+    placeholder: str
     parse: Callable[[Any], Any]
-    show: Callable[[Any], str] = str
+    format: Callable[[Any], str] = str
     shape: Literal["one", "flag", "list", "mapping", "records"] = "one"
 
 
-class MisplacedError(ValueError):
+class NestedValueError(ValueError):
     """Several things wrong inside one value: ``problems`` are pairs of where ("" if that is not known) and message."""
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
@@ -49,7 +49,7 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
 
-def text(what: str) -> Kind:
+def text(what: str) -> ValueType:
     """Any text without control characters, such as a path."""
 
     def parse(value: object) -> str:
@@ -58,10 +58,10 @@ def text(what: str) -> Kind:
             raise ValueError(f"{quoted(word)} has characters that cannot be printed")
         return word
 
-    return Kind(what, parse)
+    return ValueType(what, parse)
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> ValueType:
     """One of a few words."""
 
     def parse(value: object) -> str:
@@ -70,10 +70,10 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"{quoted(word)} is not one of {', '.join(words)}")
         return word
 
-    return Kind("|".join(words), parse)
+    return ValueType("|".join(words), parse)
 
 
-def flag() -> Kind:
+def flag() -> ValueType:
     """True or false."""
 
     def parse(value: object) -> bool:
@@ -84,10 +84,10 @@ def flag() -> Kind:
             raise ValueError(f"{quoted(word)} is neither true nor false")
         return _WORDS[word.lower()]
 
-    return Kind("", parse, lambda value: str(value).lower(), "flag")
+    return ValueType("", parse, lambda value: str(value).lower(), "flag")
 
 
-def count(low: int, high: int) -> Kind:
+def count(low: int, high: int) -> ValueType:
     """A whole number from ``low`` to ``high``."""
 
     def parse(value: object) -> int:
@@ -98,10 +98,10 @@ def count(low: int, high: int) -> Kind:
             raise ValueError(f"{word} is not between {low} and {high}")
         return int(word)
 
-    return Kind("N", parse)
+    return ValueType("N", parse)
 
 
-def number(what: str, low: float, high: float) -> Kind:
+def number(what: str, low: float, high: float) -> ValueType:
     """A number from ``low`` to ``high``; no exponent, infinity or NaN."""
 
     def parse(value: object) -> float:
@@ -112,10 +112,10 @@ def number(what: str, low: float, high: float) -> Kind:
             raise ValueError(f"{word[:60]} is not between {low:g} and {high:g}")
         return float(word)
 
-    return Kind(what, parse, lambda value: f"{value:g}")
+    return ValueType(what, parse, lambda value: f"{value:g}")
 
 
-def duration(low: float, high: float) -> Kind:
+def duration(low: float, high: float) -> ValueType:
     """Seconds from ``low`` to ``high``, written with units: ``500ms``, ``1s``, ``1h30m``."""
 
     def parse(value: object) -> float:
@@ -127,7 +127,7 @@ def duration(low: float, high: float) -> Kind:
             raise ValueError(f"{word[:60]} is not between {show_duration(low)} and {show_duration(high)}")
         return seconds
 
-    return Kind("DURATION", parse, show_duration)
+    return ValueType("DURATION", parse, show_duration)
 
 
 def show_duration(seconds: float) -> str:
@@ -141,7 +141,7 @@ def show_duration(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
-def url_path() -> Kind:
+def url_path() -> ValueType:
     """An absolute URL path below the root, of unreserved characters; not one that health is served at."""
 
     def parse(value: object) -> str:
@@ -152,10 +152,10 @@ def url_path() -> Kind:
             raise ValueError(f"{quoted(word)} is where health is served")
         return word
 
-    return Kind("PATH", parse)
+    return ValueType("PATH", parse)
 
 
-def server_url() -> Kind:
+def server_url() -> ValueType:
     """Where a server is: http or https, host and maybe a port, nothing else."""
 
     def parse(value: object) -> str:
@@ -165,10 +165,10 @@ def server_url() -> Kind:
             raise ValueError(f"{quoted(word)} is not a URL such as https://10.96.0.1:443")
         return word
 
-    return Kind("URL", parse)
+    return ValueType("URL", parse)
 
 
-def address() -> Kind:
+def address() -> ValueType:
     """An `Address`: HOST:PORT, [IPV6]:PORT or :PORT."""
 
     def parse(value: object) -> Address:
@@ -178,10 +178,10 @@ def address() -> Kind:
             raise ValueError(f"{quoted(word)} is not HOST:PORT or [IPV6]:PORT with a port up to 65535")
         return Address(match[1] or match[2], int(match[3]))
 
-    return Kind("ADDRESS", parse)
+    return ValueType("ADDRESS", parse)
 
 
-def listing(item: Kind) -> Kind:
+def listing(item: ValueType) -> ValueType:
     """One or more values: a YAML list, text separated by commas, or a flag given several times."""
 
     def parse(value: object) -> tuple[Any, ...]:
@@ -194,10 +194,10 @@ def listing(item: Kind) -> Kind:
             raise ValueError("lists the same value twice")
         return parsed
 
-    return Kind(item.what, parse, lambda value: ",".join(item.show(one) for one in value), "list")
+    return ValueType(item.placeholder, parse, lambda value: ",".join(item.format(one) for one in value), "list")
 
 
-def mapping(what: str, item: Kind) -> Kind:
+def mapping(what: str, item: ValueType) -> ValueType:
     """Names to values: a YAML mapping, ``name=value`` separated by commas, or a flag given several times."""
 
     def parse(value: object) -> dict[str, Any]:
@@ -217,9 +217,9 @@ def mapping(what: str, item: Kind) -> Kind:
         return parsed
 
     def show(value: Mapping[str, Any]) -> str:
-        return ",".join(f"{name}={item.show(one)}" for name, one in value.items())
+        return ",".join(f"{name}={item.format(one)}" for name, one in value.items())
 
-    return Kind(what, parse, show, "mapping")
+    return ValueType(what, parse, show, "mapping")
 
 
 def quoted(value: str) -> str:

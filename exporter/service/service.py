@@ -143,7 +143,7 @@ class Service:
         for address in health:
             log.info("health is served on http://%s", Address(*address))
         if self._access is not None:
-            self._access.announce()
+            self._access.log_warnings()
 
     def _supervise(self, sampler: Sampler, server: Server) -> int:
         self._sampler = sampler

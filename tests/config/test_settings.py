@@ -51,9 +51,9 @@ class TestTable:
 
     def test_every_default_can_be_given_back_as_it_is_shown(self) -> None:
         for row in TABLE.values():
-            shown = "" if row.default is None else row.kind.show(row.default)
+            shown = "" if row.default is None else row.value_type.format(row.default)
             if shown:
-                assert row.kind.parse(shown) == row.default, row.name
+                assert row.value_type.parse(shown) == row.default, row.name
 
     def test_settings_cannot_be_changed(self) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):

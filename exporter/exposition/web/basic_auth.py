@@ -21,7 +21,7 @@ from enum import Enum
 from typing import NamedTuple
 
 _MAX_WAITING = 8
-_MAX_WRONG = 1024
+_MAX_INVALID = 1024
 _MAX_BCRYPT_BYTES = 72
 _INSTALL = "pip install 'ai-energy-exporter[auth]'"
 
@@ -35,19 +35,19 @@ FAILURES, FAILURE_SECONDS = 10, 10.0
 class Verdict(Enum):
     """What comes of a login; ``LATER`` says nothing about the password."""
 
-    RIGHT = "right"
-    WRONG = "wrong"
-    LATER = "later"
+    VALID = "valid"
+    INVALID = "invalid"
+    THROTTLED = "throttled"
 
 
-class Limits:
+class TokenBucket:
     """A bucket of tokens for each client; one that is full again is forgotten, as is the oldest of too many."""
 
-    def __init__(self, burst: int, seconds: float, clock: Callable[[], float], most: int = 4096) -> None:
+    def __init__(self, burst: int, seconds: float, clock: Callable[[], float], max_clients: int = 4096) -> None:
         self._burst = burst
         self._seconds = seconds
         self._clock = clock
-        self._most = most
+        self._max_clients = max_clients
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def left(self, client: str) -> float:
@@ -60,7 +60,7 @@ class Limits:
         left = self.left(client)
         return left >= 1.0 and self._put(client, left - 1.0)
 
-    def give_back(self, client: str) -> None:
+    def refund(self, client: str) -> None:
         """Put one back."""
         self._put(client, self.left(client) + 1.0)
 
@@ -68,7 +68,7 @@ class Limits:
         self._buckets.pop(client, None)
         if tokens < self._burst:
             self._buckets[client] = (tokens, self._clock())
-            if len(self._buckets) > self._most:
+            if len(self._buckets) > self._max_clients:
                 self._buckets.popitem(last=False)
         return True
 
@@ -95,11 +95,11 @@ class Logins:
         self._check_password = check_password or bcrypt_check()
         self._users = users
         self._key = secrets.token_bytes(32)
-        self._limits = Limits(FAILURES, FAILURE_SECONDS, clock)
-        self._right: set[bytes] = set()
-        self._wrong: OrderedDict[bytes, None] = OrderedDict()
-        self._clean: deque[_Job] = deque()
-        self._suspect: deque[_Job] = deque()
+        self._failures = TokenBucket(FAILURES, FAILURE_SECONDS, clock)
+        self._valid: set[bytes] = set()
+        self._invalid: OrderedDict[bytes, None] = OrderedDict()
+        self._queue: deque[_Job] = deque()
+        self._low_priority: deque[_Job] = deque()
         self._pending: dict[bytes, asyncio.Future[Verdict]] = {}
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="login")
@@ -112,18 +112,18 @@ class Logins:
         """Judge the value of an ``Authorization`` header, at once if it is known or not to be judged now."""
         credentials = parse_basic(authorization)
         if credentials is None:
-            return Verdict.WRONG
+            return Verdict.INVALID
         name, password = credentials
         stored = self._users.get(name)
         # An unknown name costs what a known one does: it is checked against somebody's hash, in vain.
-        reference = stored or self._somebody(name)
+        reference = stored or self._decoy_hash(name)
         known = stored is not None
         key = self._digest(b"%d %d %d " % (known, len(name), len(reference)) + name + reference + password)
-        if key in self._right:
-            return Verdict.RIGHT
-        if key in self._wrong:
-            self._wrong.move_to_end(key)
-            return Verdict.WRONG
+        if key in self._valid:
+            return Verdict.VALID
+        if key in self._invalid:
+            self._invalid.move_to_end(key)
+            return Verdict.INVALID
         if key in self._pending:
             return self._pending[key]
         return self._enqueue(_Job(key, client, password, reference, known, _verdict()))
@@ -137,9 +137,9 @@ class Logins:
     # --- waiting for bcrypt -------------------------------------------------------------------------
 
     def _enqueue(self, job: _Job) -> Verdict | asyncio.Future[Verdict]:
-        queue = self._clean if self._limits.left(job.client) >= FAILURES else self._suspect
-        if len(queue) >= _MAX_WAITING or not self._limits.take(job.client):
-            return Verdict.LATER
+        queue = self._queue if self._failures.left(job.client) >= FAILURES else self._low_priority
+        if len(queue) >= _MAX_WAITING or not self._failures.take(job.client):
+            return Verdict.THROTTLED
         queue.append(job)
         self._pending[job.key] = job.verdict
         if self._worker is None or self._worker.done():
@@ -149,25 +149,25 @@ class Logins:
     async def _work(self) -> None:
         """Check one after the other, those first who have not failed; rest after each that was wrong."""
         loop = asyncio.get_running_loop()
-        while queue := self._clean or self._suspect:
+        while queue := self._queue or self._low_priority:
             job = queue.popleft()
             began = loop.time()
             matches = await loop.run_in_executor(self._thread, self._check_password, job.password, job.reference)
             took = loop.time() - began
             right = matches and job.known
             if right:
-                self._right.add(job.key)
-                self._limits.give_back(job.client)
+                self._valid.add(job.key)
+                self._failures.refund(job.client)
             else:
-                self._wrong[job.key] = None
-                if len(self._wrong) > _MAX_WRONG:
-                    self._wrong.popitem(last=False)
+                self._invalid[job.key] = None
+                if len(self._invalid) > _MAX_INVALID:
+                    self._invalid.popitem(last=False)
             del self._pending[job.key]
-            job.verdict.set_result(Verdict.RIGHT if right else Verdict.WRONG)
+            job.verdict.set_result(Verdict.VALID if right else Verdict.INVALID)
             if not right:
                 await asyncio.sleep(took * (1.0 / CPU_SHARE - 1.0))
 
-    def _somebody(self, name: bytes) -> bytes:
+    def _decoy_hash(self, name: bytes) -> bytes:
         """One user's hash, always the same one for the same unknown name."""
         hashes = sorted(self._users.values())
         return hashes[int.from_bytes(self._digest(name)[:8]) % len(hashes)]
@@ -197,7 +197,7 @@ def parse_basic(authorization: bytes) -> tuple[bytes, bytes] | None:
     return (name, password[:_MAX_BCRYPT_BYTES]) if colon else None
 
 
-def client_of(host: str) -> str:
+def client_key(host: str) -> str:
     """Whom to blame for what this address does: of IPv6 the network of 64 bits, since one is given a whole one."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 import h11
 
-from .fair_queue import Turns
+from .fair_queue import FairQueue
 from .tls import Certificate, TlsPolicy
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -40,11 +40,11 @@ class Deadlines:
     idle: float = 300.0
 
 
-class Open(Protocol):
+class OpenConnection(Protocol):
     """A connection in a queue, since when (the loop's clock), and of whom: its address, or its network of IPv6."""
 
     since: float
-    place: str
+    client_key: str
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
@@ -53,7 +53,7 @@ class Open(Protocol):
         """Close if it idles."""
 
 
-Queue = OrderedDict[Open, None]
+Queue = OrderedDict[OpenConnection, None]
 
 _READ_BYTES = 16 * 1024
 _SLOW_SECONDS = 1.0
@@ -68,9 +68,9 @@ class Clients:
     ``buffer`` is what all of them read to, one after the other.
     """
 
-    every: set[Open] = field(default_factory=set)
-    waiting: Queue = field(default_factory=OrderedDict)
-    asking: Queue = field(default_factory=OrderedDict)
+    connections: set[OpenConnection] = field(default_factory=set)
+    reading: Queue = field(default_factory=OrderedDict)
+    authenticating: Queue = field(default_factory=OrderedDict)
     writing: Queue = field(default_factory=OrderedDict)
     idle: Queue = field(default_factory=OrderedDict)
     buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
@@ -80,15 +80,17 @@ class Clients:
 
         Where few are waiting, and none for long, the one that just came may be among them: who idles goes first.
         """
-        slowest = next(iter(self.waiting), None)
-        fresh = slowest is None or (2 * len(self.waiting) < len(self.every) and now - slowest.since < _SLOW_SECONDS)
-        first = (self.idle, self.waiting) if fresh else (self.waiting, self.idle)
-        for queue in (*first, self.asking, self.writing):
+        slowest = next(iter(self.reading), None)
+        fresh = slowest is None or (
+            2 * len(self.reading) < len(self.connections) and now - slowest.since < _SLOW_SECONDS
+        )
+        first = (self.idle, self.reading) if fresh else (self.reading, self.idle)
+        for queue in (*first, self.authenticating, self.writing):
             if queue:
                 next(iter(queue)).abort()
                 return
 
-    def stuck(self, place: str, now: float) -> Open | None:
+    def preemptible(self, client_key: str, now: float) -> OpenConnection | None:
         """Whose answer is to be given up for one to this place; None if that is to wait.
 
         The oldest, if it makes no headway, else the oldest of the place with the most, if it has more than this one.
@@ -96,29 +98,31 @@ class Clients:
         oldest = next(iter(self.writing))
         if now - oldest.since >= _STALLED_SECONDS:
             return oldest
-        answers = Counter(client.place for client in self.writing)
+        answers = Counter(client.client_key for client in self.writing)
         busiest, most = answers.most_common(1)[0]
-        return next(one for one in self.writing if one.place == busiest) if most > answers[place] + 1 else None
+        return (
+            next(one for one in self.writing if one.client_key == busiest) if most > answers[client_key] + 1 else None
+        )
 
 
 class Client(NamedTuple):
     """Whose request it is: its address, and under which TLS policy it showed which certificate, if any.
 
-    ``place`` is whom to blame for it: the address, or its network of IPv6.
+    ``client_key`` is whom to blame for it: the address, or its network of IPv6.
     """
 
     host: str
-    place: str
+    client_key: str
     tls: TlsPolicy | None
     certificate: Certificate | None
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Listener:
     """What is behind a listener. ``answer`` is called with each complete request; ``failed`` with the address of a
     client and why its TLS handshake failed. ``turns`` says whose handshake is next.
     """
 
     answer: Callable[[h11.Request, Client], Response | Awaitable[Response]]
     failed: Callable[[str, str], None]
-    turns: Turns
+    queue: FairQueue

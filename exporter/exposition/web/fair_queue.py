@@ -10,7 +10,7 @@ _SLICE_SECONDS = 0.002
 """After so long, whoever else has something for the loop to do goes first."""
 
 
-class Turns:
+class FairQueue:
     """Runs steps in the loop, those of different addresses in turns. Needs a running loop from the first `add` on."""
 
     def __init__(self) -> None:

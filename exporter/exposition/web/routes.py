@@ -17,7 +17,7 @@ from .clients import Client, Headers, Response
 _STALE_SECONDS = 10.0
 _STALE_INTERVALS = 5
 
-Routes = dict[bytes, Callable[[h11.Request], Response]]
+Handlers = dict[bytes, Callable[[h11.Request], Response]]
 
 
 class StatusPage(Protocol):
@@ -31,8 +31,8 @@ class StatusPage(Protocol):
         """Return the page; None is before the first sample."""
 
 
-class Answers:
-    """Answers requests from the newest snapshot; ``clock`` is the one of `Snapshot.monotonic_at`.
+class Routes:
+    """Routes requests from the newest snapshot; ``clock`` is the one of `Snapshot.monotonic_at`.
 
     Without ``access`` everybody is answered. With it, the health paths still are, in one word.
     """
@@ -52,37 +52,37 @@ class Answers:
         self._clock = clock
         self._access = access
         self._started_at = clock()
-        self._health: Routes = {
+        self._health: Handlers = {
             b"/-/healthy": self._healthy,
             b"/healthz": self._healthy,
             b"/-/ready": self._ready,
             b"/readyz": self._ready,
         }
-        self._routes: Routes = {b"/": self._status_page, **self._health, telemetry_path.encode(): self._metrics}
+        self._routes: Handlers = {b"/": self._status_page, **self._health, telemetry_path.encode(): self._metrics}
 
     def answer(self, request: h11.Request, client: Client) -> Response | Awaitable[Response]:
         """Answer a request, or say why not; takes a while only where a password has to be checked."""
         access = self._access
         if access is None:
             return _find(self._routes, request)
-        refused = access.refuse(client)
+        refused = access.check_certificate(client)
         if refused is not None:
-            return self._dressed(refused)
+            return self._with_headers(refused)
         if _path(request) in self._health:
-            return self._dressed(_in_one_word(_find(self._health, request)))
-        admitted = access.admit(request, client)
+            return self._with_headers(_status_only(_find(self._health, request)))
+        admitted = access.authorize(request, client)
         if admitted is None or isinstance(admitted, Response):
-            return self._dressed(admitted or _find(self._routes, request))
-        return self._answer_later(request, admitted)
+            return self._with_headers(admitted or _find(self._routes, request))
+        return self._answer_authorized(request, admitted)
 
     def answer_health(self, request: h11.Request, client: Client) -> Response:  # noqa: ARG002 - whoever it is
         """Answer where nothing but health is served."""
-        return _in_one_word(_find(self._health, request))
+        return _status_only(_find(self._health, request))
 
-    async def _answer_later(self, request: h11.Request, refusal: Awaitable[Response | None]) -> Response:
-        return self._dressed(await refusal or _find(self._routes, request))
+    async def _answer_authorized(self, request: h11.Request, refusal: Awaitable[Response | None]) -> Response:
+        return self._with_headers(await refusal or _find(self._routes, request))
 
-    def _dressed(self, response: Response) -> Response:
+    def _with_headers(self, response: Response) -> Response:
         """The response with the operator's headers, which replace ours of the same name."""
         extra = self._access.headers if self._access is not None else ()
         names = {name.lower() for name, _ in extra}
@@ -120,7 +120,7 @@ class Answers:
         return Response(503, f"unhealthy: {what} {age:.1f} s old (limit {limit:.1f} s)\n".encode())
 
 
-def _find(routes: Routes, request: h11.Request) -> Response:
+def _find(routes: Handlers, request: h11.Request) -> Response:
     if request.method not in {b"GET", b"HEAD"}:
         return Response(405, b"only GET and HEAD\n", headers=((b"Allow", b"GET, HEAD"),))
     respond = routes.get(_path(request))
@@ -131,7 +131,7 @@ def _path(request: h11.Request) -> bytes:
     return request.target.partition(b"?")[0]
 
 
-def _in_one_word(response: Response) -> Response:
+def _status_only(response: Response) -> Response:
     """Without what is nobody's business who has not logged in."""
     return response._replace(body=response.body.rstrip().partition(b":")[0] + b"\n")
 

@@ -21,10 +21,10 @@ import h11
 from ...snapshot import Snapshot
 from ..metrics.prerender import ScrapeBody
 from .access import Access
-from .clients import Client, Clients, Deadlines, Door, Response
+from .clients import Client, Clients, Deadlines, Listener, Response
 from .connection import Connection
-from .fair_queue import Turns
-from .routes import Answers, StatusPage
+from .fair_queue import FairQueue
+from .routes import Routes, StatusPage
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _BACKLOG = 1024
 _ACCEPT_BATCH = 16
 _ACCEPT_PAUSE_SECONDS = 0.1
 _FEWEST_CONNECTIONS = 8
-_CAUTIOUS_SECONDS = 60.0
+_REDUCED_LIMIT_SECONDS = 60.0
 _STOP_SECONDS = 1.0
 _REFRESH_SECONDS = 1.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -73,7 +73,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def listen(address: str) -> list[socket.socket]:
-    """Open a listening socket on every address the host name stands for. Raises `ListenError`."""
+    """OpenConnection a listening socket on every address the host name stands for. Raises `ListenError`."""
     sockets: list[socket.socket] = []
     try:
         host, port = parse_address(address)
@@ -111,15 +111,15 @@ class Server:
     ) -> None:
         self.options = options or ServerOptions()
         self._access = access
-        self._answers = Answers(snapshot, body, page, clock, self.options.telemetry_path, access)
+        self._routes = Routes(snapshot, body, page, clock, self.options.telemetry_path, access)
         failed = access.handshake_failed if access is not None else _ignore
-        self._door = Door(self._answer, failed, Turns())
-        self._health_door = Door(self._answers.answer_health, failed, self._door.turns)
-        self._doors: dict[socket.socket, Door] = {}
+        self._listener = Listener(self._answer, failed, FairQueue())
+        self._health_listener = Listener(self._routes.answer_health, failed, self._listener.queue)
+        self._listeners: dict[socket.socket, Listener] = {}
         self.health_addresses: list[tuple[str, int]] = []
         self._clients = Clients()
-        self._most = self.options.max_connections
-        self._caution: asyncio.TimerHandle | None = None
+        self._max_connections = self.options.max_connections
+        self._limit_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -129,20 +129,23 @@ class Server:
     def start(self) -> list[tuple[str, int]]:
         """Listen and serve; returns the bound addresses, with `health_addresses` aside. Raises `ListenError`."""
         try:
-            for door, addresses in ((self._door, self.options.listen), (self._health_door, self.options.listen_health)):
+            for listener, addresses in (
+                (self._listener, self.options.listen),
+                (self._health_listener, self.options.listen_health),
+            ):
                 for address in addresses:
-                    self._doors.update(dict.fromkeys(listen(address), door))
+                    self._listeners.update(dict.fromkeys(listen(address), listener))
         except ListenError:
             self._close_listeners()
             self._loop.close()
             raise
-        self.health_addresses, bound = self._bound(self._health_door), self._bound(self._door)
+        self.health_addresses, bound = self._bound(self._health_listener), self._bound(self._listener)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
         return bound
 
-    def _bound(self, wanted: Door) -> list[tuple[str, int]]:
-        return [listener.getsockname()[:2] for listener, door in self._doors.items() if door is wanted]
+    def _bound(self, wanted: Listener) -> list[tuple[str, int]]:
+        return [sock.getsockname()[:2] for sock, listener in self._listeners.items() if listener is wanted]
 
     def stop(self) -> None:
         """Stop listening, let answers on their way arrive for a second, close the rest. Ends within 2 s."""
@@ -160,24 +163,24 @@ class Server:
             self._loop.close()
 
     async def _serve(self) -> None:
-        for listener in self._doors:
-            listener.setblocking(False)
-            self._loop.add_reader(listener, self._accept, listener)
+        for sock in self._listeners:
+            sock.setblocking(False)
+            self._loop.add_reader(sock, self._accept, sock)
         if self._access is not None:
             self._loop.call_later(_REFRESH_SECONDS, self._refresh, self._access)
         await self._stopping.wait()
         if self._access is not None:
             self._access.stop()
-        for listener in self._doors:
-            self._loop.remove_reader(listener)
+        for sock in self._listeners:
+            self._loop.remove_reader(sock)
         self._close_listeners()
         clients = self._clients
-        for client in clients.every - clients.writing.keys():
+        for client in clients.connections - clients.writing.keys():
             client.abort()
         deadline = self._loop.time() + _STOP_SECONDS
         while clients.writing and self._loop.time() < deadline:
             await asyncio.sleep(0.02)
-        for client in tuple(clients.every):
+        for client in tuple(clients.connections):
             client.abort()
         await asyncio.sleep(0.01)  # asyncio closes the aborted sockets in its next round
 
@@ -191,62 +194,64 @@ class Server:
             self._loop.call_later(_REFRESH_SECONDS, self._refresh, access)
 
     def _close_listeners(self) -> None:
-        for listener in self._doors:
-            listener.close()
+        for sock in self._listeners:
+            sock.close()
 
     # --- clients ------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, sock: socket.socket) -> None:
         for _ in range(_ACCEPT_BATCH):
             try:
-                peer, (host, *_) = listener.accept()
+                peer, (host, *_) = sock.accept()
             except OSError as error:  # nobody left, or a client that gave up
                 if error.errno in _NO_ROOM:
-                    self._pause(listener, error)
+                    self._pause(sock, error)
                 return
             peer.setblocking(False)
-            while len(self._clients.every) >= self._most:
+            while len(self._clients.connections) >= self._max_connections:
                 self._clients.evict(self._loop.time())
-            door = self._doors[listener]
-            tls = self._access.tls if self._access is not None and door is self._door else None
-            Connection(self._clients, self.options.deadlines, door, host, tls).open(peer)
+            listener = self._listeners[sock]
+            tls = self._access.tls if self._access is not None and listener is self._listener else None
+            Connection(self._clients, self.options.deadlines, listener, host, tls).open(peer)
 
-    def _pause(self, listener: socket.socket, error: OSError) -> None:
+    def _pause(self, sock: socket.socket, error: OSError) -> None:
         """Make room and come back a little later: accepting would fail again at once (fault 60).
 
         For a minute fewer are let in, so that it does not fail for each: the honest one may be the last in the queue.
         """
-        self._most = max(_FEWEST_CONNECTIONS, min(self._most, len(self._clients.every)) - _ACCEPT_BATCH)
-        if self._caution is None:
-            log.warning("only %d connections at once for now: %s", self._most, error.strerror)
+        self._max_connections = max(
+            _FEWEST_CONNECTIONS, min(self._max_connections, len(self._clients.connections)) - _ACCEPT_BATCH
+        )
+        if self._limit_timer is None:
+            log.warning("only %d connections at once for now: %s", self._max_connections, error.strerror)
         else:
-            self._caution.cancel()
-        self._caution = self._loop.call_later(_CAUTIOUS_SECONDS, self._trust_again)
-        while len(self._clients.every) > self._most:
+            self._limit_timer.cancel()
+        self._limit_timer = self._loop.call_later(_REDUCED_LIMIT_SECONDS, self._restore_limit)
+        while len(self._clients.connections) > self._max_connections:
             self._clients.evict(self._loop.time())
-        self._loop.remove_reader(listener)
-        self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._resume, listener)
+        self._loop.remove_reader(sock)
+        self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._resume, sock)
 
-    def _trust_again(self) -> None:
-        self._most, self._caution = self.options.max_connections, None
+    def _restore_limit(self) -> None:
+        self._max_connections, self._limit_timer = self.options.max_connections, None
 
-    def _resume(self, listener: socket.socket) -> None:
-        if listener.fileno() >= 0:
-            self._loop.add_reader(listener, self._accept, listener)
+    def _resume(self, sock: socket.socket) -> None:
+        if sock.fileno() >= 0:
+            self._loop.add_reader(sock, self._accept, sock)
 
-    def _room(self, client: Client) -> bool:
+    def _has_capacity(self, client: Client) -> bool:
         """Say whether one more may be answered; a client that stalls while reading gives way (fault 62)."""
         if len(self._clients.writing) < self.options.max_requests:
             return True
-        stuck = self._clients.stuck(client.place, self._loop.time())
+        stuck = self._clients.preemptible(client.client_key, self._loop.time())
         if stuck is not None:
             stuck.abort()
         return stuck is not None
 
     def _answer(self, request: h11.Request, client: Client) -> Response | Awaitable[Response]:
-        if not self._room(client):
+        if not self._has_capacity(client):
             return Response(503, b"too many requests at once\n", headers=((b"Retry-After", b"1"),), close=True)
-        return self._answers.answer(request, client)
+        return self._routes.answer(request, client)
 
 
 def _ignore(host: str, reason: str) -> None:

@@ -20,7 +20,7 @@ _PIECE_BYTES = 16 * 1024
 """What goes through OpenSSL at once, a record: its memory buffers never shrink again."""
 
 _MAX_SESSIONS = 1000
-_CLIENT_MUST = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+_VERIFY_FLAGS = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
 _FAILURES = {
     "KEY_VALUES_MISMATCH": "the key is not the certificate's",
@@ -41,15 +41,15 @@ class TlsPolicy:
     def __init__(self, settings: TlsSettings) -> None:
         """Raises ValueError if OpenSSL cannot work with it."""
         self.settings = settings
-        self._names = frozenset(map(_canonical, settings.allowed_sans))
+        self._names = frozenset(map(_canonical_name, settings.allowed_sans))
         try:
             self.context = _make_context(settings)
-            self.complaint, self.expires_at = _rehearse(self.context, settings)
-            _ask_for_certificates(self.context, settings)
+            self.certificate_problem, self.expires_at = _self_test(self.context, settings)
+            _configure_client_auth(self.context, settings)
         except ssl.SSLError as error:
-            raise ValueError(_FAILURES.get(error.reason or "", reason_of(error))) from None
+            raise ValueError(_FAILURES.get(error.reason or "", failure_reason(error))) from None
 
-    def admits(self, certificate: Certificate | None, now: float) -> str:
+    def rejection_reason(self, certificate: Certificate | None, now: float) -> str:
         """Why a client with this verified certificate may not be served at this Unix time; "" if it may."""
         if not certificate:
             return "a client certificate is needed" if self.settings.client_auth is ssl.CERT_REQUIRED else ""
@@ -59,14 +59,14 @@ class TlsPolicy:
             return "no name of the client certificate is in client_allowed_sans"
         return ""
 
-    def renew_when_full(self) -> None:
+    def bound_session_cache(self) -> None:
         """Make OpenSSL forget the sessions that TLS 1.2 clients without tickets may resume.
 
         It would keep 20,480 of them, 11 KiB each with a client's certificate, and Python cannot tell it not to.
         """
         if self.context.session_stats()["number"] > _MAX_SESSIONS:
             self.context = _make_context(self.settings)
-            _ask_for_certificates(self.context, self.settings)
+            _configure_client_auth(self.context, self.settings)
 
 
 class Tls:
@@ -119,7 +119,7 @@ class Tls:
         return self._object.getpeercert() if self._object is not None else None
 
 
-def reason_of(error: ssl.SSLError) -> str:
+def failure_reason(error: ssl.SSLError) -> str:
     """Why TLS failed, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
@@ -152,14 +152,14 @@ def _make_context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
-def _ask_for_certificates(context: ssl.SSLContext, settings: TlsSettings) -> None:
+def _configure_client_auth(context: ssl.SSLContext, settings: TlsSettings) -> None:
     context.verify_mode = settings.client_auth
-    context.verify_flags |= _CLIENT_MUST  # as Go, which takes whatever is in the file for an anchor of trust
+    context.verify_flags |= _VERIFY_FLAGS  # as Go, which takes whatever is in the file for an anchor of trust
     if settings.client_ca:
         context.load_verify_locations(cadata=settings.client_ca)
 
 
-def _rehearse(context: ssl.SSLContext, settings: TlsSettings) -> tuple[str, float | None]:
+def _self_test(context: ssl.SSLContext, settings: TlsSettings) -> tuple[str, float | None]:
     """Shake hands with ourselves: what a client finds wrong with the certificate, and when that one expires.
 
     Also fails as a client's handshake would, as where no cipher suite goes with the key. Raises `ssl.SSLError`.
@@ -167,18 +167,18 @@ def _rehearse(context: ssl.SSLContext, settings: TlsSettings) -> tuple[str, floa
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.set_ciphers("ALL:@SECLEVEL=0")
-    client.verify_flags |= _CLIENT_MUST
+    client.verify_flags |= _VERIFY_FLAGS
     client.load_verify_locations(cadata=settings.certificate)
     try:
-        certificate: Certificate = _shake_hands(context, client).getpeercert() or {}
+        certificate: Certificate = _handshake(context, client).getpeercert() or {}
         return "", ssl.cert_time_to_seconds(certificate["notAfter"])
     except ssl.SSLCertVerificationError as error:
         client.verify_mode = ssl.CERT_NONE
-        _shake_hands(context, client)
+        _handshake(context, client)
         return error.verify_message, None
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking, answering = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
     for _ in range(3):
@@ -189,10 +189,10 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObjec
 
 
 def _sans(certificate: Certificate) -> set[str]:
-    return {_canonical(str(value)) for _, value in certificate.get("subjectAltName", ())}
+    return {_canonical_name(str(value)) for _, value in certificate.get("subjectAltName", ())}
 
 
-def _canonical(name: str) -> str:
+def _canonical_name(name: str) -> str:
     """One spelling for each IP address; names stay as they are."""
     try:
         return str(ipaddress.ip_address(name))

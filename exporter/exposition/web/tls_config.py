@@ -69,7 +69,7 @@ class TlsSettings:
     curves: tuple[str, ...] = ()
     server_chooses_cipher: bool = True
 
-    def same_terms(self, other: TlsSettings) -> bool:
+    def compatible_with(self, other: TlsSettings) -> bool:
         """Whether who came in by the one would by the other: all but the server's own certificate is the same."""
         return replace(self, certificate=other.certificate, key=other.key) == other
 
@@ -88,10 +88,10 @@ def read_tls(file: WebFile) -> TlsSettings | None:
     if suites and not ciphers:  # without a suite for TLS 1.2 there is no TLS 1.2
         low = ssl.TLSVersion.TLSv1_3
     if low > high:
-        file.complain(f"{_SECTION}max_version", "is below min_version, or no cipher suite is left for it")
+        file.error(f"{_SECTION}max_version", "is below min_version, or no cipher suite is left for it")
     curves = file.take(f"{_SECTION}curve_preferences", listing(choice(*_CURVES)).parse, no_words)
     if len(curves) > 1 and not hasattr(ssl.SSLContext, "set_groups"):
-        file.remark(f"{_SECTION}curve_preferences", f"only {curves[0]} is offered; more than one needs Python 3.15")
+        file.warn(f"{_SECTION}curve_preferences", f"only {curves[0]} is offered; more than one needs Python 3.15")
     return TlsSettings(
         where=file.where(f"{_SECTION}cert_file", f"{_SECTION}cert"),
         certificate=certificate,
@@ -111,7 +111,7 @@ def _pem(file: WebFile, key: str, marker: str, *, needed: bool = True) -> str:
     """What is written in place, or in the file that ``<key>_file`` names; "" where nothing is."""
     inline, named = f"{_SECTION}{key}", f"{_SECTION}{key}_file"
     if inline in file and named in file:
-        file.complain(named, f"goes not together with {key}")
+        file.error(named, f"goes not together with {key}")
     elif inline in file:
         return file.take(inline, lambda value: _checked(_one(value), marker), "")
     elif named in file:
@@ -136,11 +136,11 @@ def _client_auth(file: WebFile) -> tuple[ssl.VerifyMode, tuple[str, ...]]:
     auth: ssl.VerifyMode = file.take(asked, _auth_type, ssl.CERT_NONE)
     sans: tuple[str, ...] = file.take(allowed, _sans, ())
     if auth is not ssl.CERT_NONE and given not in file:
-        file.complain(asked, "needs client_ca_file, which says whose certificates are good")
+        file.error(asked, "needs client_ca_file, which says whose certificates are good")
     if given in file and auth is ssl.CERT_NONE and asked not in file:
-        file.complain(given, "verifies nobody without client_auth_type: RequireAndVerifyClientCert")
+        file.error(given, "verifies nobody without client_auth_type: RequireAndVerifyClientCert")
     if sans and auth is not ssl.CERT_REQUIRED:
-        file.complain(allowed, "needs client_auth_type: RequireAndVerifyClientCert")
+        file.error(allowed, "needs client_auth_type: RequireAndVerifyClientCert")
     return auth, sans
 
 
@@ -163,9 +163,9 @@ def _versions(file: WebFile) -> tuple[ssl.TLSVersion, ssl.TLSVersion]:
     least = file.take(low, choice(*_VERSIONS).parse, "TLS12")
     most = file.take(high, choice(*_VERSIONS).parse, "TLS13")
     if least < "TLS12":
-        file.remark(low, f"{least} is not spoken; the minimum is TLS12 instead")
+        file.warn(low, f"{least} is not spoken; the minimum is TLS12 instead")
     if most < "TLS12":
-        file.complain(high, f"{most} is not spoken, the least is TLS12")
+        file.error(high, f"{most} is not spoken, the least is TLS12")
     return _VERSIONS[least], _VERSIONS[most]
 
 

@@ -44,7 +44,7 @@ class WebConfig:
     users: Mapping[bytes, bytes]
     rate: RateLimit | None
     files: tuple[str, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def read(path: str) -> WebConfig:
@@ -53,10 +53,10 @@ def read(path: str) -> WebConfig:
     file = WebFile(path, (*TLS_NAMES, _HTTP2, _INTERVAL, _BURST, *mappings), mappings)
     tls, headers, users, rate = read_tls(file), _headers(file), _users(file), _rate(file)
     if file.take(_HTTP2, flag().parse, False):
-        file.remark(_HTTP2, "HTTP/2 is not spoken, clients get HTTP/1.1")
+        file.warn(_HTTP2, "HTTP/2 is not spoken, clients get HTTP/1.1")
     if file.problems:
         raise WebConfigError(file.problems)
-    return WebConfig(tls, headers, users, rate, tuple(file.files), tuple(file.notes))
+    return WebConfig(tls, headers, users, rate, tuple(file.files), tuple(file.warnings))
 
 
 def _headers(file: WebFile) -> tuple[tuple[bytes, bytes], ...]:

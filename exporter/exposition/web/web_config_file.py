@@ -31,7 +31,7 @@ class WebFile:
     def __init__(self, path: str, names: Collection[str], mappings: Collection[str]) -> None:
         self._layer, self.problems = yamlfile.read(path, names, (), mappings)
         self.files = [path]
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         self._folder = os.path.dirname(path)
 
     def __contains__(self, name: str) -> bool:
@@ -52,7 +52,7 @@ class WebFile:
         try:
             return parse(self._layer[name][1])
         except ValueError as error:
-            self.complain(name, str(error))
+            self.error(name, str(error))
             return default
 
     def entries(self, name: str) -> Iterator[tuple[str, str, str]]:
@@ -62,7 +62,7 @@ class WebFile:
         found = self._layer[name][1]
         for entry in found if isinstance(found, list) else [found]:
             if not isinstance(entry, yamlfile.Entry):
-                self.complain(name, "must be a mapping")
+                self.error(name, "must be a mapping")
                 continue
             for key, (where, value) in entry.values.items():
                 if isinstance(value, str):
@@ -83,10 +83,10 @@ class WebFile:
         except UnicodeDecodeError:
             raise ValueError(f"{path}: not PEM text") from None
 
-    def complain(self, name: str, message: str) -> None:
+    def error(self, name: str, message: str) -> None:
         """Note what is wrong with a name that is there."""
         self.problems.append(f"{self.where(name)}: {name}: {message}")
 
-    def remark(self, name: str, message: str) -> None:
+    def warn(self, name: str, message: str) -> None:
         """Note what the operator should know about it."""
-        self.notes.append(f"{self.where(name)}: {name}: {message}")
+        self.warnings.append(f"{self.where(name)}: {name}: {message}")

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 import bcrypt
 import pytest
 
-from exporter.exposition.web.access import Access, Refusals
+from exporter.exposition.web.access import Access, RejectionLog
 from exporter.exposition.web.basic_auth import FAILURE_SECONDS, FAILURES
 from exporter.exposition.web.clients import Client
 from exporter.exposition.web.server import ServerOptions
@@ -338,7 +338,7 @@ def test_a_certificate_that_clients_will_refuse_is_told_at_the_start(
     """Fault 65."""
     path = web.serve_tls()
     web.issue(ended=True)
-    Clocks().access(path).announce()
+    Clocks().access(path).log_warnings()
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}:2: clients may refuse this certificate: certificate has expired"
     ]
@@ -351,14 +351,14 @@ def test_a_version_that_is_not_spoken_is_a_warning_at_the_start_and_when_the_fil
     path = web.serve_tls()
     plain = web.path.read_text()
     access = Clocks().access(path)
-    access.announce()
+    access.log_warnings()
     assert caplog.records == []
     web.write(plain.replace("tls_server_config:", f"tls_server_config:\n  min_version: {version}"))
     warning = (
         "WARNING",
         f"{path}:2: tls_server_config.min_version: {version} is not spoken; the minimum is TLS12 instead",
     )
-    Clocks().access(path).announce()
+    Clocks().access(path).log_warnings()
     access.refresh()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [warning, warning]
 
@@ -385,12 +385,12 @@ def test_without_bcrypt_the_fix_is_told(web: WebFolder, monkeypatch: pytest.Monk
 
 def test_refusals_are_counted_and_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    refusals = Refusals(lambda: now[0])
+    rejections = RejectionLog(lambda: now[0])
     for _ in range(1000):
-        refusals.note("a login", "10.0.0.1", "wrong")
-    refusals.note("a TLS handshake", "10.0.0.2", "bad")
+        rejections.record("a login", "10.0.0.1", "wrong")
+    rejections.record("a TLS handshake", "10.0.0.2", "bad")
     now[0] = 61.0
-    refusals.note("a login", "10.0.0.3", "wrong")
+    rejections.record("a login", "10.0.0.3", "wrong")
     assert [record.getMessage() for record in caplog.records] == [
         "a login was refused: wrong (from 10.0.0.1)",
         "a TLS handshake was refused: bad (from 10.0.0.2)",
@@ -410,9 +410,9 @@ def test_other_terms_are_for_everybody(web: WebFolder, more: str, anew: bool) ->
     """Who came in by the old ones has to come again; another certificate of the server alone changes nothing."""
     access = Clocks().access(web.serve_tls())
     client = Client("127.0.0.1", "127.0.0.1", access.tls, None)
-    assert access.refuse(client) is None
+    assert access.check_certificate(client) is None
     web.serve_tls(more)
     assert access.refresh() is anew
-    refused = access.refuse(client)
+    refused = access.check_certificate(client)
     assert (refused is not None and refused.status == 503 and refused.close) is anew
-    assert access.refuse(Client("127.0.0.1", "127.0.0.1", access.tls, None)) is None
+    assert access.check_certificate(Client("127.0.0.1", "127.0.0.1", access.tls, None)) is None

@@ -14,11 +14,11 @@ from exporter.exposition.web.basic_auth import (
     CPU_SHARE,
     FAILURE_SECONDS,
     FAILURES,
-    Limits,
     Logins,
+    TokenBucket,
     Verdict,
     bcrypt_check,
-    client_of,
+    client_key,
     parse_basic,
 )
 from tests.support.served import HASH, PASSWORD, basic
@@ -76,8 +76,8 @@ def with_desk(story: Callable[[Desk], Coroutine[None, None, None]]) -> None:
 
 def test_a_right_password_is_checked_once() -> None:
     async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of bob") is Verdict.RIGHT
-        assert desk.at_once("bob", "of bob", "10.9.9.9") is Verdict.RIGHT
+        assert await desk.login("bob", "of bob") is Verdict.VALID
+        assert desk.at_once("bob", "of bob", "10.9.9.9") is Verdict.VALID
         assert len(desk.checks.asked) == 1
 
     with_desk(story)
@@ -87,9 +87,9 @@ def test_a_wrong_password_is_checked_once() -> None:
     """A Prometheus with the wrong password asks every 15 s for ever: that costs neither CPU nor its right to try."""
 
     async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of eve") is Verdict.WRONG
-        assert {desk.at_once("bob", "of eve") for _ in range(1000)} == {Verdict.WRONG}
-        assert await desk.login("bob", "of bob") is Verdict.RIGHT
+        assert await desk.login("bob", "of eve") is Verdict.INVALID
+        assert {desk.at_once("bob", "of eve") for _ in range(1000)} == {Verdict.INVALID}
+        assert await desk.login("bob", "of bob") is Verdict.VALID
         assert len(desk.checks.asked) == 2
 
     with_desk(story)
@@ -100,7 +100,7 @@ def test_an_unknown_name_costs_what_a_known_one_does() -> None:
 
     async def story(desk: Desk) -> None:
         verdicts = {await desk.login(name, "of bob", f"10.0.0.{name}") for name in map(str, range(20))}
-        assert verdicts == {Verdict.WRONG}
+        assert verdicts == {Verdict.INVALID}
         assert len(desk.checks.asked) == 20
         assert {reference for _, reference in desk.checks.asked} == set(USERS.values())
 
@@ -115,7 +115,7 @@ def test_who_waits_for_the_same_password_waits_together() -> None:
         both = [asyncio.ensure_future(desk.login("bob", "of bob", f"10.0.0.{n}")) for n in range(50)]
         await asyncio.sleep(0.02)
         desk.checks.go.set()
-        assert set(await asyncio.gather(*both)) == {Verdict.RIGHT}
+        assert set(await asyncio.gather(*both)) == {Verdict.VALID}
         assert len(desk.checks.asked) == 1
 
     with_desk(story)
@@ -124,17 +124,17 @@ def test_who_waits_for_the_same_password_waits_together() -> None:
 def test_who_fails_too_often_has_to_wait() -> None:
     async def story(desk: Desk) -> None:
         guesses = [await desk.login("bob", f"guess {n}") for n in range(FAILURES)]
-        assert set(guesses) == {Verdict.WRONG}
+        assert set(guesses) == {Verdict.INVALID}
         asked = len(desk.checks.asked)
-        assert desk.at_once("bob", "one more") is Verdict.LATER
-        assert desk.at_once("bob", "of bob") is Verdict.LATER  # or a guesser would learn that it was right
-        assert desk.at_once("nobody", "x") is Verdict.LATER
+        assert desk.at_once("bob", "one more") is Verdict.THROTTLED
+        assert desk.at_once("bob", "of bob") is Verdict.THROTTLED  # or a guesser would learn that it was right
+        assert desk.at_once("nobody", "x") is Verdict.THROTTLED
         assert len(desk.checks.asked) == asked
-        assert await desk.login("bob", "of bob", "10.0.0.2") is Verdict.RIGHT  # others are not concerned
-        assert desk.at_once("bob", "of bob") is Verdict.RIGHT  # nor who is known
+        assert await desk.login("bob", "of bob", "10.0.0.2") is Verdict.VALID  # others are not concerned
+        assert desk.at_once("bob", "of bob") is Verdict.VALID  # nor who is known
         desk.now += FAILURE_SECONDS
-        assert await desk.login("bob", "guess again") is Verdict.WRONG
-        assert desk.at_once("bob", "and again") is Verdict.LATER
+        assert await desk.login("bob", "guess again") is Verdict.INVALID
+        assert desk.at_once("bob", "and again") is Verdict.THROTTLED
 
     with_desk(story)
 
@@ -142,8 +142,8 @@ def test_who_fails_too_often_has_to_wait() -> None:
 def test_right_passwords_do_not_count() -> None:
     async def story(desk: Desk) -> None:
         for _ in range(2 * FAILURES):
-            desk.logins._right.clear()  # so that it is checked again
-            assert await desk.login("bob", "of bob") is Verdict.RIGHT
+            desk.logins._valid.clear()  # so that it is checked again
+            assert await desk.login("bob", "of bob") is Verdict.VALID
 
     with_desk(story)
 
@@ -155,7 +155,7 @@ def test_wrong_passwords_use_a_share_of_one_core() -> None:
         desk.checks.seconds = 0.02
         began = time.monotonic()
         guesses = await asyncio.gather(*[desk.login("bob", f"guess {n}", f"10.0.0.{n}") for n in range(5)])
-        assert set(guesses) == {Verdict.WRONG}
+        assert set(guesses) == {Verdict.INVALID}
         assert time.monotonic() - began >= 4 * 0.02 / CPU_SHARE
 
     with_desk(story)
@@ -163,7 +163,7 @@ def test_wrong_passwords_use_a_share_of_one_core() -> None:
 
 def test_few_wait_and_those_first_who_have_not_failed() -> None:
     async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "wrong", "10.6.6.6") is Verdict.WRONG
+        assert await desk.login("bob", "wrong", "10.6.6.6") is Verdict.INVALID
         desk.checks.go.clear()
         waiting: list[Awaitable[Verdict]] = []
         for n in range(100):  # one client floods
@@ -174,7 +174,7 @@ def test_few_wait_and_those_first_who_have_not_failed() -> None:
         honest = asyncio.ensure_future(desk.login("eve", "of eve", "10.0.0.1"))
         await asyncio.sleep(0.02)
         desk.checks.go.set()
-        assert await honest is Verdict.RIGHT
+        assert await honest is Verdict.VALID
         assert len(desk.checks.asked) <= 3  # the first failure, the guess under way, and this one
         clean = [desk.at_once("bob", f"x{n}", f"10.1.0.{n}") for n in range(100)]
         assert clean.count(None) < 100
@@ -184,24 +184,24 @@ def test_few_wait_and_those_first_who_have_not_failed() -> None:
 
 def test_another_password_is_taken_over_and_the_old_one_forgotten() -> None:
     async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of bob") is Verdict.RIGHT
-        assert await desk.login("eve", "of eve") is Verdict.RIGHT
+        assert await desk.login("bob", "of bob") is Verdict.VALID
+        assert await desk.login("eve", "of eve") is Verdict.VALID
         desk.logins.replace_users({b"bob": b"hash of eve", b"eve": b"hash of eve"})
-        assert desk.at_once("eve", "of eve") is Verdict.RIGHT
-        assert await desk.login("bob", "of bob") is Verdict.WRONG
-        assert await desk.login("bob", "of eve") is Verdict.RIGHT
+        assert desk.at_once("eve", "of eve") is Verdict.VALID
+        assert await desk.login("bob", "of bob") is Verdict.INVALID
+        assert await desk.login("bob", "of eve") is Verdict.VALID
         desk.logins.replace_users({b"eve": b"hash of eve"})
-        assert await desk.login("bob", "of eve") is Verdict.WRONG
+        assert await desk.login("bob", "of eve") is Verdict.INVALID
 
     with_desk(story)
 
 
 def test_what_is_remembered_is_bounded() -> None:
     async def story(desk: Desk) -> None:
-        desk.logins._wrong.update((b"%d" % n, None) for n in range(1024))
-        assert await desk.login("bob", "wrong") is Verdict.WRONG
-        assert len(desk.logins._wrong) == 1024
-        limits = Limits(3, 1.0, lambda: 0.0, most=10)
+        desk.logins._invalid.update((b"%d" % n, None) for n in range(1024))
+        assert await desk.login("bob", "wrong") is Verdict.INVALID
+        assert len(desk.logins._invalid) == 1024
+        limits = TokenBucket(3, 1.0, lambda: 0.0, max_clients=10)
         assert all(limits.take(str(n)) for n in range(1000))
         assert len(limits._buckets) == 10
 
@@ -255,4 +255,4 @@ def test_parse_basic(header: bytes, credentials: tuple[bytes, bytes] | None) -> 
     ],
 )
 def test_who_is_responsible(host: str, client: str) -> None:
-    assert client_of(host) == client
+    assert client_key(host) == client

@@ -1,4 +1,4 @@
-"""Turns: one address with thousands of steps delays the others by one."""
+"""FairQueue: one address with thousands of steps delays the others by one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from exporter.exposition.web.fair_queue import Turns
+from exporter.exposition.web.fair_queue import FairQueue
 
 
-def played(plan: Callable[[Turns, list[str]], None], until: int) -> tuple[list[str], list[str]]:
+def played(plan: Callable[[FairQueue, list[str]], None], until: int) -> tuple[list[str], list[str]]:
     """What ran, in order, and what the loop was told went wrong."""
     ran: list[str] = []
     wrong: list[str] = []
@@ -20,7 +20,7 @@ def played(plan: Callable[[Turns, list[str]], None], until: int) -> tuple[list[s
 
     async def play() -> None:
         asyncio.get_running_loop().set_exception_handler(complain)
-        plan(Turns(), ran)
+        plan(FairQueue(), ran)
         while len(ran) + len(wrong) < until:
             await asyncio.sleep(0)
 
@@ -29,7 +29,7 @@ def played(plan: Callable[[Turns, list[str]], None], until: int) -> tuple[list[s
 
 
 def test_addresses_take_turns() -> None:
-    def plan(turns: Turns, ran: list[str]) -> None:
+    def plan(turns: FairQueue, ran: list[str]) -> None:
         for _ in range(3):
             turns.add("flood", lambda: ran.append("flood"))
         turns.add("honest", lambda: ran.append("honest"))
@@ -38,7 +38,7 @@ def test_addresses_take_turns() -> None:
 
 
 def test_the_rest_of_the_loop_goes_on_meanwhile() -> None:
-    def plan(turns: Turns, ran: list[str]) -> None:
+    def plan(turns: FairQueue, ran: list[str]) -> None:
         def step() -> None:
             time.sleep(0.002)
             ran.append("flood")
@@ -55,7 +55,7 @@ def test_a_step_that_raises_stops_nobody() -> None:
     def broken() -> None:
         raise KeyError("bug")
 
-    def plan(turns: Turns, ran: list[str]) -> None:
+    def plan(turns: FairQueue, ran: list[str]) -> None:
         turns.add("one", broken)
         turns.add("two", lambda: ran.append("two"))
         turns.add("one", lambda: ran.append("one"))

@@ -381,7 +381,7 @@ def test_a_handshake_costs_little_memory(serve: Serve, web: WebFolder) -> None:
     before = resident_bytes()
     with ExitStack() as stack:
         silent = [stack.enter_context(exporter.connect()) for _ in range(300)]
-        eventually(lambda: len(exporter.server._clients.every) >= 300)
+        eventually(lambda: len(exporter.server._clients.connections) >= 300)
         assert resident_bytes() - before < 300 * 20_000
         for client in silent:
             client.sendall(client_hello())
@@ -415,9 +415,9 @@ def policy_of(path: str) -> TlsPolicy:
 def test_names_are_compared_whole(web: WebFolder, allowed: str, kind: str, value: str, admitted: bool) -> None:
     policy = policy_of(web.serve_mtls(f"  client_allowed_sans: ['{allowed}']\n"))
     certificate = {"notAfter": "Jan  1 00:00:00 2999 GMT", "subjectAltName": ((kind, value),)}
-    assert (policy.admits(certificate, time.time()) == "") is admitted
-    assert policy.admits({"notAfter": certificate["notAfter"]}, time.time())
-    assert policy.admits({}, time.time())
+    assert (policy.rejection_reason(certificate, time.time()) == "") is admitted
+    assert policy.rejection_reason({"notAfter": certificate["notAfter"]}, time.time())
+    assert policy.rejection_reason({}, time.time())
 
 
 def test_sessions_that_may_be_resumed_are_forgotten_in_time(web: WebFolder) -> None:
@@ -430,12 +430,12 @@ def test_sessions_that_may_be_resumed_are_forgotten_in_time(web: WebFolder) -> N
         assert b"".join(exchange(policy, context)) == b"hello"
     first = policy.context
     assert first.session_stats()["number"] > 1000
-    policy.renew_when_full()
+    policy.bound_session_cache()
     assert policy.context is not first
     assert policy.context.session_stats()["number"] == 0
     assert b"".join(exchange(policy, context)) == b"hello"
     second = policy.context
-    policy.renew_when_full()
+    policy.bound_session_cache()
     assert policy.context is second
 
 

@@ -86,8 +86,8 @@ rate_limit:
         assert set(config.users) == {b"alice", b"bob"}
         assert config.rate == RateLimit(0.1, 20)
         assert [Path(file).name for file in config.files] == ["web.yml", "server.crt", "server.key", "ca.crt"]
-        assert config.notes == (f"{path}:16: http_server_config.http2: HTTP/2 is not spoken, clients get HTTP/1.1",)
-        assert TlsPolicy(config.tls).complaint == ""
+        assert config.warnings == (f"{path}:16: http_server_config.http2: HTTP/2 is not spoken, clients get HTTP/1.1",)
+        assert TlsPolicy(config.tls).certificate_problem == ""
 
     def test_certificates_in_place(self, web: WebFolder) -> None:
         web.serve_tls()
@@ -102,7 +102,7 @@ rate_limit:
         assert config.tls is not None
         assert config.tls.key.strip() == texts["server.key"].strip()
         assert config.files == (str(web.path),)
-        assert TlsPolicy(config.tls).complaint == ""
+        assert TlsPolicy(config.tls).certificate_problem == ""
 
     def test_paths_are_relative_to_the_file(self, web: WebFolder) -> None:
         (web.folder / "pki").mkdir()
@@ -118,7 +118,7 @@ rate_limit:
         config = read(path)
         assert config.tls is not None
         assert config.tls.min_version is ssl.TLSVersion.TLSv1_2
-        assert config.notes == (
+        assert config.warnings == (
             f"{path}:4: tls_server_config.min_version: {version} is not spoken; the minimum is TLS12 instead",
         )
 
@@ -281,7 +281,7 @@ class TestFiles:
         web.issue(ended=True)
         settings = read(path).tls
         assert settings is not None
-        assert "expired" in TlsPolicy(settings).complaint
+        assert "expired" in TlsPolicy(settings).certificate_problem
 
     def test_the_key_stays_off_the_disk(self, web: WebFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         """A key written in place is loaded where no temporary file can be made."""
