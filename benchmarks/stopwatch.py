@@ -39,7 +39,7 @@ def main() -> None:
         prepared,
         Page(history, settings.web_telemetry_path),
         host.clock,
-        ServerOptions(listen=tuple(map(str, settings.web_listen_address))),
+        ServerOptions(listen=settings.web_listen_address),
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     print(server.start()[0][1], flush=True)

@@ -107,10 +107,10 @@ class Service:
             Page(history, settings.web_telemetry_path),
             self._host.clock,
             ServerOptions(
-                listen=tuple(map(str, settings.web_listen_address)),
+                listen=settings.web_listen_address,
                 telemetry_path=settings.web_telemetry_path,
                 max_requests=settings.web_max_requests,
-                listen_health=tuple(map(str, settings.web_health_address)),
+                listen_health=settings.web_health_address,
             ),
             self._access,
         )
@@ -127,21 +127,21 @@ class Service:
         finally:
             server.stop()
 
-    def _announce(self, bound: Sequence[tuple[str, int]], health: Sequence[tuple[str, int]]) -> None:
+    def _announce(self, bound: Sequence[Address], health: Sequence[Address]) -> None:
         scheme = "https" if self._access is not None and self._access.tls is not None else "http"
         for address in bound:
             log.info(
                 "ai-energy-exporter %s listens on %s://%s%s (Python %s, pid %d%s)",
                 __version__,
                 scheme,
-                Address(*address),
+                address,
                 self._settings.web_telemetry_path,
                 platform.python_version(),
                 os.getpid(),
                 ", SIMULATED NODE" if self._settings.demo else "",
             )
         for address in health:
-            log.info("health is served on http://%s", Address(*address))
+            log.info("health is served on http://%s", address)
         if self._access is not None:
             self._access.log_warnings()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporter.config import reference
 from exporter.config.settings import SOURCES, TABLE, ConfigError, Settings, load, reloaded
-from exporter.config.value_types import Address, duration, show_duration
+from exporter.config.value_types import Address, address, duration, show_duration
 from tests.support.repository import REPOSITORY
 
 Write = Callable[[str | bytes], dict[str, object]]
@@ -69,6 +69,26 @@ class TestTable:
 
     def test_a_source_has_a_switch(self) -> None:
         assert load({"source.rapl": False}, {}).enabled_sources == dict.fromkeys(SOURCES) | {"rapl": False}
+
+
+class TestAddress:
+    @pytest.mark.parametrize(
+        ("text", "parsed"),
+        [
+            (":9400", Address("", 9400)),
+            ("127.0.0.1:0", Address("127.0.0.1", 0)),
+            ("[::1]:9400", Address("::1", 9400)),
+            ("h:1", Address("h", 1)),
+        ],
+    )
+    def test_parsed_and_written(self, text: str, parsed: Address) -> None:
+        assert address().parse(text) == parsed
+        assert str(parsed) == text
+
+    @pytest.mark.parametrize("text", ["", "9400", "localhost", "::1:9400", "host:", "host:99999", "host:-1", "host:٣"])
+    def test_rejected(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"is not HOST:PORT or \[IPV6\]:PORT|is empty"):
+            address().parse(text)
 
 
 class TestPrecedence:

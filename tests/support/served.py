@@ -16,6 +16,7 @@ from pathlib import Path
 import bcrypt
 import trustme
 
+from exporter.config.value_types import Address
 from exporter.exposition.metrics.prerender import ScrapeBody
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
@@ -24,7 +25,7 @@ from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import Server, ServerOptions
 from exporter.snapshot import Snapshot
 
-LOCAL = ("127.0.0.1:0",)
+LOCAL = (Address("127.0.0.1", 0),)
 BIG = b"x" * 64 * 1024 * 1024
 PASSWORD = "open sesame"
 HASH = bcrypt.hashpw(PASSWORD.encode(), b"$2b$04$abcdefghijklmnopqrstuu").decode()

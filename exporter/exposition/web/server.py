@@ -18,6 +18,7 @@ from typing import Any
 
 import h11
 
+from ...config.value_types import Address
 from ...snapshot import Snapshot
 from ..metrics.prerender import ScrapeBody
 from .access import Access
@@ -40,7 +41,7 @@ _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How to serve; ``listen`` takes ``host:port``, ``[v6]:port`` and ``:port``, which is every address.
+    """How to serve; an empty host in ``listen`` is every interface, port 0 any free one.
 
     ``listen_health`` are addresses where the health paths and nothing else are served to everybody, without TLS, for
     probes that have no certificate. ``max_requests`` answers are on their way at once, more get a 503.
@@ -48,8 +49,8 @@ class ServerOptions:
     (fault 61).
     """
 
-    listen: tuple[str, ...] = ("127.0.0.1:9400",)
-    listen_health: tuple[str, ...] = ()
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 9400),)
+    listen_health: tuple[Address, ...] = ()
     telemetry_path: str = "/metrics"
     max_requests: int = 40
     max_connections: int = 512
@@ -60,23 +61,11 @@ class ListenError(Exception):
     """An address cannot be listened on; the message is one line for the operator (fault 68)."""
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Split ``host:port``, ``[v6]:port`` or ``:port`` (host ""). Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("an IPv6 address needs brackets, as in [::1]:9400")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected host:port or :port")
-    return host, int(port)
-
-
-def listen(address: str) -> list[socket.socket]:
+def listen(address: Address) -> list[socket.socket]:
     """OpenConnection a listening socket on every address the host name stands for. Raises `ListenError`."""
     sockets: list[socket.socket] = []
     try:
-        host, port = parse_address(address)
+        host, port = address
         if not host:
             dual = socket.has_dualstack_ipv6()
             family = socket.AF_INET6 if dual else socket.AF_INET
@@ -116,7 +105,7 @@ class Server:
         self._listener = Listener(self._answer, failed, FairQueue())
         self._health_listener = Listener(self._routes.answer_health, failed, self._listener.queue)
         self._listeners: dict[socket.socket, Listener] = {}
-        self.health_addresses: list[tuple[str, int]] = []
+        self.health_addresses: list[Address] = []
         self._clients = Clients()
         self._max_connections = self.options.max_connections
         self._limit_timer: asyncio.TimerHandle | None = None
@@ -126,7 +115,7 @@ class Server:
 
     # --- life ---------------------------------------------------------------------------------------
 
-    def start(self) -> list[tuple[str, int]]:
+    def start(self) -> list[Address]:
         """Listen and serve; returns the bound addresses, with `health_addresses` aside. Raises `ListenError`."""
         try:
             for listener, addresses in (
@@ -144,8 +133,8 @@ class Server:
         self._thread.start()
         return bound
 
-    def _bound(self, wanted: Listener) -> list[tuple[str, int]]:
-        return [sock.getsockname()[:2] for sock, listener in self._listeners.items() if listener is wanted]
+    def _bound(self, wanted: Listener) -> list[Address]:
+        return [Address(*sock.getsockname()[:2]) for sock, listener in self._listeners.items() if listener is wanted]
 
     def stop(self) -> None:
         """Stop listening, let answers on their way arrive for a second, close the rest. Ends within 2 s."""

@@ -19,9 +19,10 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from exporter.config.value_types import Address
 from exporter.exposition.metrics.render import OPENMETRICS, TEXT
 from exporter.exposition.web.clients import Deadlines
-from exporter.exposition.web.server import ListenError, ServerOptions, parse_address
+from exporter.exposition.web.server import ListenError, ServerOptions
 from exporter.snapshot import Snapshot
 from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, is_closed, read_all, status
 
@@ -328,7 +329,7 @@ def test_a_client_that_leaves_in_the_middle_is_forgotten(serve: Callable[..., Ex
 
 
 def test_several_addresses(serve: Callable[..., Exporter]) -> None:
-    listen = (*LOCAL, "localhost:0", *(("[::1]:0",) if has_ipv6() else ()))
+    listen = (*LOCAL, Address("localhost", 0), *((Address("::1", 0),) if has_ipv6() else ()))
     exporter = serve(ServerOptions(listen=listen))
     assert len(exporter.addresses) >= len(listen)
     for host, port in exporter.addresses:
@@ -347,24 +348,10 @@ def has_ipv6() -> bool:
 
 def test_a_port_in_use_is_one_clear_line(serve: Callable[..., Exporter]) -> None:
     """Fault 68."""
-    taken = f"127.0.0.1:{serve().port}"
+    taken = Address("127.0.0.1", serve().port)
     with pytest.raises(ListenError) as raised:
         Exporter(ServerOptions(listen=(*LOCAL, taken)))
     assert str(raised.value) == f"cannot listen on {taken}: the port is in use"
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [(":9400", ("", 9400)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:9400", ("::1", 9400)), ("h:1", ("h", 1))],
-)
-def test_parse_address(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "9400", "localhost", "::1:9400", "host:", "host:99999", "host:-1", "host:٣"])
-def test_parse_address_rejects(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expected|brackets"):
-        parse_address(text)
 
 
 def test_stop_is_quick_and_gives_the_port_back(serve: Callable[..., Exporter]) -> None:

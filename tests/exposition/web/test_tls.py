@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from exporter.config.value_types import Address
 from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ServerOptions
 from exporter.exposition.web.tls import Tls, TlsPolicy
@@ -199,7 +200,7 @@ def test_a_certificate_that_may_be_left_out_but_not_be_wrong(serve: Serve, web: 
 def test_probes_without_a_certificate_have_a_door_of_their_own(serve: Serve, web: WebFolder) -> None:
     """Health and nothing else, in one word."""
     port = free_port()
-    exporter = serve(ServerOptions(listen=LOCAL, listen_health=(f"127.0.0.1:{port}",)), web=web.serve_mtls())
+    exporter = serve(ServerOptions(listen=LOCAL, listen_health=(Address("127.0.0.1", port),)), web=web.serve_mtls())
     exporter.port, tls_port = port, exporter.port
     assert exporter.get("/-/healthy")[1] == b"healthy\n"
     assert exporter.get("/readyz")[1] == b"ready\n"
