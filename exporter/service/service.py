@@ -25,6 +25,7 @@ from ..sampling.state_file import StateForeign, StateLocked, StateStore
 from ..snapshot import Snapshot
 from . import logs
 from .assembly import make_host, make_sampler, sampler_options
+from .endpoints import Endpoints
 from .systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -101,14 +102,13 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _ignore)
         settings, latest, history, prepared = self._settings, _Latest(), History(), Prepared(Renderer().body)
+        page = Page(history, settings.web_telemetry_path)
+        endpoints = Endpoints(lambda: latest.snapshot, prepared, page, self._host.clock)
         server = Server(
-            lambda: latest.snapshot,
-            prepared,
-            Page(history, settings.web_telemetry_path),
-            self._host.clock,
+            endpoints.pages(settings.web_telemetry_path),
+            endpoints.health(),
             ServerOptions(
                 listen=settings.web_listen_address,
-                telemetry_path=settings.web_telemetry_path,
                 max_requests=settings.web_max_requests,
                 listen_health=settings.web_health_address,
             ),

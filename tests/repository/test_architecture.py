@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "exposition": set(),
     "exposition.metrics": {"records", "snapshot"},
     "exposition.status": {"records", "snapshot", "exposition.metrics"},
-    "exposition.web": {"snapshot", "config", "exposition.metrics"},
+    "exposition.web": {"config"},
     "budgets": {"config"},
     "sampling": {"records", "snapshot", "host", "accounting"},
     "service": {

@@ -23,6 +23,7 @@ from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import Server, ServerOptions
+from exporter.service.endpoints import Endpoints
 from exporter.snapshot import Snapshot
 
 LOCAL = (Address("127.0.0.1", 0),)
@@ -36,18 +37,18 @@ Answer = tuple[http.client.HTTPResponse, bytes]
 class Exporter:
     """A running server, and what a test needs to change under it."""
 
-    def __init__(self, options: ServerOptions, body: ScrapeBody | None = None, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        body: ScrapeBody | None = None,
+        access: Access | None = None,
+        telemetry_path: str = "/metrics",
+    ) -> None:
         self.snapshot: Snapshot | None = None
         self.now = 1000.0
-        renderer = Renderer()
-        self.server = Server(
-            lambda: self.snapshot,
-            body or renderer.body,
-            Page(History(), options.telemetry_path),
-            lambda: self.now,
-            options,
-            access,
-        )
+        page = Page(History(), telemetry_path)
+        endpoints = Endpoints(lambda: self.snapshot, body or Renderer().body, page, lambda: self.now)
+        self.server = Server(endpoints.pages(telemetry_path), endpoints.health(), options, access)
         self.addresses = self.server.start()
         self.port = self.addresses[0][1]
 

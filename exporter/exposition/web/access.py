@@ -12,7 +12,8 @@ from typing import NamedTuple
 import h11
 
 from .basic_auth import Logins, TokenBucket, Verdict, bcrypt_check
-from .clients import Client, Headers, Response
+from .clients import Client
+from .response import Headers, Response
 from .tls import TlsPolicy
 from .web_config import RateLimit, WebConfig, read
 from .web_config_file import WebConfigError

@@ -10,19 +10,8 @@ from typing import NamedTuple, Protocol
 import h11
 
 from .fair_queue import FairQueue
+from .response import Response
 from .tls import Certificate, TlsPolicy
-
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class Response(NamedTuple):
-    """What to answer. ``close`` ends the connection after it."""
-
-    status: int
-    body: bytes
-    content_type: bytes = b"text/plain; charset=utf-8"
-    headers: Headers = ()
-    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)

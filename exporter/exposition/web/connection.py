@@ -13,7 +13,8 @@ from http import HTTPStatus
 import h11
 
 from .basic_auth import client_key
-from .clients import Client, Clients, Deadlines, Listener, Queue, Response
+from .clients import Client, Clients, Deadlines, Listener, Queue
+from .response import Response
 from .tls import Tls, TlsPolicy, failure_reason
 
 log = logging.getLogger(__name__)

@@ -12,20 +12,19 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import h11
 
 from ...config.value_types import Address
-from ...snapshot import Snapshot
-from ..metrics.prerender import ScrapeBody
 from .access import Access
-from .clients import Client, Clients, Deadlines, Listener, Response
+from .clients import Client, Clients, Deadlines, Listener
 from .connection import Connection
 from .fair_queue import FairQueue
-from .routes import Routes, StatusPage
+from .response import Handler, Response
+from .routes import Routes
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,6 @@ class ServerOptions:
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 9400),)
     listen_health: tuple[Address, ...] = ()
-    telemetry_path: str = "/metrics"
     max_requests: int = 40
     max_connections: int = 512
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -84,23 +82,21 @@ def listen(address: Address) -> list[socket.socket]:
 
 
 class Server:
-    """The HTTP server. ``clock`` is the one of `Snapshot.monotonic_at`; ``snapshot`` is called without a lock.
+    """The HTTP server. ``pages`` and ``health`` map paths to handlers; health needs no login.
 
-    Without ``access`` everybody is served, in plain HTTP.
+    Without ``access`` every client is authorized, and the server speaks plain HTTP.
     """
 
     def __init__(
         self,
-        snapshot: Callable[[], Snapshot | None],
-        body: ScrapeBody,
-        page: StatusPage,
-        clock: Callable[[], float],
+        pages: Mapping[str, Handler],
+        health: Mapping[str, Handler],
         options: ServerOptions | None = None,
         access: Access | None = None,
     ) -> None:
         self.options = options or ServerOptions()
         self._access = access
-        self._routes = Routes(snapshot, body, page, clock, self.options.telemetry_path, access)
+        self._routes = Routes(pages, health, access)
         failed = access.handshake_failed if access is not None else _ignore
         self._listener = Listener(self._answer, failed, FairQueue())
         self._health_listener = Listener(self._routes.answer_health, failed, self._listener.queue)

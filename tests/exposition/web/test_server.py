@@ -104,14 +104,14 @@ def test_a_half_closed_client_gets_its_answer(serve: Callable[..., Exporter]) ->
 
 
 def test_the_status_page_has_its_policy(serve: Callable[..., Exporter]) -> None:
-    answer, body = serve(ServerOptions(listen=LOCAL, telemetry_path="/energy")).get("/")
+    answer, body = serve(telemetry_path="/energy").get("/")
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert b'href="/energy"' in body
 
 
 def test_the_telemetry_path_can_be_chosen(serve: Callable[..., Exporter]) -> None:
-    exporter = serve(ServerOptions(listen=LOCAL, telemetry_path="/energy"))
+    exporter = serve(telemetry_path="/energy")
     assert exporter.get("/energy?collect[]=x")[0].status == 200
     assert exporter.get("/metrics")[0].status == 404
 
