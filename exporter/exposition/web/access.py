@@ -1,4 +1,4 @@
-"""Who is served what: the web configuration as it is on disk now, asked once for each connection and each request."""
+"""Authorization of connections and requests by the web configuration, which is reloaded when it changes on disk."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from .web_config_file import WebConfigError
 
 log = logging.getLogger(__name__)
 
-_QUIET_SECONDS = 60.0
+_REPEAT_SECONDS = 60.0
+"""Between two log lines about the same kind of rejection."""
 
-_RECONNECT = Response(503, b"the TLS settings changed: connect anew\n", headers=((b"Retry-After", b"0"),), close=True)
+_RECONNECT = Response(503, b"the TLS settings changed: reconnect\n", headers=((b"Retry-After", b"0"),), close=True)
 _UNAUTHORIZED = Response(
     401, b"log in\n", headers=((b"WWW-Authenticate", b'Basic realm="ai-energy-exporter", charset="UTF-8"'),)
 )
@@ -31,14 +32,18 @@ _RATE_LIMITED = Response(429, b"too many requests: see rate_limit\n", headers=((
 
 
 class _Rules(NamedTuple):
-    """One reading of the file, ready to use."""
+    """One version of the file, parsed and checked."""
 
     config: WebConfig
     tls: TlsPolicy | None
 
 
 class Access:
-    """The doorkeeper. What cannot be used when it starts is a `WebConfigError`; later, all stays as it was."""
+    """Authorizes connections and requests.
+
+    A configuration that is invalid at startup raises `WebConfigError`; one that becomes invalid later is logged, and
+    the previous one stays in force. ``ok`` is False meanwhile.
+    """
 
     def __init__(
         self, path: str, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
@@ -48,7 +53,7 @@ class Access:
         self._clock = clock
         self._wall = wall
         self._rules = _prepare(path)
-        self._seen: object = _signature(self._rules.config.files)
+        self._loaded_signature: object = _signature(self._rules.config.files)
         self._problems: tuple[str, ...] = ()
         self._logged: tuple[str, ...] = ()
         self._logins = Logins(self._rules.config.users, clock) if self._rules.config.users else None
@@ -58,18 +63,18 @@ class Access:
 
     @property
     def tls(self) -> TlsPolicy | None:
-        """How to shake hands with a new client; None is plain HTTP."""
+        """The policy for new connections; None is plain HTTP."""
         return self._rules.tls
 
     @property
     def headers(self) -> Headers:
-        """Headers to add to every answer."""
+        """Headers to add to every response."""
         return self._rules.config.headers
 
     # --- clients ------------------------------------------------------------------------------------
 
     def check_certificate(self, client: Client) -> Response | None:
-        """Why this connection is served nothing at all, None if it is."""
+        """Return the rejection of a connection by its TLS policy or client certificate, None if it is accepted."""
         tls = self._rules.tls
         if not _compatible(client.tls, tls):
             return _RECONNECT
@@ -80,7 +85,7 @@ class Access:
         return Response(403, f"{reason}\n".encode(), close=True)
 
     def authorize(self, request: h11.Request, client: Client) -> Response | Awaitable[Response | None] | None:
-        """Why this request is not answered, None if it is; may take until bcrypt is done."""
+        """Return the rejection of a request, None if it is accepted; an awaitable while bcrypt checks a password."""
         if self._rate is not None and not self._rate.take(""):
             return _RATE_LIMITED
         if self._logins is None:
@@ -94,36 +99,36 @@ class Access:
         return self._await_response(verdict, client)
 
     async def _await_response(self, verdict: asyncio.Future[Verdict], client: Client) -> Response | None:
-        # Others may wait for the same verdict: a client that leaves must not cancel it.
+        # Several clients may await one verdict: a disconnecting client must not cancel it.
         return self._response(await asyncio.shield(verdict), client)
 
     def _response(self, verdict: Verdict, client: Client) -> Response | None:
         if verdict is Verdict.VALID:
             return None
-        late = verdict is Verdict.THROTTLED
-        self._rejections.record("a login", client.host, "too many failed" if late else "wrong name or password")
-        return _TOO_MANY_FAILURES if late else _UNAUTHORIZED
+        throttled = verdict is Verdict.THROTTLED
+        self._rejections.record("a login", client.host, "too many failed" if throttled else "wrong name or password")
+        return _TOO_MANY_FAILURES if throttled else _UNAUTHORIZED
 
     def handshake_failed(self, host: str, reason: str) -> None:
-        """Tell the log, but not for each of thousands."""
+        """Log a failed handshake, at a limited rate."""
         self._rejections.record("a TLS handshake", host, reason)
 
     # --- files --------------------------------------------------------------------------------------
 
     def log_warnings(self) -> None:
-        """Tell the log what the operator should know about the file."""
+        """Log what the operator should know about the configuration in force."""
         for warning in self._rules.config.warnings:
             log.warning("%s", warning)
         if self.tls is not None and self.tls.certificate_problem:
             log.warning(
-                "%s: clients may refuse this certificate: %s", self.tls.settings.where, self.tls.certificate_problem
+                "%s: clients may reject this certificate: %s", self.tls.settings.where, self.tls.certificate_problem
             )
 
     def refresh(self) -> bool:
-        """Take over what changed on disk; True if connections made so far are to be given up. Call once a second."""
+        """Reload files that changed; True if existing connections must be closed. Call once a second."""
         self._maintain_tls()
         old, signature = self._rules, _signature(self._rules.config.files)
-        if signature == self._seen and not self._problems:
+        if signature == self._loaded_signature and not self._problems:
             return False
         try:
             new = _prepare(self._path, old)
@@ -131,8 +136,8 @@ class Access:
             self._log_problems(error.problems)
             return False
         self._rules, self._problems, self._logged, self.ok = new, (), (), True
-        # Other files may have changed while they were read for the first time: those are read again.
-        self._seen = signature if new.config.files == old.config.files else None
+        # A newly referenced file may have changed while it was read for the first time: read it again.
+        self._loaded_signature = signature if new.config.files == old.config.files else None
         if new.config.users and self._logins is None:
             self._logins = Logins(new.config.users, self._clock)
         elif self._logins is not None:
@@ -144,12 +149,12 @@ class Access:
         return not _compatible(old.tls, new.tls)
 
     def stop(self) -> None:
-        """Let go of the thread that checks passwords."""
+        """Stop the thread that checks passwords."""
         if self._logins is not None:
             self._logins.stop()
 
     def _log_problems(self, problems: tuple[str, ...]) -> None:
-        """Once, and only of what lasts: a certificate and its key are seldom replaced at the same instant."""
+        """Log problems once, when two reads in a row find them: a certificate and its key are replaced one by one."""
         if problems == self._problems and problems != self._logged:
             self._logged, self.ok = problems, False
             for problem in problems:
@@ -163,29 +168,29 @@ class Access:
         expires_at = self.tls.expires_at
         if expires_at is not None and expires_at < self._wall() and self._expired is not self.tls:
             self._expired = self.tls
-            log.warning("%s: this certificate has expired: clients will refuse it", self.tls.settings.where)
+            log.warning("%s: this certificate has expired: clients will reject it", self.tls.settings.where)
 
 
 class RejectionLog:
-    """Tells the log who was not let in: of each kind the first at once, then one line a minute with their number."""
+    """Logs rejected clients: per kind the first at once, then at most one line a minute with the count."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kinds: dict[str, tuple[float, int]] = {}
 
-    def record(self, what: str, host: str, reason: str) -> None:
-        """One more; nothing of what the client sent is to be in ``reason``."""
-        told_at, untold = self._kinds.get(what, (float("-inf"), 0))
-        if self._clock() - told_at < _QUIET_SECONDS:
-            self._kinds[what] = (told_at, untold + 1)
+    def record(self, kind: str, host: str, reason: str) -> None:
+        """Count a rejection and log it if one is due. ``reason`` must hold nothing that the client sent."""
+        logged_at, suppressed = self._kinds.get(kind, (float("-inf"), 0))
+        if self._clock() - logged_at < _REPEAT_SECONDS:
+            self._kinds[kind] = (logged_at, suppressed + 1)
             return
-        more = f", and {untold} more since the last such line" if untold else ""
-        log.warning("%s was refused: %s (from %s%s)", what, reason, host, more)
-        self._kinds[what] = (self._clock(), 0)
+        more = f", and {suppressed} more since the last such line" if suppressed else ""
+        log.warning("%s was rejected: %s (from %s%s)", kind, reason, host, more)
+        self._kinds[kind] = (self._clock(), 0)
 
 
 def _prepare(path: str, old: _Rules | None = None) -> _Rules:
-    """Read the file and try out what it says. Raises `WebConfigError`."""
+    """Read the file and check that it can be used. Raises `WebConfigError`."""
     config = read(path)
     problems = []
     tls = old.tls if old is not None else None
@@ -195,10 +200,10 @@ def _prepare(path: str, old: _Rules | None = None) -> _Rules:
         except ValueError as error:
             problems.append(f"{path}: basic_auth_users: {error}")
     elif old is not None and old.config.users:
-        problems.append(f"{path}: basic_auth_users: has nobody left; to let everybody in, restart")
+        problems.append(f"{path}: basic_auth_users: lists no user any more; to serve without logins, restart")
     if config.tls is None:
         if tls is not None:
-            problems.append(f"{path}: tls_server_config: is gone; to serve without TLS, restart")
+            problems.append(f"{path}: tls_server_config: was removed; to serve without TLS, restart")
     elif tls is None or tls.settings != config.tls:
         try:
             tls = TlsPolicy(config.tls)
@@ -210,7 +215,7 @@ def _prepare(path: str, old: _Rules | None = None) -> _Rules:
 
 
 def _compatible(one: TlsPolicy | None, other: TlsPolicy | None) -> bool:
-    """Whether a connection that was made under one policy is good enough for the other."""
+    """Whether a connection made under one policy may continue under the other."""
     return one is other or (one is not None and other is not None and one.settings.compatible_with(other.settings))
 
 
@@ -219,7 +224,7 @@ def _token_bucket(rate: RateLimit | None, clock: Callable[[], float]) -> TokenBu
 
 
 def _signature(files: Iterable[str]) -> tuple[tuple[int, ...] | None, ...]:
-    """What changes when one of these files does."""
+    """Metadata that changes when one of the files does; None for a file that cannot be read."""
     found: list[tuple[int, ...] | None] = []
     for file in files:
         try:

@@ -1,4 +1,4 @@
-"""One HTTP client: shakes hands, waits for a request, gets its answer piece by piece, idles, and starts over."""
+"""One HTTP connection: TLS handshake, request, response in pieces, idle, next request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_HEAD_BYTES = 16 * 1024
 _MAX_REQUEST_BODY_BYTES = 64 * 1024
 _PIECE_BYTES = 128 * 1024
 _LINGER_SECONDS = 1.0
-_TLS_REQUIRED = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port speaks TLS: use https\n"
+_TLS_REQUIRED = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nthis port requires TLS: use https\n"
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -55,7 +55,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- life ---------------------------------------------------------------------------------------
 
     def open(self, peer: socket.socket) -> None:
-        """Take over an accepted socket."""
+        """Start serving an accepted socket."""
         self._clients.connections.add(self)
         self._move_to(self._clients.reading, self._deadlines.request)
         self._opening = self._loop.create_task(self._connect(peer))
@@ -73,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
             self._deregister()
 
     def abort(self) -> None:
-        """Close at once, whatever is under way."""
+        """Close at once, whatever is in progress."""
         if self._transport is not None:
             self._transport.abort()
         elif self._opening is not None:
@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deregister()
 
     def close(self) -> None:
-        """Close an idle connection, so that the client knows that nothing was cut off."""
+        """Close if idle, with a TLS close_notify, so that the client can tell it from a truncation."""
         if self._queue is self._clients.idle:
             self._close()
 
@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
             self._pending.cancel()
 
     def _move_to(self, queue: Queue | None, seconds: float) -> None:
-        """Change queues; the deadline starts anew."""
+        """Move to another queue and restart the deadline; None leaves all queues."""
         if self._queue is not None:
             self._queue.pop(self, None)
         if self._timer is not None:
@@ -108,24 +108,24 @@ class Connection(asyncio.BufferedProtocol):
     # --- what asyncio calls -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Get ready to read."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # Paused as soon as the kernel takes no more: what is not paused has left this process.
+        # Pause as soon as the kernel buffer is full: without a pause, everything written has left this process.
         transport.set_write_buffer_limits(high=1, low=0)
         if self not in self._clients.connections:  # dropped while it was being opened
             transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why does not matter
-        """Forget the client."""
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason does not matter
+        """Remove the connection from every queue."""
         self._deregister()
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's shape
-        """Return where to read to, so little at once that no client holds the loop up. It is everybody's."""
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - asyncio's signature
+        """Return the buffer shared by all connections, small enough that no client blocks the loop for long."""
         return self._clients.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Read on, and answer what is complete."""
+        """Parse what arrived and respond to complete requests."""
         if self._closing:
             return
         data = bytes(memoryview(self._clients.buffer)[:nbytes])
@@ -136,21 +136,21 @@ class Connection(asyncio.BufferedProtocol):
             self._advance()
         elif self._tls.established:
             self._decrypt(self._tls, data)
-        else:  # a millisecond of arithmetic, for which it queues
+        else:  # a handshake takes a millisecond of CPU, so it goes through the fair queue
             self._schedule(partial(self._decrypt, self._tls, data))
 
     def pause_writing(self) -> None:
-        """Stop feeding a client that does not read."""
+        """Stop writing to a client that does not read."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on feeding it, and with what it sent meanwhile."""
+        """Continue with the response, and with requests that arrived meanwhile."""
         self._paused = False
         self._write()
         self._advance()
 
     def _schedule(self, step: Callable[[], None]) -> None:
-        """Go on with a step when it is its address's turn; what the client sends meanwhile stays in the kernel."""
+        """Run a step through the fair queue; input that arrives meanwhile stays in the kernel."""
         assert self._transport is not None
         self._transport.pause_reading()
         self._listener.queue.add(self.client_key, lambda: self._run_step(step))
@@ -165,19 +165,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def _decrypt(self, tls: Tls, data: bytes) -> None:
         assert self._transport is not None
-        known = tls.established
+        was_established = tls.established
         try:
             for plain in tls.receive(data):
                 self._h11.receive_data(plain)
         except ssl.SSLError as error:
-            if known:
+            if was_established:
                 self.abort()
             else:
                 self._fail_handshake(tls, error)
             return
-        if said := tls.send(b""):
-            self._transport.write(said)
-        if tls.established and not known:
+        if records := tls.send(b""):
+            self._transport.write(records)
+        if tls.established and not was_established:
             self._client = self._client._replace(certificate=tls.certificate())
         self._advance()
         if (
@@ -193,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
         if error.reason == "HTTP_REQUEST":
             self._transport.write(_TLS_REQUIRED)
         else:
-            self._transport.write(tls.send(b""))  # the alert that says why
+            self._transport.write(tls.send(b""))  # the TLS alert with the reason
         self._close()
 
     def _transmit(self, data: bytes | memoryview) -> None:
@@ -203,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- a request ----------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Handle what has arrived, until the client has to send, or to read, more; of requests one at each turn."""
+        """Process received events up to one complete request; pipelined ones go through the fair queue."""
         while self._queue is self._clients.reading and not self._closing:
             try:
                 event = self._h11.next_event()
@@ -222,24 +222,24 @@ class Connection(asyncio.BufferedProtocol):
             elif isinstance(event, h11.EndOfMessage):
                 assert self._request is not None
                 self._respond(self._request)
-                if self._queue is self._clients.reading and not self._closing:  # it did not wait for the answer
+                if self._queue is self._clients.reading and not self._closing:  # the next one may be pipelined
                     self._schedule(self._advance)
                 return
-            else:  # it has to send more
+            else:  # h11 needs more data
                 return
 
     def _respond(self, request: h11.Request) -> None:
         try:
-            answer = self._listener.answer(request, self._client)
-        except Exception:  # noqa: BLE001 - it is logged, and the client told
-            answer = _internal_error(request)
-        if isinstance(answer, Response):
-            self._send(answer)
+            response = self._listener.answer(request, self._client)
+        except Exception:  # noqa: BLE001 - logged, and reported to the client as status 500
+            response = _internal_error(request)
+        if isinstance(response, Response):
+            self._send(response)
             return
         assert self._transport is not None
         self._move_to(self._clients.authenticating, self._deadlines.login)
         self._transport.pause_reading()
-        self._pending = asyncio.ensure_future(answer)
+        self._pending = asyncio.ensure_future(response)
         self._pending.add_done_callback(lambda done: self._response_ready(request, done))
 
     def _response_ready(self, request: h11.Request, done: asyncio.Future[Response]) -> None:
@@ -252,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send_error(self, status: int) -> None:
         self._send(Response(status, f"{HTTPStatus(status).phrase}\n".encode(), close=True))
 
-    # --- its answer ---------------------------------------------------------------------------------
+    # --- its response -------------------------------------------------------------------------------
 
     def _send(self, response: Response) -> None:
         assert self._transport is not None
@@ -276,10 +276,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transmit((head or b"") + body[:_PIECE_BYTES])
         self._write()
         if self._queue is self._clients.writing:
-            self._transport.pause_reading()  # what it sends meanwhile stays in the kernel
+            self._transport.pause_reading()  # input that arrives meanwhile stays in the kernel
 
     def _write(self) -> None:
-        """Hand over the body in pieces: a client that does not read costs a piece of memory, not a body."""
+        """Write the body in pieces, so that a client that does not read pins one piece in memory and not a body."""
         while self._unsent and not self._paused and self._transport is not None:
             piece, self._unsent = self._unsent[:_PIECE_BYTES], self._unsent[_PIECE_BYTES:]
             self._transmit(piece)
@@ -289,8 +289,8 @@ class Connection(asyncio.BufferedProtocol):
     def _finish(self) -> None:
         assert self._transport is not None
         self._transport.resume_reading()
-        gone = self._tls is not None and self._tls.ended
-        if gone or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+        ended = self._tls is not None and self._tls.ended
+        if ended or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             self._close()
             return
         self._h11.start_next_cycle()
@@ -301,7 +301,7 @@ class Connection(asyncio.BufferedProtocol):
             self._move_to(self._clients.idle, self._deadlines.idle)
 
     def _close(self) -> None:
-        """Close so that the answer arrives: a socket closed with unread input resets the connection."""
+        """Close, but keep reading for a while: a socket closed with unread input is reset and may lose the response."""
         assert self._transport is not None
         self._closing = True
         if self._tls is not None:

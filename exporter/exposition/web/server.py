@@ -1,8 +1,9 @@
-"""Serve scrapes over HTTP from a thread of its own, so that no client can delay another or the sampler.
+"""The HTTP server, in a thread of its own: no client can delay another client or the rest of the process.
 
-asyncio and h11, because a waiting client costs them a timer and not a thread. uvicorn has no deadline for a
-request's head and answers 503 when its connections are used up instead of dropping the slowest; waitress speaks no
-TLS, and each dripped byte restarts its timeout; cheroot and http.server hold a thread for each slow client.
+asyncio and h11, because a waiting client costs them a timer and not a thread. uvicorn has no deadline for a request's
+head, and responds 503 when its connections are used up instead of dropping the slowest; waitress has no TLS, and each
+received byte restarts its timeout; cheroot and http.server hold a thread for each slow client. docs/faults.md has the
+faults that this covers (60 to 68).
 """
 
 from __future__ import annotations
@@ -42,10 +43,9 @@ _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 class ServerOptions:
     """How to serve; an empty host in ``listen`` is every interface, port 0 any free one.
 
-    ``listen_health`` are addresses where the health paths and nothing else are served to everybody, without TLS, for
-    probes that have no certificate. ``max_requests`` answers are on their way at once, more get a 503.
-    ``max_connections`` are open at once: when one more comes, the client that has been slowest to ask is dropped
-    (fault 61).
+    ``listen_health`` are addresses that serve the health paths and nothing else, without TLS or login, for probes that
+    have no certificate. At most ``max_requests`` responses are written at the same time, further requests get a 503.
+    At most ``max_connections`` are open at the same time: a new one displaces the one whose request is slowest.
     """
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 9400),)
@@ -56,11 +56,11 @@ class ServerOptions:
 
 
 class ListenError(Exception):
-    """An address cannot be listened on; the message is one line for the operator (fault 68)."""
+    """An address cannot be listened on; the message is one line for the operator."""
 
 
 def listen(address: Address) -> list[socket.socket]:
-    """OpenConnection a listening socket on every address the host name stands for. Raises `ListenError`."""
+    """Open a listening socket on every address the host name resolves to. Raises `ListenError`."""
     sockets: list[socket.socket] = []
     try:
         host, port = address
@@ -112,7 +112,7 @@ class Server:
     # --- life ---------------------------------------------------------------------------------------
 
     def start(self) -> list[Address]:
-        """Listen and serve; returns the bound addresses, with `health_addresses` aside. Raises `ListenError`."""
+        """Listen and serve; returns the bound addresses other than `health_addresses`. Raises `ListenError`."""
         try:
             for listener, addresses in (
                 (self._listener, self.options.listen),
@@ -133,7 +133,7 @@ class Server:
         return [Address(*sock.getsockname()[:2]) for sock, listener in self._listeners.items() if listener is wanted]
 
     def stop(self) -> None:
-        """Stop listening, let answers on their way arrive for a second, close the rest. Ends within 2 s."""
+        """Stop listening, give responses in progress a second to complete, close the rest. Returns within 2 s."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(2 * _STOP_SECONDS)
@@ -167,10 +167,10 @@ class Server:
             await asyncio.sleep(0.02)
         for client in tuple(clients.connections):
             client.abort()
-        await asyncio.sleep(0.01)  # asyncio closes the aborted sockets in its next round
+        await asyncio.sleep(0.01)  # asyncio closes aborted sockets in its next iteration
 
     def _refresh(self, access: Access) -> None:
-        """Look for new certificates and users; who came in by the old TLS settings is to come again."""
+        """Reload certificates and users; close idle connections that were made under other TLS settings."""
         try:
             if access.refresh():
                 for client in tuple(self._clients.idle):
@@ -188,7 +188,7 @@ class Server:
         for _ in range(_ACCEPT_BATCH):
             try:
                 peer, (host, *_) = sock.accept()
-            except OSError as error:  # nobody left, or a client that gave up
+            except OSError as error:  # no more to accept, or a client that disconnected
                 if error.errno in _NO_ROOM:
                     self._pause(sock, error)
                 return
@@ -200,15 +200,15 @@ class Server:
             Connection(self._clients, self.options.deadlines, listener, host, tls).open(peer)
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
-        """Make room and come back a little later: accepting would fail again at once (fault 60).
+        """Out of descriptors or memory: drop connections and retry a little later, since accept would fail at once.
 
-        For a minute fewer are let in, so that it does not fail for each: the honest one may be the last in the queue.
+        The limit is lowered for a minute, so that the next clients of the backlog can be accepted too.
         """
         self._max_connections = max(
             _FEWEST_CONNECTIONS, min(self._max_connections, len(self._clients.connections)) - _ACCEPT_BATCH
         )
         if self._limit_timer is None:
-            log.warning("only %d connections at once for now: %s", self._max_connections, error.strerror)
+            log.warning("limited to %d connections for now: %s", self._max_connections, error.strerror)
         else:
             self._limit_timer.cancel()
         self._limit_timer = self._loop.call_later(_REDUCED_LIMIT_SECONDS, self._restore_limit)
@@ -225,13 +225,13 @@ class Server:
             self._loop.add_reader(sock, self._accept, sock)
 
     def _has_capacity(self, client: Client) -> bool:
-        """Say whether one more may be answered; a client that stalls while reading gives way (fault 62)."""
+        """Whether one more response may be written; aborts one that a client has stopped reading."""
         if len(self._clients.writing) < self.options.max_requests:
             return True
-        stuck = self._clients.preemptible(client.client_key, self._loop.time())
-        if stuck is not None:
-            stuck.abort()
-        return stuck is not None
+        preempted = self._clients.preemptible(client.client_key, self._loop.time())
+        if preempted is not None:
+            preempted.abort()
+        return preempted is not None
 
     def _answer(self, request: h11.Request, client: Client) -> Response | Awaitable[Response]:
         if not self._has_capacity(client):
@@ -240,8 +240,8 @@ class Server:
 
 
 def _ignore(host: str, reason: str) -> None:
-    """Without TLS no handshake fails."""
+    """No handshake fails without TLS."""
 
 
-def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's shape
+def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's signature
     log.warning("http: %s", context.get("exception") or context["message"])
