@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ...config import yaml_file as yamlfile
+from ...config import yaml_file
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class WebFile:
     """
 
     def __init__(self, path: str, names: Collection[str], mappings: Collection[str]) -> None:
-        self._layer, self.problems = yamlfile.read(path, names, (), mappings)
+        self._layer, self.problems = yaml_file.read(path, names, (), mappings)
         self.files = [path]
         self.warnings: list[str] = []
         self._folder = os.path.dirname(path)
@@ -61,7 +61,7 @@ class WebFile:
             return
         found = self._layer[name][1]
         for entry in found if isinstance(found, list) else [found]:
-            if not isinstance(entry, yamlfile.Entry):
+            if not isinstance(entry, yaml_file.Entry):
                 self.error(name, "must be a mapping")
                 continue
             for key, (where, value) in entry.values.items():

@@ -138,7 +138,7 @@ class TestErrors:
         [
             (
                 "tls_server_confg: {}",
-                "web.yml:1: no such setting: 'tls_server_confg'; did you mean tls_server_config?",
+                "web.yml:1: unknown setting: 'tls_server_confg'; did you mean tls_server_config?",
             ),
             (
                 "\nhttp_server_config:\n  headers:\n    X-Frame-Option: deny",
