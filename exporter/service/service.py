@@ -26,6 +26,7 @@ from ..sampling.state_file import StateForeign, StateLocked, StateStore
 from ..snapshot import Snapshot
 from . import logs
 from .assembly import make_host, make_sampler, sampler_options
+from .endpoints import Endpoints
 from .systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -104,16 +105,15 @@ class Service:
         settings, latest, history, instruments = self._settings, _Latest(), History(), Instruments()
         instruments.config_last_reload_successful.set_function(self._config_ok)
         prepared = Prepared(Renderer(exporter_registry(instruments)).body)
+        page = Page(history, settings.web_telemetry_path)
+        endpoints = Endpoints(lambda: latest.snapshot, _timed(prepared, instruments), page, self._host.clock)
         server = Server(
-            lambda: latest.snapshot,
-            _timed(prepared, instruments),
-            Page(history, settings.web_telemetry_path),
-            self._host.clock,
+            endpoints.pages(settings.web_telemetry_path),
+            endpoints.health(),
             ServerOptions(
-                listen=tuple(map(str, settings.web_listen_address)),
-                telemetry_path=settings.web_telemetry_path,
+                listen=settings.web_listen_address,
                 max_requests=settings.web_max_requests,
-                listen_health=tuple(map(str, settings.web_health_address)),
+                listen_health=settings.web_health_address,
             ),
             self._access,
             lambda status: instruments.http_requests.labels(status).inc(),
@@ -141,23 +141,23 @@ class Service:
         finally:
             server.stop()
 
-    def _announce(self, bound: Sequence[tuple[str, int]], health: Sequence[tuple[str, int]]) -> None:
+    def _announce(self, bound: Sequence[Address], health: Sequence[Address]) -> None:
         scheme = "https" if self._access is not None and self._access.tls is not None else "http"
         for address in bound:
             log.info(
                 "ai-energy-exporter %s listens on %s://%s%s (Python %s, pid %d%s)",
                 __version__,
                 scheme,
-                Address(*address),
+                address,
                 self._settings.web_telemetry_path,
                 platform.python_version(),
                 os.getpid(),
                 ", SIMULATED NODE" if self._settings.demo else "",
             )
         for address in health:
-            log.info("health is served on http://%s", Address(*address))
+            log.info("health is served on http://%s", address)
         if self._access is not None:
-            self._access.announce()
+            self._access.log_warnings()
 
     def _supervise(self, sampler: Sampler, server: Server) -> int:
         self._sampler = sampler

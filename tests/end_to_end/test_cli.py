@@ -53,7 +53,7 @@ class TestToTheEnd:
         done = run("--config.file", f"{tmp_path}/c.yml", *mode)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.splitlines() == [
-            f"{tmp_path}/c.yml:2: no such setting: 'sample.intervall'; did you mean sample.interval?",
+            f"{tmp_path}/c.yml:2: unknown setting: 'sample.intervall'; did you mean sample.interval?",
             f"{tmp_path}/c.yml:3: sample.interval: 'soon' is not a duration such as 500ms, 1s, 5m or 1h30m",
         ]
 

@@ -284,10 +284,13 @@ def serve(busy_node: Callable[..., Snapshot]) -> Iterator[Callable[..., Exporter
     with ExitStack() as stack:
 
         def start(
-            options: ServerOptions | None = None, body: ScrapeBody | None = None, web: str | Access | None = None
+            options: ServerOptions | None = None,
+            body: ScrapeBody | None = None,
+            web: str | Access | None = None,
+            telemetry_path: str = "/metrics",
         ) -> Exporter:
             access = Access(web) if isinstance(web, str) else web
-            exporter = Exporter(options or ServerOptions(listen=LOCAL), body, access)
+            exporter = Exporter(options or ServerOptions(listen=LOCAL), body, access, telemetry_path)
             stack.callback(exporter.server.stop)
             exporter.snapshot = busy_node()
             exporter.now = exporter.snapshot.monotonic_at + 1

@@ -1,4 +1,4 @@
-"""The status page at ``/``: one self-contained, live HTML page that also works without JavaScript."""
+"""The status page: one self-contained HTML page that refreshes itself, and also works without JavaScript."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Page:
 def _waiting() -> str:
     return (
         '<section class="card empty panel"><h2>Waiting for the first sample</h2>'
-        "<p>Energy is the difference of two readings; the first takes a moment.</p></section>"
+        "<p>Energy is the difference between two readings; the first sample takes a moment.</p></section>"
     )
 
 
@@ -156,15 +156,15 @@ def _components(snapshot: Snapshot, points: Sequence[Point]) -> str:
 
 def _unmetered(snapshot: Snapshot) -> str:
     fixes = "".join([f"<p>{name(s.name)}: {text(s.fix)}</p>" for s in snapshot.sources if s.fix])
-    advice = fixes or "<p>On a virtual machine the hypervisor hides the meters; the estimate source can stand in.</p>"
+    advice = fixes or "<p>Virtual machines have no access to the meters; the estimate source is the alternative.</p>"
     return (
-        '<section class="card empty panel"><h2>Nothing is measured on this machine</h2>'
-        "<p>No energy meter could be read, so there are no joules to divide. Nothing is made up in their place: the "
-        f"series are absent.</p>{advice}</section>"
+        '<section class="card empty panel"><h2>No energy meter on this machine</h2>'
+        "<p>No energy meter could be read, so there is no energy to attribute, and the energy series are absent.</p>"
+        f"{advice}</section>"
     )
 
 
-# --- who uses it ---------------------------------------------------------------------------------------
+# --- workloads ---------------------------------------------------------------------------------------
 
 
 def _top(rows: Sequence[AccountRow]) -> list[AccountRow]:
@@ -229,7 +229,7 @@ def _models(snapshot: Snapshot, points: Sequence[Point]) -> str:
     return card("Models", table(heads, rows))
 
 
-# --- what measures it ----------------------------------------------------------------------------------
+# --- devices and sources -------------------------------------------------------------------------------
 
 
 def _devices(snapshot: Snapshot) -> str:
@@ -331,7 +331,7 @@ def _footer(snapshot: Snapshot) -> str:
     cost = 1000 * snapshot.sample_seconds / snapshot.samples if snapshot.samples else 0.0
     return (
         f'<footer><span class="live">Sampled at {_clock(snapshot.taken_at)}</span>'
-        '<span class="stale">The exporter does not answer; this is what it last said.</span> · every '
+        '<span class="stale">The exporter does not respond; this page shows its last state.</span> · every '
         f"{snapshot.interval_seconds:g} s · {snapshot.samples:,} samples, "
         f"{cost:.1f} ms each · {snapshot.overruns:,} skipped"
         "</footer>"

@@ -1,4 +1,4 @@
-"""History: bounded, evenly spaced, and never torn."""
+"""History: bounded, evenly spaced, and consistent for concurrent readers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_it_keeps_the_top_accounts_and_no_unknown_watts(row: Callable[..., Accou
     assert point.containers == {i: i + 1.0 for i in range(40 - TOP, 40)}
 
 
-def test_a_moment_without_any_power_is_no_point() -> None:
-    """The first sample only sets baselines: a curve that starts at 0 W there would be invented."""
+def test_a_snapshot_without_power_adds_no_point() -> None:
+    """The first sample only sets baselines: a point of 0 W would be wrong."""
     history = History()
     history.observe(Snapshot(1, 0.0, 0.0, 1.0, nodes=(NodeRow("cpu", 0.0, None),)))
     assert history.points() == []
 
 
-def test_a_reader_never_sees_it_torn() -> None:
+def test_a_concurrent_reader_sees_ordered_points() -> None:
     history = History(points=300, window_seconds=0.001)
     done = threading.Event()
 
