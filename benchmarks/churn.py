@@ -90,7 +90,7 @@ def main(ticks: int) -> None:
                 body = renderer.body(snapshot)
             if tick in marks:
                 print(tick, f"{resident_mib():.2f}", body.count(b"\n"), flush=True)
-        print(f"{snapshot.conservation_error_ratio:.2e}")
+        print(f"{snapshot.energy.conservation_error_ratio:.2e}")
         sampler.close()
 
 

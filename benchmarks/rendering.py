@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from exporter.exposition.metrics.collector import EnergyCollector, exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.records import Component, Mode, ProcessOwner, Workload
-from exporter.snapshot import AccountRow, Snapshot
+from exporter.snapshot import AccountRow, NodeEnergy, Snapshot
 
 from .groups import container_label
 from .table import show, verdict
@@ -50,8 +50,10 @@ class Fleet:
             taken_at=1.7e9 + tick,
             monotonic_at=float(tick),
             interval_seconds=1.0,
-            containers=tuple(_row(1 + n, owner, tick) for n, owner in enumerate(self._containers)),
-            processes=tuple(_row(1_000_001 + n, owner, tick) for n, owner in enumerate(self._processes)),
+            energy=NodeEnergy(
+                containers=tuple(_row(1 + n, owner, tick) for n, owner in enumerate(self._containers)),
+                processes=tuple(_row(1_000_001 + n, owner, tick) for n, owner in enumerate(self._processes)),
+            ),
         )
 
 

@@ -73,39 +73,22 @@ class NodeRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that a scrape publishes; replaced by one assignment after each tick.
+class NodeEnergy:
+    """The node's joules: from its devices, and attributed to its workloads."""
 
-    ``sequence`` grows by one with each tick. ``taken_at`` is Unix seconds, for display and health checks only; ages are
-    computed from ``monotonic_at``.
-    """
-
-    sequence: int
-    taken_at: float
-    monotonic_at: float
-    interval_seconds: float
-    demo: bool = False
     devices: tuple[DeviceRow, ...] = ()
     nodes: tuple[NodeRow, ...] = ()
     containers: tuple[AccountRow, ...] = ()
     processes: tuple[AccountRow, ...] = ()
     models: tuple[AccountRow, ...] = ()
+    container_models: Mapping[int, Model] = field(default_factory=dict)
+    """Container account serial → its model, where all its recognised processes work for one."""
     unattributed: tuple[tuple[Component, UnattributedReason, float], ...] = ()
     retired: tuple[tuple[Component, float], ...] = ()
     unnamed: tuple[tuple[Component, float], ...] = ()
     """Joules of containers that are not published yet, because their names are still being looked up."""
     retired_devices: Mapping[Component, float] = field(default_factory=dict)
     """Joules that are in ``nodes`` and not in ``devices``, because their devices are retired."""
-    gpus: tuple[GpuState, ...] = ()
-    allocations: tuple[Allocation, ...] = ()
-    container_models: Mapping[int, Model] = field(default_factory=dict)
-    """Container account serial → its model, where all its recognised processes work for one."""
-    sources: tuple[SourceHealth, ...] = ()
-    samples: int = 0
-    sample_seconds: float = 0.0
-    overruns: int = 0
-    series_dropped: tuple[tuple[str, int], ...] = ()
-    start_time: float = 0.0
 
     @property
     def conservation_error_ratio(self) -> float:
@@ -127,3 +110,41 @@ class Snapshot:
             sums[component] += joules
         off = [abs(sums[node.component] - node.joules) / (node.joules or 1.0) for node in self.nodes]
         return max(off, default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """State of the GPUs, and the containers that they are allocated to."""
+
+    states: tuple[GpuState, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterState:
+    """The exporter's own state: health of its sources, ticks so far and their total duration in seconds."""
+
+    sources: tuple[SourceHealth, ...] = ()
+    samples: int = 0
+    sample_seconds: float = 0.0
+    overruns: int = 0
+    series_dropped: tuple[tuple[str, int], ...] = ()
+    start_time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a scrape publishes; replaced by one assignment after each tick.
+
+    ``sequence`` grows by one with each tick. ``taken_at`` is Unix seconds, for display and health checks only; ages are
+    computed from ``monotonic_at``.
+    """
+
+    sequence: int
+    taken_at: float
+    monotonic_at: float
+    interval_seconds: float
+    demo: bool = False
+    energy: NodeEnergy = field(default_factory=NodeEnergy)
+    gpu: GpuView = field(default_factory=GpuView)
+    exporter: ExporterState = field(default_factory=ExporterState)

@@ -15,7 +15,7 @@ from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..host import Host
 from ..records import Allocation, Namer, Reading, Source
-from ..snapshot import Snapshot
+from ..snapshot import ExporterState, GpuView, NodeEnergy, Snapshot
 from .checkpointer import Changes, Checkpointer
 from .deadline import WorkerPool
 from .source_runner import SourceState
@@ -224,26 +224,29 @@ class Sampler:
             monotonic_at=began,
             interval_seconds=self.options.interval_seconds,
             demo=self._demo,
-            devices=devices.rows(measured, bounds, self._host.wall() - self._host.clock()),
-            nodes=devices.node_rows(measured),
-            containers=ledger.containers(),
-            processes=ledger.processes(),
-            models=ledger.models(),
-            unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
-            retired=tuple((component, ledger.retired.get(component, 0.0)) for component in components),
-            unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components)
-            if providers or unnamed
-            else (),
-            retired_devices=devices.retired_joules,
-            gpus=tuple(gpu for reading in readings for gpu in reading.gpus),
-            allocations=allocations,
-            container_models=ledger.container_models(),
-            sources=(*(source.health() for source in self._sources), *providers),
-            samples=self._sequence,
-            sample_seconds=self._sample_seconds,
-            overruns=self._overruns,
-            series_dropped=tuple(sorted(ledger.dropped().items())),
-            start_time=self._start_time,
+            energy=NodeEnergy(
+                devices=devices.rows(measured, bounds, self._host.wall() - self._host.clock()),
+                nodes=devices.node_rows(measured),
+                containers=ledger.containers(),
+                processes=ledger.processes(),
+                models=ledger.models(),
+                unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
+                retired=tuple((component, ledger.retired.get(component, 0.0)) for component in components),
+                unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components)
+                if providers or unnamed
+                else (),
+                retired_devices=devices.retired_joules,
+                container_models=ledger.container_models(),
+            ),
+            gpu=GpuView(states=tuple(gpu for reading in readings for gpu in reading.gpus), allocations=allocations),
+            exporter=ExporterState(
+                sources=(*(source.health() for source in self._sources), *providers),
+                samples=self._sequence,
+                sample_seconds=self._sample_seconds,
+                overruns=self._overruns,
+                series_dropped=tuple(sorted(ledger.dropped().items())),
+                start_time=self._start_time,
+            ),
         )
 
     def _check_memory(self, now: float) -> None:

@@ -146,9 +146,9 @@ class Instruments:
 
     def observe(self, snapshot: Snapshot) -> None:
         """Observe how long the sample before this one took. Called by the sampler, with every snapshot."""
-        duration = snapshot.sample_seconds - self._sample_seconds
-        self._sample_seconds = snapshot.sample_seconds
-        if snapshot.samples > 1:
+        duration = snapshot.exporter.sample_seconds - self._sample_seconds
+        self._sample_seconds = snapshot.exporter.sample_seconds
+        if snapshot.exporter.samples > 1:
             self.sample_duration_seconds.observe(duration)
 
 

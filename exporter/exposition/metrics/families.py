@@ -117,7 +117,7 @@ class ContainerInfo(Family):
         """Yield labels, the chosen ones too, and 1 for each account."""
         for row in self.level.unique(snapshot):
             assert isinstance(row.owner, Workload)
-            identity = container_identity(row.owner, snapshot.container_models.get(row.serial))
+            identity = container_identity(row.owner, snapshot.energy.container_models.get(row.serial))
             labels = dict(zip(self.labels, identity, strict=True)) | chosen_labels(row.owner.labels)
             yield {name: clean(value) for name, value in labels.items()}, 1.0
 
@@ -194,7 +194,7 @@ def of_device(name: str, kind: Kind, help_text: str, value: Callable[[DeviceRow]
     """Family with a series per device."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for row in snapshot.devices:
+        for row in snapshot.energy.devices:
             yield (row.device.component, row.device.id, row.device.source), value(row)
 
     return Family(name, kind, help_text, DEVICE_LABELS, samples)
@@ -204,7 +204,7 @@ def of_meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> 
     """Of devices with a hardware energy counter: a power gauge or an estimate has none that could wrap."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for row in snapshot.devices:
+        for row in snapshot.energy.devices:
             if row.device.quality == "measured" and row.device.method != "power_integrated":
                 yield (row.device.id,), value(row)
 
@@ -218,7 +218,7 @@ def of_gpu(name: str, help_text: str, value: Callable[[GpuState], float | None])
     """Family with a series per GPU and MIG instance."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for gpu in snapshot.gpus:
+        for gpu in snapshot.gpu.states:
             yield (gpu.index, gpu.uuid, gpu.gpu_instance), value(gpu)
 
     return Family(name, "gauge", help_text, GPU_LABELS, samples)
@@ -230,7 +230,7 @@ def of_gpu_parts(
     """Family with several series per GPU."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for gpu in snapshot.gpus:
+        for gpu in snapshot.gpu.states:
             for part, value in parts(gpu):
                 yield (gpu.index, gpu.uuid, gpu.gpu_instance, part), value
 
@@ -240,22 +240,22 @@ def of_gpu_parts(
 def of_source(name: str, kind: Kind, help_text: str, value: Callable[[SourceHealth], float | None]) -> Family:
     """Family with a series per source."""
     return Family(
-        name, kind, help_text, ("source",), lambda snapshot: (((s.name,), value(s)) for s in snapshot.sources)
+        name, kind, help_text, ("source",), lambda snapshot: (((s.name,), value(s)) for s in snapshot.exporter.sources)
     )
 
 
 def gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Identity of each GPU."""
-    for gpu in snapshot.gpus:
+    for gpu in snapshot.gpu.states:
         yield (gpu.index, gpu.uuid, gpu.gpu_instance, gpu.gpu_model, gpu.driver_version, gpu.pci_bus_id), 1
 
 
 def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
     """Part of each GPU that each container was given: the GPU's replicas are parts of it, as its MIG slices are."""
     given: defaultdict[str, float] = defaultdict(float)
-    for allocation in snapshot.allocations:
+    for allocation in snapshot.gpu.allocations:
         given[allocation.device] += allocation.share
-    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.allocations:
+    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.gpu.allocations:
         yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, given[device])
 
 
@@ -278,33 +278,33 @@ def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
 def container_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Identity of each container account."""
     for row in CONTAINER.unique(snapshot):
-        yield container_identity(row.owner, snapshot.container_models.get(row.serial)), 1
+        yield container_identity(row.owner, snapshot.energy.container_models.get(row.serial)), 1
 
 
 def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
     """Joules of devices that are gone, from 0, of the components that devices have."""
-    for node in snapshot.nodes:
+    for node in snapshot.energy.nodes:
         if node.component != "other":
-            yield (node.component,), snapshot.retired_devices.get(node.component, 0.0)
+            yield (node.component,), snapshot.energy.retired_devices.get(node.component, 0.0)
 
 
 def power_source_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Source, quality and method of each device."""
-    for row in snapshot.devices:
+    for row in snapshot.energy.devices:
         device = row.device
         yield (device.component, device.id, device.source, device.quality, device.method), 1
 
 
 def idle_info(snapshot: Snapshot) -> Iterator[Sample]:
     """How each device's idle power is known."""
-    for row in snapshot.devices:
+    for row in snapshot.energy.devices:
         if row.idle_watts is not None:
             yield (row.device.component, row.device.id, row.device.source, row.idle_method), 1
 
 
 def failures(snapshot: Snapshot) -> Iterator[Sample]:
     """Failures of each source by reason, from 0."""
-    for source in snapshot.sources:
+    for source in snapshot.exporter.sources:
         for reason in REASONS:
             yield (source.name, reason), source.failures.get(reason, 0)
 

@@ -157,7 +157,7 @@ class _LevelRenderer:
         lines[self._watts] = [account.chunks[1] for account in accounts]
         lines[self._ratios] = [account.chunks[2] for account in accounts]
         if self._info is not None:
-            lines[self._info.name] = self._infos(self._info, accounts, snapshot.container_models)
+            lines[self._info.name] = self._infos(self._info, accounts, snapshot.energy.container_models)
 
     def _update(self, account: _Account | None, row: AccountRow) -> _Account:
         if account is not None:

@@ -35,15 +35,15 @@ class History:
 
     def observe(self, snapshot: Snapshot) -> None:
         """Add a point, unless the last one is too recent or the snapshot has no power."""
-        if snapshot.monotonic_at < self._next_at or all(node.watts is None for node in snapshot.nodes):
+        if snapshot.monotonic_at < self._next_at or all(node.watts is None for node in snapshot.energy.nodes):
             return
         self._next_at = snapshot.monotonic_at + self._spacing
         self._points.append(
             Point(
                 snapshot.monotonic_at,
-                {node.component: node.watts for node in snapshot.nodes if node.watts is not None},
-                _top(snapshot.containers),
-                _top(snapshot.models),
+                {node.component: node.watts for node in snapshot.energy.nodes if node.watts is not None},
+                _top(snapshot.energy.containers),
+                _top(snapshot.energy.models),
             )
         )
 

@@ -12,7 +12,7 @@ from exporter.exposition.metrics.collector import Instruments
 from exporter.exposition.metrics.families import LEVELS, Family
 from exporter.exposition.metrics.reference import reference
 from exporter.records import REASONS, SourceHealth
-from exporter.snapshot import Snapshot
+from exporter.snapshot import ExporterState, Snapshot
 from tests.support.repository import REPOSITORY
 
 DEVICE = ("component", "device", "source")
@@ -133,7 +133,7 @@ def test_unknown_is_absent(busy_node: Callable[..., Snapshot]) -> None:
 
 def test_every_failure_reason_starts_at_zero() -> None:
     source = SourceHealth("rapl", True, None, "", "", {"timeout": 3}, 1.0, 0.1)
-    snapshot = Snapshot(1, 1.0, 1.0, 1.0, sources=(source,))
+    snapshot = Snapshot(1, 1.0, 1.0, 1.0, exporter=ExporterState(sources=(source,)))
     (failures,) = [family for family in CATALOGUE if family.name == "energy_source_failures_total"]
     assert dict(failures.samples(snapshot)) == {("rapl", reason): 3 if reason == "timeout" else 0 for reason in REASONS}
 

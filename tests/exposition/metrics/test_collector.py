@@ -101,7 +101,9 @@ class TestOwnMetrics:
         instruments = Instruments()
         registry = exporter_registry(instruments)
         for samples, seconds in ((1, 0.0), (2, 0.004), (3, 0.304)):
-            instruments.observe(replace(busy_node(), samples=samples, sample_seconds=seconds))
+            instruments.observe(
+                replace(busy_node(), exporter=replace(busy_node().exporter, samples=samples, sample_seconds=seconds))
+            )
         assert registry.get_sample_value("energy_sample_duration_seconds_count") == 2
         assert registry.get_sample_value("energy_sample_duration_seconds_sum") == pytest.approx(0.304)
         assert registry.get_sample_value("energy_sample_duration_seconds_bucket", {"le": "0.005"}) == 1

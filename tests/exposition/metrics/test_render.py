@@ -19,7 +19,7 @@ from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import EnergyCollector
 from exporter.exposition.metrics.render import Renderer
 from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
-from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
+from exporter.snapshot import AccountRow, DeviceRow, NodeEnergy, NodeRow, Snapshot
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 Families = dict[str, tuple[str, str, str, Samples]]
@@ -61,13 +61,13 @@ def check(renderer: Renderer, snapshot: Snapshot) -> None:
 def test_chosen_pod_labels_are_shown_as_kube_state_metrics_does() -> None:
     labels = (("app.kubernetes.io/name", 'a"b'), ("app_kubernetes_io/name", "second"), ("team", "nlp"))
     row = AccountRow(7, Workload("ns", "pod", "c", labels=labels), (), (), (), (), (), ())
-    body = Renderer().body(Snapshot(1, 1000.0, 5.0, 1.0, containers=(row,))).decode()
+    body = Renderer().body(Snapshot(1, 1000.0, 5.0, 1.0, energy=NodeEnergy(containers=(row,)))).decode()
     assert ',label_app_kubernetes_io_name="a\\"b",label_team="nlp"} 1\n' in body
 
 
 def test_a_small_snapshot_in_full() -> None:
     row = AccountRow(7, Workload("ns", "pod", "c"), (("cpu", "active"),), (12.5,), ("cpu",), (2.0,), ("cpu",), (0.25,))
-    snapshot = Snapshot(1, 1000.0, 5.0, 1.0, nodes=(NodeRow("cpu", 20.0, None),), containers=(row,))
+    snapshot = Snapshot(1, 1000.0, 5.0, 1.0, energy=NodeEnergy(nodes=(NodeRow("cpu", 20.0, None),), containers=(row,)))
     body = Renderer().body(snapshot).decode()
     assert "energy_node_power_watts" not in body  # unknown: no sample, and so no family
     lines = [line for line in body.splitlines() if "node" in line or "energy_container" in line]
@@ -89,7 +89,7 @@ def test_a_small_snapshot_in_full() -> None:
 
 
 def test_openmetrics_names_units_and_end() -> None:
-    snapshot = Snapshot(1, 1000.0, 5.0, 1.0, nodes=(NodeRow("cpu", 20.0, 3.0),))
+    snapshot = Snapshot(1, 1000.0, 5.0, 1.0, energy=NodeEnergy(nodes=(NodeRow("cpu", 20.0, 3.0),)))
     body = Renderer().body(snapshot, openmetrics=True).decode()
     start = body.index("# TYPE energy_node_joules counter")
     assert body[start:].startswith(
@@ -149,7 +149,9 @@ def test_what_changes_is_rendered_anew(row: Callable[..., AccountRow]) -> None:
     model = Model("m", "n", "inference", "argv")
     for sequence, state in enumerate(states):
         models = {1: model} if sequence % 2 else {}
-        snapshot = replace(base, sequence=sequence, containers=(state,), container_models=models)
+        snapshot = replace(
+            base, sequence=sequence, energy=replace(base.energy, containers=(state,), container_models=models)
+        )
         check(renderer, snapshot)
 
 
@@ -164,7 +166,7 @@ def test_the_cache_forgets_accounts_that_are_gone(row: Callable[..., AccountRow]
             rows = tuple(
                 row(serial + i, Workload("n", f"pod-{serial + i}"), {("cpu", "active"): 1.0}) for i in range(30)
             )
-            body = renderer.body(Snapshot(serial, 1.0, 1.0, 1.0, containers=rows))
+            body = renderer.body(Snapshot(serial, 1.0, 1.0, 1.0, energy=NodeEnergy(containers=rows)))
             assert body.count(b"energy_container_info{") == 30
 
     churn(0)
@@ -187,14 +189,16 @@ def test_a_reused_pid_shows_the_newer_process(row: Callable[..., AccountRow]) ->
         tuple(sorted({**owner._asdict(), "pid": "42", "component": "cpu", "mode": "active"}.items())),
     )
     for rows in [(old,), (new, old), (old, new), (new,)]:
-        samples = parsed(renderer.body(Snapshot(1, 1.0, 1.0, 1.0, processes=rows)))
+        samples = parsed(renderer.body(Snapshot(1, 1.0, 1.0, 1.0, energy=NodeEnergy(processes=rows))))
         assert samples[key] == (1.0 if new in rows else 100.0)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_no_value_that_is_not_finite_is_shown(row: Callable[..., AccountRow], value: float) -> None:
     account = row(1, HOST, {("cpu", "active"): value, ("gpu", "idle"): 4.0}, {"cpu": value, "gpu": 2.0}, {"cpu": value})
-    snapshot = Snapshot(1, 1.0, 1.0, 1.0, containers=(account,), nodes=(NodeRow("cpu", value, value),))
+    snapshot = Snapshot(
+        1, 1.0, 1.0, 1.0, energy=NodeEnergy(containers=(account,), nodes=(NodeRow("cpu", value, value),))
+    )
     check(Renderer(), snapshot)
     samples = parsed(Renderer().body(snapshot))
     assert sum(name == "energy_container_joules_total" for name, _ in samples) == 1

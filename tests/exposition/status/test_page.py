@@ -14,7 +14,7 @@ import pytest
 from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.records import Model, SourceHealth, Workload
-from exporter.snapshot import AccountRow, Snapshot
+from exporter.snapshot import AccountRow, ExporterState, Snapshot
 
 VOID = {"meta", "path", "rect", "link", "br"}
 
@@ -97,16 +97,19 @@ def test_hostile_names_stay_text(row: Callable[..., AccountRow], busy_node: Call
     source = SourceHealth(evil, False, "error", evil, evil, {}, 0.0, 0.0)
     base = busy_node()
     devices = tuple(
-        d._replace(device=replace(d.device, name=evil, within=evil), idle_method=evil) for d in base.devices
+        d._replace(device=replace(d.device, name=evil, within=evil), idle_method=evil) for d in base.energy.devices
     )
     snapshot = replace(
         base,
-        containers=(row(1, Workload(evil, evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
-        models=(row(2, Model(evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
-        container_models={1: Model(evil, evil, evil)},
-        devices=devices,
-        gpus=tuple(replace(gpu, index=evil, gpu_model=evil) for gpu in base.gpus),
-        sources=(source,),
+        energy=replace(
+            base.energy,
+            containers=(row(1, Workload(evil, evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
+            models=(row(2, Model(evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
+            container_models={1: Model(evil, evil, evil)},
+            devices=devices,
+        ),
+        gpu=replace(base.gpu, states=tuple(replace(gpu, index=evil, gpu_model=evil) for gpu in base.gpu.states)),
+        exporter=replace(base.exporter, sources=(source,)),
     )
     html = Page(History(), evil)(snapshot).decode()
     assert html.count("<script>") == 1
@@ -117,7 +120,7 @@ def test_hostile_names_stay_text(row: Callable[..., AccountRow], busy_node: Call
 def test_a_machine_without_meters_gets_the_fix() -> None:
     """Fault 69: a machine without any working source still has a page."""
     source = SourceHealth("rapl", False, "permission", "energy_uj: Permission denied", "run as root", {}, 0.0, 0.0)
-    tree = Tree(Page(History())(Snapshot(1, 1.0, 1.0, 1.0, sources=(source,), samples=1)))
+    tree = Tree(Page(History())(Snapshot(1, 1.0, 1.0, 1.0, exporter=ExporterState(sources=(source,), samples=1))))
     assert "No energy meter on this machine" in tree.text
     assert "run as root" in tree.text
     assert "Waiting for the first sample" in Tree(Page(History())(None)).text
@@ -128,15 +131,18 @@ def test_a_device_without_a_reading_is_marked(busy_node: Callable[..., Snapshot]
 
     def shown(up: bool | None) -> str:
         base = busy_node()
-        devices = tuple(row._replace(stuck=False, up=up) for row in base.devices)
-        return Tree(Page(History())(replace(base, devices=devices))).text
+        devices = tuple(row._replace(stuck=False, up=up) for row in base.energy.devices)
+        return Tree(Page(History())(replace(base, energy=replace(base.energy, devices=devices)))).text
 
     assert "no reading" in shown(up=False)
     assert "no reading" not in shown(up=True) + shown(up=None)
 
 
 def test_a_conservation_error_is_shown(busy_node: Callable[..., Snapshot]) -> None:
-    assert "joules do not add up" in Tree(Page(History())(replace(busy_node(), retired=()))).text
+    assert (
+        "joules do not add up"
+        in Tree(Page(History())(replace(busy_node(), energy=replace(busy_node().energy, retired=())))).text
+    )
 
 
 def test_it_is_rendered_once_per_snapshot(busy_node: Callable[..., Snapshot]) -> None:

@@ -84,7 +84,7 @@ def test_hostile_labels(site: Site) -> None:
         make_row(1000 + n, Workload(text, text, text, "docker", f"id-{n}", text, text), {("cpu", "active"): 1.0})
         for n, text in enumerate(HOSTILE)
     ]
-    site.exporter.snapshot = replace(snapshot, containers=tuple(rows))
+    site.exporter.snapshot = replace(snapshot, energy=replace(snapshot.energy, containers=tuple(rows)))
     text = site.get()[1].decode()
     openmetrics = site.get(Accept="application/openmetrics-text; version=1.0.0")[1].decode()
     for families in (list(parse_text(text)), list(parse_openmetrics(openmetrics))):  # type: ignore[no-untyped-call]
