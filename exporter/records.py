@@ -17,13 +17,11 @@ Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", 
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Place = tuple[str, str, str]
 """A container of a cluster: namespace, pod and container name."""
+WorkloadKey = tuple[str, str, str, str]
+ModelKey = tuple[str, str, str]
 
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
 """Every reason why a source may be down; the label values of ``energy_source_failures_total``."""
-
-
-WorkloadKey = tuple[str, str, str, str]
-ModelKey = tuple[str, str, str]
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error of the program
@@ -305,13 +303,18 @@ class Workload(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Namespace, pod and container, as the kubelet's allocations name it."""
+        """Namespace, pod and container, as an `Allocation` has them."""
         return (self.namespace, self.pod, self.container)
 
     @property
     def key(self) -> WorkloadKey:
         """What identifies its series; two instances with the same key are one account."""
         return (self.namespace, self.pod, self.container, self.runtime)
+
+    @property
+    def info_labels(self) -> tuple[str, ...]:
+        """``key``, container id, pod UID, image, owner kind and owner name: the values of ``energy_container_info``."""
+        return (*self.key, self.container_id, self.pod_uid, self.image, self.owner_kind, self.owner_name)
 
 
 HOST = Workload(container="host", runtime="host")

@@ -81,20 +81,20 @@ class Level(NamedTuple):
 PROCESS = Level(
     "process",
     ("pid", "comm", "namespace", "pod", "container"),
-    attrgetter("processes"),
+    attrgetter("energy.processes"),
     lambda owner: (str(owner.pid), owner.comm, owner.namespace, owner.pod, owner.container),
 )
 CONTAINER = Level(
     "container",
     ("namespace", "pod", "container", "runtime"),
-    attrgetter("containers"),
-    attrgetter("namespace", "pod", "container", "runtime"),
+    attrgetter("energy.containers"),
+    attrgetter("key"),
 )
 MODEL = Level(
     "model",
     ("model_name", "namespace", "phase"),
-    attrgetter("models"),
-    attrgetter("model_name", "namespace", "phase"),
+    attrgetter("energy.models"),
+    attrgetter("key"),
 )
 LEVELS = (PROCESS, CONTAINER, MODEL)
 
@@ -259,9 +259,9 @@ def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
         yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, given[device])
 
 
-def container_identity(owner: Any, model: Model | None) -> tuple[str, ...]:
+def container_identity(owner: Workload, model: Model | None) -> tuple[str, ...]:
     """Label values of ``energy_container_info`` for a `Workload` and the model it works for."""
-    return (*owner[:9], *((model.model_name, model.source) if model else ("", "")))
+    return (*owner.info_labels, *((model.model_name, model.source) if model else ("", "")))
 
 
 def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -278,6 +278,7 @@ def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
 def container_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Identity of each container account."""
     for row in CONTAINER.unique(snapshot):
+        assert isinstance(row.owner, Workload)
         yield container_identity(row.owner, snapshot.energy.container_models.get(row.serial)), 1
 
 

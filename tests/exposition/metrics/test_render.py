@@ -19,7 +19,7 @@ from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import EnergyCollector
 from exporter.exposition.metrics.render import Renderer
 from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
-from exporter.snapshot import AccountRow, DeviceRow, NodeEnergy, NodeRow, Snapshot
+from exporter.snapshot import AccountRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 Families = dict[str, tuple[str, str, str, Samples]]
@@ -230,13 +230,8 @@ def tuples_of(*parts: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[obje
 
 
 OPTIONAL = st.none() | VALUE
-SNAPSHOTS = st.builds(
-    Snapshot,
-    sequence=st.integers(1),
-    taken_at=VALUE,
-    monotonic_at=VALUE,
-    interval_seconds=VALUE,
-    demo=st.booleans(),
+ENERGY = st.builds(
+    NodeEnergy,
     devices=st.lists(
         st.builds(
             DeviceRow,
@@ -262,7 +257,11 @@ SNAPSHOTS = st.builds(
     retired=tuples_of(COMPONENT, VALUE),
     unnamed=tuples_of(COMPONENT, VALUE),
     retired_devices=st.dictionaries(COMPONENT, VALUE, max_size=2),
-    gpus=st.lists(
+    container_models=st.dictionaries(st.integers(1, 50), st.builds(Model, TEXT, TEXT, TEXT, TEXT), max_size=3),
+)  # fmt: skip
+GPU_VIEWS = st.builds(
+    GpuView,
+    states=st.lists(
         st.builds(
             GpuState, TEXT, TEXT, TEXT, gpu_model=TEXT, driver_version=TEXT, pci_bus_id=TEXT,
             power_limit_watts=OPTIONAL, memory_used_bytes=OPTIONAL, xid_errors=OPTIONAL, last_xid=OPTIONAL,
@@ -274,7 +273,9 @@ SNAPSHOTS = st.builds(
     allocations=st.lists(
         st.builds(Allocation, TEXT, TEXT, TEXT, TEXT, st.floats(0.01, 8.0), TEXT, TEXT), max_size=3
     ).map(tuple),
-    container_models=st.dictionaries(st.integers(1, 50), st.builds(Model, TEXT, TEXT, TEXT, TEXT), max_size=3),
+)  # fmt: skip
+EXPORTERS = st.builds(
+    ExporterState,
     sources=st.lists(
         st.builds(SourceHealth, TEXT, st.booleans(), st.none(), TEXT, TEXT, st.just({}), VALUE, VALUE), max_size=2
     ).map(tuple),
@@ -283,6 +284,17 @@ SNAPSHOTS = st.builds(
     overruns=st.integers(0, 9),
     series_dropped=tuples_of(TEXT, st.integers(0, 5)),
 )  # fmt: skip
+SNAPSHOTS = st.builds(
+    Snapshot,
+    sequence=st.integers(1),
+    taken_at=VALUE,
+    monotonic_at=VALUE,
+    interval_seconds=VALUE,
+    demo=st.booleans(),
+    energy=ENERGY,
+    gpu=GPU_VIEWS,
+    exporter=EXPORTERS,
+)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
