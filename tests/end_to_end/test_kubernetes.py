@@ -154,7 +154,7 @@ class TestPods:
         waited = unnamed(cluster.exporter.scrape())
         cluster.node.server.add(pod)
         wait_for(lambda: shown(cluster.exporter, pod), "the name")
-        assert cluster.exporter.scrape().total(JOULES, **row(pod)) >= waited, "what was booked before came along"
+        assert cluster.exporter.scrape().total(JOULES, **row(pod)) >= waited, "earlier joules moved to the new name"
 
     def test_a_container_that_is_restarted_in_place(self, cluster: Cluster) -> None:
         """Fault 40: another id and another cgroup, the same series."""

@@ -144,7 +144,7 @@ class ApiServer:
                 if not received or error.reason not in ("error", "timeout") or isinstance(error, HttpStatusError):
                     raise
         if not received and time.monotonic() - began < _MIN_WATCH_SECONDS:
-            raise Unavailable("error", f"{self._client.url}: the watch ended at once", API_FIXES[404])
+            raise Unavailable("error", f"{self._client.url}: the watch ended immediately", API_FIXES[404])
         on_progress(0.0)
 
     def _apply(self, event: Any, cache: MetadataCache) -> None:

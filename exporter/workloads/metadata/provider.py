@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from ...availability.tracker import RETRY_FIRST_SECONDS, AvailabilityTracker, Backoff
 from ...host import Host
-from ...records import REASONS, Reason, SourceHealth, Unavailable, Workload
+from ...records import SourceHealth, Workload
 from .cache import MetadataCache
 from .container_metadata import ContainerMetadata
 
 _log = logging.getLogger("metadata")
-
-RETRY_FIRST_SECONDS = 1.0
-RETRY_MAX_SECONDS = 60.0
 
 OnProgress = Callable[[float], None]
 """Called after each valid response or event, with the seconds that the request took; 0.0 for an event."""
@@ -45,14 +42,11 @@ class BackgroundProvider:
         self._feed = feed
         self._host = host
         self._cache = MetadataCache(host.clock)
-        self._retry_first_seconds = retry_first_seconds
+        self._backoff = Backoff(retry_first_seconds)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._failures: Counter[Reason] = Counter()
-        self._last_success = 0.0
-        self._read_seconds = 0.0
-        self._up: bool | None = None
-        self._health = self._describe(None)
+        self._availability = AvailabilityTracker(feed.name, "metadata provider", _log)
+        self._health = self._availability.health()
 
     # --- called by the tick ---------------------------------------------------------------------------
 
@@ -93,52 +87,25 @@ class BackgroundProvider:
             self._thread.start()
 
     def _run(self) -> None:
-        retry_seconds = self._retry_first_seconds
         while not self._stop.is_set():
             began = self._host.clock()
             try:
                 self._feed.watch(self._cache, self._on_progress, self._stop)
-            except Unavailable as error:
-                self._down(error)
             except Exception as error:  # noqa: BLE001 - no exception of a feed may end the thread
-                self._down(Unavailable("error", f"{type(error).__name__}: {error}"), error)
-            if self._host.clock() - began > retry_seconds:  # the connection had worked
-                retry_seconds = self._retry_first_seconds
+                self._on_failure(error)
+            if self._host.clock() - began > self._backoff.seconds:  # the connection had worked
+                self._backoff.reset()
             # Jitter keeps the nodes of a cluster from reconnecting at the same moment.
-            self._stop.wait(retry_seconds * random.uniform(0.5, 1.0))
-            retry_seconds = min(2 * retry_seconds, RETRY_MAX_SECONDS)
+            self._stop.wait(self._backoff.next() * random.uniform(0.5, 1.0))
 
     def _on_progress(self, seconds: float) -> None:
-        self._last_success = self._host.wall()
-        self._read_seconds += seconds
-        if self._up is False:
-            _log.info("metadata provider is back", extra={"source": self.name})
-        self._up = True
-        self._health = self._describe(None)
+        self._availability.add_read_seconds(seconds)
+        self._availability.succeeded(self._host.wall())
+        self._health = self._availability.health()
         self._cache.expire()
 
-    def _down(self, error: Unavailable, cause: Exception | None = None) -> None:
+    def _on_failure(self, error: Exception) -> None:
         if self._stop.is_set():  # close() interrupted the feed
             return
-        self._failures[error.reason] += 1
-        before = self._health
-        if self._up is not False or before.reason != error.reason:
-            _log.warning(
-                "metadata provider is not available",
-                exc_info=cause,
-                extra={"source": self.name, "reason": error.reason, "cause": error.message, "fix": error.fix},
-            )
-        self._up = False
-        self._health = self._describe(error)
-
-    def _describe(self, error: Unavailable | None) -> SourceHealth:
-        return SourceHealth(
-            self.name,
-            bool(self._up),
-            None if error is None else error.reason,
-            "" if error is None else error.message,
-            "" if error is None else error.fix,
-            {reason: self._failures[reason] for reason in REASONS},
-            self._last_success,
-            self._read_seconds,
-        )
+        self._availability.failed(error)
+        self._health = self._availability.health()

@@ -24,8 +24,8 @@ def served_name(host: Host, pid: int, port: int) -> str:
     its namespace that is not a loopback (the pod's). No other address is contacted. Takes at most `TIMEOUT_SECONDS`.
     """
     try:
-        ours, theirs = (_addresses(host, process) for process in ("self", str(pid)))
-        address = "127.0.0.1" if ours == theirs else next(iter(theirs), "")
+        own, other = (_addresses(host, process) for process in ("self", str(pid)))
+        address = "127.0.0.1" if own == other else next(iter(other), "")
         return _only_model(_get(address, port, time.monotonic() + TIMEOUT_SECONDS)) if address else ""
     except (OSError, Unavailable, ValueError, RecursionError):
         return ""

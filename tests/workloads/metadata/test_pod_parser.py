@@ -95,7 +95,7 @@ def test_a_container_in_crash_loop_has_its_id_in_its_state() -> None:
 
 
 def test_the_image_is_that_of_the_specification() -> None:
-    assert only(make_pod(1)).image == "registry.example/main:v1"  # the status says sha256:…
+    assert only(make_pod(1)).image == "registry.example/main:v1"  # the status has sha256:…
     by_digest = "registry.example/main@sha256:" + "0" * 64
     assert only(edit("spec/containers/0/image", by_digest)).image == by_digest
     assert only(edit("spec/containers", [])).image == f"sha256:{1:064x}"
@@ -157,7 +157,7 @@ class TestStaticPods:
         assert entries[self.HASH].pod_uid == uid(1)  # as kube-state-metrics has it
 
     def test_an_ordinary_pod_cannot_pass_for_another(self) -> None:
-        """Whoever may create a pod may write annotations: a victim's uid would take its joules."""
+        """Anyone who may create a pod may write annotations: with a victim's uid it would take over its joules."""
         assert set(read_pod(self.mirror(self.HASH))[1]) == {uid(1), container_id(1)}
         forged = self.mirror(uid(2), **{"kubernetes.io/config.mirror": "yes"})
         assert set(read_pod(forged)[1]) == {uid(1), container_id(1)}
@@ -182,7 +182,7 @@ class TestCommands:
         )
 
     def test_what_comes_from_secrets_is_not_known(self) -> None:
-        """Fault 47: the pod only says where a secret is."""
+        """Fault 47: the pod only refers to a secret."""
         env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}, {"name": "A", "value": "b"}]
         metadata = only(edit("spec/containers/0", {"name": "main", "env": env, "args": ["$(TOKEN)"]}))
         assert metadata.environment == {"A": "b"}
