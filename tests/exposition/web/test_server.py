@@ -207,7 +207,7 @@ def test_an_error_while_answering_is_a_500(serve: Callable[..., Exporter], caplo
 
 
 def test_thousands_of_slow_clients_do_not_delay_a_scrape(serve: Callable[..., Exporter]) -> None:
-    """Fault 61: each drips its head byte by byte; the connection cap always has room for who asks at once."""
+    """Fault 61: each drips its head byte by byte; the limit leaves room for a client that sends its request at once."""
     wanted = 2000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, wanted + 2000)), hard))
