@@ -12,6 +12,7 @@ import threading
 
 from exporter.config.command_line import parse
 from exporter.config.settings import load
+from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.prerender import Prepared
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
@@ -27,7 +28,7 @@ def main() -> None:
     """Serve until stdin ends."""
     logging.disable(logging.CRITICAL)
     settings = load(parse(sys.argv[1:]).flags, os.environ)
-    host, history, prepared = make_host(settings), History(), Prepared(Renderer().body)
+    host, history, prepared = make_host(settings), History(), Prepared(Renderer(exporter_registry()).body)
     latest: list[Snapshot] = []
 
     def observe(snapshot: Snapshot) -> None:

@@ -73,7 +73,7 @@ class KeptFile:
             try:
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                budget.give()
+                budget.release()
                 raise unavailable(error, path) from None
 
     def read(self, size: int = 4096) -> bytes:
@@ -119,7 +119,7 @@ class KeptFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._budget.give()
+            self._budget.release()
 
 
 class FdBudget:
@@ -148,7 +148,7 @@ class FdBudget:
         self.left -= 1
         return True
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Return one."""
         self.left += 1
 

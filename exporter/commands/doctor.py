@@ -15,12 +15,12 @@ from ..host import Host
 from ..records import Component, EnergyReading, Namer, Problem, Reading, Source, SourceHealth, Unavailable
 from ..service.assembly import make_host, make_namer
 from ..sources.registry import build
-from .host_checks import Finding, findings
+from .host_checks import HostCheck, run_checks
 
 PAUSE_SECONDS = 1.0
 """Between the two readings that show what a source would say."""
 
-PATIENCE_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 """After which a source counts as hung (fault 15)."""
 
 COMPONENTS: tuple[Component, ...] = ("cpu", "dram", "gpu", "platform")
@@ -62,28 +62,28 @@ def report(
     out: TextIO,
     pause_seconds: float = PAUSE_SECONDS,
     namer: Namer | None = None,
-    patience_seconds: float = PATIENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
-    """Write the whole report. Takes about a second, at worst twice ``patience_seconds``; raises nothing."""
+    """Write the whole report. Takes about a second, at worst twice ``timeout_seconds``; raises nothing."""
     if namer is not None:
         namer.health()  # they begin to ask while the sources are read
     out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
     out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
-    examinations = examine(sources, host, pause_seconds, patience_seconds)
+    examinations = examine(sources, host, pause_seconds, timeout_seconds)
     for one in examinations:
         off = " (but switched off)" if settings.enabled_sources.get(one.source) is False else ""
-        _write(out, one.source, f"{one.state}{off}", [*_found(one), *_complaints(one)])
+        _write(out, one.source, f"{one.state}{off}", [*_reading_lines(one), *_problem_lines(one)])
     if namer is not None:
         out.write("\nNames\n")
-        names = ask_names(namer, patience_seconds)
+        names = wait_for_providers(namer, timeout_seconds)
         for directory in names:
-            _write(out, directory.name, "works" if directory.up else "no", _said(directory))
+            _write(out, directory.name, "works" if directory.up else "no", _provider_lines(directory))
         if not names:
             _write(out, "paths", "works", ["nobody else to ask here: containers are named by their ids"])
         namer.close()
     out.write("\nThis machine\n")
-    for finding in findings(settings, host):
-        _write(out, finding.what, "ok" if not finding.fix else "!!", _advice(finding))
+    for check in run_checks(settings, host):
+        _write(out, check.what, "ok" if not check.fix else "!!", _check_lines(check))
     out.write(f"\n{verdict(examinations)}\n")
 
 
@@ -91,19 +91,19 @@ def examine(
     sources: Sequence[Source],
     host: Host,
     pause_seconds: float = PAUSE_SECONDS,
-    patience_seconds: float = PATIENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> list[Examination]:
     """Read every source twice, all at the same time, each in a thread of its own that is left behind if it hangs."""
-    patients = [_Patient(source, host, pause_seconds) for source in sources]
-    deadline = time.monotonic() + patience_seconds
-    for patient in patients:
-        patient.join(max(0.0, deadline - time.monotonic()))
-    return [patient.result() for patient in patients]
+    probes = [_Probe(source, host, pause_seconds) for source in sources]
+    deadline = time.monotonic() + timeout_seconds
+    for probe in probes:
+        probe.join(max(0.0, deadline - time.monotonic()))
+    return [probe.result() for probe in probes]
 
 
-def ask_names(namer: Namer, patience_seconds: float = PATIENCE_SECONDS) -> tuple[SourceHealth, ...]:
+def wait_for_providers(namer: Namer, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[SourceHealth, ...]:
     """How those are who know the names of pods and containers, once each has answered or failed."""
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + timeout_seconds
     while True:
         health = namer.health()
         if all(one.up or one.reason for one in health) or time.monotonic() >= deadline:
@@ -130,7 +130,7 @@ def verdict(examinations: Iterable[Examination]) -> str:
     return " ".join(parts)
 
 
-class _Patient(threading.Thread):
+class _Probe(threading.Thread):
     def __init__(self, source: Source, host: Host, pause_seconds: float) -> None:
         super().__init__(name=f"doctor-{source.name}", daemon=True)
         self._source = source
@@ -161,7 +161,7 @@ class _Patient(threading.Thread):
         return Examination(self._source.name, self._first, self._second, failure)
 
 
-def _found(one: Examination) -> list[str]:
+def _reading_lines(one: Examination) -> list[str]:
     if one.second is None:
         return []
     lines = [_meter(one, index) for index in range(len(one.second.meters))]
@@ -209,7 +209,7 @@ def _by_gauge(counted_watts: float, gauge_watts: float) -> str:
     return f" by its counter, {gauge_watts:.1f} W by its power gauge{advice}"
 
 
-def _complaints(one: Examination) -> list[str]:
+def _problem_lines(one: Examination) -> list[str]:
     problems = [one.failure] if one.failure else list(one.second.problems if one.second else ())
     lines = []
     for problem in problems:
@@ -219,14 +219,14 @@ def _complaints(one: Examination) -> list[str]:
     return lines
 
 
-def _said(one: SourceHealth) -> list[str]:
+def _provider_lines(one: SourceHealth) -> list[str]:
     if one.up:
         return ["tells the names of containers"]
     return [one.message or "no answer yet", *([f"fix: {one.fix}"] if one.fix else [])]
 
 
-def _advice(finding: Finding) -> list[str]:
-    return [finding.text, f"fix: {finding.fix}"] if finding.fix else [finding.text]
+def _check_lines(check: HostCheck) -> list[str]:
+    return [check.text, f"fix: {check.fix}"] if check.fix else [check.text]
 
 
 def _write(out: TextIO, what: str, state: str, lines: Sequence[str]) -> None:

@@ -20,14 +20,14 @@ TIMEOUT_SECONDS = 4.0
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class UnaskableError(Exception):
+class NoHealthAddressError(Exception):
     """There is no address that answers everybody."""
 
 
 def target(settings: Settings) -> Address:
-    """Where to ask. Raises `UnaskableError` where only clients with a certificate or a password may be answered."""
+    """Address to query. Raises `NoHealthAddressError` if it might demand a client certificate or a password."""
     if settings.web_config_file and not settings.web_health_address:
-        raise UnaskableError("--web.config.file may demand a certificate or a password: set --web.health-address")
+        raise NoHealthAddressError("--web.config.file may demand a certificate or a password: set --web.health-address")
     host, port = (settings.web_health_address or settings.web_listen_address)[0]
     return Address(_LOOPBACK.get(host, host), port)
 
@@ -39,10 +39,10 @@ def run(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
         with contextlib.closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)) as connection:
             connection.request("GET", "/-/healthy")
             answer = connection.getresponse()
-            healthy, said = answer.status == http.client.OK, answer.read(1000).decode(errors="replace")
-    except (ConfigError, UnaskableError) as error:
-        healthy, said = False, f"{error}\n"
+            healthy, text = answer.status == http.client.OK, answer.read(1000).decode(errors="replace")
+    except (ConfigError, NoHealthAddressError) as error:
+        healthy, text = False, f"{error}\n"
     except (OSError, http.client.HTTPException) as error:
-        healthy, said = False, f"{address}: {error!r}\n"
-    sys.stdout.write(said)
+        healthy, text = False, f"{address}: {error!r}\n"
+    sys.stdout.write(text)
     return 0 if healthy else 1

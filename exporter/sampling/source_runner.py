@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from ..accounting.meters import Delta
 from ..records import REASONS, Problem, Reading, Reason, Source, SourceHealth, Unavailable
-from .deadline import Crew, Guard
+from .deadline import DeadlineCall, WorkerPool
 
 _log = logging.getLogger("source")
 
@@ -19,11 +19,11 @@ _LAST_READ_SECONDS = 1.0
 class SourceState:
     """Asks a source once a tick. A failure is one log line when it starts and one when it ends (fault 11)."""
 
-    def __init__(self, source: Source, clock: Callable[[], float], crew: Crew | None = None) -> None:
+    def __init__(self, source: Source, clock: Callable[[], float], pool: WorkerPool | None = None) -> None:
         self.name = source.name
         self._source = source
         self._clock = clock
-        self._guard: Guard[float, Reading] = Guard(f"source-{source.name}", source.read, clock, crew)
+        self._guard: DeadlineCall[float, Reading] = DeadlineCall(f"source-{source.name}", source.read, clock, pool)
         self._failures: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self._up: bool | None = None
         self._reason: Reason | None = None
@@ -42,7 +42,7 @@ class SourceState:
     def ask(self, now: float) -> None:
         """Start a read, unless one hangs or the source rests after a failure."""
         if now >= self._retry_at:
-            self._guard.ask(now)
+            self._guard.request(now)
 
     def take(self, deadline: float, wall: float) -> Reading | None:
         """What the source read by boot time ``deadline``; None if nothing came."""

@@ -11,7 +11,7 @@ from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
 from .hwmon.source import HwmonSource
-from .nvml.process import NvmlProcess, Patience
+from .nvml.process import NvmlProcess, Timeouts
 from .podresources.source import SOCKET, PodResourcesSource
 from .usage.cgroup_tree import find_hierarchy
 from .usage.cgroups import CgroupSource
@@ -38,7 +38,7 @@ def build(
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
-        "nvml": lambda: NvmlProcess(host, Patience.of(deadline_seconds)),
+        "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
         "hwmon": lambda: HwmonSource(host),
         "drm": lambda: DrmSource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),

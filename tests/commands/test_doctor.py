@@ -35,7 +35,7 @@ from exporter.records import (
     Workload,
 )
 from exporter.sources.cpu.rapl import RaplSource
-from exporter.workloads.metadata.registry import NameOptions, directories
+from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 
@@ -92,8 +92,8 @@ def test_watts_are_the_difference_of_two_readings() -> None:
     assert source.closed
 
 
-@pytest.mark.parametrize(("gauge", "said"), [(41.0, ""), (90.0, ": implausible, unless its load changed just now")])
-def test_counter_and_gauge_are_compared(gauge: float, said: str) -> None:
+@pytest.mark.parametrize(("gauge", "text"), [(41.0, ""), (90.0, ": implausible, unless its load changed just now")])
+def test_counter_and_gauge_are_compared(gauge: float, text: str) -> None:
     """Fault 25."""
     out = io.StringIO()
     clock = iter([10.0, 12.0])
@@ -103,7 +103,7 @@ def test_counter_and_gauge_are_compared(gauge: float, said: str) -> None:
 
     source = ScriptedSource("rapl", read(100.0), read(180.0))
     report(load({}, {}), [source], Host(clock=lambda: next(clock)), out, pause_seconds=0.0)
-    assert f"package-0 (cpu): 40.0 W by its counter, {gauge} W by its power gauge{said}\n" in out.getvalue()
+    assert f"package-0 (cpu): 40.0 W by its counter, {gauge} W by its power gauge{text}\n" in out.getvalue()
 
 
 def test_every_way_to_fail_is_told_with_its_fix() -> None:
@@ -146,7 +146,7 @@ def test_a_source_that_hangs_is_left_behind(tmp_path: Path) -> None:
     os.mkfifo(zone / "energy_uj")
     host = Host(sysfs=str(tmp_path))
     healthy = ScriptedSource("procfs", lambda now: Reading())
-    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, patience_seconds=0.3)
+    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, timeout_seconds=0.3)
     assert (hung.state, fine.state) == ("no", "works")
     assert hung.failure is not None
     assert hung.failure.reason == "timeout"
@@ -179,11 +179,11 @@ UP = replace(ASKED, up=True, last_success=1.0)
 REFUSED = replace(ASKED, name="docker", reason="permission", message="unix:///d: Permission denied", fix="run as root")
 
 
-def names_section(namer: Namer, patience_seconds: float = 20.0) -> list[str]:
+def names_section(namer: Namer, timeout_seconds: float = 20.0) -> list[str]:
     """What the report says under "Names"."""
     out = io.StringIO()
     settings = load({"web.listen-address": ["127.0.0.1:0"]}, {})
-    report(settings, [], Host(), out, pause_seconds=0.0, namer=namer, patience_seconds=patience_seconds)
+    report(settings, [], Host(), out, pause_seconds=0.0, namer=namer, timeout_seconds=timeout_seconds)
     return out.getvalue().partition("\nNames\n")[2].partition("\n\n")[0].splitlines()
 
 
@@ -205,21 +205,21 @@ class TestNames:
 
     def test_who_hangs_is_not_waited_for_forever(self) -> None:
         """Fault 49: slow."""
-        assert names_section(ScriptedNamer(ASKED, UP), patience_seconds=0.1) == [
+        assert names_section(ScriptedNamer(ASKED, UP), timeout_seconds=0.1) == [
             "  kubernetes   no      no answer yet",
             "  kubernetes   works   tells the names of containers",
         ]
 
     def test_a_server_that_refuses_and_one_that_answers(self, tmp_path: Path) -> None:
-        """The real directory, over a real socket."""
+        """The real provider, over a real socket."""
         with FakeApiServer() as server:
             server.add(make_pod(1))
-            options = NameOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
-            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
+            options = MetadataOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
+            lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
             assert lines == ["  kubernetes   works   tells the names of containers"]
             server.status = 403
-            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
-            assert lines[0] == f"  kubernetes   no      {server.url} answers 403: no"
+            lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
+            assert lines[0] == f"  kubernetes   no      {server.url}: status 403: no"
             assert "verbs: [list, watch]" in lines[1]
 
 
@@ -240,9 +240,9 @@ class TestCheckup:
     def test_a_port_in_use(self) -> None:
         """Fault 68."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            finding = checkup.port(Address(*taken.getsockname()))
-        assert "Address already in use" in finding.text
-        assert "--web.listen-address" in finding.fix
+            check = checkup.port(Address(*taken.getsockname()))
+        assert "Address already in use" in check.text
+        assert "--web.listen-address" in check.fix
         assert checkup.port(Address("127.0.0.1", 0)).fix == ""
 
     @pytest.mark.parametrize("listen", ["", "::1"])

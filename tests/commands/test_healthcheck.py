@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from exporter.cli import main
-from exporter.commands.healthcheck import UnaskableError, target
+from exporter.commands.healthcheck import NoHealthAddressError, target
 from exporter.config.settings import load
 from exporter.config.value_types import Address
 from tests.support.program import ENVIRONMENT, Running
@@ -39,7 +39,7 @@ def test_the_address_for_health_goes_first() -> None:
 
 
 def test_where_a_certificate_may_be_demanded_it_says_what_to_set() -> None:
-    with pytest.raises(UnaskableError, match=r"set --web\.health-address"):
+    with pytest.raises(NoHealthAddressError, match=r"set --web\.health-address"):
         target(load({"web.config.file": "web.yml"}, {}))
 
 
@@ -53,14 +53,14 @@ def test_a_healthy_exporter(start: Callable[..., Running]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "text"),
     [
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nunhealthy\n", "unhealthy\n"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "BadStatusLine"),
         (b"", "RemoteDisconnected"),
     ],
 )
-def test_whatever_else_answers_is_not_healthy(answer: bytes, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whatever_else_answers_is_not_healthy(answer: bytes, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -74,7 +74,7 @@ def test_whatever_else_answers_is_not_healthy(answer: bytes, said: str, capsys: 
         address = Address(*server.getsockname())
         assert main(["healthcheck", "--web.listen-address", str(address)], {}) == 1
         thread.join()
-    assert said in capsys.readouterr().out
+    assert text in capsys.readouterr().out
 
 
 def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_short_of_memory_rows_and_descriptors(start: Start, port: Port, tmp_path
     limit.parent.mkdir()
     limit.write_text(f"{24 << 20}\n")
     running = port.open(start, "--demo", "--path.cgroupfs", str(limit.parent), "--container.max", "10")
-    running.logged("process series are dropped: memory is short")
+    running.logged("process series dropped: memory is short")
     resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     host, _, number = running.url.split("/")[2].rpartition(":")
     with ExitStack() as stack:

@@ -20,10 +20,10 @@ from exporter.records import (
     Component,
     Device,
     GpuState,
-    Loss,
     Model,
     ProcessOwner,
     SourceHealth,
+    UnattributedReason,
     Workload,
 )
 from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
@@ -215,7 +215,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             0.2,
         ),
     )
-    unattributed: tuple[tuple[Component, Loss, float], ...] = (
+    unattributed: tuple[tuple[Component, UnattributedReason, float], ...] = (
         ("cpu", "idle", 96 * seconds),
         ("cpu", "exited", 1.5 * seconds),
         ("cpu", "kernel", 2 * seconds),

@@ -152,7 +152,7 @@ def test_the_budget_leaves_descriptors_for_sockets() -> None:
 def test_a_budget_never_gives_more_than_it_has() -> None:
     budget = FdBudget(2)
     assert [budget.take() for _ in range(3)] == [True, True, False]
-    budget.give()
+    budget.release()
     assert (budget.take(), budget.left) == (True, 0)
     assert FdBudget(-5).left == 0
 

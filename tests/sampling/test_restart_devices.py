@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.accounting.device_inventory import GIVE_UP_SECONDS
+from exporter.accounting.device_inventory import RETIRE_AFTER_SECONDS
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
 from exporter.records import (
@@ -212,8 +212,8 @@ def test_a_device_that_is_away_is_shown_with_its_joules(machine: Machine, stop: 
         "energy_device_joules_total",
         "energy_device_stuck",
         "energy_device_up",
-        "energy_counter_resets_total",
-        "energy_counter_wraps_total",
+        "energy_meter_resets_total",
+        "energy_meter_wraps_total",
         "energy_power_source_info",
     }
     assert scrape.find("energy_device_joules_total", device="GPU-new") == [(labels, 20 * WATTS)]
@@ -235,7 +235,7 @@ def test_a_replaced_card_stays_for_a_week_and_leaves_its_joules(machine: Machine
     first = machine.start()
     assert (row(first, OLD).joules, row(first, OLD).up) == (before, False)
     assert (row(first, NEW).joules, row(first, NEW).up) == (0.0, True)
-    machine.run(GIVE_UP_SECONDS - 2 * DAY, step=DAY / 4)
+    machine.run(RETIRE_AFTER_SECONDS - 2 * DAY, step=DAY / 4)
     machine.wall_ahead += 30 * DAY
     machine.run(1_200.0)
     machine.wall_ahead -= 30 * DAY
@@ -258,7 +258,7 @@ def test_a_card_that_returns_after_it_was_given_up_begins_at_zero(machine: Machi
     machine.start()
     before = row(machine.run(60.0), OLD).joules
     machine.sources["nvml"].devices = []
-    lost = machine.run(GIVE_UP_SECONDS + DAY, step=DAY / 4)
+    lost = machine.run(RETIRE_AFTER_SECONDS + DAY, step=DAY / 4)
     assert ids(lost) == {"package-0"}
     machine.sources["nvml"].devices = [OLD]
     back = machine.run(120.0, step=60.0)
@@ -272,7 +272,7 @@ def test_what_sleeps_or_is_switched_off_is_not_missed(machine: Machine) -> None:
     machine.run(60.0)
     machine.end()
     machine.start("nvml")
-    off = machine.run(GIVE_UP_SECONDS + DAY, step=DAY / 4)
+    off = machine.run(RETIRE_AFTER_SECONDS + DAY, step=DAY / 4)
     assert row(off, OLD).up is None
     assert check(off).find("energy_device_up", device="GPU-old") == []
     machine.end()
@@ -282,7 +282,7 @@ def test_what_sleeps_or_is_switched_off_is_not_missed(machine: Machine) -> None:
         machine.sources["nvml"].asleep = (name,)
         machine.tick(70.0)
         assert row(machine.tick(), OLD).up is None
-    assert row(machine.run(GIVE_UP_SECONDS + DAY, step=DAY / 4), OLD).up is None
+    assert row(machine.run(RETIRE_AFTER_SECONDS + DAY, step=DAY / 4), OLD).up is None
     machine.sources["nvml"].asleep = ()
     assert row(machine.tick(), OLD).up is False
 

@@ -17,6 +17,7 @@ import bcrypt
 import trustme
 
 from exporter.config.value_types import Address
+from exporter.exposition.metrics.collector import Instruments, exporter_registry
 from exporter.exposition.metrics.prerender import ScrapeBody
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
@@ -46,9 +47,17 @@ class Exporter:
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.now = 1000.0
+        self.instruments = Instruments()
+        renderer = Renderer(exporter_registry(self.instruments))
         page = Page(History(), telemetry_path)
-        endpoints = Endpoints(lambda: self.snapshot, body or Renderer().body, page, lambda: self.now)
-        self.server = Server(endpoints.pages(telemetry_path), endpoints.health(), options, access)
+        endpoints = Endpoints(lambda: self.snapshot, body or renderer.body, page, lambda: self.now)
+        self.server = Server(
+            endpoints.pages(telemetry_path),
+            endpoints.health(),
+            options,
+            access,
+            lambda status: self.instruments.http_requests.labels(status).inc(),
+        )
         self.addresses = self.server.start()
         self.port = self.addresses[0][1]
 

@@ -319,12 +319,12 @@ CATALOGUE: tuple[Family, ...] = (
         lambda source: source.read_seconds,
     ),
     of_meter(
-        "energy_counter_wraps_total",
+        "energy_meter_wraps_total",
         "Times a device's hardware energy counter wrapped and was continued exactly.",
         lambda row: row.wraps,
     ),
     of_meter(
-        "energy_counter_resets_total",
+        "energy_meter_resets_total",
         "Times a device's hardware energy counter went back without a plausible wrap: nothing was charged for that "
         "interval.",
         lambda row: row.resets,
@@ -368,12 +368,6 @@ CATALOGUE: tuple[Family, ...] = (
         ("level",),
         lambda snapshot: (((level,), count) for level, count in snapshot.series_dropped),
     ),
-    plain(
-        "energy_config_last_reload_successful",
-        "gauge",
-        "1 if the configuration was loaded when last asked, 0 if the old one had to be kept.",
-        lambda snapshot: float(snapshot.config_reload_ok),
-    ),
     Family(
         "energy_exporter_build_info",
         "gauge",
@@ -382,4 +376,4 @@ CATALOGUE: tuple[Family, ...] = (
         build_info,
     ),
 )
-"""Every family in the order of the exposition; `process_*` of the exporter itself follows it."""
+"""Every family in the order of the exposition; what the exporter measures of itself follows it."""

@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from ... import __version__
-from ...records import REASONS, GpuState, Model, SourceHealth
+from ...records import REASONS, GpuState, Model, SourceHealth, Workload
 from ...snapshot import AccountRow, DeviceRow, Snapshot
-from .labels import escape, escape_help
+from .labels import clean, escape, escape_help
 
 Kind = Literal["counter", "gauge"]
 Quantity = Literal["joules", "watts", "ratios"]
@@ -46,6 +47,15 @@ class Family:
         """Unit the name ends in, "" for plain numbers."""
         return next((unit for unit in UNITS if self.stem.endswith(f"_{unit}")), "")
 
+    def series(self, snapshot: Snapshot) -> Iterator[tuple[dict[str, str], float]]:
+        """Yield labels and value of each series: clean labels, finite values, and none twice (the first one stays)."""
+        seen = set()
+        for values, value in self.samples(snapshot):
+            labels = tuple(map(clean, values))
+            if value is not None and isfinite(value) and labels not in seen:
+                seen.add(labels)
+                yield dict(zip(self.labels, labels, strict=True)), value
+
     def header(self, *, openmetrics: bool) -> bytes:
         """The lines before its samples."""
         if not openmetrics:
@@ -61,6 +71,11 @@ class Level(NamedTuple):
     labels: tuple[str, ...]
     rows: Callable[[Snapshot], tuple[AccountRow, ...]]
     values: Callable[[Any], tuple[str, ...]]
+
+    def unique(self, snapshot: Snapshot) -> Iterable[AccountRow]:
+        """The rows of a snapshot, of those with the same labels only the newest: a pid may have been reused."""
+        rows = sorted(self.rows(snapshot), key=attrgetter("serial"))
+        return {self.values(row.owner): row for row in rows}.values()
 
 
 PROCESS = Level(
@@ -98,13 +113,21 @@ class ContainerInfo(Family):
 
     level: Level
 
+    def series(self, snapshot: Snapshot) -> Iterator[tuple[dict[str, str], float]]:
+        """Yield labels, the chosen ones too, and 1 for each account."""
+        for row in self.level.unique(snapshot):
+            assert isinstance(row.owner, Workload)
+            identity = container_identity(row.owner, snapshot.container_models.get(row.serial))
+            labels = dict(zip(self.labels, identity, strict=True)) | chosen_labels(row.owner.labels)
+            yield {name: clean(value) for name, value in labels.items()}, 1.0
+
 
 def account(level: Level, suffix: str, quantity: Quantity, help_text: str) -> AccountFamily:
     """Family of one quantity of a level of accounts."""
     counter = quantity == "joules"
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for row in level.rows(snapshot):
+        for row in level.unique(snapshot):
             owner = level.values(row.owner)
             if quantity == "joules":
                 for cell, value in zip(row.cells, row.joules, strict=True):
@@ -254,7 +277,7 @@ def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def container_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Identity of each container account."""
-    for row in snapshot.containers:
+    for row in CONTAINER.unique(snapshot):
         yield container_identity(row.owner, snapshot.container_models.get(row.serial)), 1
 
 

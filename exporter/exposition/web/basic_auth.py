@@ -23,7 +23,7 @@ from typing import NamedTuple
 _MAX_WAITING = 8
 _MAX_INVALID = 1024
 _MAX_BCRYPT_BYTES = 72
-_INSTALL = "pip install 'ai-energy-exporter[auth]'"
+_INSTALL = "pip install bcrypt"
 
 CPU_SHARE = 0.25
 """Of one core, the share that invalid passwords may use."""

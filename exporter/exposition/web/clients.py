@@ -113,9 +113,10 @@ class Listener:
     """Callbacks of a listening socket.
 
     ``answer`` is called with each complete request, ``failed`` with the address of a client and the reason why its TLS
-    handshake failed. ``queue`` orders handshakes and pipelined requests.
+    handshake failed, ``answered`` with the status of each response. ``queue`` orders handshakes and pipelined requests.
     """
 
     answer: Callable[[h11.Request, Client], Response | Awaitable[Response]]
     failed: Callable[[str, str], None]
+    answered: Callable[[int], None]
     queue: FairQueue

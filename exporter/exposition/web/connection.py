@@ -256,6 +256,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _send(self, response: Response) -> None:
         assert self._transport is not None
+        self._listener.answered(response.status)
         headers: list[tuple[bytes, bytes]] = [
             (b"Content-Type", response.content_type),
             (b"Content-Length", b"%d" % len(response.body)),

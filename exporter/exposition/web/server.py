@@ -13,7 +13,7 @@ import errno
 import logging
 import socket
 import threading
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,8 @@ def listen(address: Address) -> list[socket.socket]:
 class Server:
     """The HTTP server. ``pages`` and ``health`` map paths to handlers; health needs no login.
 
-    Without ``access`` every client is authorized, and the server speaks plain HTTP.
+    Without ``access`` every client is authorized, and the server speaks plain HTTP. ``answered`` is called with the
+    status of each response.
     """
 
     def __init__(
@@ -93,13 +94,15 @@ class Server:
         health: Mapping[str, Handler],
         options: ServerOptions | None = None,
         access: Access | None = None,
+        answered: Callable[[int], None] | None = None,
     ) -> None:
         self.options = options or ServerOptions()
         self._access = access
         self._routes = Routes(pages, health, access)
         failed = access.handshake_failed if access is not None else _ignore
-        self._listener = Listener(self._answer, failed, FairQueue())
-        self._health_listener = Listener(self._routes.answer_health, failed, self._listener.queue)
+        answered = answered or _ignore_status
+        self._listener = Listener(self._answer, failed, answered, FairQueue())
+        self._health_listener = Listener(self._routes.answer_health, failed, answered, self._listener.queue)
         self._listeners: dict[socket.socket, Listener] = {}
         self.health_addresses: list[Address] = []
         self._clients = Clients()
@@ -241,6 +244,10 @@ class Server:
 
 def _ignore(host: str, reason: str) -> None:
     """No handshake fails without TLS."""
+
+
+def _ignore_status(status: int) -> None:
+    """Responses are not counted."""
 
 
 def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001 - asyncio's signature

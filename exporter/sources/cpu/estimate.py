@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...host import Host, KeptFile
 from ...records import Device, EnergyReading, PowerBounds, Reading, Unavailable
+from .cpu_times import CpuTimes, parse_cpu_times, psutil_cpu_times
 
 
 class Coefficients(NamedTuple):
@@ -84,7 +85,7 @@ _ARM_NEOVERSE = {"0xd0c": "graviton", "0xd40": "graviton", "0xd4f": "graviton"}
 """Arm's part numbers of Neoverse N1, V1 and V2 (arch/arm64/include/asm/cputype.h)."""
 
 _GAP_SECONDS = 30.0
-_COUNT_AGAIN_SECONDS = 60.0
+_RECOUNT_SECONDS = 60.0
 
 
 class EstimateSource:
@@ -111,21 +112,22 @@ class EstimateSource:
         self._file: KeptFile | None = None
         self._device: Device | None = None
         self._coefficients = _DEFAULT
-        self._count_at = -math.inf
-        self._last: _Times | None = None
+        self._recount_at = -math.inf
+        self._last: CpuTimes | None = None
+        self._last_at = 0.0
         self._cpu_seconds = 0.0
         self._busy_seconds = 0.0
 
     def read(self, now: float) -> Reading:
         """Integrate up to now. Raises `Unavailable` where CPU times cannot be read."""
-        times = self._times()
-        if self._device is None or now >= self._count_at:
+        times, at = self._times(), self._host.clock()
+        if self._device is None or now >= self._recount_at:
             self._device = self._describe()
-            self._count_at = now + _COUNT_AGAIN_SECONDS
+            self._recount_at = now + _RECOUNT_SECONDS
         device, (_, low, high) = self._device, self._coefficients
         bounds: tuple[PowerBounds, ...] = ()
         if self._last is not None:
-            elapsed = max(0.0, times.at - self._last.at)
+            elapsed = max(0.0, at - self._last_at)
             if elapsed > _GAP_SECONDS:  # suspended or stopped: CPU time that did not pass drew nothing
                 elapsed = min(elapsed, max(0.0, times.total - self._last.total) / device.capacity)
             cpu_seconds = device.capacity * elapsed
@@ -135,11 +137,11 @@ class EstimateSource:
             if cpu_seconds > 0:
                 utilization = min(1.0, max(0.0, times.busy - self._last.busy) / cpu_seconds)
                 bounds = (self._bounds(device, utilization),)
-        self._last = times
+        self._last, self._last_at = times, at
         # /proc/stat counts in ticks of 10 ms, so over a short interval it can say more than there was
         busy = min(self._busy_seconds, self._cpu_seconds)
         joules = low * self._cpu_seconds + (high - low) * busy
-        return Reading(meters=(EnergyReading(device, times.at, joules, None),), bounds=bounds)
+        return Reading(meters=(EnergyReading(device, at, joules, None),), bounds=bounds)
 
     def close(self) -> None:
         """Give back the kept file; the integral goes on at the next read."""
@@ -173,40 +175,17 @@ class EstimateSource:
         except Unavailable:
             return ""
 
-    def _times(self) -> _Times:
+    def _times(self) -> CpuTimes:
         if not os.path.isdir(self._host.procfs):
-            return self._portable_times()
+            return psutil_cpu_times()
         if self._file is None:
             self._file = self._host.keep(self._host.proc("stat"))
         try:
-            line = self._file.read(512).partition(b"\n")[0].split()
+            line = self._file.read(512).partition(b"\n")[0]
         except Unavailable:
             self.close()
             raise
-        at = self._host.clock()
-        if line[:1] != [b"cpu"] or len(line) < 5 or not all(field.isdigit() for field in line[1:]):
-            raise Unavailable("implausible", f"{self._file.path}: no line of CPU times: {b' '.join(line)[:64]!r}")
-        user, nice, system, idle, iowait, irq, softirq, steal = ([int(field) for field in line[1:9]] + [0] * 4)[:8]
-        hertz = os.sysconf("SC_CLK_TCK")
-        busy = user + nice + system + irq + softirq
-        return _Times(at, busy / hertz, (busy + idle + iowait + steal) / hertz)
-
-    def _portable_times(self) -> _Times:
-        """CPU times where there is no /proc (macOS, FreeBSD, Windows)."""
-        import psutil  # noqa: PLC0415 - not needed where there is a /proc
-
-        times = psutil.cpu_times()
-        fields = times._asdict()
-        busy = sum(fields.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
-        return _Times(self._host.clock(), busy, busy + times.idle + fields.get("iowait", 0.0))
-
-
-class _Times(NamedTuple):
-    """CPU seconds since boot, busy and all, at a boot-time second."""
-
-    at: float
-    busy: float
-    total: float
+        return parse_cpu_times(line, os.sysconf("SC_CLK_TCK"))
 
 
 def coefficients_of(cpuinfo: str) -> Coefficients:

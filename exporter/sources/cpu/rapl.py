@@ -10,7 +10,7 @@ from ...host import Host, KeptFile, list_dir
 from ...records import Component, Device, EnergyReading, Problem, Reading, Unavailable
 from .topology import Topology, read_topology
 
-LOOK_AGAIN_SECONDS = 60.0
+RESCAN_SECONDS = 60.0
 """How often to look for zones that came, went or were renumbered (CPU hotplug, a reloaded module)."""
 
 _ZONE = re.compile(r"intel-rapl(-mmio)?((?::\d+)+)")
@@ -69,22 +69,22 @@ class RaplSource:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._zones: list[_Zone] = []
-        self._lasting: list[Problem] = []
-        self._look_at = -math.inf
+        self._scan_problems: list[Problem] = []
+        self._scan_at = -math.inf
 
     def read(self, now: float) -> Reading:
         """Read all zones; one that fails is a problem and never drops the others. Raises `Unavailable`."""
-        if now >= self._look_at:
-            self._look(now)
+        if now >= self._scan_at:
+            self._scan(now)
         meters: list[EnergyReading] = []
-        problems = list(self._lasting)
+        problems = list(self._scan_problems)
         for zone in self._zones:
             try:
                 joules = zone.energy.counter() / 1e6
             except Unavailable as error:
                 problems.append(self._problem(error))
                 if error.reason == "not_found":
-                    self._look_at = -math.inf
+                    self._scan_at = -math.inf
                 continue
             meters.append(EnergyReading(zone.device, self._host.clock(), joules, zone.wraps_at))
         if not meters:
@@ -97,12 +97,12 @@ class RaplSource:
         for zone in self._zones:
             zone.energy.close()
         self._zones = []
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
-    def _look(self, now: float) -> None:
+    def _scan(self, now: float) -> None:
         """Find and open all zones. Raises `Unavailable` when there is none."""
         self.close()
-        self._lasting = []
+        self._scan_problems = []
         root = self._host.sys("class/powercap")
         names = self._zone_names(root)
         ids = _identities(names)
@@ -117,11 +117,11 @@ class RaplSource:
             try:
                 energy = self._host.keep(f"{path}/energy_uj")
             except Unavailable as error:
-                self._lasting.append(self._problem(error))
+                self._scan_problems.append(self._problem(error))
                 continue
             device = self._device(path, id_, names[zone], layout)
             self._zones.append(_Zone(device, energy, self._wraps_at(path)))
-        self._look_at = now + LOOK_AGAIN_SECONDS
+        self._scan_at = now + RESCAN_SECONDS
 
     def _zone_names(self, root: str) -> dict[str, str]:
         """Zone directory → its ``name``, MSR zones first. Raises `Unavailable` with the reason there is none."""
@@ -137,13 +137,13 @@ class RaplSource:
                 label = self._host.text(f"{root}/{zone}/name")
             except Unavailable as error:
                 if error.reason != "not_found":  # a dangling link (fault 10) is no zone and no problem
-                    self._lasting.append(self._problem(error))
+                    self._scan_problems.append(self._problem(error))
                 continue
             if label:
                 names[zone] = label
         if not names:
-            if self._lasting:
-                raise Unavailable(*self._lasting[0])
+            if self._scan_problems:
+                raise Unavailable(*self._scan_problems[0])
             if zones:
                 raise Unavailable(
                     "not_found",

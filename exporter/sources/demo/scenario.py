@@ -51,16 +51,16 @@ class Tenant:
     life: Life | None = None
     first_socket: float = 0.5
     """Share of its CPU seconds on socket 0."""
-    left_idle: tuple[int, ...] = ()
+    allocated_idle: tuple[int, ...] = ()
     """Cards it was given and runs nothing on."""
 
     @property
-    def given(self) -> tuple[tuple[int, str], ...]:
+    def allocated(self) -> tuple[tuple[int, str], ...]:
         """The cards, and instances of them, that the cluster has given it; nothing outside Kubernetes is given any."""
         if self.owner.runtime != "kubernetes":
             return ()
         used = dict.fromkeys((member.gpu.card, member.gpu.instance) for member in self.members if member.gpu)
-        return (*used, *((card, "") for card in self.left_idle))
+        return (*used, *((card, "") for card in self.allocated_idle))
 
     def run(self, time: float) -> int | None:
         """Which run of it is alive at ``time``, None between two runs."""

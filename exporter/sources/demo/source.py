@@ -57,12 +57,12 @@ class DemoSource(Namer):
         self._groups: dict[Tenant, _Group] = {}
         self._names: dict[GroupKey, tuple[Workload, Model | None]] = {}
         self._ended: deque[GroupKey] = deque()
-        self._gone: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
+        self._ended_joules: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
         self._boards = [Board(card) for card in hardware.CARDS]
         self._states: tuple[GpuState, ...] = ()
         self._allocations: tuple[Allocation, ...] = ()
         self._counters = Counters(self._random)
-        self._come_and_go(0.0)
+        self._start_and_end_tenants(0.0)
 
     def read(self, now: float) -> Reading:
         """Go on to ``now`` (boot-time seconds) and tell what happened since the last read.
@@ -103,13 +103,13 @@ class DemoSource(Namer):
 
     def truth(self) -> Mapping[GroupKey | None, Mapping[Component, float]]:
         """Active joules that each living group caused since the beginning; None: the kernel and whatever ended."""
-        return {None: dict(self._gone)} | {group.key: dict(group.joules) for group in self._groups.values()}
+        return {None: dict(self._ended_joules)} | {group.key: dict(group.joules) for group in self._groups.values()}
 
     def _step(self) -> None:
         start, seconds = self._steps * self._interval, self._interval
         self._steps += 1
         self._window.seconds += seconds
-        self._come_and_go(start)
+        self._start_and_end_tenants(start)
         sockets = [0.0] * hardware.SOCKETS
         for tenant, group in self._groups.items():
             used = tenant.cpu(start) * self._noise() * seconds
@@ -118,7 +118,7 @@ class DemoSource(Namer):
         kernel, exited = (cores * self._noise() * seconds for cores in (KERNEL_CORES, EXITED_CORES))
         self._window.kernel_seconds += kernel
         self._window.exited_seconds += exited
-        self._burn_cpu(kernel + exited, 0.5, sockets, self._gone)
+        self._burn_cpu(kernel + exited, 0.5, sockets, self._ended_joules)
         for socket, used in enumerate(sockets):
             self._window.socket_seconds[socket] += used
             self._counters.add(f"package-{socket}", used * hardware.PACKAGE_WATTS_PER_CORE)
@@ -137,7 +137,7 @@ class DemoSource(Namer):
     def _noise(self) -> float:
         return self._random.uniform(0.97, 1.03)
 
-    def _come_and_go(self, time: float) -> None:
+    def _start_and_end_tenants(self, time: float) -> None:
         for tenant in TENANTS:
             run = tenant.run(time)
             group = self._groups.get(tenant)
@@ -154,7 +154,7 @@ class DemoSource(Namer):
         self._allocations = tuple(
             allocation(card, instance, self._names[group.key][0])
             for tenant, group in self._groups.items()
-            for card, instance in tenant.given
+            for card, instance in tenant.allocated
         )
 
     def _start(self, tenant: Tenant, run: int, time: float) -> _Group:
@@ -184,7 +184,7 @@ class DemoSource(Namer):
         for holder in group.holders:
             self._boards[holder.load.card].holders.remove(holder)
         for component, joules in group.joules.items():
-            self._gone[component] += joules
+            self._ended_joules[component] += joules
         self._window.ended.append(group)
         self._ended.append(group.key)
         if len(self._ended) > _ENDED_NAMES_KEPT:
@@ -215,7 +215,9 @@ class _Group:
         if not seconds:
             return None
         members = zip(self.tenant.members, self.processes, strict=True)
-        return GroupUse(self.key, seconds, tuple(ProcessUse(who, seconds * member.share) for member, who in members))
+        return GroupUse(
+            self.key, seconds, tuple(ProcessUse(process, seconds * member.share) for member, process in members)
+        )
 
     def take_gpus(self) -> list[GpuUse]:
         """GPU use since it was last taken, also of processes that only hold a card."""

@@ -85,7 +85,7 @@ TENANTS = (
         *pod("team-research", "lena-notebook-0", "notebook", NOTEBOOK, "StatefulSet/lena-notebook", "1422"),
         cpu=bursts(0.3, 0.2),
         members=(Member("jupyter-lab", 0.8),),
-        left_idle=(4,),
+        allocated_idle=(4,),
     ),
     # GPUs 5 and 6: one model over two cards
     Tenant(

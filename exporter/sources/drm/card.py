@@ -13,7 +13,7 @@ from ...records import Unavailable
 DRIVERS = ("amdgpu", "i915", "xe")
 """Drivers whose cards are ours. NVIDIA's own tells through NVML; nouveau, ast, virtio and simpledrm tell nothing."""
 
-ELSEWHERE = ""
+PARTITION = ""
 """Stands for the address of a node that is a partition of a card (MI300's amdgpu_xcp): its fdinfo names the card."""
 
 _TWO_DIES = frozenset({"0x7408", "0x740c"})
@@ -50,7 +50,7 @@ class DrmCard:
         self._status = _keep(host, f"{folder}/power/runtime_status")
         self._busy = _keep(host, f"{folder}/gpu_busy_percent")
 
-    def asleep(self) -> bool:
+    def suspended(self) -> bool:
         """Whether it is suspended, or about to be: then nobody uses it, and asking would wake it."""
         try:
             return self._status is not None and self._status.read(32).startswith(b"suspend")
@@ -101,7 +101,7 @@ def _nodes(host: Host) -> Iterator[tuple[str, str, str, str]]:
         folder = f"{root}/{name}/device"
         address = os.path.basename(os.path.realpath(folder))
         if address.startswith("amdgpu_xcp"):
-            yield name, "amdgpu", ELSEWHERE, folder
+            yield name, "amdgpu", PARTITION, folder
             continue
         driver = _uevent(host, folder).get("DRIVER", "")
         if driver in DRIVERS:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from ...host import Host, KeptFile
 from ...records import Unavailable
-from ..usage.pid_lookup import Identity
-from .card import ELSEWHERE
+from ..usage.pid_lookup import PidResolver
+from .card import PARTITION
 from .fdinfo import Engines, Stats, parse_fdinfo
 from .files import KFD
 
@@ -51,19 +51,19 @@ class Clients:
 
     A client is known by card and ``drm-client-id``: several descriptors and processes may share it, and it counts
     once. ``lost`` is what clients that are gone did after they were last read, by card: as much as before, for half the
-    time. ``mute`` says that a driver tells no client ids (before Linux 5.19).
+    time. ``lacks_client_ids`` says that a driver tells no client ids (before Linux 5.19).
     """
 
-    def __init__(self, host: Host, identity: Identity) -> None:
+    def __init__(self, host: Host, resolver: PidResolver) -> None:
         self._host = host
-        self._identity = identity
+        self._resolver = resolver
         self._ticks_per_second = os.sysconf("SC_CLK_TCK")
         self._clients: dict[tuple[str, int], _Client] = {}
         self._by_fd: dict[tuple[int, str], _Client] = {}
         self._cycle_hertz: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self.denied: set[int] = set()
         self.lost: dict[str, float] = {}
-        self.mute = False
+        self.lacks_client_ids = False
 
     def read(
         self,
@@ -74,14 +74,14 @@ class Clients:
         window: float,
     ) -> dict[str, dict[int, Use]]:
         """Use by card and process in the last ``window``; cards that are not ``awake`` are left alone."""
-        self.lost, self.mute = {}, False
+        self.lost, self.lacks_client_ids = {}, False
         self._forget_closed(opened)
         for pid, fds in opened.items():
             for fd, node in fds.items():
                 if (pid, fd) not in self._by_fd and node != KFD and node in nodes:
                     address = nodes[node]
-                    if address == ELSEWHERE or address in awake:
-                        self._meet(pid, fd, address, now, window)
+                    if address == PARTITION or address in awake:
+                        self._add(pid, fd, address, now, window)
         uses: dict[str, dict[int, Use]] = {address: {} for address in awake}
         for client in list(self._clients.values()):
             if client.address in awake:
@@ -106,22 +106,22 @@ class Clients:
 
     # --- coming and going ---------------------------------------------------------------------------
 
-    def _meet(self, pid: int, fd: str, address: str, now: float, window: float) -> None:
+    def _add(self, pid: int, fd: str, address: str, now: float, window: float) -> None:
         """Read a descriptor for the first time."""
         try:
             file = self._host.keep(self._path(pid, fd))
         except Unavailable as error:
-            self._refused(pid, error)
+            self._note_refusal(pid, error)
             return
         try:
             stats = parse_fdinfo(file.read(_READ_BYTES))
         except Unavailable as error:
-            self._refused(pid, error)
+            self._note_refusal(pid, error)
             file.close()
             return
         self.denied.discard(pid)
         if stats is None:
-            self.mute = True
+            self.lacks_client_ids = True
             file.close()
             return
         key = (stats.address or address, stats.client)
@@ -137,24 +137,24 @@ class Clients:
         client.fds.setdefault(pid, fd)
         client.owner = self._owner(client.fds, now)
 
-    def _refused(self, pid: int, error: Unavailable) -> None:
+    def _note_refusal(self, pid: int, error: Unavailable) -> None:
         if error.reason == "permission":
             self.denied.add(pid)
 
     def _started_after(self, pid: int, now: float, window: float) -> bool:
         """Whether a process is younger than the last read: then all it did is new."""
-        person = self._identity.find(pid, now)
-        return person is not None and person.process.key.start_ticks / self._ticks_per_second > now - window
+        identity = self._resolver.find(pid, now)
+        return identity is not None and identity.process.key.start_ticks / self._ticks_per_second > now - window
 
     def _forget_closed(self, opened: Mapping[int, Mapping[str, str]]) -> None:
         gone = [key for key in self._by_fd if key[1] not in opened.get(key[0], ())]
         for pid, fd in gone:
             client = self._by_fd.pop((pid, fd))
             if client.fds.get(pid) == fd:
-                self._let_go(client, pid)
+                self._release(client, pid)
         self.denied.intersection_update(opened)
 
-    def _let_go(self, client: _Client, pid: int) -> None:
+    def _release(self, client: _Client, pid: int) -> None:
         """This process has closed the descriptor we knew; it may have another one of the same client."""
         del client.fds[pid]
         for other, known in self._by_fd.items():
@@ -205,7 +205,7 @@ class Clients:
                 return stats
             # Closed, or its number is another file's by now: that one is met in the next read.
             self._by_fd.pop((pid, fd), None)
-            self._let_go(client, pid)
+            self._release(client, pid)
         return None
 
     def _path(self, pid: int, fd: str) -> str:
@@ -219,7 +219,7 @@ class Clients:
         """
         if len(fds) == 1:
             return next(iter(fds))
-        born = {pid: person.process.key.start_ticks for pid in fds if (person := self._identity.find(pid, now))}
+        born = {pid: identity.process.key.start_ticks for pid in fds if (identity := self._resolver.find(pid, now))}
         heads = [pid for pid in born if self._parent(pid) not in fds]
         return max(heads, key=lambda pid: (born[pid], -pid), default=min(fds))
 

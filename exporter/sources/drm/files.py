@@ -14,12 +14,12 @@ KFD = "kfd"
 PASS_SECONDS = 10.0
 """How often a pass over all processes begins: one that opens a card late in its life is found by then."""
 
-_YOUNG_SECONDS = 10.0
+_RECENT_SECONDS = 10.0
 """How long a new process is looked at in every call: most open their card soon after they start."""
 
-_LINKS_EACH_LOOK = 1000
-_LINKS_AT_FIRST = 20_000
-_LINKS_OF_ONE = 200
+_LINKS_PER_READ = 1000
+_LINKS_FIRST_READ = 20_000
+_LINKS_PER_PROCESS = 200
 """Reading one link takes 4–5 µs: a pass over 10,000 open files is 5 ms a second for ten seconds."""
 
 _LATE_SECONDS = 60.0
@@ -60,20 +60,20 @@ class OpenFiles:
             self._denied.discard(pid)
         for pid in sorted(pids - self._since.keys()):
             self._since[pid] = float("-inf") if self._is_first else now
-        left = _LINKS_AT_FIRST if self._is_first else _LINKS_EACH_LOOK
+        left = _LINKS_FIRST_READ if self._is_first else _LINKS_PER_READ
         self._is_first = False
         for pid, since in list(self._since.items()):
-            if now - since < _YOUNG_SECONDS and left > 0:
-                left -= _take(self._scan(pid), min(left, _LINKS_OF_ONE))
-        self._go_on(now, left)
+            if now - since < _RECENT_SECONDS and left > 0:
+                left -= _take(self._scan(pid), min(left, _LINKS_PER_PROCESS))
+        self._continue_pass(now, left)
 
-    def sees(self, pid: int) -> bool:
+    def has_card_open(self, pid: int) -> bool:
         """Whether this process has a card open, looked up now if it was not known."""
         if pid not in self.opened:
-            _take(self._scan(pid), _LINKS_OF_ONE)
+            _take(self._scan(pid), _LINKS_PER_PROCESS)
         return pid in self.opened
 
-    def _go_on(self, now: float, left: int) -> None:
+    def _continue_pass(self, now: float, left: int) -> None:
         if self._pass is None:
             if now - self._pass_at < PASS_SECONDS:
                 return

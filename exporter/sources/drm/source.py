@@ -8,13 +8,13 @@ from collections.abc import Collection, Mapping
 
 from ...host import Host
 from ...records import GpuUse, Problem, Process, ProcessKey, Reading, Unavailable
-from ..usage.pid_lookup import Identity
+from ..usage.pid_lookup import PidResolver
 from .card import DrmCard, find_cards
 from .clients import Clients, Use
 from .files import OpenFiles
 from .kfd import Kfd
 
-LOOK_AGAIN_SECONDS = 60.0
+RESCAN_SECONDS = 60.0
 """How often to look for cards that came or went."""
 
 UNKNOWN = Process(ProcessKey(0, 0), "unknown")
@@ -22,7 +22,7 @@ UNKNOWN = Process(ProcessKey(0, 0), "unknown")
 
 _DEVICES = ("/dev/dri/", "/dev/kfd")
 
-_MUTE = Problem(
+_NO_CLIENT_IDS = Problem(
     "driver",
     "the GPU driver does not tell what each process does (no drm-client-id in /proc/PID/fdinfo)",
     "run Linux 5.19 or newer (6.11 for xe); until then only a card's single user is charged",
@@ -58,32 +58,32 @@ class DrmSource:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._identity = Identity(host, _DEVICES)
+        self._resolver = PidResolver(host, _DEVICES)
         self._files = OpenFiles(host)
-        self._clients = Clients(host, self._identity)
+        self._clients = Clients(host, self._resolver)
         self._kfd = Kfd(host)
         self._cards: dict[str, DrmCard] = {}
         self._nodes: dict[str, str] = {}
         self._occupancy: dict[str, dict[int, float]] = {}
-        self._sees_all = False
+        self._is_host_namespace = False
         self._hidden = False
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
         self._read_at: float | None = None
 
     def read(self, now: float) -> Reading:
         """Use since the last call. Raises `Unavailable` when there is no such card."""
-        if now >= self._look_at:
-            self._look(now)
+        if now >= self._scan_at:
+            self._scan(now)
         window = 0.0 if self._read_at is None else now - self._read_at
         self._read_at = now
-        awake = [address for address, card in self._cards.items() if not card.asleep()]
+        awake = [address for address, card in self._cards.items() if not card.suspended()]
         self._files.look(now)
-        drawing = self._clients.read(self._files.opened, self._nodes, awake, now, window)
-        computing = self._kfd.processes(now)
+        fdinfo_uses = self._clients.read(self._files.opened, self._nodes, awake, now, window)
+        kfd_pids = self._kfd.processes(now)
         self._hidden = False
         uses: defaultdict[tuple[str, int], list[GpuUse]] = defaultdict(list)
         for address in awake:
-            for use in self._of_card(self._cards[address], drawing[address], computing, now, window):
+            for use in self._of_card(self._cards[address], fdinfo_uses[address], kfd_pids, now, window):
                 uses[use.device, use.process.key.pid].append(use)
         return Reading(gpu_uses=tuple(_merged(same) for same in uses.values()), problems=tuple(self._problems()))
 
@@ -93,9 +93,9 @@ class DrmSource:
         for card in self._cards.values():
             card.close()
         self._cards, self._nodes = {}, {}
-        self._look_at, self._read_at = -math.inf, None
+        self._scan_at, self._read_at = -math.inf, None
 
-    def _look(self, now: float) -> None:
+    def _scan(self, now: float) -> None:
         """Find the cards again. Raises `Unavailable` when there is none."""
         for card in self._cards.values():
             card.close()
@@ -108,9 +108,9 @@ class DrmSource:
                 "nothing to do on machines without an AMD or Intel GPU; NVIDIA's are read by the source nvml",
             )
         self._kfd.look(self._cards)
-        self._sees_all = self._is_whole_host()
-        self._identity.tidy(now)
-        self._look_at = now + LOOK_AGAIN_SECONDS
+        self._is_host_namespace = self._is_whole_host()
+        self._resolver.expire(now)
+        self._scan_at = now + RESCAN_SECONDS
 
     def _is_whole_host(self) -> bool:
         """Whether /proc has the pids of the host's own namespace: in no other is kthreadd to be seen."""
@@ -124,8 +124,8 @@ class DrmSource:
     def _of_card(
         self,
         card: DrmCard,
-        drawing: Mapping[int, Use],
-        computing: Mapping[str, Collection[int]],
+        fdinfo_uses: Mapping[int, Use],
+        kfd_pids: Mapping[str, Collection[int]],
         now: float,
         window: float,
     ) -> list[GpuUse]:
@@ -134,10 +134,10 @@ class DrmSource:
         ROCm opens every card, so its processes hold those on which they have queues or have drawn; others hold a card
         on which they have worked or keep memory.
         """
-        queued = computing.get(card.address, ())
-        rocm = {pid for pids in computing.values() for pid in pids}
-        seconds = {pid: min(window, use.seconds) for pid, use in drawing.items()}
-        holders = {pid for pid, use in drawing.items() if use.worked or (use.vram_bytes and pid not in rocm)}
+        queued = kfd_pids.get(card.address, ())
+        rocm = {pid for pids in kfd_pids.values() for pid in pids}
+        seconds = {pid: min(window, use.seconds) for pid, use in fdinfo_uses.items()}
+        holders = {pid for pid, use in fdinfo_uses.items() if use.worked or (use.vram_bytes and pid not in rocm)}
         lost = self._add_compute(card, queued, seconds, window)
         holders.update(queued)
         if holders:  # with nobody left, that somebody exited is all there is to say
@@ -147,14 +147,14 @@ class DrmSource:
         uses = []
         unseen = 0
         for pid in sorted(holders | {pid for pid, used in seconds.items() if used > 0}):
-            person = self._identity.find(pid, now) if pid not in queued or self._is_ours(pid) else None
-            if person is not None:
+            identity = self._resolver.find(pid, now) if pid not in queued or self._is_same_pid(pid) else None
+            if identity is not None:
                 hold = card.share if pid in holders else 0.0
                 used = seconds.get(pid, 0.0) * scale
-                uses.append(GpuUse(card.device, person.group, person.process, used, hold))
+                uses.append(GpuUse(card.device, identity.group, identity.process, used, hold))
                 continue
             lost += seconds.get(pid, 0.0)
-            if pid in queued and not self._identity.was_known(pid):
+            if pid in queued and not self._resolver.recently_exited(pid):
                 self._hidden = True
                 unseen += 1
         if lost > 0 or unseen:
@@ -186,16 +186,16 @@ class DrmSource:
         total = sum(occupancy.values())
         return {pid: part / total for pid, part in occupancy.items()} if total > 0 else {}
 
-    def _is_ours(self, pid: int) -> bool:
+    def _is_same_pid(self, pid: int) -> bool:
         """Whether the pid that ROCm names is that of the same process here."""
-        return self._sees_all or self._files.sees(pid)
+        return self._is_host_namespace or self._files.has_card_open(pid)
 
     def _problems(self) -> list[Problem]:
         problems = []
         if self._files.denied or self._clients.denied:
             problems.append(_DENIED)
-        if self._clients.mute:
-            problems.append(_MUTE)
+        if self._clients.lacks_client_ids:
+            problems.append(_NO_CLIENT_IDS)
         if self._hidden:
             problems.append(_HIDDEN)
         if self._files.late:

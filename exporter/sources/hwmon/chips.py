@@ -63,7 +63,7 @@ def describe(chip: Chip) -> list[Sensor]:
     return _intel_tile(chip) if chip.name.startswith("i915_gt") else _unknown(chip)
 
 
-def place(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[Chip, Sensor]]:
+def resolve_nesting(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[Chip, Sensor]]:
     """Give every device a unique id and say what includes it.
 
     Equal ids (two identical chips) get the address of their device, which is stable where hwmonN is not. Of
@@ -83,13 +83,13 @@ def place(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[C
         named.append((chip, sensor._replace(device=replace(sensor.device, id=id_))))
     whole = min((sensor.device.id for _, sensor in named if sensor.whole), default=None)
     known = taken | elsewhere | {"node"}
-    placed = []
+    resolved = []
     for chip, sensor in named:
         within = next((id_ for id_ in sensor.inside if id_ in known), None)
         if within is None and sensor.device.component == "platform" and sensor.device.id != whole:
             within = whole
-        placed.append((chip, sensor._replace(device=replace(sensor.device, within=within))))
-    return placed
+        resolved.append((chip, sensor._replace(device=replace(sensor.device, within=within))))
+    return resolved
 
 
 def _meter(

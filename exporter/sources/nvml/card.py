@@ -6,9 +6,10 @@ from typing import Any
 
 from ...host import Host
 from ...records import EnergyReading, GpuState, PowerReading, Problem
-from .driver import Driver, DriverError, Fields
+from .driver import Driver, Fields
 from .gpm import GpmWatch
 from .health import CardHealth
+from .library import DriverError
 from .meter import FIELDS, CardMeter
 
 _SLOW_SECONDS = 10.0
@@ -91,16 +92,16 @@ class Card:
         return self._meter.read(self.handle, fields, at)
 
     @property
-    def complaint(self) -> Problem | None:
+    def data_problem(self) -> Problem | None:
         """What is wrong with the numbers of the last reading."""
-        return self._meter.complaint
+        return self._meter.data_problem
 
     @property
-    def denied(self) -> DriverError | None:
+    def permission_error(self) -> DriverError | None:
         """Why the driver does not tell what its units do, where that is for want of privilege."""
-        return None if self._gpm is None else self._gpm.denied
+        return None if self._gpm is None else self._gpm.permission_error
 
-    def look_at_health(self, now: float) -> None:
+    def read_health(self, now: float) -> None:
         """See what went wrong on it, now and then. Raises `DriverError` only if the card or the driver is gone."""
         self._health.look(self.handle, now)
 

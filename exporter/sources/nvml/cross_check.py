@@ -9,7 +9,7 @@ FIRST_SECONDS, WINDOW_SECONDS = 60.0, 300.0
 between, and NVIDIA's shows 25 % of the time at most on A100 and H100 (arXiv 2312.02741). Over 300 readings that evens
 out to a few percent; a counter's steps of up to 100 ms are nothing beside it."""
 
-LEAST_RATIO, MOST_RATIO = 0.5, 2.0
+MIN_RATIO, MAX_RATIO = 0.5, 2.0
 """Beyond these bounds one of the two is wrong. Healthy cards agree within 1 % under steady load (ml-energy/zeus #12),
 or 5 % where the gauge is that far off; an idle one was seen at 0.57 (zeus #181). Counters that are broken were off by
 15 (ROCm/amdsmi #38) or stood still (ROCm/rocm_smi_lib #180)."""
@@ -18,11 +18,11 @@ _GAP_SECONDS = 10.0
 """What happened in a longer silence nobody knows; it is left out on both sides."""
 
 _SLACK_SECONDS = 0.1
-_LEAST_WATTS = 1.0
+_MIN_WATTS = 1.0
 """A gauge that shows less shows nothing: some virtual GPUs say 0 W."""
 
 
-class _Look(NamedTuple):
+class _Sample(NamedTuple):
     at: float
     joules: float
     watts: float
@@ -36,14 +36,14 @@ class Agreement:
 
     def __init__(self) -> None:
         self.ratio: float | None = None
-        self._last: _Look | None = None
+        self._last: _Sample | None = None
         self._window = FIRST_SECONDS
         self._seconds = self._counted = self._drawn = 0.0
 
     @property
     def is_broken(self) -> bool:
         """Whether they are so far apart that one of them must be wrong."""
-        return self.ratio is not None and not LEAST_RATIO <= self.ratio <= MOST_RATIO
+        return self.ratio is not None and not MIN_RATIO <= self.ratio <= MAX_RATIO
 
     def feed(self, at: float, joules: float, watts: float, max_watts: float) -> None:
         """Take both as they were at boot time ``at``.
@@ -51,7 +51,7 @@ class Agreement:
         A time in which the counter fell, or leapt by more than ``max_watts`` explain, is left out: that is a reset
         or a glitch, which the meter's own rules tell.
         """
-        last, self._last = self._last, _Look(at, joules, watts)
+        last, self._last = self._last, _Sample(at, joules, watts)
         if last is None:
             return
         seconds, counted = at - last.at, joules - last.joules
@@ -61,7 +61,7 @@ class Agreement:
         self._counted += counted
         self._drawn += (last.watts + watts) / 2 * seconds
         if self._seconds >= self._window:
-            enough = self._drawn >= _LEAST_WATTS * self._seconds
+            enough = self._drawn >= _MIN_WATTS * self._seconds
             self.ratio = self._counted / self._drawn if enough else None
             self._window = WINDOW_SECONDS
             self._seconds = self._counted = self._drawn = 0.0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .driver import Driver, DriverError
+from .driver import Driver
+from .library import DriverError
 
 _ECC_SECONDS = 60.0
 """Errors are rare, and asking a card for them that has many may take long (NVIDIA/DCGM #313)."""
 
 _XID_SECONDS = 10.0
-_MOST_XIDS = 64
+_MAX_XIDS = 64
 
 _ECC = {"corrected": 5, "uncorrected": 6}
 """Fields of the aggregate counts. The volatile ones begin anew with each load of the driver, which without persistence
@@ -42,10 +43,10 @@ class CardHealth:
         """Ask for what is due. Raises `DriverError` only if the card or the driver is gone."""
         if now - self._xid_at >= _XID_SECONDS:
             self._xid_at = now
-            self._look_for_xids(handle)
+            self._read_xids(handle)
         if now - self._ecc_at >= _ECC_SECONDS:
             self._ecc_at = now
-            self._look_at_memory(handle)
+            self._read_memory_errors(handle)
 
     def detach(self) -> None:
         """Let go of what belongs to a session with the driver."""
@@ -54,7 +55,7 @@ class CardHealth:
         self._events, self._watches = None, True
         self._xid_at = float("-inf")
 
-    def _look_at_memory(self, handle: Any) -> None:
+    def _read_memory_errors(self, handle: Any) -> None:
         fields = [*_ECC.values(), *(field for group in _REPAIR.values() for field in group)]
         known = self._driver.fields(handle, fields).values
         self.ecc_errors = tuple((error, known[field]) for error, field in _ECC.items() if field in known)
@@ -64,7 +65,7 @@ class CardHealth:
             if any(field in known for field in group)
         )
 
-    def _look_for_xids(self, handle: Any) -> None:
+    def _read_xids(self, handle: Any) -> None:
         if self._events is None and self._watches:
             try:
                 self._events = self._driver.events(handle)
@@ -75,7 +76,7 @@ class CardHealth:
         if self._events is None:
             return
         self.xid_errors = self.xid_errors or 0.0
-        for _ in range(_MOST_XIDS):  # a card gone mad must not keep its reader
+        for _ in range(_MAX_XIDS):  # a card gone mad must not keep its reader
             xid = self._driver.next_xid(self._events)
             if xid is None:
                 break

@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 from ...host import Host
 from ...records import GpuUse, Process, ProcessKey
-from ..usage.pid_lookup import Identity, Person
+from ..usage.pid_lookup import PidResolver, ProcessIdentity
 from .card import Card
-from .driver import Driver, DriverError
+from .driver import Driver
+from .library import DriverError
 from .mig import MigLayout
 
 UNKNOWN = Process(ProcessKey(0, 0), "unknown")
 """Stands for processes that used the card but are not found on this host: nobody else may pay for them."""
 
-_REST_SECONDS, _MOST_REST_SECONDS = 5.0, 60.0
+_REST_SECONDS, _MAX_REST_SECONDS = 5.0, 60.0
 """How often to ask who holds a card and how it is cut: that costs milliseconds and stalls its users (MangoHud#2104)."""
 
 _REST_RATIO = 50.0
@@ -33,7 +34,7 @@ _MPS_SERVER = "nvidia-cuda-mps"
 """Start of the name of the MPS server, as far as the kernel keeps it (15 bytes)."""
 
 
-class _Dear:
+class _RateLimitedQuery:
     """A question that costs so much that it is asked now and then: ``due_at`` is when next."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -41,55 +42,55 @@ class _Dear:
         self.due_at = float("-inf")
 
     @contextlib.contextmanager
-    def asked(self, now: float) -> Iterator[None]:
+    def timed(self, now: float) -> Iterator[None]:
         """Ask it; the longer that takes, the later it is due again."""
         began = self._clock()
         yield
         took = self._clock() - began
-        self.due_at = now + min(_MOST_REST_SECONDS, max(_REST_SECONDS, _REST_RATIO * took))
+        self.due_at = now + min(_MAX_REST_SECONDS, max(_REST_SECONDS, _REST_RATIO * took))
 
 
 class Holders:
     """Remembers, for one card, who held it when last asked and up to when its samples were counted.
 
-    ``hidden`` says that some of them are not in this /proc, ``denied`` why the driver does not tell of any, and
-    ``knows_lists`` that it does.
+    ``hidden`` is set if some of them are not in this /proc, ``permission_error`` if the driver refuses to list any, and
+    ``has_lists`` if it lists them.
     """
 
-    def __init__(self, driver: Driver, identity: Identity, host: Host) -> None:
+    def __init__(self, driver: Driver, resolver: PidResolver, host: Host) -> None:
         self._driver = driver
         self._host = host
-        self._identity = identity
+        self._resolver = resolver
         self.mig = MigLayout(driver)
         self.hidden = False
-        self.denied: DriverError | None = None
-        self.knows_lists = False
-        self._cut, self._lists = _Dear(host.clock), _Dear(host.clock)
+        self.permission_error: DriverError | None = None
+        self.has_lists = False
+        self._layout, self._lists = _RateLimitedQuery(host.clock), _RateLimitedQuery(host.clock)
         self._listed_at = float("-inf")
         self._listed: dict[int, set[int]] = {}
-        self._strange: set[int] = set()
+        self._unexpected: set[int] = set()
         self._clients: set[int] = set()
         self._missing: set[int] = set()
-        self._ghosts: set[int] = set()
-        self._asked: set[int] = set()
+        self._unresolved: set[int] = set()
+        self._unlisted: set[int] = set()
         self._seen = 0.0
 
     def attach(self) -> None:
         """Begin anew: the session with the driver is another one, or the card was away."""
         self.mig.close()
-        self._cut.due_at = self._lists.due_at = float("-inf")
+        self._layout.due_at = self._lists.due_at = float("-inf")
 
-    def look(self, card: Card, now: float, *, may_wait: bool = False) -> None:
+    def look(self, card: Card, now: float, *, may_defer: bool = False) -> None:
         """Find out every few seconds how the card is cut and who holds it. Raises `DriverError`.
 
-        ``may_wait`` puts it off till the next read, unless the card was never looked at.
+        ``may_defer`` puts it off till the next read, unless the card was never looked at.
         """
-        if may_wait and self._cut.due_at > float("-inf"):
+        if may_defer and self._layout.due_at > float("-inf"):
             return
-        if now >= self._cut.due_at:
-            with self._cut.asked(now):
-                anew = self.mig.look(card.handle)
-            if anew:
+        if now >= self._layout.due_at:
+            with self._layout.timed(now):
+                changed = self.mig.look(card.handle)
+            if changed:
                 self._lists.due_at = now
         if now >= self._lists.due_at:
             self._list(card, now)
@@ -105,24 +106,24 @@ class Holders:
     def _of_card(self, card: Card, now: float, window: float) -> list[GpuUse]:
         seconds = self._busy_seconds(card.handle, window)
         unlisted = seconds.keys() - self._listed.get(-1, set())
-        strangers, self._asked = unlisted - self._asked, unlisted
-        if now > self._listed_at and (strangers or self._somebody_left(now)):
+        new_pids, self._unlisted = unlisted - self._unlisted, unlisted
+        if now > self._listed_at and (new_pids or self._any_holder_exited(now)):
             self._list(card, now)
         listed = self._listed.get(-1, set())
-        found, unknown = self._tell_apart(listed, now)
-        self._share_of_server(found, seconds)
-        uses = [_use(card, person, seconds.pop(pid, 0.0), 1.0) for pid, person in found.items()]
-        lost, ghosts = sum(seconds.pop(pid, 0.0) for pid in unknown), set()
+        found, unknown = self._resolve(listed, now)
+        self._distribute_mps_server(found, seconds)
+        uses = [_use(card, identity, seconds.pop(pid, 0.0), 1.0) for pid, identity in found.items()]
+        lost, unresolved = sum(seconds.pop(pid, 0.0) for pid in unknown), set()
         for pid, used in seconds.items():
-            person = self._identity.find(pid, now) or self._identity.last(pid, now - window)
-            if person is not None:
+            identity = self._resolver.find(pid, now) or self._resolver.last_seen(pid, now - window)
+            if identity is not None:
                 # It let go of the card since, or the driver has no lists: then whoever uses it holds it.
-                uses.append(_use(card, person, used, 0.0 if self.knows_lists else 1.0))
+                uses.append(_use(card, identity, used, 0.0 if self.has_lists else 1.0))
                 continue
-            ghosts.add(pid)
-            if pid not in self._ghosts and not self._identity.was_known(pid):
+            unresolved.add(pid)
+            if pid not in self._unresolved and not self._resolver.recently_exited(pid):
                 lost += used  # came and went between two reads; one that the driver goes on naming is a zombie
-        self._ghosts = ghosts
+        self._unresolved = unresolved
         return [*uses, *_of_unknown(card, lost, float(len(unknown)))]
 
     def _busy_seconds(self, handle: Any, window: float) -> dict[int, float]:
@@ -143,13 +144,13 @@ class Holders:
         self._seen = samples[-1].at if samples else since
         return {pid: min(window, used) for pid, used in seconds.items()} if window else {}
 
-    def _share_of_server(self, found: dict[int, Person], seconds: dict[int, float]) -> None:
+    def _distribute_mps_server(self, found: dict[int, ProcessIdentity], seconds: dict[int, float]) -> None:
         """Under MPS what is booked on the server is its clients' (fault 30); who of them, nobody can tell."""
         clients = [pid for pid in found if pid in self._clients]
         if not clients:
             return
-        for pid, person in list(found.items()):
-            if person.process.comm.startswith(_MPS_SERVER) and pid not in self._clients:
+        for pid, identity in list(found.items()):
+            if identity.process.comm.startswith(_MPS_SERVER) and pid not in self._clients:
                 del found[pid]
                 used = seconds.pop(pid, 0.0)
                 for client in clients:
@@ -162,13 +163,13 @@ class Holders:
 
         The driver tells no process's use under MIG. Without GPM (before Hopper) a held instance counts as busy.
         """
-        if now > self._listed_at and self._somebody_left(now):
+        if now > self._listed_at and self._any_holder_exited(now):
             self._list(card, now)
         uses: list[GpuUse] = []
         lost = held = 0.0
         for instance in self.mig.instances:
-            found, unknown = self._tell_apart(self._listed.get(instance.number, set()), now)
-            self._share_of_server(found, {})
+            found, unknown = self._resolve(self._listed.get(instance.number, set()), now)
+            self._distribute_mps_server(found, {})
             count = len(found) + len(unknown)
             busy = instance.activity.sm
             if busy is None:
@@ -177,7 +178,7 @@ class Holders:
             if not count:
                 lost += seconds  # whoever it was is gone
                 continue
-            uses += [_use(card, person, seconds / count, instance.fraction / count) for person in found.values()]
+            uses += [_use(card, identity, seconds / count, instance.fraction / count) for identity in found.values()]
             lost += seconds * len(unknown) / count
             held += instance.fraction * len(unknown) / count
         return [*uses, *_of_unknown(card, lost, held)]
@@ -191,32 +192,32 @@ class Holders:
         """
         self._listed_at = now
         self._listed, self._clients = {}, set()
-        with self._lists.asked(now):
-            answers = self._answers(card, now)
-        self.knows_lists = bool(answers)
+        with self._lists.timed(now):
+            answers = self._query_lists(card, now)
+        self.has_lists = bool(answers)
         for number, (pids, clients) in answers:
             self._listed.setdefault(number, set()).update(pids)
             self._clients |= clients
-        missing = {pid for pids in self._listed.values() for pid in pids if self._identity.find(pid, now) is None}
+        missing = {pid for pids in self._listed.values() for pid in pids if self._resolver.find(pid, now) is None}
         # One that is missing twice did not just exit: the driver's pids are not those of this /proc (fault 28).
-        self.hidden = any(pid in self._missing and not self._identity.was_known(pid) for pid in missing)
+        self.hidden = any(pid in self._missing and not self._resolver.recently_exited(pid) for pid in missing)
         self._missing = missing
 
-    def _answers(self, card: Card, now: float) -> list[tuple[int, tuple[set[int], set[int]]]]:
-        self.denied = None
+    def _query_lists(self, card: Card, now: float) -> list[tuple[int, tuple[set[int], set[int]]]]:
+        self.permission_error = None
         parts = {part.number: part.handles for part in self.mig.instances}
         if parts:
             held = self._unless_denied(self._driver.pids_by_instance, card.handle) or {}
-            strange = held.keys() - parts.keys()
-            if strange - self._strange:
-                self._cut.due_at = now  # an instance that was not there when we looked
-            self._strange = strange
-            if held and not strange:
+            unexpected = held.keys() - parts.keys()
+            if unexpected - self._unexpected:
+                self._layout.due_at = now  # an instance that was not there when we looked
+            self._unexpected = unexpected
+            if held and not unexpected:
                 return list(held.items())
         handles = [(number, one) for number, found in (parts or {-1: [card.handle]}).items() for one in found]
         known = [(number, self._unless_denied(self._driver.pids, handle)) for number, handle in handles]
         answers = [(number, answer) for number, answer in known if answer is not None]
-        self.denied = None if answers else self.denied
+        self.permission_error = None if answers else self.permission_error
         return answers
 
     def _unless_denied(self, question: Callable[[Any], _T], handle: Any) -> _T | None:
@@ -225,31 +226,31 @@ class Holders:
         except DriverError as error:
             if error.reason != "permission":
                 raise
-            self.denied = error
+            self.permission_error = error
             return None
 
-    def _somebody_left(self, now: float) -> bool:
+    def _any_holder_exited(self, now: float) -> bool:
         return any(
-            pid not in self._missing and self._identity.find(pid, now) is None
+            pid not in self._missing and self._resolver.find(pid, now) is None
             for pids in self._listed.values()
             for pid in pids
         )
 
-    def _tell_apart(self, pids: Iterable[int], now: float) -> tuple[dict[int, Person], list[int]]:
+    def _resolve(self, pids: Iterable[int], now: float) -> tuple[dict[int, ProcessIdentity], list[int]]:
         """Those that are found on this host, and those that are not though they did not end under our eyes."""
-        found: dict[int, Person] = {}
+        found: dict[int, ProcessIdentity] = {}
         unknown = []
         for pid in sorted(pids):
-            person = self._identity.find(pid, now)
-            if person is not None:
-                found[pid] = person
-            elif not self._identity.was_known(pid):
+            identity = self._resolver.find(pid, now)
+            if identity is not None:
+                found[pid] = identity
+            elif not self._resolver.recently_exited(pid):
                 unknown.append(pid)
         return found, unknown
 
 
-def _use(card: Card, person: Person, seconds: float, hold: float) -> GpuUse:
-    return GpuUse(card.uuid, person.group, person.process, seconds, hold)
+def _use(card: Card, identity: ProcessIdentity, seconds: float, hold: float) -> GpuUse:
+    return GpuUse(card.uuid, identity.group, identity.process, seconds, hold)
 
 
 def _of_unknown(card: Card, seconds: float, hold: float) -> list[GpuUse]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from ...records import GpuState
 from .card import Card
-from .driver import Activity, Driver, DriverError
+from .driver import Activity, Driver
 from .gpm import UNKNOWN, GpmWatch
+from .library import DriverError
 
 
 class Instance:
@@ -28,7 +29,7 @@ class MigLayout:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.is_on = False
-        self._cut: list[tuple[int, int, str]] = []
+        self._layout: list[tuple[int, int, str]] = []
         self.instances: list[Instance] = []
 
     def look(self, handle: Any) -> bool:
@@ -37,11 +38,13 @@ class MigLayout:
         slices = driver.slices(handle)
         self.is_on = slices > 0
         devices = driver.mig_devices(handle, slices)
-        cut = [(number, width, driver.maybe("nvmlDeviceGetUUID", part) or "") for number, width, part in devices]
-        if cut == self._cut:
+        layout = [
+            (number, width, driver.call_optional("nvmlDeviceGetUUID", part) or "") for number, width, part in devices
+        ]
+        if layout == self._layout:
             return False
         self.close()
-        self._cut = cut
+        self._layout = layout
         watched = bool(devices) and driver.has_gpm(handle)
         found: dict[int, Instance] = {}
         for number, width, part in devices:
@@ -65,7 +68,7 @@ class MigLayout:
                     card.uuid,
                     card.index,
                     str(instance.number),
-                    mig_uuids=tuple([uuid for number, _, uuid in self._cut if number == instance.number and uuid]),
+                    mig_uuids=tuple([uuid for number, _, uuid in self._layout if number == instance.number and uuid]),
                     slice_ratio=instance.fraction,
                     gpu_model=instance.model or card.model,
                     driver_version=card.version,
@@ -81,14 +84,17 @@ class MigLayout:
         return states
 
     @property
-    def denied(self) -> DriverError | None:
+    def permission_error(self) -> DriverError | None:
         """Why the driver does not tell how active the instances are, where that is for want of privilege."""
         watches = (instance.watch for instance in self.instances)
-        return next((watch.denied for watch in watches if watch is not None and watch.denied is not None), None)
+        return next(
+            (watch.permission_error for watch in watches if watch is not None and watch.permission_error is not None),
+            None,
+        )
 
     def close(self) -> None:
         """Let go of what belongs to a session with the driver."""
         for instance in self.instances:
             if instance.watch is not None:
                 instance.watch.close()
-        self.instances, self._cut = [], []
+        self.instances, self._layout = [], []

@@ -17,17 +17,17 @@ from typing import NamedTuple
 from ... import __version__
 from ...host import Host, read_file
 from ...records import GpuState, Problem, Reading, Unavailable
-from .driver import INSTALL
+from .library import INSTALL
 
 _LIBRARY = "libnvidia-ml.so.1"
 _LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 """Where the dynamic linker looks besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
 
-_MOST_LEAVING = 3
+_MAX_EXITING = 3
 """As many processes may be stuck in the kernel; the next one would be too."""
 
 _CLOSE_SECONDS = 2.0
-_LEAST_PATIENCE = (10.0, 3.0, 0.5)
+_MIN_TIMEOUTS = (10.0, 3.0, 0.5)
 
 _SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter goes on trying by itself"
 _REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that hangs for good needs a reboot"
@@ -35,7 +35,7 @@ _ROOM = "raise the limits of the service or container: memory, number of process
 _MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
 
 
-class Patience(NamedTuple):
+class Timeouts(NamedTuple):
     """Seconds until a child counts as hung, and between the starts of two of them.
 
     ``first`` holds for its first answer: a driver without persistence mode initialises each card then, in 1 to 3 s
@@ -49,13 +49,13 @@ class Patience(NamedTuple):
     start: float = 5.0
 
     @classmethod
-    def of(cls, deadline_seconds: float) -> Patience:
+    def of(cls, deadline_seconds: float) -> Timeouts:
         """Where the sampler grants one reading so much; the default is that of the default 0.5 s.
 
         Never less than a driver in order may need: to kill it in the middle of a call can upset a card.
         """
         scaled = (seconds * 2 * deadline_seconds for seconds in cls())
-        return cls(*(max(least, seconds) for least, seconds in zip(_LEAST_PATIENCE, scaled, strict=True)))
+        return cls(*(max(least, seconds) for least, seconds in zip(_MIN_TIMEOUTS, scaled, strict=True)))
 
 
 class NvmlProcess:
@@ -68,11 +68,11 @@ class NvmlProcess:
 
     name = "nvml"
 
-    def __init__(self, host: Host, patience: Patience | None = None) -> None:
+    def __init__(self, host: Host, timeouts: Timeouts | None = None) -> None:
         self._host = host
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._child: _Child | None = None
-        self._leaving: list[threading.Thread] = []
+        self._exiting: list[threading.Thread] = []
         self._start_at = float("-inf")
         self._failure = Problem("not_found", "")
         self._totals = _Totals()
@@ -82,7 +82,7 @@ class NvmlProcess:
         if self._child is None:
             self._child = self._start(now)
         try:
-            answer = self._child.ask(now)
+            answer = self._child.request(now)
             if isinstance(answer, str):
                 unexpected = RuntimeError(answer.strip().rpartition("\n")[2])
                 unexpected.add_note(answer)
@@ -92,39 +92,39 @@ class NvmlProcess:
         except Exception as error:
             # Whatever it was: the next try has a better chance in a process that has not seen it.
             self._failure = _problem(error)
-            self._let_go()
+            self._release()
             raise
         return self._totals.add(answer)
 
     def close(self) -> None:
         """Let the child end; the next read starts another. A child that hangs ends by itself later."""
-        self._let_go()
+        self._release()
         until = time.monotonic() + _CLOSE_SECONDS
-        for thread in self._leaving:
+        for thread in self._exiting:
             thread.join(max(0.0, until - time.monotonic()))
 
     # --- its life -----------------------------------------------------------------------------------
 
     def _start(self, now: float) -> _Child:
-        self._leaving = [thread for thread in self._leaving if thread.is_alive()]
-        if len(self._leaving) >= _MOST_LEAVING:
-            raise Unavailable("timeout", f"{len(self._leaving)} processes hang in the driver", _REBOOT)
+        self._exiting = [thread for thread in self._exiting if thread.is_alive()]
+        if len(self._exiting) >= _MAX_EXITING:
+            raise Unavailable("timeout", f"{len(self._exiting)} processes hang in the driver", _REBOOT)
         if now < self._start_at:
             raise Unavailable(*self._failure)
-        if not _may_be_there(self._host):
+        if not _driver_seems_present(self._host):
             raise Unavailable("not_found", f"no NVIDIA driver: {_LIBRARY} not found", INSTALL)
-        self._start_at = now + self._patience.start
-        self._totals.begin_anew()
+        self._start_at = now + self._timeouts.start
+        self._totals.start_child()
         try:
-            return _Child(self._host, self._patience)
+            return _Child(self._host, self._timeouts)
         except OSError as error:
             self._failure = Problem("error", f"cannot start a process: {error.strerror or error}", _ROOM)
             raise Unavailable(*self._failure) from None
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         child, self._child = self._child, None
         if child is not None:
-            self._leaving.append(child.let_go())
+            self._exiting.append(child.release())
 
 
 class _Totals:
@@ -134,7 +134,7 @@ class _Totals:
         self._shown: dict[str, GpuState] = {}
         self._before: dict[str, GpuState] = {}
 
-    def begin_anew(self) -> None:
+    def start_child(self) -> None:
         """Another child begins."""
         self._before = dict(self._shown)
 
@@ -159,12 +159,12 @@ class _Totals:
 class _Child:
     """A process that runs :mod:`exporter.sources.nvml.child`."""
 
-    def __init__(self, host: Host, patience: Patience) -> None:
+    def __init__(self, host: Host, timeouts: Timeouts) -> None:
         """Start it. Raises OSError where the system has no room for it."""
-        self._patience = patience
-        self._waits = patience.first
+        self._timeouts = timeouts
+        self._timeout_seconds = timeouts.first
         # By its alarm an orphan ends itself; as long as we live, we are first to say what happened.
-        limit = 2 * patience.first
+        limit = 2 * timeouts.first
         module = f"{__package__}.child"
         command = [sys.executable, "-P", "-m", module, __version__, host.procfs, host.sysfs, host.cgroupfs, f"{limit}"]
         # It must find the same modules, however we were started.
@@ -173,51 +173,53 @@ class _Child:
             self._socket, other = socket.socketpair()
             ours.enter_context(self._socket)
             theirs.enter_context(other)
-            said, words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
-            self._words = ours.enter_context(open(said, "rb", buffering=0))
-            theirs.callback(os.close, words)
+            read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
+            self._output = ours.enter_context(open(read_end, "rb", buffering=0))
+            theirs.callback(os.close, write_end)
             self._process = subprocess.Popen(
                 command,
                 stdin=other.fileno(),
-                stdout=words,
-                stderr=words,
+                stdout=write_end,
+                stderr=write_end,
                 env=os.environ | {"PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C in a terminal is for the exporter
             )
             ours.pop_all()  # it runs: keep them
-        self._answers = self._socket.makefile("rb")
+        self._query_lists = self._socket.makefile("rb")
 
-    def ask(self, now: float) -> Reading | Problem | str:
+    def request(self, now: float) -> Reading | Problem | str:
         """What it answers. Raises `Unavailable` if it ended or does not answer for too long."""
-        self._socket.settimeout(self._waits)
+        self._socket.settimeout(self._timeout_seconds)
         try:
             self._socket.sendall(b"%a\n" % now)
-            answer: Reading | Problem | str = pickle.load(self._answers)
+            answer: Reading | Problem | str = pickle.load(self._query_lists)
         except TimeoutError:
             self._process.kill()
-            raise Unavailable("timeout", f"the driver did not return for {self._waits:g} s", _SEE_KERNEL) from None
+            raise Unavailable(
+                "timeout", f"the driver did not return for {self._timeout_seconds:g} s", _SEE_KERNEL
+            ) from None
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise self._obituary() from None
-        self._waits = self._patience.answer
+            raise self._exit_reason() from None
+        self._timeout_seconds = self._timeouts.answer
         return answer
 
-    def let_go(self) -> threading.Thread:
+    def release(self) -> threading.Thread:
         """End its input, and kill it if it is still there after a while; the thread lives as long as it does."""
-        self._answers.close()
+        self._query_lists.close()
         self._socket.close()
-        thread = threading.Thread(target=self._see_off, name="nvml-leaving", daemon=True)
+        thread = threading.Thread(target=self._reap, name="nvml-leaving", daemon=True)
         thread.start()
         return thread
 
-    def _see_off(self) -> None:
+    def _reap(self) -> None:
         try:
-            self._process.wait(self._patience.answer)
+            self._process.wait(self._timeouts.answer)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()  # for ever, if the kernel cannot let it go
-        self._words.close()
+        self._output.close()
 
-    def _obituary(self) -> Unavailable:
+    def _exit_reason(self) -> Unavailable:
         try:
             status = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
@@ -225,16 +227,20 @@ class _Child:
         if status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
             fix = _MEMORY if -status == signal.SIGKILL else _SEE_KERNEL
-            return Unavailable("driver", f"the process that calls the driver was ended by {name}{self._said()}", fix)
-        return Unavailable("error", f"the process that calls the driver ended with status {status}{self._said()}")
+            return Unavailable(
+                "driver", f"the process that calls the driver was ended by {name}{self._last_output()}", fix
+            )
+        return Unavailable(
+            "error", f"the process that calls the driver ended with status {status}{self._last_output()}"
+        )
 
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         """Its last line, if it printed any."""
-        lines = (self._words.read(1 << 16) or b"").decode("utf-8", "replace").splitlines()
+        lines = (self._output.read(1 << 16) or b"").decode("utf-8", "replace").splitlines()
         return f": {lines[-1][:200]}" if lines else ""
 
 
-def _may_be_there(host: Host) -> bool:
+def _driver_seems_present(host: Host) -> bool:
     """Whether this machine seems to have the driver, so that a process is worth starting."""
     folders = (*os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"), *_LIBRARY_FOLDERS)
     paths = [f"{folder}/{_LIBRARY}" for folder in folders if folder]

@@ -10,16 +10,17 @@ from typing import Any
 
 from ...host import Host, list_dir
 from ...records import EnergyReading, GpuState, GpuUse, PowerReading, Problem, Reading, Unavailable
-from ..usage.pid_lookup import Identity
+from ..usage.pid_lookup import PidResolver
 from .card import Card
-from .driver import Driver, DriverError
+from .driver import Driver
 from .holders import Holders
-from .sleep import Sleepers
+from .library import DriverError
+from .runtime_pm import RuntimePm
 
-LOOK_AGAIN_SECONDS = 60.0
+RESCAN_SECONDS = 60.0
 """How often to look for cards that came, went or changed places."""
 
-_LOOK_SECONDS = 0.1
+_QUERY_BUDGET_SECONDS = 0.1
 """Once looking who holds the cards took that long, it is the next read's turn to look at the others."""
 
 _HIDDEN = Problem(
@@ -33,7 +34,7 @@ _NO_METER = (
     "a virtual GPU's guest cannot know them: measure on the host that has the card",
 )
 
-_ANY_CARD_TELLS = ("memory_total_bytes", "temperature_celsius", "utilization_ratio")
+_ALWAYS_SUPPORTED = ("memory_total_bytes", "temperature_celsius", "utilization_ratio")
 
 
 class _Gpu:
@@ -60,7 +61,7 @@ class _Gpu:
 
 
 class _Tick:
-    """What one read finds; ``spoke`` is whether some card told anything, ``look_seconds`` how long looks took."""
+    """What one read finds; ``responded`` is whether some card told anything, ``query_seconds`` how long looks took."""
 
     def __init__(self) -> None:
         self.meters: list[EnergyReading | PowerReading] = []
@@ -68,8 +69,8 @@ class _Tick:
         self.states: list[GpuState] = []
         self.problems: list[Problem] = []
         self.asleep: list[str] = []
-        self.spoke = False
-        self.look_seconds = 0.0
+        self.responded = False
+        self.query_seconds = 0.0
 
 
 class NvmlSource:
@@ -87,9 +88,9 @@ class NvmlSource:
     def __init__(self, host: Host, bindings: Any = None) -> None:
         self._host = host
         self._driver = Driver(bindings)
-        self._identity = Identity(host)
-        self._sleepers = Sleepers(host)
-        self._places: set[str] = set()
+        self._resolver = PidResolver(host)
+        self._runtime_pm = RuntimePm(host)
+        self._addresses: set[str] = set()
         self._asleep: set[str] = set()
         self._known: dict[str, _Gpu] = {}
         self._gpus: list[_Gpu] = []
@@ -97,27 +98,27 @@ class NvmlSource:
         self._driven = 0
         self._unreachable: list[Problem] = []
         self._is_open = False
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
     def read(self, now: float) -> Reading:
         """Read all cards. Raises `Unavailable` when there is none that can be read."""
-        if now >= self._look_at or not self._is_open:
-            self._places = self._sleepers.places()
-        places = self._places | {gpu.card.bus_id for gpu in self._gpus}
-        asleep = self._sleepers.among(places)
-        if places and asleep == places:
+        if now >= self._scan_at or not self._is_open:
+            self._addresses = self._runtime_pm.pci_addresses()
+        addresses = self._addresses | {gpu.card.bus_id for gpu in self._gpus}
+        asleep = self._runtime_pm.suspended(addresses)
+        if addresses and asleep == addresses:
             return self._all_asleep(asleep)
         try:
             if not self._is_open:
                 self._open()
             woken, self._asleep = self._asleep - asleep, asleep
-            if now >= self._look_at or woken or self._driver.count() != self._count:
-                self._look(now)
+            if now >= self._scan_at or woken or self._driver.count() != self._count:
+                self._scan(now)
             tick = self._read(now)
         except Unavailable:
             self.close()
             raise
-        if tick.problems and not (tick.spoke or tick.asleep):
+        if tick.problems and not (tick.responded or tick.asleep):
             # No card says anything, as in a container that lost its devices: only a new session can help.
             self.close()
             raise Unavailable(*tick.problems[0])
@@ -135,7 +136,7 @@ class NvmlSource:
         for gpu in known:
             gpu.rest()
         names = {gpu.card.bus_id: gpu.card.uuid for gpu in known}
-        return Reading(asleep=tuple(names.get(place, place) for place in sorted(asleep)))
+        return Reading(asleep=tuple(names.get(address, address) for address in sorted(asleep)))
 
     def close(self) -> None:
         """End the session with the driver; the next read opens another."""
@@ -150,21 +151,21 @@ class NvmlSource:
     def _open(self) -> None:
         self._driver.open()
         self._is_open = True
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
-    def _look(self, now: float) -> None:
+    def _scan(self, now: float) -> None:
         """Find all cards again. Raises `Unavailable` when there is none."""
-        if self._host_has_more():
+        if self._host_has_more_cards():
             # The library knows the cards it found when it was initialised (fault 32).
             self.close()
             self._open()
         driver = self._driver
-        self._look_at = now + LOOK_AGAIN_SECONDS
+        self._scan_at = now + RESCAN_SECONDS
         self._count = driver.count()
         version = driver.version()
         self._unreachable = []
         self._gpus = [gpu for gpu in self._known.values() if gpu.card.bus_id in self._asleep]
-        for name, find in self._ways():
+        for name, find in self._handle_getters():
             try:
                 handle = find()
                 self._gpus.append(self._gpu(driver.uuid(handle), handle, driver.index(handle), version))
@@ -175,25 +176,25 @@ class NvmlSource:
                     self._unreachable.append(_problem(name, error))
         if not self._count:
             raise Unavailable("not_found", "the NVIDIA driver sees no GPU", "check nvidia-smi -L and dmesg")
-        self._identity.tidy(now)
+        self._resolver.expire(now)
 
-    def _ways(self) -> list[tuple[str, Callable[[], Any]]]:
+    def _handle_getters(self) -> list[tuple[str, Callable[[], Any]]]:
         """How to get at each card that is awake: by index, or where one sleeps, which that would wake, by address."""
         if not self._asleep:
             return [(f"GPU {index}", partial(self._driver.handle, index)) for index in range(self._count)]
-        awake = sorted(self._places - self._asleep)  # sysfs may show cards that this container does not have
-        return [(f"GPU at {place}", partial(self._driver.handle_at, place)) for place in awake]
+        awake = sorted(self._addresses - self._asleep)  # sysfs may show cards that this container does not have
+        return [(f"GPU at {address}", partial(self._driver.handle_by_bus_id, address)) for address in awake]
 
     def _gpu(self, uuid: str, handle: Any, index: int, version: str) -> _Gpu:
         gpu = self._known.get(uuid)
         if gpu is None:
             card = Card(self._driver, self._host, uuid, handle, index, version)
-            gpu = self._known[uuid] = _Gpu(card, Holders(self._driver, self._identity, self._host))
+            gpu = self._known[uuid] = _Gpu(card, Holders(self._driver, self._resolver, self._host))
         else:
             gpu.card.attach(handle, index, version)
         return gpu
 
-    def _host_has_more(self) -> bool:
+    def _host_has_more_cards(self) -> bool:
         """Whether the kernel module drives more cards than at the last look, and than the library knows.
 
         A container may see fewer of them for good: then a new session would tell the same.
@@ -238,24 +239,28 @@ class NvmlSource:
             reading = card.meter(now)
             if reading is not None:
                 tick.meters.append(reading)
-            if card.complaint is not None:
-                tick.problems.append(_problem(gpu.name, card.complaint))
+            if card.data_problem is not None:
+                tick.problems.append(_problem(gpu.name, card.data_problem))
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
-            tick.spoke = tick.spoke or error.kind == "unsupported"
+            tick.responded = tick.responded or error.kind == "unsupported"
             known = DriverError("unsupported", "not_found", *_NO_METER) if error.kind == "unsupported" else error
             tick.problems.append(_problem(gpu.name, known))
         began = self._host.clock()
-        holders.look(card, now, may_wait=tick.look_seconds > _LOOK_SECONDS)
-        tick.look_seconds += self._host.clock() - began
-        card.look_at_health(now)
+        holders.look(card, now, may_defer=tick.query_seconds > _QUERY_BUDGET_SECONDS)
+        tick.query_seconds += self._host.clock() - began
+        card.read_health(now)
         state, parts = card.state(mig=holders.mig.is_on), holders.mig.states(card)
-        tick.spoke = tick.spoke or any(getattr(state, value) is not None for value in _ANY_CARD_TELLS)
-        denials = (holders.denied, holders.mig.denied, card.denied)
-        tick.problems += [_problem(gpu.name, denied) for denied in denials if denied is not None]
+        tick.responded = tick.responded or any(getattr(state, value) is not None for value in _ALWAYS_SUPPORTED)
+        permission_errors = (holders.permission_error, holders.mig.permission_error, card.permission_error)
+        tick.problems += [
+            _problem(gpu.name, permission_error)
+            for permission_error in permission_errors
+            if permission_error is not None
+        ]
         uses = holders.uses(card, now, card.window_seconds)
-        if holders.mig.is_on and holders.knows_lists and not uses:
+        if holders.mig.is_on and holders.has_lists and not uses:
             state = replace(state, utilization_ratio=0.0)  # the driver tells none under MIG, but nobody is there
         tick.uses += uses
         tick.states += [state, *parts]

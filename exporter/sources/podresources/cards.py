@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...host import Host, list_dir
 from ...records import Unavailable
-from .wire import Given
+from .wire import DeviceAssignment
 
 _PCI = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 
@@ -44,16 +44,16 @@ class Part(NamedTuple):
     gpu_instance: str = ""
 
 
-class Cards:
+class DeviceResolver:
     """Looks names up in /sys and /proc; made anew for each answer of the kubelet, so it is never stale."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._minors: dict[str, str] | None = None
 
-    def find(self, given: Given) -> Part | None:
+    def resolve(self, assignment: DeviceAssignment) -> Part | None:
         """The card behind a device, None if it is no GPU or cannot be found."""
-        return self._of_claim(given) if given.driver else self._of_plugin(given.device)
+        return self._of_claim(assignment) if assignment.driver else self._of_plugin(assignment.device)
 
     def _of_plugin(self, name: str) -> Part | None:
         if match := _UUID.fullmatch(name):
@@ -67,14 +67,14 @@ class Cards:
         match = _CARD.fullmatch(name)
         return self._of_drm(match[1]) if match else None
 
-    def _of_claim(self, given: Given) -> Part | None:
-        if given.driver == "gpu.nvidia.com" and (match := _NVIDIA_CLAIM.fullmatch(given.device)):
+    def _of_claim(self, assignment: DeviceAssignment) -> Part | None:
+        if assignment.driver == "gpu.nvidia.com" and (match := _NVIDIA_CLAIM.fullmatch(assignment.device)):
             compute, memory = match[2], match[3]
             share = int(compute) / _COMPUTE_SLICES if compute else int(memory) / _MEMORY_SLICES if memory else 1.0
             return self._of_minor(match[1], share=min(1.0, share))
-        if given.driver == "gpu.amd.com" and (match := _AMD_CLAIM.fullmatch(given.device)):
+        if assignment.driver == "gpu.amd.com" and (match := _AMD_CLAIM.fullmatch(assignment.device)):
             return self._of_drm(match[1])
-        if given.driver == "gpu.intel.com" and (match := _INTEL_CLAIM.fullmatch(given.device)):
+        if assignment.driver == "gpu.intel.com" and (match := _INTEL_CLAIM.fullmatch(assignment.device)):
             return Part(self._physical(f"{match[1]}:{match[2]}:{match[3]}.{match[4]}"))
         return None
 
@@ -117,8 +117,8 @@ class Cards:
                 text = self._host.text(f"{nodes}/{node}/properties")
                 known = dict(line.split(maxsplit=1) for line in text.splitlines())
                 if f"renderD{known.get('drm_render_minor')}" in files:
-                    place, domain = int(known["location_id"]), int(known.get("domain", "0"))
-                    return Part(f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.0")
+                    container_names, domain = int(known["location_id"]), int(known.get("domain", "0"))
+                    return Part(f"{domain:04x}:{container_names >> 8 & 0xFF:02x}:{container_names >> 3 & 0x1F:02x}.0")
         except (Unavailable, ValueError, KeyError):
             pass
         return None

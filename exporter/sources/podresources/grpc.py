@@ -43,13 +43,13 @@ def call(path: str, method: str, timeout_seconds: float) -> bytes:
     `Unavailable`, also when the whole call takes longer than ``timeout_seconds``.
     """
     deadline = monotonic() + timeout_seconds
-    answer = _Answer(path)
+    response = _Response(path)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
             channel.settimeout(timeout_seconds)
             channel.connect(path)
             connection = _request(method, timeout_seconds)
-            while not answer.complete:
+            while not response.complete:
                 channel.sendall(connection.data_to_send())
                 channel.settimeout(max(1e-3, deadline - monotonic()))
                 data = channel.recv(_CHUNK)
@@ -58,14 +58,14 @@ def call(path: str, method: str, timeout_seconds: float) -> bytes:
                 if monotonic() > deadline:
                     raise TimeoutError
                 for event in connection.receive_data(data):
-                    answer.take(event)
+                    response.feed(event)
     except TimeoutError:
         raise Unavailable("timeout", f"{path}: no answer within {timeout_seconds:g} s") from None
     except OSError as error:
         raise unavailable(error, path) from None
     except ProtocolError as error:
         raise Unavailable("implausible", f"{path}: does not speak HTTP/2: {error}") from None
-    return answer.message()
+    return response.message()
 
 
 def _request(method: str, timeout_seconds: float) -> H2Connection:
@@ -90,7 +90,7 @@ def _request(method: str, timeout_seconds: float) -> H2Connection:
     return connection
 
 
-class _Answer:
+class _Response:
     """What came on the stream so far."""
 
     def __init__(self, path: str) -> None:
@@ -99,7 +99,7 @@ class _Answer:
         self._headers: dict[str, str] = {}
         self._data = bytearray()
 
-    def take(self, event: Event) -> None:
+    def feed(self, event: Event) -> None:
         """Take note of an event. Raises `Unavailable` when no answer will come of it."""
         if self.complete:
             return  # a server may say farewell right after its answer

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from ...host import Host, unavailable
 from ...records import Allocation, Reading, Reason, Unavailable
-from .cards import Cards
+from .cards import DeviceResolver
 from .wire import decode
 
 SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
@@ -19,14 +19,14 @@ POLL_SECONDS = 10.0
 """How often to ask. Nobody is told of changes, and a pod holds a card for minutes at least."""
 
 _LIST = "/v1.PodResourcesLister/List"
-_ANSWER_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 _MOUNT = (
     "nothing to do outside Kubernetes; in a pod mount the host's /var/lib/kubelet/pod-resources read-only "
     "(a kubelet with another --root-dir: set --path.pod-resources)"
 )
 _ROOT = "run as uid 0 (all capabilities may be dropped): the socket is root's, and a call needs write access to it"
-_INSTALL = "pip install 'ai-energy-exporter[kubernetes]'"
+_INSTALL = "pip install h2"
 _OLD = "PodResources v1 needs Kubernetes 1.20 or newer"
 
 
@@ -46,14 +46,14 @@ class PodResourcesSource:
     def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is a whole answer
         """Ask once. Raises `Unavailable` when there is no kubelet, or none that answers."""
         try:
-            return Reading(allocations=self._allocations(self._ask()), rest_seconds=POLL_SECONDS)
+            return Reading(allocations=self._allocations(self._query()), rest_seconds=POLL_SECONDS)
         except ValueError as error:
             raise Unavailable("implausible", f"{self._path}: not an answer of PodResources v1: {error}") from None
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _ask(self) -> bytes:
+    def _query(self) -> bytes:
         try:
             os.stat(self._path)
         except OSError as error:
@@ -64,21 +64,23 @@ class PodResourcesSource:
         except ImportError as error:
             raise Unavailable("not_found", f"the module {error.name} is not installed", _INSTALL) from None
         try:
-            message: bytes = client.call(self._path, _LIST, _ANSWER_SECONDS)
+            message: bytes = client.call(self._path, _LIST, _TIMEOUT_SECONDS)
         except Unavailable as error:
             raise _with_fix(error, {"not_found": _OLD, "permission": _ROOT}) from None
         return message
 
     def _allocations(self, message: bytes) -> tuple[Allocation, ...]:
         """One for each container and card or MIG device; several replicas of the same weigh as many times."""
-        cards = Cards(self._host)
+        resolver = DeviceResolver(self._host)
         shares: defaultdict[Allocation, float] = defaultdict(float)
-        for given in dict.fromkeys(decode(message)):  # a claim that a container refers to twice is still one
-            part = cards.find(given)
+        for assignment in dict.fromkeys(decode(message)):  # a claim that a container refers to twice is still one
+            part = resolver.resolve(assignment)
             if part is not None:
-                whose = Allocation(part.device, given.namespace, given.pod, given.container, 0.0, part.gpu_instance)
-                shares[whose] += part.share
-        return tuple([whose._replace(share=share) for whose, share in sorted(shares.items())])
+                allocation = Allocation(
+                    part.device, assignment.namespace, assignment.pod, assignment.container, 0.0, part.gpu_instance
+                )
+                shares[allocation] += part.share
+        return tuple([allocation._replace(share=share) for allocation, share in sorted(shares.items())])
 
 
 def _with_fix(error: Unavailable, fixes: Mapping[Reason, str]) -> Unavailable:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-class Given(NamedTuple):
+class DeviceAssignment(NamedTuple):
     """One device of one container. ``driver`` is that of its DRA claim, "" for a device plugin's.
 
     ``kind`` is the plugin's resource name (``nvidia.com/gpu``), or the DRA pool.
@@ -26,19 +26,19 @@ class Given(NamedTuple):
     device: str
 
 
-def decode(message: bytes) -> Iterator[Given]:
+def decode(message: bytes) -> Iterator[DeviceAssignment]:
     """Every device in a ``ListPodResourcesResponse``. Raises ValueError when it is no such message."""
     for pod in _parts(message, 1):
         name, namespace = _text(pod, 1), _text(pod, 2)
         for container in _parts(pod, 3):
-            place = namespace, name, _text(container, 1)
+            container_names = namespace, name, _text(container, 1)
             for devices in _parts(container, 2):
                 kind = _text(devices, 1)
                 for device in _parts(devices, 2):
-                    yield Given(*place, "", kind, device.decode("utf-8", "replace"))
+                    yield DeviceAssignment(*container_names, "", kind, device.decode("utf-8", "replace"))
             for claim in _parts(container, 5):
                 for resource in _parts(claim, 4):
-                    yield Given(*place, _text(resource, 2), _text(resource, 3), _text(resource, 4))
+                    yield DeviceAssignment(*container_names, _text(resource, 2), _text(resource, 3), _text(resource, 4))
 
 
 def _text(message: bytes, number: int) -> str:

@@ -378,7 +378,7 @@ def test_without_bcrypt_the_error_has_the_fix(web: WebFolder, monkeypatch: pytes
     monkeypatch.setitem(__import__("sys").modules, "bcrypt", None)
     with pytest.raises(WebConfigError) as caught:
         Access(web.write(users(bob=HASH)))
-    fix = "basic_auth_users: needs the package bcrypt: pip install 'ai-energy-exporter[auth]'"
+    fix = "basic_auth_users: needs the package bcrypt: pip install bcrypt"
     assert caught.value.problems == (f"{web.path}: {fix}",)
     assert Access(web.write("")).tls is None
 

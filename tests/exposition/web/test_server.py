@@ -24,7 +24,7 @@ from exporter.exposition.metrics.render import OPENMETRICS, TEXT
 from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ListenError, ServerOptions
 from exporter.snapshot import Snapshot
-from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, is_closed, read_all, status
+from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, fetch, is_closed, read_all, status
 
 # --- regular clients -----------------------------------------------------------------------------------
 
@@ -82,6 +82,21 @@ def test_a_connection_is_kept_between_scrapes(
             bodies.append(client.getresponse().read())
             assert client.sock is used
         assert len(set(bodies)) == 3
+
+
+def test_every_answer_is_counted_by_its_status(serve: Callable[..., Exporter]) -> None:
+    exporter = serve(ServerOptions(listen=LOCAL, listen_health=LOCAL))
+    for _ in range(3):
+        exporter.get()
+    exporter.get("/nothing")
+    exporter.get(method="POST")
+    exporter.raw(b"nonsense\r\n\r\n")
+    host, port = exporter.server.health_addresses[0]
+    with closing(http.client.HTTPConnection(host, port, timeout=5)) as client:
+        assert fetch(client, "/-/ready")[0].status == 200
+    (metric,) = exporter.instruments.http_requests.collect()
+    counted = {s.labels["code"]: s.value for s in metric.samples if s.name == "energy_http_requests_total"}
+    assert counted == {"200": 4, "400": 1, "404": 1, "405": 1}
 
 
 def test_pipelined_requests_are_answered_in_order(serve: Callable[..., Exporter]) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, Reading, Unavailable
-from exporter.sources.cpu.rapl import LOOK_AGAIN_SECONDS, RaplSource
+from exporter.sources.cpu.rapl import RESCAN_SECONDS, RaplSource
 from tests.support import machine as machines
 
 RANGE_UJ = 262143328850
@@ -254,7 +254,7 @@ def test_renumbered_zone_keeps_its_identity(tree: Tree) -> None:
         path.unlink()
     tree.zone("intel-rapl:2", "psys", 8_500_000)
     tree.zone("intel-rapl:3", "package-0", 5_250_000)
-    after = meters(source.read(LOOK_AGAIN_SECONDS))
+    after = meters(source.read(RESCAN_SECONDS))
     assert {id_: meter.joules - before[id_].joules for id_, meter in after.items()} == {
         "package-0": 0.25,
         "psys-0": 0.5,
@@ -360,8 +360,8 @@ def test_new_zone_is_found_within_a_minute(tree: Tree) -> None:
     source = tree.source()
     source.read(0.0)
     tree.zone("intel-rapl:1", "package-1")
-    assert set(meters(source.read(LOOK_AGAIN_SECONDS - 1))) == {"package-0"}
-    assert set(meters(source.read(LOOK_AGAIN_SECONDS))) == {"package-0", "package-1"}
+    assert set(meters(source.read(RESCAN_SECONDS - 1))) == {"package-0"}
+    assert set(meters(source.read(RESCAN_SECONDS))) == {"package-0", "package-1"}
 
 
 def test_source_comes_up_when_the_module_is_loaded_later(tree: Tree) -> None:
@@ -380,7 +380,7 @@ def test_descriptors_are_given_back(tree: Tree) -> None:
     host = tree.host(descriptors=10)
     source = RaplSource(host)
     for look in range(5):
-        source.read(look * LOOK_AGAIN_SECONDS)
+        source.read(look * RESCAN_SECONDS)
         assert host.fds.left == 8
     energy.write_text("abc\n")
     (energy.parent / "intel-rapl:0:0/energy_uj").write_text("abc\n")

@@ -18,7 +18,7 @@ from exporter.host import FdBudget, Host
 from exporter.records import GpuUse, Reading, Unavailable
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sources.drm.files import PASS_SECONDS, OpenFiles
-from exporter.sources.drm.source import LOOK_AGAIN_SECONDS, DrmSource
+from exporter.sources.drm.source import RESCAN_SECONDS, DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.workloads.namer import WorkloadNamer
 
@@ -421,16 +421,16 @@ def test_card_that_comes_and_goes(machine: Machine, source: DrmSource) -> None:
     machine.xe(100, 5, 3, 0, 10**9)
     assert source.read(machine.now).gpu_uses == ()
     machine.card(1, "xe", ARC)
-    assert by_pid(tick(source, machine, LOOK_AGAIN_SECONDS)) == {100: 0.0}
+    assert by_pid(tick(source, machine, RESCAN_SECONDS)) == {100: 0.0}
     machine.xe(100, 5, 3, 9_600_000, 10**9 + 19_200_000)
     assert by_pid(tick(source, machine)) == {100: 0.5}
     for node in ("card1", "renderD129"):
         shutil.rmtree(machine.root / f"sys/class/drm/{node}")
-    assert tick(source, machine, LOOK_AGAIN_SECONDS).gpu_uses == ()
+    assert tick(source, machine, RESCAN_SECONDS).gpu_uses == ()
     for node in ("card0", "renderD128"):
         shutil.rmtree(machine.root / f"sys/class/drm/{node}")
     with pytest.raises(Unavailable):
-        tick(source, machine, LOOK_AGAIN_SECONDS)
+        tick(source, machine, RESCAN_SECONDS)
 
 
 def test_partitions_of_a_card_are_the_card(machine: Machine, source: DrmSource) -> None:
@@ -697,7 +697,7 @@ def test_descriptors_are_given_back(machine: Machine) -> None:
             machine.process(pid, start=machine.now)
             machine.open(pid, 5)
             machine.amd(pid, 5, 10 * round_ + pid, gfx=1.0)
-        tick(source, machine, LOOK_AGAIN_SECONDS)
+        tick(source, machine, RESCAN_SECONDS)
         assert host.fds.left == without - 2
         for pid in (100, 101):
             machine.exit(pid)

@@ -13,7 +13,7 @@ import pytest
 from exporter.accounting.attribution import platforms
 from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, PowerReading, Reading, Unavailable
-from exporter.sources.hwmon.source import LOOK_AGAIN_SECONDS, HwmonSource
+from exporter.sources.hwmon.source import RESCAN_SECONDS, HwmonSource
 from tests.support import machine as machines
 
 
@@ -241,7 +241,7 @@ def test_second_die_of_a_card_is_absent_until_it_says_more_than_zero(tree: Tree)
     assert values(source.read(1.0))["amdgpu-0000:2c:00.0"] == 90.0
     (odd / "power1_average").write_text("0\n")
     assert values(source.read(2.0))["amdgpu-0000:2c:00.0"] == 0.0
-    assert values(source.read(LOOK_AGAIN_SECONDS + 3))["amdgpu-0000:2c:00.0"] == 0.0
+    assert values(source.read(RESCAN_SECONDS + 3))["amdgpu-0000:2c:00.0"] == 0.0
 
 
 @pytest.mark.parametrize(("zones", "within"), [(("package-0",), "package-0"), ((), "node")])
@@ -483,7 +483,7 @@ def test_card_that_vanishes_and_returns(tree: Tree) -> None:
     assert [problem.reason for problem in source.read(1.0).problems] == ["not_found"]
     assert source.read(2.0).problems == ()
     tree.chip(5, "i915", "0000:04:00.0", {"energy1_input": 4_000_000})
-    assert values(source.read(2.0 + LOOK_AGAIN_SECONDS))["i915-0000:04:00.0"] == 4.0
+    assert values(source.read(2.0 + RESCAN_SECONDS))["i915-0000:04:00.0"] == 4.0
 
 
 def test_descriptors_are_given_back(tree: Tree) -> None:
@@ -494,7 +494,7 @@ def test_descriptors_are_given_back(tree: Tree) -> None:
     source.read(0.0)
     kept = host.fds.left
     for look in range(1, 5):
-        source.read(look * LOOK_AGAIN_SECONDS)
+        source.read(look * RESCAN_SECONDS)
         assert host.fds.left == kept < 40
     source.close()
     assert host.fds.left == 40

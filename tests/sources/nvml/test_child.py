@@ -24,12 +24,12 @@ from exporter import __version__
 from exporter.host import Host, boot_seconds
 from exporter.records import EnergyReading, Reading, Unavailable
 from exporter.sources.nvml.child import serve
-from exporter.sources.nvml.process import NvmlProcess, Patience
+from exporter.sources.nvml.process import NvmlProcess, Timeouts
 from exporter.sources.registry import build
 from tests.support.nvml.control import FakeDriver
 
 PATIENCE_SECONDS = 30.0
-SHORT = Patience(first=20.0, answer=0.3)
+SHORT = Timeouts(first=20.0, answer=0.3)
 CHILD = "exporter.sources.nvml.child"
 
 
@@ -94,7 +94,7 @@ def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def start(driver: FakeDriver) -> Iterator[Callable[..., Timeline]]:
     started: list[NvmlProcess] = []
 
-    def start_one(patience: Patience | None = None) -> Timeline:
+    def start_one(patience: Timeouts | None = None) -> Timeline:
         started.append(NvmlProcess(Host(), patience))
         return Timeline(started[-1])
 
@@ -124,9 +124,9 @@ class TestReading:
         assert len(children()) == 1
 
     def test_patience_is_a_multiple_of_the_deadline(self) -> None:
-        assert Patience.of(0.5) == Patience()
-        assert Patience.of(0.1) == pytest.approx((12, 6, 1))
-        assert Patience.of(0.001) == (10, 3, 0.5), "to kill one that only starts slowly would do harm"
+        assert Timeouts.of(0.5) == Timeouts()
+        assert Timeouts.of(0.1) == pytest.approx((12, 6, 1))
+        assert Timeouts.of(0.001) == (10, 3, 0.5), "to kill one that only starts slowly would do harm"
 
     def test_it_is_what_the_exporter_uses(self, driver: FakeDriver) -> None:
         (source,) = (source for source in build(Host(), {}) if source.name == "nvml")

@@ -23,7 +23,7 @@ from exporter.records import (
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.nvml.cross_check import FIRST_SECONDS, WINDOW_SECONDS
-from exporter.sources.nvml.source import LOOK_AGAIN_SECONDS, NvmlSource
+from exporter.sources.nvml.source import RESCAN_SECONDS, NvmlSource
 from tests.support.nvml import control
 from tests.support.nvml.control import Gpu
 from tests.support.nvml.node import IDLE_WATTS, Node
@@ -246,7 +246,7 @@ class TestSleep:
         self.card(node, 0x41, "suspended")
         for _ in range(3):
             assert source.read(node.now) == Reading(asleep=("0000:41:00.0",))
-            node.sleep(LOOK_AGAIN_SECONDS)
+            node.sleep(RESCAN_SECONDS)
         assert node.driver.all_calls() == {}
         node.write(self.STATUS.format("41"), "active\n")
         assert source.read(node.now).meters
@@ -260,7 +260,7 @@ class TestSleep:
             assert [gpu.index for gpu in reading.gpus] == ["1"]
             assert reading.asleep == ("0000:41:00.0",)
             assert not reading.problems
-            node.step({other: {}}, seconds=LOOK_AGAIN_SECONDS)
+            node.step({other: {}}, seconds=RESCAN_SECONDS)
         assert all(node.driver.calls(name, sleeper) == 0 for name in node.driver.all_calls())
 
     def test_card_that_falls_asleep_is_left_alone_and_named(self, node: Node, source: NvmlSource) -> None:
@@ -269,7 +269,7 @@ class TestSleep:
         node.write(self.STATUS.format("41"), "suspended\n")
         node.driver.reset_calls()
         for _ in range(5):
-            node.step({other: {}}, seconds=LOOK_AGAIN_SECONDS / 2)
+            node.step({other: {}}, seconds=RESCAN_SECONDS / 2)
             reading = source.read(node.now)
             assert reading.asleep == (sleeper.uuid,)
         assert all(node.driver.calls(name, sleeper) == 0 for name in node.driver.all_calls())

@@ -27,7 +27,7 @@ from exporter.records import (
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
-from exporter.sources.nvml.source import LOOK_AGAIN_SECONDS, NvmlSource
+from exporter.sources.nvml.source import RESCAN_SECONDS, NvmlSource
 from exporter.sources.usage.cgroups import CgroupSource
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
@@ -742,7 +742,7 @@ class TestLifecycle:
             (problem,) = reading.problems
             assert (problem.reason, first.uuid in problem.message) == ("driver", True)
         first.lose(False)
-        node.step({first: {}, second: {}}, seconds=LOOK_AGAIN_SECONDS)
+        node.step({first: {}, second: {}}, seconds=RESCAN_SECONDS)
         assert set(energy(source.read(node.now))) == {first.uuid, second.uuid}
 
     def test_last_card_lost(self, node: Node, source: NvmlSource) -> None:
@@ -778,7 +778,7 @@ class TestLifecycle:
             node.write(f"proc/driver/nvidia/gpus/{address}/information", "")
         node.driver.reset_calls()
         for _ in range(3):
-            node.sleep(LOOK_AGAIN_SECONDS)
+            node.sleep(RESCAN_SECONDS)
             source.read(node.now)
         assert node.driver.calls("nvmlInitWithFlags") == 1, "once: a container may see fewer than there are for good"
 

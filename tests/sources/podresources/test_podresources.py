@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 
 from exporter.host import Host
 from exporter.records import Allocation, Unavailable
-from exporter.sources.podresources.cards import Cards, Part
+from exporter.sources.podresources.cards import DeviceResolver, Part
 from exporter.sources.podresources.grpc import MAX_BYTES, call
 from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSource
-from exporter.sources.podresources.wire import Given, decode
+from exporter.sources.podresources.wire import DeviceAssignment, decode
 from tests.support.fake_kubelet import LIST, Claim, Container, Kubelet, Messages, Pod, grpc, pod
 
 CARD = "GPU-2c1f4a86-9e0b-4d7c-8b0a-0f5c1d2e3f40"
@@ -186,19 +186,21 @@ def write_machine(root: Path) -> None:
 @pytest.mark.parametrize(("name", "part"), NAMES)
 def test_names_of_device_plugins(host: Host, tmp_path: Path, name: str, part: Part | None) -> None:
     write_machine(tmp_path)
-    assert Cards(host).find(Given("ns", "pod", "c", "", "example.com/gpu", name)) == part
+    assert DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", "", "example.com/gpu", name)) == part
 
 
 @pytest.mark.parametrize(("claim", "part"), CLAIMS)
 def test_names_of_dra_drivers(host: Host, tmp_path: Path, claim: Claim, part: Part | None) -> None:
     write_machine(tmp_path)
-    assert Cards(host).find(Given("ns", "pod", "c", claim.driver, claim.pool, claim.device)) == part
+    assert (
+        DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", claim.driver, claim.pool, claim.device)) == part
+    )
 
 
 @pytest.mark.parametrize(("name", "_"), NAMES)
 def test_a_machine_that_shows_nothing_of_its_cards(host: Host, name: str, _: Part | None) -> None:
     """Then only what the name itself says is known."""
-    part = Cards(host).find(Given("ns", "pod", "c", "", "example.com/gpu", name))
+    part = DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", "", "example.com/gpu", name))
     assert part is None or part.device in name
 
 
@@ -230,8 +232,10 @@ def test_what_protobuf_writes_is_read_back(messages: Messages, pods: list[Pod]) 
     for each in pods:
         for container in each.containers:
             place = each.namespace, each.name, container.name
-            expected += [Given(*place, "", kind, id_) for kind, ids in container.devices.items() for id_ in ids]
-            expected += [Given(*place, claim.driver, claim.pool, claim.device) for claim in container.claims]
+            expected += [
+                DeviceAssignment(*place, "", kind, id_) for kind, ids in container.devices.items() for id_ in ids
+            ]
+            expected += [DeviceAssignment(*place, claim.driver, claim.pool, claim.device) for claim in container.claims]
     assert list(decode(messages.listing(pods))) == expected
 
 
@@ -265,7 +269,7 @@ def test_later_versions_may_say_more() -> None:
     devices = part(1, b"nvidia.com/gpu") + part(2, CARD.encode()) + field(9, 1, bytes(8)) + field(10, 5, bytes(4))
     container = part(1, b"c") + part(2, devices) + field(11, 0, b"\xff\x01")
     message = part(1, part(1, b"pod") + part(2, b"ns") + part(3, container) + part(12, b"news"))
-    assert list(decode(message)) == [Given("ns", "pod", "c", "", "nvidia.com/gpu", CARD)]
+    assert list(decode(message)) == [DeviceAssignment("ns", "pod", "c", "", "nvidia.com/gpu", CARD)]
 
 
 def test_a_full_node(kubelet: Kubelet, source: PodResourcesSource) -> None:
@@ -305,7 +309,7 @@ def test_not_installed(kubelet: Kubelet, source: PodResourcesSource, monkeypatch
     monkeypatch.delitem(sys.modules, "exporter.sources.podresources.grpc")
     monkeypatch.setitem(sys.modules, "h2.config", None)
     error = failure(lambda: source.read(0.0))
-    assert (error.reason, error.fix) == ("not_found", "pip install 'ai-energy-exporter[kubernetes]'")
+    assert (error.reason, error.fix) == ("not_found", "pip install h2")
 
 
 def test_a_socket_that_is_roots(kubelet: Kubelet, source: PodResourcesSource) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from exporter.host import Host, boot_seconds
 from exporter.records import CpuUse, GroupKey, ProcessKey, Unavailable
-from exporter.sources.usage.procfs import ProcfsSource, parse_cgroup, parse_cpu_times
+from exporter.sources.cpu.cpu_times import parse_cpu_times
+from exporter.sources.usage.procfs import ProcfsSource, parse_cgroup
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 
@@ -83,7 +84,7 @@ def told(cpu: CpuUse) -> list[tuple[GroupKey, float, list[int]]]:
 def test_waiting_and_stolen_time_are_not_busy() -> None:
     raw = b"cpu  100 20 30 9999 8888 5 6 7777 66 55\ncpu0 60 0 0 1 1 0 0 0 0 0\ncpu12 40 20 30 1 1 5 6 0 0 0\nintr 5\n"
     times = parse_cpu_times(raw, 100)
-    assert times.total == pytest.approx(1.61)
+    assert times.busy == pytest.approx(1.61)
     assert times.by_cpu == pytest.approx({0: 0.6, 12: 1.01})
     assert times.interrupts == pytest.approx(0.11)
 
@@ -239,13 +240,13 @@ def test_this_machine(tmp_path: Path) -> None:
             worker.stdin.flush()
             clocks.append(float(worker.stdout.readline()))
             cpu = use(source, boot_seconds())
-            before = before or parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).total
+            before = before or parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).busy
             busy += cpu.busy_seconds
             for group in cpu.groups:
                 assert sum(process.seconds for process in group.processes) <= group.seconds + 1e-9
                 for process in group.processes:
                     seconds[process.process.key.pid] += process.seconds
-        after = parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).total
+        after = parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).busy
         worker.stdin.close()
     for _ in range(2):
         exited += [key.pid for key in use(source, boot_seconds()).exited]

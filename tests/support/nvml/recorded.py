@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver, DriverError
+from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver
 from exporter.sources.nvml.gpm import GpmWatch
+from exporter.sources.nvml.library import DriverError
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig, MigInstance
 
@@ -158,7 +159,7 @@ class Recorder:
         """All that was recorded."""
         return {
             "driver_version": self._driver.version(),
-            "nvml_version": self._driver.maybe_any("nvmlSystemGetNVMLVersion") or "",
+            "nvml_version": self._driver.call_ignoring_errors("nvmlSystemGetNVMLVersion") or "",
             "gpus": self._cards,
         }
 
@@ -174,10 +175,10 @@ class Recorder:
             "name": driver.model(handle),
             "uuid": f"GPU-{number:08x}-0000-4000-8000-000000000000",
             "pci_bus_id": driver.bus_id(handle),
-            "architecture": driver.maybe_any("nvmlDeviceGetArchitecture", handle) or 0,
+            "architecture": driver.call_ignoring_errors("nvmlDeviceGetArchitecture", handle) or 0,
             "memory_total_bytes": round(driver.memory_bytes(handle)[1] or 0),
             "gpm": driver.has_gpm(handle),
-            "mig_slices": int(driver.maybe_any("nvmlDeviceGetMaxMigDeviceCount", handle) or 0),
+            "mig_slices": int(driver.call_ignoring_errors("nvmlDeviceGetMaxMigDeviceCount", handle) or 0),
             "instants": [],
         }
 
@@ -231,7 +232,7 @@ class Recorder:
             "profile": profile[1] if profile else f"{width}g.{round((total or 0) / 2**30)}gb",
             "uuid": f"MIG-{number:08x}-{place:04x}-5000-8000-000000000000",
             "gpu_instance": instance,
-            "compute_instance": driver.maybe_any("nvmlDeviceGetComputeInstanceId", part) or 0,
+            "compute_instance": driver.call_ignoring_errors("nvmlDeviceGetComputeInstanceId", part) or 0,
             "memory_total_bytes": total,
             "memory_used_bytes": used,
             "gpm": self._activity(number, card, instance),
@@ -241,7 +242,7 @@ class Recorder:
     def _holders(self, holder: Any) -> dict[control.Kind, dict[str, int | None]]:
         found: dict[control.Kind, dict[str, int | None]] = {}
         for kind, name in _KINDS.items():
-            entries = self._driver.maybe_any(f"nvmlDeviceGet{name}RunningProcesses", holder) or ()
+            entries = self._driver.call_ignoring_errors(f"nvmlDeviceGet{name}RunningProcesses", holder) or ()
             if entries:
                 found[kind] = {str(entry.pid): entry.usedGpuMemory for entry in entries}
         return found
