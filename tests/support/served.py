@@ -79,7 +79,7 @@ class Exporter:
         **headers: str,
     ) -> Answer:
         with closing(self.client(tls, source)) as client:
-            return ask(client, path, method, **headers)
+            return fetch(client, path, method, **headers)
 
     def raw(self, request: bytes) -> bytes:
         """Send bytes, and read until the server closes."""
@@ -151,7 +151,7 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-def ask(client: http.client.HTTPConnection, path: str = "/metrics", method: str = "GET", **headers: str) -> Answer:
+def fetch(client: http.client.HTTPConnection, path: str = "/metrics", method: str = "GET", **headers: str) -> Answer:
     """One request on a connection that is kept."""
     client.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
     answer = client.getresponse()

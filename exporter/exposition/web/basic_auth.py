@@ -61,19 +61,21 @@ class TokenBucket:
     def take(self, client: str) -> bool:
         """Take a token; False if there is none."""
         left = self.left(client)
-        return left >= 1.0 and self._put(client, left - 1.0)
+        if left < 1.0:
+            return False
+        self._put(client, left - 1.0)
+        return True
 
     def refund(self, client: str) -> None:
         """Return a token."""
         self._put(client, self.left(client) + 1.0)
 
-    def _put(self, client: str, tokens: float) -> bool:
+    def _put(self, client: str, tokens: float) -> None:
         self._buckets.pop(client, None)
         if tokens < self._burst:
             self._buckets[client] = (tokens, self._clock())
             if len(self._buckets) > self._max_clients:
                 self._buckets.popitem(last=False)
-        return True
 
 
 class _Job(NamedTuple):
@@ -98,7 +100,7 @@ class Logins:
         self._check_password = check_password or bcrypt_check()
         self._users = users
         self._key = secrets.token_bytes(32)
-        self._failures = TokenBucket(FAILURES, FAILURE_SECONDS, clock)
+        self._allowed_failures = TokenBucket(FAILURES, FAILURE_SECONDS, clock)
         self._valid: set[bytes] = set()
         self._invalid: OrderedDict[bytes, None] = OrderedDict()
         self._queue: deque[_Job] = deque()
@@ -140,8 +142,8 @@ class Logins:
     # --- bcrypt queue -------------------------------------------------------------------------------
 
     def _enqueue(self, job: _Job) -> Verdict | asyncio.Future[Verdict]:
-        queue = self._queue if self._failures.left(job.client) >= FAILURES else self._low_priority
-        if len(queue) >= _MAX_WAITING or not self._failures.take(job.client):
+        queue = self._queue if self._allowed_failures.left(job.client) >= FAILURES else self._low_priority
+        if len(queue) >= _MAX_WAITING or not self._allowed_failures.take(job.client):
             return Verdict.THROTTLED
         queue.append(job)
         self._pending[job.key] = job.verdict
@@ -157,17 +159,17 @@ class Logins:
             began = loop.time()
             matches = await loop.run_in_executor(self._thread, self._check_password, job.password, job.reference)
             took = loop.time() - began
-            right = matches and job.known
-            if right:
+            valid = matches and job.known
+            if valid:
                 self._valid.add(job.key)
-                self._failures.refund(job.client)
+                self._allowed_failures.refund(job.client)
             else:
                 self._invalid[job.key] = None
                 if len(self._invalid) > _MAX_INVALID:
                     self._invalid.popitem(last=False)
             del self._pending[job.key]
-            job.verdict.set_result(Verdict.VALID if right else Verdict.INVALID)
-            if not right:
+            job.verdict.set_result(Verdict.VALID if valid else Verdict.INVALID)
+            if not valid:
                 await asyncio.sleep(took * (1.0 / CPU_SHARE - 1.0))
 
     def _decoy_hash(self, name: bytes) -> bytes:

@@ -252,7 +252,7 @@ class Connection(asyncio.BufferedProtocol):
     def _send_error(self, status: int) -> None:
         self._send(Response(status, f"{HTTPStatus(status).phrase}\n".encode(), close=True))
 
-    # --- its response -------------------------------------------------------------------------------
+    # --- the response ------------------------------------------------------------------------------
 
     def _send(self, response: Response) -> None:
         assert self._transport is not None

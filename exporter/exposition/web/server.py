@@ -44,8 +44,8 @@ class ServerOptions:
     """How to serve; an empty host in ``listen`` is every interface, port 0 any free one.
 
     ``listen_health`` are addresses that serve the health paths and nothing else, without TLS or login, for probes that
-    have no certificate. At most ``max_requests`` responses are written at the same time, further requests get a 503.
-    At most ``max_connections`` are open at the same time: a new one displaces the one whose request is slowest.
+    have no certificate. At most ``max_requests`` responses are written at the same time: a new one displaces one that
+    is not read, or is a 503. At most ``max_connections`` are open at the same time: a new one displaces the slowest.
     """
 
     listen: tuple[Address, ...] = (Address("127.0.0.1", 9400),)

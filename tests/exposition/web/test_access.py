@@ -22,9 +22,9 @@ from tests.support.served import (
     PASSWORD,
     Exporter,
     WebFolder,
-    ask,
     basic,
     eventually,
+    fetch,
     is_closed,
     status,
     users,
@@ -82,8 +82,8 @@ def test_a_wrong_login(serve: Serve, web: WebFolder, header: str) -> None:
     exporter = serve(web=web.write(users(bob=HASH)))
     with closing(exporter.client()) as client:
         for _ in range(2):  # the second one is cached
-            assert ask(client, Authorization=header)[0].status == 401
-        assert ask(client, Authorization=BOB)[0].status == 200
+            assert fetch(client, Authorization=header)[0].status == 401
+        assert fetch(client, Authorization=BOB)[0].status == 200
 
 
 def test_only_the_first_of_two_logins_counts(serve: Serve, web: WebFolder) -> None:
@@ -128,7 +128,7 @@ def test_wrong_passwords_in_bulk(
     exporter = serve(ServerOptions(listen=LOCAL), web=web.write(users(bob=costly)))
     caplog.set_level(logging.DEBUG)
     kept = exporter.client()
-    assert ask(kept, Authorization=BOB)[0].status == 200  # cached from now on
+    assert fetch(kept, Authorization=BOB)[0].status == 200  # cached from now on
 
     def guess(number: int) -> int:
         header = basic("bob" if number % 2 else f"user{number}", f"guess {number}")
@@ -139,7 +139,7 @@ def test_wrong_passwords_in_bulk(
         guesses = [pool.submit(guess, number) for number in range(120)]
         while not all(one.done() for one in guesses):
             began = time.monotonic()
-            assert ask(kept, Authorization=BOB)[0].status == 200
+            assert fetch(kept, Authorization=BOB)[0].status == 200
             slowest = max(slowest, time.monotonic() - began)
     found = [one.result() for one in guesses]
     assert set(found) == {401, 429}
@@ -209,9 +209,9 @@ def test_a_removed_user_is_rejected_within_seconds(serve: Serve, web: WebFolder)
     """Fault 65: also on a kept connection."""
     exporter = serve(web=web.write(users(bob=HASH, eve=HASH)))
     with closing(exporter.client()) as client:
-        assert ask(client, Authorization=BOB)[0].status == 200
+        assert fetch(client, Authorization=BOB)[0].status == 200
         web.write(users(eve=HASH))
-        eventually(lambda: ask(client, Authorization=BOB)[0].status == 401)
+        eventually(lambda: fetch(client, Authorization=BOB)[0].status == 401)
     assert exporter.get(Authorization=basic("eve", PASSWORD))[0].status == 200
 
 
@@ -311,7 +311,7 @@ def test_tls_and_logins_may_come_while_it_runs(serve: Serve, web: WebFolder) -> 
     exporter = serve(web=web.write(""))
     assert exporter.get()[0].status == 200
     with closing(exporter.client()) as client:
-        assert ask(client)[0].status == 200
+        assert fetch(client)[0].status == 200
         web.serve_tls(rest=users(bob=HASH))
         assert is_closed(client.sock)
     assert exporter.get(tls=web.trusting())[0].status == 401
@@ -368,9 +368,9 @@ def test_a_client_certificate_that_ended_since_the_handshake(serve: Serve, web: 
     clocks = Clocks()
     exporter = serve(web=clocks.access(web.serve_mtls()))
     with closing(exporter.client(web.trusting("prometheus.example"))) as client:
-        assert ask(client)[0].status == 200
+        assert fetch(client)[0].status == 200
         clocks.wall += AGES_SECONDS
-        answer, body = ask(client)
+        answer, body = fetch(client)
         assert (answer.status, body) == (403, b"the client certificate has expired\n")
 
 

@@ -42,7 +42,7 @@ class Checks:
         return (password, reference) in {(b"of bob", b"hash of bob"), (b"of eve", b"hash of eve")}
 
 
-class Desk:
+class Harness:
     """Logins with a fake clock."""
 
     def __init__(self) -> None:
@@ -60,152 +60,152 @@ class Desk:
         return verdict if isinstance(verdict, Verdict) else None
 
 
-def with_desk(story: Callable[[Desk], Coroutine[None, None, None]]) -> None:
+def run_story(story: Callable[[Harness], Coroutine[None, None, None]]) -> None:
     """Run a story in an event loop."""
 
     async def play() -> None:
-        desk = Desk()
+        harness = Harness()
         try:
-            await story(desk)
+            await story(harness)
         finally:
-            desk.checks.go.set()
-            desk.logins.stop()
+            harness.checks.go.set()
+            harness.logins.stop()
 
     asyncio.run(play())
 
 
 def test_a_valid_password_is_checked_once() -> None:
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of bob") is Verdict.VALID
-        assert desk.at_once("bob", "of bob", "10.9.9.9") is Verdict.VALID
-        assert len(desk.checks.calls) == 1
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "of bob") is Verdict.VALID
+        assert harness.at_once("bob", "of bob", "10.9.9.9") is Verdict.VALID
+        assert len(harness.checks.calls) == 1
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_an_invalid_password_is_checked_once() -> None:
     """A Prometheus with an invalid password retries every 15 s: that costs neither CPU nor its remaining failures."""
 
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of eve") is Verdict.INVALID
-        assert {desk.at_once("bob", "of eve") for _ in range(1000)} == {Verdict.INVALID}
-        assert await desk.login("bob", "of bob") is Verdict.VALID
-        assert len(desk.checks.calls) == 2
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "of eve") is Verdict.INVALID
+        assert {harness.at_once("bob", "of eve") for _ in range(1000)} == {Verdict.INVALID}
+        assert await harness.login("bob", "of bob") is Verdict.VALID
+        assert len(harness.checks.calls) == 2
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_an_unknown_name_costs_what_a_known_one_does() -> None:
     """Fault 65: also if the password happens to match the decoy hash."""
 
-    async def story(desk: Desk) -> None:
-        verdicts = {await desk.login(name, "of bob", f"10.0.0.{name}") for name in map(str, range(20))}
+    async def story(harness: Harness) -> None:
+        verdicts = {await harness.login(name, "of bob", f"10.0.0.{name}") for name in map(str, range(20))}
         assert verdicts == {Verdict.INVALID}
-        assert len(desk.checks.calls) == 20
-        assert {reference for _, reference in desk.checks.calls} == set(USERS.values())
+        assert len(harness.checks.calls) == 20
+        assert {reference for _, reference in harness.checks.calls} == set(USERS.values())
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_concurrent_logins_with_one_password_share_a_check() -> None:
     """Two Prometheus servers with the same account, just after the exporter started."""
 
-    async def story(desk: Desk) -> None:
-        desk.checks.go.clear()
-        both = [asyncio.ensure_future(desk.login("bob", "of bob", f"10.0.0.{n}")) for n in range(50)]
+    async def story(harness: Harness) -> None:
+        harness.checks.go.clear()
+        both = [asyncio.ensure_future(harness.login("bob", "of bob", f"10.0.0.{n}")) for n in range(50)]
         await asyncio.sleep(0.02)
-        desk.checks.go.set()
+        harness.checks.go.set()
         assert set(await asyncio.gather(*both)) == {Verdict.VALID}
-        assert len(desk.checks.calls) == 1
+        assert len(harness.checks.calls) == 1
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_a_client_that_fails_too_often_is_throttled() -> None:
-    async def story(desk: Desk) -> None:
-        guesses = [await desk.login("bob", f"guess {n}") for n in range(FAILURES)]
+    async def story(harness: Harness) -> None:
+        guesses = [await harness.login("bob", f"guess {n}") for n in range(FAILURES)]
         assert set(guesses) == {Verdict.INVALID}
-        calls = len(desk.checks.calls)
-        assert desk.at_once("bob", "one more") is Verdict.THROTTLED
-        assert desk.at_once("bob", "of bob") is Verdict.THROTTLED  # or guessing would disclose that it is valid
-        assert desk.at_once("nobody", "x") is Verdict.THROTTLED
-        assert len(desk.checks.calls) == calls
-        assert await desk.login("bob", "of bob", "10.0.0.2") is Verdict.VALID  # other clients are not affected
-        assert desk.at_once("bob", "of bob") is Verdict.VALID  # nor are cached passwords
-        desk.now += FAILURE_SECONDS
-        assert await desk.login("bob", "guess again") is Verdict.INVALID
-        assert desk.at_once("bob", "and again") is Verdict.THROTTLED
+        calls = len(harness.checks.calls)
+        assert harness.at_once("bob", "one more") is Verdict.THROTTLED
+        assert harness.at_once("bob", "of bob") is Verdict.THROTTLED  # or guessing would disclose that it is valid
+        assert harness.at_once("nobody", "x") is Verdict.THROTTLED
+        assert len(harness.checks.calls) == calls
+        assert await harness.login("bob", "of bob", "10.0.0.2") is Verdict.VALID  # other clients are not affected
+        assert harness.at_once("bob", "of bob") is Verdict.VALID  # nor are cached passwords
+        harness.now += FAILURE_SECONDS
+        assert await harness.login("bob", "guess again") is Verdict.INVALID
+        assert harness.at_once("bob", "and again") is Verdict.THROTTLED
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_valid_passwords_are_not_counted() -> None:
-    async def story(desk: Desk) -> None:
+    async def story(harness: Harness) -> None:
         for _ in range(2 * FAILURES):
-            desk.logins._valid.clear()  # so that it is checked again
-            assert await desk.login("bob", "of bob") is Verdict.VALID
+            harness.logins._valid.clear()  # so that it is checked again
+            assert await harness.login("bob", "of bob") is Verdict.VALID
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_invalid_passwords_use_a_share_of_one_core() -> None:
     """From however many addresses; the loop's thread checks none of them."""
 
-    async def story(desk: Desk) -> None:
-        desk.checks.seconds = 0.02
+    async def story(harness: Harness) -> None:
+        harness.checks.seconds = 0.02
         began = time.monotonic()
-        guesses = await asyncio.gather(*[desk.login("bob", f"guess {n}", f"10.0.0.{n}") for n in range(5)])
+        guesses = await asyncio.gather(*[harness.login("bob", f"guess {n}", f"10.0.0.{n}") for n in range(5)])
         assert set(guesses) == {Verdict.INVALID}
         assert time.monotonic() - began >= 4 * 0.02 / CPU_SHARE
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_the_queue_is_short_and_prefers_clients_without_failures() -> None:
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "wrong", "10.6.6.6") is Verdict.INVALID
-        desk.checks.go.clear()
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "wrong", "10.6.6.6") is Verdict.INVALID
+        harness.checks.go.clear()
         waiting: list[Awaitable[Verdict]] = []
         for n in range(100):  # one client floods
-            verdict = desk.logins.check(basic("bob", f"guess {n}").encode(), "10.6.6.6")
+            verdict = harness.logins.check(basic("bob", f"guess {n}").encode(), "10.6.6.6")
             if not isinstance(verdict, Verdict):
                 waiting.append(verdict)
         assert len(waiting) < FAILURES
-        honest = asyncio.ensure_future(desk.login("eve", "of eve", "10.0.0.1"))
+        honest = asyncio.ensure_future(harness.login("eve", "of eve", "10.0.0.1"))
         await asyncio.sleep(0.02)
-        desk.checks.go.set()
+        harness.checks.go.set()
         assert await honest is Verdict.VALID
-        assert len(desk.checks.calls) <= 3  # the first failure, the guess under way, and this one
-        clean = [desk.at_once("bob", f"x{n}", f"10.1.0.{n}") for n in range(100)]
+        assert len(harness.checks.calls) <= 3  # the first failure, the guess under way, and this one
+        clean = [harness.at_once("bob", f"x{n}", f"10.1.0.{n}") for n in range(100)]
         assert clean.count(None) < 100
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_a_changed_password_replaces_the_old_one() -> None:
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of bob") is Verdict.VALID
-        assert await desk.login("eve", "of eve") is Verdict.VALID
-        desk.logins.replace_users({b"bob": b"hash of eve", b"eve": b"hash of eve"})
-        assert desk.at_once("eve", "of eve") is Verdict.VALID
-        assert await desk.login("bob", "of bob") is Verdict.INVALID
-        assert await desk.login("bob", "of eve") is Verdict.VALID
-        desk.logins.replace_users({b"eve": b"hash of eve"})
-        assert await desk.login("bob", "of eve") is Verdict.INVALID
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "of bob") is Verdict.VALID
+        assert await harness.login("eve", "of eve") is Verdict.VALID
+        harness.logins.replace_users({b"bob": b"hash of eve", b"eve": b"hash of eve"})
+        assert harness.at_once("eve", "of eve") is Verdict.VALID
+        assert await harness.login("bob", "of bob") is Verdict.INVALID
+        assert await harness.login("bob", "of eve") is Verdict.VALID
+        harness.logins.replace_users({b"eve": b"hash of eve"})
+        assert await harness.login("bob", "of eve") is Verdict.INVALID
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_the_caches_are_bounded() -> None:
-    async def story(desk: Desk) -> None:
-        desk.logins._invalid.update((b"%d" % n, None) for n in range(1024))
-        assert await desk.login("bob", "wrong") is Verdict.INVALID
-        assert len(desk.logins._invalid) == 1024
+    async def story(harness: Harness) -> None:
+        harness.logins._invalid.update((b"%d" % n, None) for n in range(1024))
+        assert await harness.login("bob", "wrong") is Verdict.INVALID
+        assert len(harness.logins._invalid) == 1024
         bucket = TokenBucket(3, 1.0, lambda: 0.0, max_clients=10)
         assert all(bucket.take(str(n)) for n in range(1000))
         assert len(bucket._buckets) == 10
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_bcrypt_itself() -> None:

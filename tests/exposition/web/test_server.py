@@ -24,7 +24,7 @@ from exporter.exposition.metrics.render import OPENMETRICS, TEXT
 from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ListenError, ServerOptions
 from exporter.snapshot import Snapshot
-from tests.support.served import BIG, LOCAL, Exporter, ask, big_body, eventually, is_closed, read_all, status
+from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, fetch, is_closed, read_all, status
 
 # --- regular clients -----------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ def test_every_answer_is_counted_by_its_status(serve: Callable[..., Exporter]) -
     exporter.raw(b"nonsense\r\n\r\n")
     host, port = exporter.server.health_addresses[0]
     with closing(http.client.HTTPConnection(host, port, timeout=5)) as client:
-        assert ask(client, "/-/ready")[0].status == 200
+        assert fetch(client, "/-/ready")[0].status == 200
     (metric,) = exporter.instruments.http_requests.collect()
     counted = {s.labels["code"]: s.value for s in metric.samples if s.name == "energy_http_requests_total"}
     assert counted == {"200": 4, "400": 1, "404": 1, "405": 1}
@@ -222,7 +222,7 @@ def test_an_error_while_answering_is_a_500(serve: Callable[..., Exporter], caplo
 
 
 def test_thousands_of_slow_clients_do_not_delay_a_scrape(serve: Callable[..., Exporter]) -> None:
-    """Fault 61: each drips its head byte by byte; the connection cap always has room for who asks at once."""
+    """Fault 61: each drips its head byte by byte; the limit leaves room for a client that sends its request at once."""
     wanted = 2000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, wanted + 2000)), hard))

@@ -29,10 +29,10 @@ from tests.support.served import (
     PASSWORD,
     Exporter,
     WebFolder,
-    ask,
     basic,
     big_body,
     eventually,
+    fetch,
     is_closed,
     read_all,
     status,
@@ -52,8 +52,8 @@ def test_whole_bodies_on_a_kept_connection(serve: Serve, web: WebFolder, version
     exporter = serve(body=big_body, web=web.serve_tls())
     with closing(exporter.client(context)) as client:
         for _ in range(2):
-            assert len(ask(client)[1]) == len(BIG)
-        assert ask(client, "/-/ready")[1] == b"ready\n"
+            assert len(fetch(client)[1]) == len(BIG)
+        assert fetch(client, "/-/ready")[1] == b"ready\n"
 
 
 def test_the_server_sends_close_notify(serve: Serve, web: WebFolder) -> None:
@@ -230,11 +230,11 @@ def test_a_rotated_certificate_is_used_without_a_restart(serve: Serve, web: WebF
     context = web.trusting()
     old = serial(exporter, context)
     with closing(exporter.client(context)) as kept, exporter.connect() as plain:
-        assert ask(kept)[0].status == 200
+        assert fetch(kept)[0].status == 200
         client = context.wrap_socket(plain, server_hostname="127.0.0.1")
         web.issue()
         eventually(lambda: serial(exporter, context) != old)
-        assert ask(kept)[0].status == 200
+        assert fetch(kept)[0].status == 200
         with client:
             client.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(client.recv(1024)) == 200
@@ -267,11 +267,11 @@ def test_another_client_authority_closes_connections_made_under_the_old_one(serv
     exporter = serve(web=web.serve_mtls())
     context = web.trusting("prometheus.example")
     with closing(exporter.client(context)) as client:
-        assert ask(client)[0].status == 200
+        assert fetch(client)[0].status == 200
         web.replace("ca.crt", trustme.CA().cert_pem.bytes())
         assert is_closed(client.sock)
         with pytest.raises((ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError)):
-            ask(client)
+            fetch(client)
 
 
 # --- slow and hostile clients --------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_thousands_of_half_open_handshakes_do_not_delay_a_scrape(serve: Serve, w
     login = basic("bob", PASSWORD)
     with ExitStack() as stack:
         kept = stack.enter_context(closing(exporter.client(context)))
-        assert ask(kept, Authorization=login)[0].status == 200
+        assert fetch(kept, Authorization=login)[0].status == 200
         half_open = []
         for number in range(wanted):
             client = stack.enter_context(exporter.connect(source=f"127.0.0.{1 + number % 3}"))
@@ -359,7 +359,7 @@ def test_thousands_of_half_open_handshakes_do_not_delay_a_scrape(serve: Serve, w
             for _ in range(5):
                 began = time.monotonic()
                 assert exporter.get(tls=context, Authorization=login)[0].status == 200
-                assert ask(kept, Authorization=login)[0].status == 200
+                assert fetch(kept, Authorization=login)[0].status == 200
                 assert time.monotonic() - began < 2.0
             eventually(lambda: len(dropped) >= wanted - room, 10)
         finally:
