@@ -1,4 +1,4 @@
-"""``ai-energy-exporter doctor``: runs every source, looks at the machine, and says how to mend what does not work."""
+"""``ai-energy-exporter doctor``: reads every source, checks the machine, and prints how to fix what does not work."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..sources.registry import build
 from .host_checks import HostCheck, run_checks
 
 PAUSE_SECONDS = 1.0
-"""Between the two readings that show what a source would say."""
+"""Time between the two readings of each source."""
 
 TIMEOUT_SECONDS = 5.0
-"""After which a source counts as hung (fault 15)."""
+"""Time after which a source counts as hung (fault 15 of docs/faults.md)."""
 
 COMPONENTS: tuple[Component, ...] = ("cpu", "dram", "gpu", "platform")
 
 
 class Examination(NamedTuple):
-    """What two readings of one source gave; ``failure`` where the second could not be had."""
+    """Two readings of one source; ``failure`` if the second one could not be made."""
 
     source: str
     first: Reading | None
@@ -66,7 +66,7 @@ def report(
 ) -> None:
     """Write the whole report. Takes about a second, at worst twice ``timeout_seconds``; raises nothing."""
     if namer is not None:
-        namer.health()  # they begin to ask while the sources are read
+        namer.health()  # the providers start their requests while the sources are read
     out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
     out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
     examinations = examine(sources, host, pause_seconds, timeout_seconds)
@@ -79,7 +79,7 @@ def report(
         for directory in names:
             _write(out, directory.name, "works" if directory.up else "no", _provider_lines(directory))
         if not names:
-            _write(out, "paths", "works", ["nobody else to ask here: containers are named by their ids"])
+            _write(out, "paths", "works", ["no metadata provider on this machine: containers are named by their ids"])
         namer.close()
     out.write("\nThis machine\n")
     for check in run_checks(settings, host):
@@ -93,7 +93,7 @@ def examine(
     pause_seconds: float = PAUSE_SECONDS,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> list[Examination]:
-    """Read every source twice, all at the same time, each in a thread of its own that is left behind if it hangs."""
+    """Read every source twice, all concurrently, each in its own thread, which is left behind if it hangs."""
     probes = [_Probe(source, host, pause_seconds) for source in sources]
     deadline = time.monotonic() + timeout_seconds
     for probe in probes:
@@ -102,7 +102,7 @@ def examine(
 
 
 def wait_for_providers(namer: Namer, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[SourceHealth, ...]:
-    """How those are who know the names of pods and containers, once each has answered or failed."""
+    """Health of the metadata providers, once each has answered or failed."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         health = namer.health()
@@ -112,7 +112,7 @@ def wait_for_providers(namer: Namer, timeout_seconds: float = TIMEOUT_SECONDS) -
 
 
 def verdict(examinations: Iterable[Examination]) -> str:
-    """Which components' joules are measured, which modelled and which unknown here, in a sentence or two."""
+    """Which components' joules are measured and which only estimated on this machine, in one or two sentences."""
     measured: set[Component] = set()
     estimated: set[Component] = set()
     for one in examinations:
@@ -124,7 +124,7 @@ def verdict(examinations: Iterable[Examination]) -> str:
     if names := [name for name in COMPONENTS if name in estimated - measured]:
         parts.append(f"Only estimated: {', '.join(names)}.")
     if not parts:
-        return "No meter works here: the exporter runs and says so, but shows no joules."
+        return "No meter works here: the exporter runs and reports that, but shows no joules."
     if not measured:
         parts.append("No joule on this machine is measured; the estimate's bounds are in energy_device_power_*_watts.")
     return " ".join(parts)
@@ -149,7 +149,7 @@ class _Probe(threading.Thread):
             self._source.close()
         except Unavailable as error:
             self._failure = Problem(error.reason, error.message, error.fix)
-        except Exception as error:  # noqa: BLE001 - a broken source is a finding, not the end of the report
+        except Exception as error:  # noqa: BLE001 - a broken source must not end the report
             self._failure = Problem("error", f"{type(error).__name__}: {error}", "this is a bug: please report it")
 
     def result(self) -> Examination:
@@ -178,7 +178,7 @@ def _reading_lines(one: Examination) -> list[str]:
     lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
     if one.second.socket_busy_seconds:
         lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")
-    return lines or ["nothing to tell on this machine"]
+    return lines or ["nothing to report on this machine"]
 
 
 def _meter(one: Examination, index: int) -> str:
@@ -203,7 +203,7 @@ def _meter(one: Examination, index: int) -> str:
 
 
 def _by_gauge(counted_watts: float, gauge_watts: float) -> str:
-    """What the device's own power gauge says beside its counter; in a second they may differ by a factor of two."""
+    """The device's power gauge beside its counter; over one second they may differ by a factor of two."""
     apart = counted_watts > 2 * gauge_watts or gauge_watts > 2 * counted_watts
     advice = ": implausible, unless its load changed just now" if apart and max(counted_watts, gauge_watts) > 1 else ""
     return f" by its counter, {gauge_watts:.1f} W by its power gauge{advice}"
@@ -221,7 +221,7 @@ def _problem_lines(one: Examination) -> list[str]:
 
 def _provider_lines(one: SourceHealth) -> list[str]:
     if one.up:
-        return ["tells the names of containers"]
+        return ["provides the names of containers"]
     return [one.message or "no answer yet", *([f"fix: {one.fix}"] if one.fix else [])]
 
 

@@ -1,7 +1,7 @@
-"""``ai-energy-exporter healthcheck``: ask the exporter of this container whether it is healthy.
+"""``ai-energy-exporter healthcheck``: query the health of the exporter in this container.
 
-For an image that has neither a shell nor curl. Flags are needed where neither the environment nor the settings file
-has the exporter's addresses.
+For an image without a shell or curl. Flags are needed where neither the environment nor the settings file contains the
+exporter's addresses.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from ..config.settings import ConfigError, Settings, load
 from ..config.value_types import Address
 
 TIMEOUT_SECONDS = 4.0
-"""Below the five seconds after which Docker gives up, so that the reason is printed."""
+"""Less than Docker's own timeout of five seconds, so that the reason is printed."""
 
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class NoHealthAddressError(Exception):
-    """There is no address that answers everybody."""
+    """Every configured address may demand a certificate or a password."""
 
 
 def target(settings: Settings) -> Address:
@@ -33,7 +33,7 @@ def target(settings: Settings) -> Address:
 
 
 def run(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
-    """Ask once and print the answer. Returns the exit status: 1 if unhealthy or unreachable."""
+    """Send one request and print the answer. Returns the exit status: 1 if unhealthy or unreachable."""
     try:
         address = target(load(flags, environ))
         with contextlib.closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)) as connection:

@@ -1,4 +1,4 @@
-"""Looks at what a machine must grant the exporter: rights, views, descriptors, a free port, a writable file."""
+"""Checks what the exporter needs from a machine: permissions, /proc and cgroups, descriptors, a port, a state file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sources.usage.cgroup_tree import find_hierarchy
 from ..sources.usage.process_clock import ProcessTable
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""Inode of the namespace that the host itself lives in (include/linux/proc_ns.h)."""
+"""Inode of the host's own PID namespace (include/linux/proc_ns.h)."""
 
 _CAP_DAC_OVERRIDE = 1 << 1
 _CAP_DAC_READ_SEARCH = 1 << 2
@@ -25,7 +25,7 @@ FEW_DESCRIPTORS = 1024
 
 
 class HostCheck(NamedTuple):
-    """One thing looked at; ``fix`` is "" where nothing has to be mended."""
+    """The result of one check; ``fix`` is "" if it passed."""
 
     what: str
     text: str
@@ -33,7 +33,7 @@ class HostCheck(NamedTuple):
 
 
 def run_checks(settings: Settings, host: Host) -> Iterator[HostCheck]:
-    """Look at everything, one after the other; raises nothing."""
+    """Run all checks, one after the other; raises nothing."""
     yield rights(host)
     yield processes(host)
     yield groups(host)
@@ -45,7 +45,7 @@ def run_checks(settings: Settings, host: Host) -> Iterator[HostCheck]:
 
 
 def clock(host: Host) -> HostCheck:
-    """How finely is the CPU time of one process known?"""
+    """Resolution of the CPU time of one process."""
     table = ProcessTable(host)
     native = table.native
     table.close()
@@ -56,15 +56,15 @@ def clock(host: Host) -> HostCheck:
 
 
 def rights(host: Host) -> HostCheck:
-    """May files be read that belong to root alone, as RAPL's do since Linux 5.10 (CVE-2020-8694)?"""
+    """Whether files of root can be read, as RAPL's are since Linux 5.10 (CVE-2020-8694)."""
     user = os.geteuid()
     if user == 0:
         outside = _outer_uid(host)
         if outside == 0:
-            return HostCheck("rights", "uid 0: reads what belongs to root; no capability is needed")
+            return HostCheck("rights", "uid 0: can read files of root; no capability is needed")
         return HostCheck(
             "rights",
-            f"uid 0 of a user namespace, which is uid {outside} outside: cannot read what belongs to the host's root",
+            f"uid 0 of a user namespace, which is uid {outside} outside: cannot read files of the host's root",
             "run in the host's user namespace: not in a rootless engine; --userns=host (Docker, Podman), "
             "hostUsers: true (Kubernetes)",
         )
@@ -77,14 +77,14 @@ def rights(host: Host) -> HostCheck:
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
     if effective & (_CAP_DAC_READ_SEARCH | _CAP_DAC_OVERRIDE):
-        return HostCheck("rights", f"uid {user} with a capability that reads what belongs to root")
+        return HostCheck("rights", f"uid {user} with a capability to read files of root")
     fix = "run as uid 0 (all capabilities may be dropped), or give the files to a group: docs/permissions.md"
-    text = f"uid {user}: cannot read what belongs to root, as RAPL's counters do where no rule gave them to a group"
+    text = f"uid {user}: cannot read files of root, as RAPL's counters are unless a udev rule gave them to a group"
     return HostCheck("rights", text, fix)
 
 
 def _outer_uid(host: Host) -> int:
-    """Who our uid 0 is in the user namespace around ours (user_namespaces(7)); 0 where nobody tells."""
+    """The uid of our uid 0 in the parent user namespace (user_namespaces(7)); 0 if unknown."""
     try:
         for line in host.text("/proc/self/uid_map").splitlines():
             inside, outside, _ = map(int, line.split())
@@ -96,7 +96,7 @@ def _outer_uid(host: Host) -> int:
 
 
 def processes(host: Host) -> HostCheck:
-    """Does this procfs show the host's processes, or only those of our container?"""
+    """Whether this procfs shows the host's processes, or only those of our container."""
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
         seen_as = os.readlink(host.proc("self"))
@@ -114,7 +114,7 @@ def processes(host: Host) -> HostCheck:
 
 
 def groups(host: Host) -> HostCheck:
-    """Where are CPU seconds per cgroup, and is it the root of the host's tree?"""
+    """Which cgroup tree counts CPU seconds, and whether it is the root of the host's tree."""
     try:
         tree = find_hierarchy(host)
     except Unavailable as error:
@@ -126,11 +126,11 @@ def groups(host: Host) -> HostCheck:
     if not below_root if version == "v2" else os.path.exists(f"{tree.root}/release_agent"):
         return HostCheck("cgroups", f"{text}, the whole host")
     fix = "mount the host's /sys/fs/cgroup read-only and name it in --path.cgroupfs"
-    return HostCheck("cgroups", f"{text}, only our own part of the host's", fix)
+    return HostCheck("cgroups", f"{text}, only our own subtree of the host's", fix)
 
 
 def descriptors() -> HostCheck:
-    """How many files may be kept open? One for each process and group seen, half the price of opening it anew."""
+    """How many files may be open: keeping one for each process and group halves the cost of reading it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     text = f"{'any number of' if soft == resource.RLIM_INFINITY else soft} files may be open"
     if soft != resource.RLIM_INFINITY and soft < FEW_DESCRIPTORS:
@@ -139,7 +139,7 @@ def descriptors() -> HostCheck:
 
 
 def state_file(path: str) -> HostCheck:
-    """Can the checkpoint be written?"""
+    """Whether the checkpoint can be written."""
     if not path:
         return HostCheck("state file", "none (--state.file): counters start at 0 after a restart")
     folder = os.path.dirname(os.path.abspath(path))
@@ -149,13 +149,15 @@ def state_file(path: str) -> HostCheck:
         return HostCheck("state file", f"{path} is a directory", "name a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
         return HostCheck(
-            "state file", f"{folder} is not writable for us", "give this user the directory, or mount it writable"
+            "state file",
+            f"{folder} is not writable for this user",
+            "chown the directory to this user, or mount it writable",
         )
     return HostCheck("state file", f"{path} can be written")
 
 
 def port(address: Address) -> HostCheck:
-    """Is the address free, and ours to listen on?"""
+    """Whether the address is free and this user may listen on it."""
     family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
     try:
         socket.create_server((address.host, address.port), family=family).close()

@@ -12,7 +12,7 @@ from ..service.assembly import make_host, make_sampler
 
 
 def run(settings: Settings) -> int:
-    """Print the scrape after two ticks, because usage is the difference of two readings; no state file is touched.
+    """Print the scrape after two ticks, because usage is the difference of two readings; no state file is used.
 
     Returns the exit status.
     """

@@ -30,10 +30,10 @@ def build(
     pod_resources: str = SOCKET,
     linux: bool = sys.platform == "linux",
 ) -> list[Source]:
-    """Make the sources of this machine; ``enabled`` False leaves one out, None lets the machine decide.
+    """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
-    ``deadline_seconds`` is what the sampler grants one reading, ``pod_resources`` is the kubelet's socket. /proc
-    tells who used the CPUs only where cgroups do not; psutil only where the system has no /proc.
+    ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket. CPU use by
+    process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {

@@ -1,4 +1,4 @@
-"""The image's health check: which address it asks, and what it makes of the answer."""
+"""The image's health check: which address it queries, and how it judges the response."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VARIABLE = "AI_ENERGY_WEB_LISTEN_ADDRESS"
 
 
 @pytest.mark.parametrize(
-    ("listen", "asked"),
+    ("listen", "queried"),
     [
         (":9400", Address("127.0.0.1", 9400)),
         ("0.0.0.0:9401", Address("127.0.0.1", 9401)),
@@ -29,8 +29,8 @@ VARIABLE = "AI_ENERGY_WEB_LISTEN_ADDRESS"
         ("10.0.0.7:9403", Address("10.0.0.7", 9403)),
     ],
 )
-def test_every_interface_is_asked_on_loopback(listen: str, asked: Address) -> None:
-    assert target(load({}, {VARIABLE: listen})) == asked
+def test_every_interface_is_queried_on_loopback(listen: str, queried: Address) -> None:
+    assert target(load({}, {VARIABLE: listen})) == queried
 
 
 def test_the_address_for_health_goes_first() -> None:
@@ -77,7 +77,7 @@ def test_whatever_else_answers_is_not_healthy(answer: bytes, text: str, capsys: 
     assert text in capsys.readouterr().out
 
 
-def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address(*server.getsockname())
     assert main(["healthcheck", "--web.listen-address", str(address)], {}) == 1

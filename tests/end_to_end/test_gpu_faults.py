@@ -563,7 +563,7 @@ class TestCards:
         assert ward.before.labels("energy_power_source_info", device=uuid)["method"] == "energy_counter"
         ward.wait(lambda scrape: scrape.find("energy_power_source_info", device=uuid, method="power_integrated"))
         ward.wait(lambda scrape: scrape.sum("energy_device_power_watts", device=uuid) == WATTS)
-        ward.exporter.logged(uuid, "stands still")
+        ward.exporter.logged(uuid, "the energy counter does not advance")
 
     def test_the_program_did_not_notice(self, ward: Ward) -> None:
         """Faults 22–32: through all of it one process served, one child read, and the books are even."""

@@ -121,7 +121,7 @@ def test_the_fix_that_doctor_prints_is_all_it_takes(meter: Meter) -> None:
     """Done as it is written, as root, with a group of that user for GROUP."""
     report = inside(meter, f"exec {member(GROUP)} {installed.PROGRAM} doctor").stdout
     assert re.search(r"rapl +no .*energy_uj: Permission denied.*\(permission\)", report)
-    assert re.search(r"rights +!! +uid 65534: cannot read what belongs to root", report)
+    assert re.search(r"rights +!! +uid 65534: cannot read files of root", report)
     (fix,) = re.findall(r"fix: .*let a group of this user read it: sudo (sh -c '.*?')", report)
     mended = inside(meter, fix.replace("GROUP", str(GROUP)))
     assert (mended.returncode, mended.stderr) == (0, "")

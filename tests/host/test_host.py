@@ -179,7 +179,7 @@ def test_what_is_no_cpu_list_is_refused(text: str) -> None:
         count_cpus(text)
 
 
-def test_cpus_are_counted_where_something_tells(tmp_path: Path) -> None:
+def test_cpus_are_counted_from_sys_or_stat(tmp_path: Path) -> None:
     host = Host(str(tmp_path / "proc"), str(tmp_path / "sys"))
     assert host.cpu_count() == (os.cpu_count() or 1)
     (tmp_path / "proc").mkdir()

@@ -1,4 +1,4 @@
-"""CPU joules modelled from utilisation, for machines without a CPU meter: most cloud VMs."""
+"""CPU joules modelled from utilisation, for machines without a CPU meter, such as most cloud VMs."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ _PUBLISHED = {
     "graviton": Coefficients("AWS Graviton 2-4", 0.47, 1.69),
 }
 """cloud-carbon-footprint/ccf-coefficients, output/coefficients-aws-use.csv (SPECpower_ssj2008 of 2026-03-09,
-rounded to 0.01 W): whole servers at the wall, idle and at 100 %, over their threads. Its Graviton rows repeat EPYC
-2nd Gen, since no Graviton was ever submitted. Its row for EPYC 5th Gen (3.68 and 8.96 W) is left out: at 512
-threads that is a server idling at 1.9 kW, so the 4th generation stands in."""
+rounded to 0.01 W): power of whole servers at the wall, idle and at 100 %, per thread. Its Graviton rows repeat EPYC
+2nd Gen, since no Graviton was ever submitted. Its row for EPYC 5th Gen (3.68 and 8.96 W) is left out, because a server
+of 512 threads would idle at 1.9 kW; the 4th generation is used instead."""
 
 _CURRENT = (
     *("epyc2", "epyc3", "epyc4", "graviton"),
     *("skylake", "cascadelake", "icelake", "sapphirerapids", "emeraldrapids", "graniterapids"),
 )
-"""Servers that clouds still offer widely: the spread between them is what we do not know of an unknown host."""
+"""Servers that clouds still offer widely: the spread between them is the uncertainty about an unknown host."""
 
 _INTEL = {
     45: "sandybridge",
@@ -92,14 +92,12 @@ class EstimateSource:
     """Models the CPU as ``n × (min + (max − min) × utilisation)`` watts (Cloud Carbon Footprint, "Methodology").
 
     The joules are the exact integral: ``min × CPU-seconds + (max − min) × busy seconds``, from 0 at the first
-    read, so nothing depends on how often it is read. Busy is user, nice, system, irq and softirq time; stolen
-    and iowait time is not, and guests are in user already (proc_stat(5)).
+    read, so the result does not depend on how often it is read. Busy time is defined in `cpu_times`.
 
-    The bounds are the lowest and highest watts that any current server in the published table would draw at
-    this utilisation. They are the spread of the table, not a guarantee: frequency, instruction mix and what
-    the neighbours of a VM do are not seen. SPECpower measures at the wall, so memory, fans and the power
-    supply are in these watts: no separate DRAM estimate is made, it would count them twice (and the 0.392 W
-    per GB published for memory could not be bounded).
+    The bounds are the lowest and highest watts of any current server in the published table at this utilisation. They
+    are the spread of the table, not a guarantee: frequency, instruction mix and the load of other VMs on the host are
+    not observed. SPECpower measures at the wall, so memory, fans and the power supply are included: a separate DRAM
+    estimate would count them twice (and the 0.392 W per GB published for memory could not be bounded).
 
     ``watts_per_cpu`` overrides the table with (idle, full) watts per hardware thread.
     """
@@ -128,23 +126,23 @@ class EstimateSource:
         bounds: tuple[PowerBounds, ...] = ()
         if self._last is not None:
             elapsed = max(0.0, at - self._last_at)
-            if elapsed > _GAP_SECONDS:  # suspended or stopped: CPU time that did not pass drew nothing
+            if elapsed > _GAP_SECONDS:  # suspended or stopped: count only the CPU time that passed
                 elapsed = min(elapsed, max(0.0, times.total - self._last.total) / device.capacity)
             cpu_seconds = device.capacity * elapsed
-            # a counter that falls (lxcfs, an unplugged CPU) says nothing about this interval
+            # a counter that decreases (lxcfs, an unplugged CPU) adds no busy time in this interval
             self._busy_seconds += max(0.0, times.busy - self._last.busy)
             self._cpu_seconds += cpu_seconds
             if cpu_seconds > 0:
                 utilization = min(1.0, max(0.0, times.busy - self._last.busy) / cpu_seconds)
                 bounds = (self._bounds(device, utilization),)
         self._last, self._last_at = times, at
-        # /proc/stat counts in ticks of 10 ms, so over a short interval it can say more than there was
+        # /proc/stat counts in ticks of 10 ms, so over a short interval busy time can exceed elapsed time
         busy = min(self._busy_seconds, self._cpu_seconds)
         joules = low * self._cpu_seconds + (high - low) * busy
         return Reading(meters=(EnergyReading(device, at, joules, None),), bounds=bounds)
 
     def close(self) -> None:
-        """Give back the kept file; the integral goes on at the next read."""
+        """Close the file; the integral continues with the next read."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -19,13 +19,13 @@ class Topology:
 
     @property
     def packages(self) -> list[int]:
-        """Package numbers in order; empty where the kernel does not tell."""
+        """Package numbers in order; empty where the kernel does not report them."""
         return sorted({package for package, _ in self.cpus})
 
     def capacity(self, package: int, die: int | None = None, packages: int = 1) -> float:
         """Busy seconds per second of a package (or one die of it) at full use.
 
-        A package the kernel does not know gets an equal share: all CPUs over ``packages``.
+        A package that the kernel does not report gets an equal share: all CPUs divided by ``packages``.
         """
         known = sum(count for (p, d), count in self.cpus.items() if p == package and die in (None, d))
         return float(known or self.total / max(1, packages))

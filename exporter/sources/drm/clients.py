@@ -1,4 +1,4 @@
-"""The clients of GPUs: who owns each, and for how long it kept its card busy."""
+"""DRM clients of GPUs: the process that owns each, and for how long it kept its card busy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .files import KFD
 _READ_BYTES = 16384
 _QUIET_READS = 10
 _QUIET_SECONDS = 5.0
-"""A client that stood still for ten reads is read every 5 s: the driver walks its buffers for each read."""
+"""A client without activity in ten reads is read every 5 s, because the driver walks its buffers for each read."""
 
 
 @dataclass(slots=True)
 class Use:
-    """What one process did on one card: busy seconds, whether it ever worked there, and the card's memory it keeps."""
+    """Use of one card by one process: busy seconds, whether it ever used the card, and the card memory it has."""
 
     seconds: float = 0.0
     worked: bool = False
@@ -31,7 +31,7 @@ class Use:
 
 @dataclass(slots=True)
 class _Client:
-    """One client: ``seconds`` is what it did up to ``read_at``, ``fds`` the processes that have it open, and where."""
+    """One client: ``seconds`` is its use up to ``read_at``; ``fds`` has one fd by pid."""
 
     address: str
     id: int
@@ -47,11 +47,11 @@ class _Client:
 
 
 class Clients:
-    """Knows every client that was seen in an open file, and reads those that are at work every time.
+    """Tracks every client found in an open file, and reads the active ones in every tick.
 
-    A client is known by card and ``drm-client-id``: several descriptors and processes may share it, and it counts
-    once. ``lost`` is what clients that are gone did after they were last read, by card: as much as before, for half the
-    time. ``lacks_client_ids`` says that a driver tells no client ids (before Linux 5.19).
+    A client is identified by card and ``drm-client-id``: several descriptors and processes may share it, and it counts
+    once. ``lost`` estimates, by card, the use of closed clients after their last read: the same rate as before, for
+    half of the time. ``lacks_client_ids`` is set if a driver reports no client ids (before Linux 5.19).
     """
 
     def __init__(self, host: Host, resolver: PidResolver) -> None:
@@ -73,7 +73,7 @@ class Clients:
         now: float,
         window: float,
     ) -> dict[str, dict[int, Use]]:
-        """Use by card and process in the last ``window``; cards that are not ``awake`` are left alone."""
+        """Use by card and process in the last ``window`` (s); cards that are not ``awake`` are not read."""
         self.lost, self.lacks_client_ids = {}, False
         self._forget_closed(opened)
         for pid, fds in opened.items():
@@ -99,12 +99,12 @@ class Clients:
         return uses
 
     def close(self) -> None:
-        """Forget them all and give back the kept files."""
+        """Forget all clients and close their files."""
         for client in list(self._clients.values()):
             self._drop(client)
         self._by_fd.clear()
 
-    # --- coming and going ---------------------------------------------------------------------------
+    # --- opened and closed --------------------------------------------------------------------------
 
     def _add(self, pid: int, fd: str, address: str, now: float, window: float) -> None:
         """Read a descriptor for the first time."""
@@ -142,7 +142,7 @@ class Clients:
             self.denied.add(pid)
 
     def _started_after(self, pid: int, now: float, window: float) -> bool:
-        """Whether a process is younger than the last read: then all it did is new."""
+        """Whether a process started after the last read: then all of its use is new."""
         identity = self._resolver.find(pid, now)
         return identity is not None and identity.process.key.start_ticks / self._ticks_per_second > now - window
 
@@ -155,7 +155,7 @@ class Clients:
         self.denied.intersection_update(opened)
 
     def _release(self, client: _Client, pid: int) -> None:
-        """This process has closed the descriptor we knew; it may have another one of the same client."""
+        """Remove a closed descriptor of a process, which may have another one of the same client."""
         del client.fds[pid]
         for other, known in self._by_fd.items():
             if known is client and other[0] == pid:
@@ -176,9 +176,9 @@ class Clients:
     # --- reading ------------------------------------------------------------------------------------
 
     def _advance(self, client: _Client, now: float) -> None:
-        """Find out what it did since it was last read; one that is gone has no descriptors left."""
+        """Read its use since the last read; a closed client has no descriptors left afterwards."""
         if client.read_at == now:
-            return  # just met
+            return  # just added
         client.seconds = 0.0
         if client.quiet >= _QUIET_READS and now - client.read_at < _QUIET_SECONDS:
             return
@@ -203,7 +203,7 @@ class Clients:
                 stats = None
             if stats is not None and (stats.address or client.address, stats.client) == (client.address, client.id):
                 return stats
-            # Closed, or its number is another file's by now: that one is met in the next read.
+            # Closed, or the number now belongs to another file, which is added in the next read.
             self._by_fd.pop((pid, fd), None)
             self._release(client, pid)
         return None
@@ -212,10 +212,10 @@ class Clients:
         return self._host.proc(str(pid), "fdinfo", fd)
 
     def _owner(self, fds: Collection[int], now: float) -> int:
-        """Who works with a client that several have open.
+        """The process that uses a client which several processes have open.
 
-        Children that inherited it from their parent (data loaders) only keep it open; one that it was handed to
-        (a compositor, by systemd-logind) is the one that wanted it, and started later than who opened it.
+        Children that inherited it from their parent (data loaders) only keep it open. A process that received it from
+        another one (a compositor, from systemd-logind) uses it, and started later than the one that opened it.
         """
         if len(fds) == 1:
             return next(iter(fds))

@@ -1,4 +1,4 @@
-"""Power and energy of what the kernel's hwmon chips measure: GPUs, ACPI meters, boards (sysfs-interface.rst)."""
+"""Power and energy from the kernel's hwmon chips: GPUs, ACPI meters, boards (sysfs-interface.rst)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..cpu.topology import Topology, read_topology
 from .chips import Chip, Sensor, describe, resolve_nesting
 
 RESCAN_SECONDS = 60.0
-"""How often to look for chips that came or went (hot-plugged cards, reloaded modules)."""
+"""How often to look for chips that were added or removed (hot-plugged cards, reloaded modules)."""
 
 _ACPI_UNKNOWN_MICROWATTS = 0xFFFFFFFF * 1000
-"""ACPI 6.5 §10.4.3: _PMM answers 0xFFFFFFFF milliwatts when it cannot tell."""
+"""ACPI 6.5 §10.4.3: _PMM returns 0xFFFFFFFF milliwatts if the power is unknown."""
 
 _MEASURES = re.compile(r"(power|energy|in|curr)\d+_")
 
@@ -31,7 +31,7 @@ _GPU_FILES = (
     ("utilization_ratio", "device/gpu_busy_percent", 100),
     ("graphics", "freq1_input", 1),  # Hz
 )
-"""What a GPU says of itself: field, file, divisor to the base unit. The first file that answers counts."""
+"""State of a GPU: field, file, divisor to the base unit. The first readable file counts."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class _Meter:
             return max(0, millivolts) * max(0, milliamperes) / 1e6
         raw = self.files[0].counter()
         if self.sensor.unit == "microwatts" and raw >= _ACPI_UNKNOWN_MICROWATTS:
-            raise Unavailable("implausible", f"{self.files[0].path}: the meter says it cannot tell ({raw} µW)")
+            raise Unavailable("implausible", f"{self.files[0].path}: the meter reports an unknown power ({raw} µW)")
         return raw / 1e6
 
 
@@ -64,7 +64,7 @@ class _Gpu:
     runtime_status: KeptFile | None
 
     def state(self) -> GpuState:
-        """What it reports now; a file that cannot be read is an unknown value, not a problem."""
+        """Its state; a file that cannot be read is an unknown value, not a problem."""
         known: dict[str, float] = {}
         for field, file, divisor in self.files:
             try:
@@ -88,11 +88,10 @@ class _Gpu:
 
 
 class HwmonSource:
-    """Reads every hwmon sensor of power (µW) or energy (µJ); what each one covers is in `hwmon_chips`.
+    """Reads every hwmon sensor of power (µW) or energy (µJ); `chips` describes what each one covers.
 
-    A GPU that is runtime-suspended is left asleep: any read of it would wake it, so it has no reading and is named.
-    EAGAIN, ENODATA and EIO, which drivers return while firmware is busy, are a problem of that tick only
-    (fault 12).
+    A runtime-suspended GPU is not read, because that would wake it; the reading lists it as asleep. EAGAIN, ENODATA and
+    EIO, which drivers return while firmware is busy, are a problem of that tick only (fault 12 of docs/faults.md).
     """
 
     name = "hwmon"
@@ -106,7 +105,7 @@ class HwmonSource:
         self._scan_at = -math.inf
 
     def read(self, now: float) -> Reading:
-        """Read all sensors; one that fails is a problem and never drops the others. Raises `Unavailable`."""
+        """Read all sensors; one that fails is reported as a problem. Raises `Unavailable` if none can be read."""
         if now >= self._scan_at:
             self._scan(now)
         meters: list[EnergyReading | PowerReading] = []
@@ -142,7 +141,7 @@ class HwmonSource:
         return Reading(meters=tuple(meters), gpus=gpus, problems=tuple(problems), asleep=tuple(asleep))
 
     def close(self) -> None:
-        """Give back the kept files; the next read looks for chips again."""
+        """Close the files; the next read looks for chips again."""
         for meter in self._meters:
             _close([*meter.files, meter.runtime_status])
         for gpu in self._gpus:
@@ -151,7 +150,7 @@ class HwmonSource:
         self._scan_at = -math.inf
 
     def _scan(self, now: float) -> None:
-        """Find and open all sensors. Raises `Unavailable` when there is none."""
+        """Find and open all sensors. Raises `Unavailable` if there is none."""
         self.close()
         self._scan_problems = []
         topology = read_topology(self._host)
@@ -200,14 +199,14 @@ class HwmonSource:
                 try:
                     name = self._host.text(f"{home}/name")
                 except Unavailable:
-                    continue  # a dangling link (fault 10), or not here
+                    continue  # a dangling link, or not in this folder
                 address = os.path.basename(os.path.realpath(f"{path}/device"))
                 chips.append(Chip(self._host, name, path, folder, address, frozenset(files), topology))
                 break
         return chips
 
     def _powercap_names(self) -> set[str]:
-        """Names of the RAPL zones, so that what they include already is not counted again."""
+        """Names of the RAPL zones, so that what they include is not counted twice."""
         root = self._host.sys("class/powercap")
         names = set()
         for zone in _names(root):
@@ -218,7 +217,7 @@ class HwmonSource:
         return names
 
     def _keep(self, path: str) -> KeptFile | None:
-        """Keep an optional file; None if it is missing. Opening a sysfs file wakes nothing."""
+        """Keep an optional file open; None if it is missing. Opening a sysfs file does not wake a device."""
         try:
             return self._host.keep(path)
         except Unavailable:
@@ -226,12 +225,12 @@ class HwmonSource:
 
 
 def _is_card(chip: Chip, sensor: Sensor) -> bool:
-    """Whether this sensor is a GPU's first, so that a card with two meters or two tiles is one GPU."""
+    """Whether this sensor is the first of a GPU, so that a card with two meters or two tiles is one GPU."""
     return chip.name in ("amdgpu", "i915", "xe") and (sensor.device.within is None or chip.name == "amdgpu")
 
 
 def _is_suspended(status: KeptFile | None) -> bool:
-    """Whether the runtime power state (Documentation/power/runtime_pm.rst) says: suspended, or about to be."""
+    """Whether the runtime power state (Documentation/power/runtime_pm.rst) is suspended or suspending."""
     try:
         return status is not None and status.read(32).startswith(b"suspend")
     except Unavailable:

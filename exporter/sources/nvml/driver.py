@@ -1,4 +1,4 @@
-"""Queries of NVIDIA's driver in SI units."""
+"""Queries of NVIDIA's driver, with results in SI units."""
 
 from __future__ import annotations
 

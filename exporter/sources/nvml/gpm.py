@@ -1,4 +1,4 @@
-"""What the units of a Hopper or newer card did between two reads (NVML GPM), of the card or of a MIG instance."""
+"""Activity of the units of a card or MIG instance between two reads (NVML GPM, Hopper and newer)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNKNOWN = Activity(None, None, None)
 class GpmWatch:
     """Keeps two samples of one card or GPU instance and compares them; ratios are means since the last read.
 
-    ``permission_error`` is why the driver does not tell, where that is for want of privilege.
+    ``permission_error`` is the error of the last read if it needs more privilege.
     """
 
     def __init__(self, driver: Driver, handle: Any, instance: int | None = None) -> None:
@@ -26,7 +26,7 @@ class GpmWatch:
         self.permission_error: DriverError | None = None
 
     def read(self) -> Activity:
-        """What happened since the last read; `UNKNOWN` on the first one and where the driver cannot tell."""
+        """Activity since the last read; `UNKNOWN` on the first one and where the driver does not report it."""
         if not self._works:
             return UNKNOWN
         try:
@@ -41,7 +41,7 @@ class GpmWatch:
         return activity
 
     def close(self) -> None:
-        """Give back the samples."""
+        """Free the samples."""
         for sample in self._samples:
             self._driver.gpm_free(sample)
         self._samples = []

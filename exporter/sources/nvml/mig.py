@@ -1,4 +1,4 @@
-"""MIG: the GPU instances of one card, how active each was and who holds it."""
+"""MIG: the GPU instances of one card and the activity of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .library import DriverError
 
 
 class Instance:
-    """A GPU instance: ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances)."""
+    """A GPU instance: its ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances)."""
 
     def __init__(self, driver: Driver, card: Any, number: int, fraction: float, *, watched: bool) -> None:
         self.number = number
@@ -24,7 +24,7 @@ class Instance:
 
 
 class MigLayout:
-    """How a card is cut: anybody may cut it anew at any time (fault 26). ``is_on`` is whether MIG is."""
+    """The instances that a card is partitioned into, which may change at any time. ``is_on``: MIG is enabled."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -32,8 +32,8 @@ class MigLayout:
         self._layout: list[tuple[int, int, str]] = []
         self.instances: list[Instance] = []
 
-    def look(self, handle: Any) -> bool:
-        """See how the card is cut now; True if it was cut anew. Raises `DriverError` if card or driver is gone."""
+    def refresh(self, handle: Any) -> bool:
+        """Query the instances; True if they changed. Raises `DriverError` if the card or the driver is gone."""
         driver = self._driver
         slices = driver.slices(handle)
         self.is_on = slices > 0
@@ -56,7 +56,7 @@ class MigLayout:
         return True
 
     def states(self, card: Card) -> list[GpuState]:
-        """What each instance did since the last call; power, temperature and clocks are the card's alone."""
+        """State of each instance since the last call; power, temperature and clocks exist for the card only."""
         states = []
         for instance in self.instances:
             if instance.watch is not None:
@@ -85,7 +85,7 @@ class MigLayout:
 
     @property
     def permission_error(self) -> DriverError | None:
-        """Why the driver does not tell how active the instances are, where that is for want of privilege."""
+        """The error if reading the activity of an instance needs more privilege."""
         watches = (instance.watch for instance in self.instances)
         return next(
             (watch.permission_error for watch in watches if watch is not None and watch.permission_error is not None),
@@ -93,7 +93,7 @@ class MigLayout:
         )
 
     def close(self) -> None:
-        """Let go of what belongs to a session with the driver."""
+        """Free what belongs to a session with the driver."""
         for instance in self.instances:
             if instance.watch is not None:
                 instance.watch.close()

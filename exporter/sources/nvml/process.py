@@ -1,4 +1,7 @@
-"""Reads NVIDIA cards through a process of its own: what the driver does to that one, the exporter survives."""
+"""Reads NVIDIA cards in a child process, so that the exporter survives a driver that hangs or crashes.
+
+An upgraded driver and a call that hangs are faults 20 and 23 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -21,27 +24,27 @@ from .library import INSTALL
 
 _LIBRARY = "libnvidia-ml.so.1"
 _LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
-"""Where the dynamic linker looks besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
+"""Folders that the dynamic linker searches besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
 
 _MAX_EXITING = 3
-"""As many processes may be stuck in the kernel; the next one would be too."""
+"""With that many children stuck in the kernel no other is started: it would get stuck too."""
 
 _CLOSE_SECONDS = 2.0
 _MIN_TIMEOUTS = (10.0, 3.0, 0.5)
 
-_SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter goes on trying by itself"
-_REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that hangs for good needs a reboot"
+_SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter keeps retrying"
+_REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that keeps hanging needs a reboot"
 _ROOM = "raise the limits of the service or container: memory, number of processes, open files"
 _MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
 
 
 class Timeouts(NamedTuple):
-    """Seconds until a child counts as hung, and between the starts of two of them.
+    """Seconds after which a child counts as hung, and between the starts of two children.
 
-    ``first`` holds for its first answer: a driver without persistence mode initialises each card then, in 1 to 3 s
-    (NVIDIA's Driver Persistence). ``answer`` holds for all others: while a card's users hold the driver's lock, calls
-    of milliseconds take many times as long, and to kill one that is slow would help nobody. ``start``: a driver that
-    ends every process at once keeps 3 % of a core busy with starting them, no more.
+    ``first`` is for its first answer: without persistence mode the driver then initialises each card, in 1 to 3 s
+    (NVIDIA's Driver Persistence). ``answer`` is for all others: while the card's users hold the driver's lock, calls of
+    milliseconds take many times as long, and killing a slow child would not help. ``start`` limits restarts to 3 % of
+    a core if the driver ends every child at once.
     """
 
     first: float = 60.0
@@ -50,20 +53,19 @@ class Timeouts(NamedTuple):
 
     @classmethod
     def of(cls, deadline_seconds: float) -> Timeouts:
-        """Where the sampler grants one reading so much; the default is that of the default 0.5 s.
+        """Scaled to the sampler's deadline for one reading; `Timeouts()` is for the default of 0.5 s.
 
-        Never less than a driver in order may need: to kill it in the middle of a call can upset a card.
+        Never less than a healthy driver may need: killing it in the middle of a call can upset a card.
         """
         scaled = (seconds * 2 * deadline_seconds for seconds in cls())
         return cls(*(max(least, seconds) for least, seconds in zip(_MIN_TIMEOUTS, scaled, strict=True)))
 
 
 class NvmlProcess:
-    """The source of NVIDIA's cards: asks `NvmlSource` in a child process, and starts a fresh one when that fails.
+    """The source of NVIDIA's cards: queries `NvmlSource` in a child process, and starts another one when that fails.
 
-    A fresh process loads the driver's library anew, the only way to go on after the driver was upgraded (fault 20).
-    One that hangs is killed, or left behind where not even that helps (fault 23); one that crashes is a reason like
-    any other.
+    A new process loads the driver's library again, which is the only way to continue after a driver upgrade. A child
+    that hangs is killed, or left behind if it cannot be killed; one that crashes makes the source unavailable.
     """
 
     name = "nvml"
@@ -90,20 +92,20 @@ class NvmlProcess:
             if isinstance(answer, Problem):
                 raise Unavailable(*answer)
         except Exception as error:
-            # Whatever it was: the next try has a better chance in a process that has not seen it.
+            # After any failure a new process has the better chance.
             self._failure = _problem(error)
             self._release()
             raise
         return self._totals.add(answer)
 
     def close(self) -> None:
-        """Let the child end; the next read starts another. A child that hangs ends by itself later."""
+        """Let the child exit; the next read starts another. A child that hangs exits later on its own."""
         self._release()
         until = time.monotonic() + _CLOSE_SECONDS
         for thread in self._exiting:
             thread.join(max(0.0, until - time.monotonic()))
 
-    # --- its life -----------------------------------------------------------------------------------
+    # --- starting and ending the child --------------------------------------------------------------
 
     def _start(self, now: float) -> _Child:
         self._exiting = [thread for thread in self._exiting if thread.is_alive()]
@@ -128,18 +130,18 @@ class NvmlProcess:
 
 
 class _Totals:
-    """Carries on over children what each of them counts from 0: a counter must not fall while the exporter runs."""
+    """Adds up counters over children, each of which counts from 0: a counter must not decrease while we run."""
 
     def __init__(self) -> None:
         self._shown: dict[str, GpuState] = {}
         self._before: dict[str, GpuState] = {}
 
     def start_child(self) -> None:
-        """Another child begins."""
+        """Another child starts to count."""
         self._before = dict(self._shown)
 
     def add(self, reading: Reading) -> Reading:
-        """The reading with what earlier children counted."""
+        """The reading plus what earlier children counted."""
         return replace(reading, gpus=tuple(gpu if gpu.gpu_instance else self._of(gpu) for gpu in reading.gpus))
 
     def _of(self, gpu: GpuState) -> GpuState:
@@ -160,20 +162,22 @@ class _Child:
     """A process that runs :mod:`exporter.sources.nvml.child`."""
 
     def __init__(self, host: Host, timeouts: Timeouts) -> None:
-        """Start it. Raises OSError where the system has no room for it."""
+        """Start it. Raises OSError if the system cannot start a process."""
         self._timeouts = timeouts
         self._timeout_seconds = timeouts.first
-        # By its alarm an orphan ends itself; as long as we live, we are first to say what happened.
+        # The alarm ends an orphaned child; as long as the exporter runs, its own shorter timeout comes first.
         limit = 2 * timeouts.first
         module = f"{__package__}.child"
         command = [sys.executable, "-P", "-m", module, __version__, host.procfs, host.sysfs, host.cgroupfs, f"{limit}"]
-        # It must find the same modules, however we were started.
+        # The child must find the same modules, however the exporter was started.
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._socket, other = socket.socketpair()
             ours.enter_context(self._socket)
             theirs.enter_context(other)
-            read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
+            read_end, write_end = os.pipe2(
+                os.O_NONBLOCK | os.O_CLOEXEC
+            )  # when full, further output of a library is lost
             self._output = ours.enter_context(open(read_end, "rb", buffering=0))
             theirs.callback(os.close, write_end)
             self._process = subprocess.Popen(
@@ -188,7 +192,7 @@ class _Child:
         self._query_lists = self._socket.makefile("rb")
 
     def request(self, now: float) -> Reading | Problem | str:
-        """What it answers. Raises `Unavailable` if it ended or does not answer for too long."""
+        """Its answer. Raises `Unavailable` if it exited or does not answer in time."""
         self._socket.settimeout(self._timeout_seconds)
         try:
             self._socket.sendall(b"%a\n" % now)
@@ -204,7 +208,7 @@ class _Child:
         return answer
 
     def release(self) -> threading.Thread:
-        """End its input, and kill it if it is still there after a while; the thread lives as long as it does."""
+        """Close its input, and kill it if it has not exited in time; the thread ends with the process."""
         self._query_lists.close()
         self._socket.close()
         thread = threading.Thread(target=self._reap, name="nvml-leaving", daemon=True)
@@ -216,7 +220,7 @@ class _Child:
             self._process.wait(self._timeouts.answer)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()  # for ever, if the kernel cannot let it go
+            self._process.wait()  # never returns if the process is stuck in the kernel
         self._output.close()
 
     def _exit_reason(self) -> Unavailable:
@@ -235,13 +239,13 @@ class _Child:
         )
 
     def _last_output(self) -> str:
-        """Its last line, if it printed any."""
+        """The last line it printed, if any."""
         lines = (self._output.read(1 << 16) or b"").decode("utf-8", "replace").splitlines()
         return f": {lines[-1][:200]}" if lines else ""
 
 
 def _driver_seems_present(host: Host) -> bool:
-    """Whether this machine seems to have the driver, so that a process is worth starting."""
+    """Whether this machine seems to have the driver, so that starting a process is worthwhile."""
     folders = (*os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"), *_LIBRARY_FOLDERS)
     paths = [f"{folder}/{_LIBRARY}" for folder in folders if folder]
     if any(os.path.exists(path) for path in ("/dev/nvidiactl", host.proc("driver/nvidia"), *paths)):

@@ -1,4 +1,4 @@
-"""Which NVIDIA cards sleep: any call about one, the one for its handle included, would wake it."""
+"""Which NVIDIA cards are runtime-suspended: any NVML call about such a card, even for its handle, would wake it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RuntimePm:
         self._host = host
 
     def pci_addresses(self) -> set[str]:
-        """Addresses of the cards that the driver drives; none where sysfs does not tell."""
+        """Addresses of the cards bound to the driver; none where sysfs does not show them."""
         try:
             names = list_dir(self._host.sys("bus/pci/drivers/nvidia"))
         except Unavailable:
@@ -23,7 +23,7 @@ class RuntimePm:
         return {name for name in names if ":" in name}
 
     def suspended(self, addresses: Iterable[str]) -> set[str]:
-        """Those of these addresses whose card is suspended, or about to be."""
+        """The addresses whose card is suspended or suspending."""
         return {address for address in addresses if self._is_suspended(address)}
 
     def _is_suspended(self, address: str) -> bool:

@@ -1,4 +1,7 @@
-"""Energy, state and users of NVIDIA cards, through NVML."""
+"""Energy, state and users of NVIDIA cards, through NVML.
+
+Lost cards, swapped indexes and added cards are faults 22, 31 and 32 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,27 @@ from .library import DriverError
 from .runtime_pm import RuntimePm
 
 RESCAN_SECONDS = 60.0
-"""How often to look for cards that came, went or changed places."""
+"""How often to look for cards that were added, removed or got another index."""
 
 _QUERY_BUDGET_SECONDS = 0.1
-"""Once looking who holds the cards took that long, it is the next read's turn to look at the others."""
+"""Once the queries of holders took that long in one read, those of the other cards wait for the next read."""
 
 _HIDDEN = Problem(
     "not_found",
-    "processes that the driver names are not in /proc: their pids belong to another pid namespace",
+    "processes that the driver reports are not in /proc: their pids belong to another pid namespace",
     "run in the host's pid namespace (hostPID: true, docker run --pid=host), with --path.procfs at the host's /proc",
 )
 
 _NO_METER = (
-    "the driver tells neither its energy nor its power",
-    "a virtual GPU's guest cannot know them: measure on the host that has the card",
+    "the driver reports neither its energy nor its power",
+    "the guest of a virtual GPU has no access to them: measure on the host that has the card",
 )
 
 _ALWAYS_SUPPORTED = ("memory_total_bytes", "temperature_celsius", "utilization_ratio")
 
 
 class _Gpu:
-    """A card and who holds it."""
+    """A card and its holders."""
 
     def __init__(self, card: Card, holders: Holders) -> None:
         self.card = card
@@ -46,22 +49,22 @@ class _Gpu:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return f"GPU {self.card.index} ({self.card.uuid})"
 
     def release(self) -> None:
-        """Let go of what belongs to a session with the driver."""
+        """Free what belongs to a session with the driver."""
         self.card.detach()
         self.holders.attach()
 
     def rest(self) -> None:
-        """It sleeps: let go of it once."""
+        """Free it once when it is suspended."""
         if self.card.read_at is not None:
             self.release()
 
 
 class _Tick:
-    """What one read finds; ``responded`` is whether some card told anything, ``query_seconds`` how long looks took."""
+    """What one read finds; ``responded``: some card reported a value; ``query_seconds``: time spent on holders."""
 
     def __init__(self) -> None:
         self.meters: list[EnergyReading | PowerReading] = []
@@ -74,13 +77,12 @@ class _Tick:
 
 
 class NvmlSource:
-    """Reads every NVIDIA card; one that fails is a problem of its own and the others go on (fault 22).
+    """Reads every NVIDIA card; a card that fails is reported as a problem and does not affect the others.
 
-    A card is known by its UUID, so that swapped indexes change nothing (fault 31). ``bindings`` stands for
-    the pynvml module. A call into the driver may hang or crash: the exporter runs this in a process of its own, through
-    `NvmlProcess`.
-    A card that sleeps is left asleep: nothing is asked about it, and no session opened while all of them sleep. One
-    that is awake stays awake for as long as it is read.
+    A card is identified by its UUID, so that swapped indexes change nothing. ``bindings`` stands for the pynvml module.
+    A call into the driver may hang or crash: the exporter runs this source in a child process, through `NvmlProcess`.
+    A suspended card is not queried, and no session is opened while all cards are suspended, because that would wake
+    them. An active card stays active as long as it is read.
     """
 
     name = "nvml"
@@ -119,7 +121,7 @@ class NvmlSource:
             self.close()
             raise
         if tick.problems and not (tick.responded or tick.asleep):
-            # No card says anything, as in a container that lost its devices: only a new session can help.
+            # No card reports a value, as in a container that lost its devices: only a new session can help.
             self.close()
             raise Unavailable(*tick.problems[0])
         return Reading(
@@ -156,7 +158,7 @@ class NvmlSource:
     def _scan(self, now: float) -> None:
         """Find all cards again. Raises `Unavailable` when there is none."""
         if self._host_has_more_cards():
-            # The library knows the cards it found when it was initialised (fault 32).
+            # The library lists only the cards that it found when it was initialised.
             self.close()
             self._open()
         driver = self._driver
@@ -179,10 +181,13 @@ class NvmlSource:
         self._resolver.expire(now)
 
     def _handle_getters(self) -> list[tuple[str, Callable[[], Any]]]:
-        """How to get at each card that is awake: by index, or where one sleeps, which that would wake, by address."""
+        """A name and a getter of the handle of each active card: by index, or by address if any card is suspended.
+
+        Getting a handle by index would wake a suspended card.
+        """
         if not self._asleep:
             return [(f"GPU {index}", partial(self._driver.handle, index)) for index in range(self._count)]
-        awake = sorted(self._addresses - self._asleep)  # sysfs may show cards that this container does not have
+        awake = sorted(self._addresses - self._asleep)  # sysfs may show cards that this container has not
         return [(f"GPU at {address}", partial(self._driver.handle_by_bus_id, address)) for address in awake]
 
     def _gpu(self, uuid: str, handle: Any, index: int, version: str) -> _Gpu:
@@ -195,9 +200,9 @@ class NvmlSource:
         return gpu
 
     def _host_has_more_cards(self) -> bool:
-        """Whether the kernel module drives more cards than at the last look, and than the library knows.
+        """Whether the kernel module has more cards than at the last scan, and more than the library lists.
 
-        A container may see fewer of them for good: then a new session would tell the same.
+        A container may always see fewer of them: then a new session would list the same.
         """
         try:
             driven = len(list_dir(self._host.proc("driver/nvidia/gpus")))
@@ -233,7 +238,7 @@ class NvmlSource:
         return tick
 
     def _read_gpu(self, gpu: _Gpu, now: float, tick: _Tick) -> None:
-        """Meter first, users at once after it, so that both cover the same time."""
+        """Read the meter and directly after it the users, so that both cover the same time."""
         card, holders = gpu.card, gpu.holders
         try:
             reading = card.meter(now)
@@ -248,7 +253,7 @@ class NvmlSource:
             known = DriverError("unsupported", "not_found", *_NO_METER) if error.kind == "unsupported" else error
             tick.problems.append(_problem(gpu.name, known))
         began = self._host.clock()
-        holders.look(card, now, may_defer=tick.query_seconds > _QUERY_BUDGET_SECONDS)
+        holders.refresh(card, now, may_defer=tick.query_seconds > _QUERY_BUDGET_SECONDS)
         tick.query_seconds += self._host.clock() - began
         card.read_health(now)
         state, parts = card.state(mig=holders.mig.is_on), holders.mig.states(card)
@@ -261,7 +266,7 @@ class NvmlSource:
         ]
         uses = holders.uses(card, now, card.window_seconds)
         if holders.mig.is_on and holders.has_lists and not uses:
-            state = replace(state, utilization_ratio=0.0)  # the driver tells none under MIG, but nobody is there
+            state = replace(state, utilization_ratio=0.0)  # not reported under MIG, but no process holds it
         tick.uses += uses
         tick.states += [state, *parts]
 

@@ -1,4 +1,4 @@
-"""Which card a device plugin or DRA driver means by the name it gave to the kubelet.
+"""Resolves the device names of device plugins and DRA drivers to cards.
 
 Sources of the names: NVIDIA/k8s-device-plugin internal/rm, GoogleCloudPlatform/container-engine-accelerators,
 NVIDIA/k8s-dra-driver-gpu deviceinfo.go and mig.go, ROCm/k8s-device-plugin internal/pkg, ROCm/k8s-gpu-dra-driver
@@ -33,7 +33,7 @@ _AMD_CLAIM = re.compile(r"gpu-(\d+)-\d+")
 _INTEL_CLAIM = re.compile(r"([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])-0x[0-9a-f]+")
 
 _COMPUTE_SLICES, _MEMORY_SLICES = 7, 8
-"""Of a card that MIG can cut; an A30 has 4 of each."""
+"""Slices of a MIG-capable card; an A30 has 4 of each."""
 
 
 class Part(NamedTuple):
@@ -45,14 +45,14 @@ class Part(NamedTuple):
 
 
 class DeviceResolver:
-    """Looks names up in /sys and /proc; made anew for each answer of the kubelet, so it is never stale."""
+    """Looks names up in /sys and /proc. Create one for each answer of the kubelet, so that it is never stale."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._minors: dict[str, str] | None = None
 
     def resolve(self, assignment: DeviceAssignment) -> Part | None:
-        """The card behind a device, None if it is no GPU or cannot be found."""
+        """The card of a device; None if it is not a GPU or cannot be found."""
         return self._of_claim(assignment) if assignment.driver else self._of_plugin(assignment.device)
 
     def _of_plugin(self, name: str) -> Part | None:
@@ -106,9 +106,9 @@ class DeviceResolver:
         return self._of_partition(device) if _PARTITION.fullmatch(device) else None
 
     def _of_partition(self, name: str) -> Part | None:
-        """A partition of an AMD card is a platform device; the KFD's topology says on which PCI device it is.
+        """The card of an AMD partition, which is a platform device: KFD's topology has the PCI device.
 
-        ``location_id`` is bus and slot; for a partition its number stands where the function would (kfd_topology.c).
+        ``location_id`` is bus and slot; a partition has its number in place of the function (kfd_topology.c).
         """
         try:
             files = list_dir(self._host.sys(f"devices/platform/{name}/drm"))
@@ -124,6 +124,6 @@ class DeviceResolver:
         return None
 
     def _physical(self, address: str) -> str:
-        """The card itself, of which a virtual function (SR-IOV) is a part."""
+        """Address of the physical function (SR-IOV): the card."""
         parent = self._host.sys("bus/pci/devices", address, "physfn")
         return os.path.basename(os.path.realpath(parent)) if os.path.exists(parent) else address

@@ -26,11 +26,11 @@ from ...host import unavailable
 from ...records import Reason, Unavailable
 
 MAX_BYTES = 16 << 20
-"""Longest answer taken: what the kubelet's own clients allow (``PodResourcesMaxSize``)."""
+"""Maximum size of an answer, as in the kubelet's own clients (``PodResourcesMaxSize``)."""
 
 _CHUNK = 1 << 16
 _PREFIX = 5
-"""Bytes before a message: whether it is compressed, and its length."""
+"""Bytes before a message: the compression flag and the length."""
 
 _REASONS: dict[str, Reason] = {"4": "timeout", "7": "permission", "12": "not_found", "16": "permission"}
 """grpc-status → reason; every other status is an error of the server."""
@@ -39,8 +39,8 @@ _REASONS: dict[str, Reason] = {"4": "timeout", "7": "permission", "12": "not_fou
 def call(path: str, method: str, timeout_seconds: float) -> bytes:
     """Send an empty message to ``method`` (``/package.Service/Method``) and return the answer's message.
 
-    One connection per call: a server that restarts leaves nothing behind that could be stale. Raises
-    `Unavailable`, also when the whole call takes longer than ``timeout_seconds``.
+    One connection per call, so that none is stale after a restart of the server. Raises `Unavailable`, also if the
+    whole call takes longer than ``timeout_seconds``.
     """
     deadline = monotonic() + timeout_seconds
     response = _Response(path)
@@ -83,7 +83,7 @@ def _request(method: str, timeout_seconds: float) -> H2Connection:
             ("grpc-timeout", f"{round(timeout_seconds * 1000)}m"),
         ],
     )
-    # All that may come fits into the windows, so none has to be opened again.
+    # The largest answer fits into the flow-control windows, so they need no further updates.
     connection.increment_flow_control_window(MAX_BYTES)
     connection.increment_flow_control_window(MAX_BYTES, 1)
     connection.send_data(1, bytes(_PREFIX), end_stream=True)
@@ -91,7 +91,7 @@ def _request(method: str, timeout_seconds: float) -> H2Connection:
 
 
 class _Response:
-    """What came on the stream so far."""
+    """The part of the response received so far."""
 
     def __init__(self, path: str) -> None:
         self.complete = False
@@ -100,9 +100,9 @@ class _Response:
         self._data = bytearray()
 
     def feed(self, event: Event) -> None:
-        """Take note of an event. Raises `Unavailable` when no answer will come of it."""
+        """Process an event. Raises `Unavailable` if the call failed."""
         if self.complete:
-            return  # a server may say farewell right after its answer
+            return  # a server may close the connection right after its answer
         if isinstance(event, ResponseReceived | TrailersReceived):
             self._headers |= {str(name): str(value) for name, value in event.headers}
         elif isinstance(event, DataReceived):

@@ -1,4 +1,4 @@
-"""Which container was given which GPU, from the kubelet's PodResources API, whether or not anything runs on it."""
+"""GPUs allocated to containers, from the kubelet's PodResources API, whether or not they are in use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
 """Where the kubelet listens, unless its ``--root-dir`` was changed."""
 
 POLL_SECONDS = 10.0
-"""How often to ask. Nobody is told of changes, and a pod holds a card for minutes at least."""
+"""How often to query. The API has no notifications, and a pod holds a card for minutes at least."""
 
 _LIST = "/v1.PodResourcesLister/List"
 _TIMEOUT_SECONDS = 5.0
@@ -31,10 +31,10 @@ _OLD = "PodResources v1 needs Kubernetes 1.20 or newer"
 
 
 class PodResourcesSource:
-    """Asks the kubelet every `POLL_SECONDS` and rests between: without a socket it costs one look a minute.
+    """Queries the kubelet every `POLL_SECONDS`; without a socket, checks for one once a minute.
 
-    Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". The list has active pods
-    only. Every answer stands for itself, so a restart of the kubelet is no more than a call that failed.
+    Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". The list contains active pods only.
+    Every answer is complete, so a restart of the kubelet is only one failed call.
     """
 
     name = "podresources"
@@ -43,8 +43,8 @@ class PodResourcesSource:
         self._host = host
         self._path = path
 
-    def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is a whole answer
-        """Ask once. Raises `Unavailable` when there is no kubelet, or none that answers."""
+    def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is complete
+        """Query once. Raises `Unavailable` if there is no kubelet, or if it does not answer."""
         try:
             return Reading(allocations=self._allocations(self._query()), rest_seconds=POLL_SECONDS)
         except ValueError as error:
@@ -70,7 +70,7 @@ class PodResourcesSource:
         return message
 
     def _allocations(self, message: bytes) -> tuple[Allocation, ...]:
-        """One for each container and card or MIG device; several replicas of the same weigh as many times."""
+        """One for each container and card or MIG device; several replicas of the same device add up in ``share``."""
         resolver = DeviceResolver(self._host)
         shares: defaultdict[Allocation, float] = defaultdict(float)
         for assignment in dict.fromkeys(decode(message)):  # a claim that a container refers to twice is still one

@@ -638,23 +638,23 @@ def as_nobody() -> Iterator[Path]:
 def test_a_look_takes_a_bounded_number_of_files(machine: Machine) -> None:
     """Fault 36: ten thousand descriptors are looked through in parts, new processes always first."""
     files = OpenFiles(machine.host())
-    files.look(0.0)
+    files.refresh(0.0)
     machine.process(100)
     for fd in range(2500):
         machine.open(100, fd, "/dev/dri/renderD128" if fd % 100 == 0 else "/dev/null")
-    files.look(1.0)
+    files.refresh(1.0)
     assert 0 < len(files.opened[100]) <= 25, "at most two hundred links at once, for ten seconds"
     now = 1.0 + PASS_SECONDS
     counts = []
     for _ in range(5):
-        files.look(now)
+        files.refresh(now)
         counts.append(len(files.opened[100]))
         now += 1.0
     assert counts[-1] == 25
     assert counts[0] < 25
     machine.process(101, start=1.0)
     machine.open(101, 3)
-    files.look(now)
+    files.refresh(now)
     assert files.opened[101] == {"3": "renderD128"}
     assert not files.late
 
@@ -662,14 +662,14 @@ def test_a_look_takes_a_bounded_number_of_files(machine: Machine) -> None:
 def test_a_card_opened_late_is_found_in_the_next_pass(machine: Machine) -> None:
     machine.process(100)
     files = OpenFiles(machine.host())
-    files.look(0.0)
+    files.refresh(0.0)
     machine.open(100, 5)
-    files.look(1.0)
+    files.refresh(1.0)
     assert 100 not in files.opened
-    files.look(PASS_SECONDS)
+    files.refresh(PASS_SECONDS)
     assert files.opened == {100: {"5": "renderD128"}}
     machine.close(100, 5)
-    files.look(2 * PASS_SECONDS)
+    files.refresh(2 * PASS_SECONDS)
     assert files.opened == {}
 
 
@@ -678,9 +678,9 @@ def test_a_pass_that_never_ends_is_told(machine: Machine) -> None:
     for fd in range(22_000):
         os.symlink("/dev/null", machine.root / f"proc/100/fd/{fd}")
     files = OpenFiles(machine.host())
-    files.look(0.0)
+    files.refresh(0.0)
     assert not files.late
-    files.look(61.0)
+    files.refresh(61.0)
     assert files.late
 
 
