@@ -35,11 +35,14 @@ _COPIED = (
     "/usr/local/share/ca-certificates",
 )
 _ENTER = """set -eu
-mount --bind "$1" "$1"  # as a mount point it can have mount namespaces of its own
+mount --bind "$1" "$1"
 cd "$1"; shift
 for name in dev sys; do mount --rbind /$name $name; done
 mount -t proc proc proc
-exec chroot . /usr/bin/env -i "$@"
+pivot_root . .
+umount --lazy .
+cd /
+exec /usr/bin/env -i "$@"
 """
 
 
