@@ -37,9 +37,6 @@ class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error
         self.fix = fix
 
 
-# --- what a source reads -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """One metered thing of this node.
@@ -185,15 +182,20 @@ class GpuUse(NamedTuple):
 
     A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
     ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
-    else 1.0. ``group`` is its cgroup, None if unknown. ``process`` with pid 0 stands for processes that the
-    driver reports and /proc does not show: their joules stay unattributed.
+    else 1.0. ``group`` is its cgroup, None if unknown. ``process`` is None for processes that the driver
+    reports and /proc does not show: their joules stay unattributed.
     """
 
     device: str
     group: GroupKey | None
-    process: Process
+    process: Process | None
     seconds: float
     hold: float = 1.0
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid, None if unknown."""
+        return None if self.process is None else self.process.key.pid
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +278,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release file descriptors."""
-
-
-# --- what owns it ---------------------------------------------------------------------------------------
 
 
 class Workload(NamedTuple):
@@ -370,9 +369,6 @@ class Namer(Protocol):
     def close(self) -> None:
         """Stop background work."""
         return
-
-
-# --- what is published ---------------------------------------------------------------------------------
 
 
 class ProcessOwner(NamedTuple):

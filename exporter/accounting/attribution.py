@@ -192,7 +192,7 @@ def _share_gpu(
     unknown = 0.0
     for use in holders:
         active = energy.active * ((use.seconds / busy if busy > 0 else 0.0) if len(holders) > 1 else 1.0)
-        if use.process.key.pid == 0:
+        if use.process is None:
             unknown += active  # of a process that this /proc does not show: no other process is charged for it
         elif active:
             charges.append(GpuCharge(use, "active", active))
@@ -209,7 +209,7 @@ def _share_gpu(
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
             charges.append(PlaceCharge(claimant, "idle", idle))
-        elif claimant.process.key.pid == 0:
+        elif claimant.process is None:
             unattributed["gpu", "idle"] += idle
         else:
             charges.append(GpuCharge(claimant, "idle", idle))

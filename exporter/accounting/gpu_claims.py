@@ -38,7 +38,7 @@ class Claims:
         unnamed: list[GpuUse] = []
         others: list[GpuUse] = []
         for use in self.holders:
-            if use.process.key.pid == 0:
+            if use.process is None:
                 continue
             workload = HOST if use.group is None else owners[use.group]
             if workload.runtime == "kubernetes" and workload.place in allocated:

@@ -137,15 +137,16 @@ class Ledger:
             self._processes.gpu_reported_at = now
         charged: dict[tuple[ProcessKey, GroupKey | None], list[Account]] = {}
         for use in uses:
-            if use.process.key.pid == 0:
+            if use.process is None:
                 continue
-            accounts = charged[use.process.key, use.group] = self._gpu_accounts(use, now)
+            accounts = charged[use.process.key, use.group] = self._gpu_accounts(use.process, use.group, now)
             for account in accounts:
                 account.use_gpu(use.seconds)
                 self._changed.add(account)
         for use, mode, joules in shares.gpu:
-            for account in charged[use.process.key, use.group]:
-                account.add_gpu(mode, joules)
+            if use.process is not None:
+                for account in charged[use.process.key, use.group]:
+                    account.add_gpu(mode, joules)
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and their model if there is exactly one, for the GPUs that are allocated to them."""
@@ -161,16 +162,16 @@ class Ledger:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
 
-    def _gpu_accounts(self, use: GpuUse, now: float) -> list[Account]:
-        record = self._processes.records.get(use.process.key)
-        if use.group is not None:
-            container = self._containers.find(use.group, now)
+    def _gpu_accounts(self, process: Process, group: GroupKey | None, now: float) -> list[Account]:
+        record = self._processes.records.get(process.key)
+        if group is not None:
+            container = self._containers.find(group, now)
         elif record is not None and record.container is not None:
             container = record.container
         else:
             container = self._containers.without_group(HOST, now)
         if record is None or record.container is not container:
-            record = self._open(use.process, use.group, container, now)
+            record = self._open(process, group, container, now)
         record.gpu = True
         record.seen_at = now
         accounts = [container, record.account]

@@ -172,9 +172,9 @@ def _reading_lines(one: Examination) -> list[str]:
             f"{cpu.busy_seconds / max(cpu.window_seconds, 1e-9):.2f} CPUs in the last {cpu.window_seconds:.1f} s"
         )
     lines += [f"GPU {gpu.index}: {gpu.gpu_model or 'unknown model'} ({gpu.uuid})" for gpu in one.second.gpus]
-    users: dict[str, set[int]] = {}
+    users: dict[str, set[int | None]] = {}
     for use in one.second.gpu_uses:
-        users.setdefault(use.device, set()).add(use.process.key.pid)
+        users.setdefault(use.device, set()).add(use.pid)
     lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
     if one.second.socket_busy_seconds:
         lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 
 from ...host import Host
-from ...records import GpuUse, Problem, Process, ProcessKey, Reading, Unavailable
+from ...records import GpuUse, Problem, Reading, Unavailable
 from ..usage.pid_lookup import PidResolver
 from .card import DrmCard, find_cards
 from .clients import Clients, Use
@@ -17,7 +17,6 @@ from .kfd import Kfd
 RESCAN_SECONDS = 60.0
 """How often to look for cards that were added or removed."""
 
-UNKNOWN = Process(ProcessKey(0, 0), "unknown")
 """Stands for use of an unknown process; it is charged to no other process."""
 
 _DEVICES = ("/dev/dri/", "/dev/kfd")
@@ -81,10 +80,10 @@ class DrmSource:
         fdinfo_uses = self._clients.read(self._files.opened, self._nodes, awake, now, window)
         kfd_pids = self._kfd.processes(now)
         self._hidden = False
-        uses: defaultdict[tuple[str, int], list[GpuUse]] = defaultdict(list)
+        uses: defaultdict[tuple[str, int | None], list[GpuUse]] = defaultdict(list)
         for address in awake:
             for use in self._of_card(self._cards[address], fdinfo_uses[address], kfd_pids, now, window):
-                uses[use.device, use.process.key.pid].append(use)
+                uses[use.device, use.pid].append(use)
         return Reading(gpu_uses=tuple(_merged(same) for same in uses.values()), problems=tuple(self._problems()))
 
     def close(self) -> None:
@@ -158,7 +157,7 @@ class DrmSource:
                 self._hidden = True
                 unseen += 1
         if lost > 0 or unseen:
-            uses.append(GpuUse(card.device, None, UNKNOWN, lost * scale, card.share * unseen))
+            uses.append(GpuUse(card.device, None, None, lost * scale, card.share * unseen))
         return uses
 
     def _add_compute(self, card: DrmCard, queued: Collection[int], seconds: dict[int, float], window: float) -> float:

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from ...host import Host
-from ...records import GpuUse, Process, ProcessKey
+from ...records import GpuUse
 from ..usage.pid_lookup import PidResolver, ProcessIdentity
 from .card import Card
 from .driver import Driver
 from .library import DriverError
 from .mig import MigLayout
 
-UNKNOWN = Process(ProcessKey(0, 0), "unknown")
 """Stands for processes that used the card but are not found on this host; their use is charged to no other process."""
 
 _REST_SECONDS, _MAX_REST_SECONDS = 5.0, 60.0
@@ -260,4 +259,4 @@ def _use(card: Card, identity: ProcessIdentity, seconds: float, hold: float) -> 
 
 
 def _of_unknown(card: Card, seconds: float, hold: float) -> list[GpuUse]:
-    return [GpuUse(card.uuid, None, UNKNOWN, seconds, hold)] if seconds > 0 or hold > 0 else []
+    return [GpuUse(card.uuid, None, None, seconds, hold)] if seconds > 0 or hold > 0 else []

@@ -15,6 +15,7 @@ from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey,
 from exporter.sources.demo.hardware import PLATFORM, meters
 from exporter.sources.demo.source import DemoSource
 from exporter.workloads.namer import WorkloadNamer
+from tests.support.gpu_uses import known
 
 T0 = 5000.0
 IDLE_WATTS = {meter.device.id: meter.idle_watts for meter in meters()}
@@ -187,7 +188,7 @@ def test_identities_are_never_used_twice(played: tuple[DemoSource, list[Reading]
     assert len({group.path for group in started}) == len(started)
     exited = [key for reading in played[1] if reading.cpu for key in reading.cpu.exited]
     assert len({key.pid for key in exited}) == len(exited)
-    assert all(len(use.process.comm.encode()) <= 15 for reading in played[1] for use in reading.gpu_uses)
+    assert all(len(known(use).comm.encode()) <= 15 for reading in played[1] for use in reading.gpu_uses)
 
 
 # --- energy -----------------------------------------------------------------------------------------------------------
@@ -277,7 +278,7 @@ def test_gpu_0_trains_alone_with_dips_and_is_held_down_by_its_power_limit(
     source, readings = played
     (group,) = holders(readings[-1], "0")
     assert group is not None
-    model = source.model(group, readings[-1].gpu_uses[0].process)
+    model = source.model(group, known(readings[-1].gpu_uses[0]))
     assert model is not None
     assert (model.phase, model.namespace) == ("training", "team-nlp")
     busy = [state.utilization_ratio or 0.0 for state in cards(readings[1:], "0")]
@@ -296,7 +297,7 @@ def test_gpu_0_trains_alone_with_dips_and_is_held_down_by_its_power_limit(
 
 def test_gpu_1_is_shared_by_two_models_of_different_load(played: tuple[DemoSource, list[Reading]]) -> None:
     source, readings = played
-    process = readings[0].gpu_uses[0].process
+    process = known(readings[0].gpu_uses[0])
     groups = holders(readings[-1], "1")
     names = {model.model_name for group in groups if (model := source.model(group, process))}
     assert len(groups) == len(names) == 2
@@ -327,7 +328,7 @@ def test_gpu_3_is_held_by_a_model_that_serves_nobody(played: tuple[DemoSource, l
     source, readings = played
     (group,) = holders(readings[-1], "3")
     assert group is not None
-    assert source.model(group, readings[0].gpu_uses[0].process) is not None
+    assert source.model(group, known(readings[0].gpu_uses[0])) is not None
     assert source.truth()[group]["gpu"] == 0
     assert source.truth()[group]["cpu"] > 0
     assert min(state.memory_used_bytes or 0.0 for state in cards(readings, "3")) > 60e9
@@ -426,7 +427,7 @@ def test_names_are_those_the_paths_would_give(played: tuple[DemoSource, list[Rea
 
 def test_models_train_and_infer_on_gpus_and_without(played: tuple[DemoSource, list[Reading]]) -> None:
     source, readings = played
-    process = readings[0].gpu_uses[0].process
+    process = known(readings[0].gpu_uses[0])
     models = {group: model for group in source.truth() if (model := source.model(group, process))}
     assert {model.phase for model in models.values()} == {"training", "inference", "unknown"}
     assert len({model[:3] for model in models.values()}) == len(models) >= 7

@@ -21,6 +21,7 @@ from exporter.sources.drm.files import PASS_SECONDS, OpenFiles
 from exporter.sources.drm.source import RESCAN_SECONDS, DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.workloads.namer import WorkloadNamer
+from tests.support.gpu_uses import known
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 AMD, ARC = "0000:03:00.0", "0000:0a:00.0"
@@ -134,14 +135,14 @@ def tick(source: DrmSource, machine: Machine, seconds: float = 1.0) -> Reading:
     return source.read(machine.now)
 
 
-def seconds(reading: Reading) -> dict[tuple[str, int], Any]:
+def seconds(reading: Reading) -> dict[tuple[str, int | None], Any]:
     """Busy seconds by device and pid."""
-    found = {(use.device, use.process.key.pid): use.seconds for use in reading.gpu_uses}
+    found = {(use.device, use.pid): use.seconds for use in reading.gpu_uses}
     assert len(found) == len(reading.gpu_uses), "one use for each process and device"
     return {key: pytest.approx(used) for key, used in found.items()}
 
 
-def by_pid(reading: Reading) -> dict[int, Any]:
+def by_pid(reading: Reading) -> dict[int | None, Any]:
     return {pid: used for (_, pid), used in seconds(reading).items()}
 
 
@@ -201,7 +202,7 @@ def test_processes_of_one_card(machine: Machine, source: DrmSource) -> None:
     machine.amd(101, 5, 8, gfx=5.25)
     reading = tick(source, machine)
     assert seconds(reading) == {(f"amdgpu-{AMD}", 100): 0.5, (f"amdgpu-{AMD}", 101): 0.25}
-    assert [(use.process.comm, use.hold) for use in reading.gpu_uses] == [("job100", 1.0), ("job101", 1.0)]
+    assert [(known(use).comm, use.hold) for use in reading.gpu_uses] == [("job100", 1.0), ("job101", 1.0)]
     assert by_pid(tick(source, machine)) == {100: 0.0, 101: 0.0}
 
 
@@ -329,7 +330,7 @@ def test_what_an_ended_process_did_is_not_charged_to_the_others(machine: Machine
     assert by_pid(tick(source, machine)) == {100: 0.4, 101: 0.4}
     machine.exit(100)
     machine.amd(101, 5, 101, gfx=1.8)
-    assert by_pid(tick(source, machine)) == {101: 0.4, 0: 0.2}
+    assert by_pid(tick(source, machine)) == {101: 0.4, None: 0.2}
     machine.exit(101)
     assert tick(source, machine).gpu_uses == ()  # nobody is left to be spared
     assert tick(source, machine).gpu_uses == ()
@@ -370,7 +371,7 @@ def test_a_pid_that_is_used_again_inherits_nothing(machine: Machine) -> None:
     tick(source, machine)
     machine.amd(100, 5, 8, gfx=0.75)
     (use,) = tick(source, machine).gpu_uses
-    assert (use.process.comm, use.process.key.start_ticks) == ("new", round(1000.5 * HERTZ))
+    assert (known(use).comm, known(use).key.start_ticks) == ("new", round(1000.5 * HERTZ))
     assert use.seconds <= 0.75
 
 
@@ -463,7 +464,7 @@ def test_two_dies_with_one_meter(machine: Machine, source: DrmSource) -> None:
         machine.amd(101, 5, 8, address=second, gfx=gfx / 2)
         reading = tick(source, machine)
     assert seconds(reading) == {("GPU-00000000000000a1", 100): 0.75, ("GPU-00000000000000a1", 101): 0.25}
-    assert {use.process.key.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 0.5}
+    assert {use.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 0.5}
 
 
 # --- ROCm ------------------------------------------------------------------------------------------------
@@ -530,8 +531,8 @@ def test_rocm_processes_that_cannot_be_told_apart(machine: Machine, source: DrmS
     source.read(machine.now)
     machine.amd(200, 5, 200, gfx=1.1)
     reading = tick(source, machine)
-    assert by_pid(reading) == {100: 0.0, 101: 0.0, 200: 0.1, 0: 0.5}
-    assert {use.process.key.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 1.0, 200: 1.0, 0: 0.0}
+    assert by_pid(reading) == {100: 0.0, 101: 0.0, 200: 0.1, None: 0.5}
+    assert {use.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 1.0, 200: 1.0, None: 0.0}
 
 
 @pytest.mark.parametrize("location", [0xA00, 0x10000A00, 0xA05])
@@ -555,7 +556,7 @@ def test_rocm_pids_of_another_namespace(machine: Machine, source: DrmSource) -> 
     machine.computes(100, 51234)
     source.read(machine.now)
     reading = tick(source, machine)
-    assert by_pid(reading) == {0: 0.5}
+    assert by_pid(reading) == {None: 0.5}
     (problem,) = reading.problems
     assert "hostPID" in problem.fix
 

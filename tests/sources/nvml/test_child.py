@@ -115,7 +115,7 @@ class TestReading:
         (meter,), (state,), (use,) = reading.meters, reading.gpus, reading.gpu_uses
         assert isinstance(meter, EnergyReading)
         assert (meter.device.id, meter.joules, state.temperature_celsius) == (gpu.uuid, 1234.5, 61)
-        assert use.process.key.pid == os.getpid()
+        assert use.pid == os.getpid()
         assert meter.at == pytest.approx(boot_seconds(), abs=PATIENCE_SECONDS), "the child's clock is ours"
         gpu.energy_joules = 2000
         (meter,) = line.read().meters

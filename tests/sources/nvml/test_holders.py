@@ -10,6 +10,7 @@ from exporter.records import (
 )
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.usage.cgroups import CgroupSource
+from tests.support.gpu_uses import known
 from tests.support.nvml.node import Node
 from tests.support.nvml.readings import by_pid
 
@@ -26,8 +27,8 @@ class TestUsers:
         use = by_pid(source.read(node.now))[4242]
         assert use.seconds == pytest.approx(0.6, rel=1e-3)
         assert (use.device, use.group, use.hold) == (gpu.uuid, group, 1.0)
-        assert use.process == Process(use.process.key, "vllm")
-        assert use.process.key.start_ticks == 4711
+        assert use.process == Process(known(use).key, "vllm")
+        assert known(use).key.start_ticks == 4711
 
     def test_what_was_used_before_the_first_read_is_not_counted(self, node: Node, source: NvmlSource) -> None:
         """Fault 29: told 0, the driver averages over its whole buffer and names the dead."""
@@ -148,8 +149,8 @@ class TestUsers:
         node.step({gpu: {1: 50, 99: 25}})
         uses = by_pid(source.read(node.now))
         assert uses[1].seconds == pytest.approx(0.5, rel=0.01)
-        assert uses[0].seconds == pytest.approx(0.25, rel=0.01)
-        assert (uses[0].hold, uses[0].group) == (0, None)
+        assert uses[None].seconds == pytest.approx(0.25, rel=0.01)
+        assert (uses[None].hold, uses[None].group) == (0, None)
 
     def test_scrambled_lists_count_for_nothing(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: early R535 drivers write larger entries; the samples still tell who works."""
@@ -199,8 +200,8 @@ class TestUsers:
             node.step({gpu: {645400: 50, 324: 50}})
             reading = source.read(node.now)
         uses = by_pid(reading)
-        assert uses[0].seconds == pytest.approx(uses[645400].seconds, rel=0.01)
-        assert uses[0].hold == 1.0
+        assert uses[None].seconds == pytest.approx(uses[645400].seconds, rel=0.01)
+        assert uses[None].hold == 1.0
         (problem,) = reading.problems
         assert "hostPID: true" in problem.fix
 
@@ -216,7 +217,7 @@ class TestUsers:
             (node.root / f"proc/{pid}/fd").mkdir()
         (node.root / "proc/8/fd/4").symlink_to("/dev/nvidia0")
         (node.root / "proc/7/fd/4").symlink_to("/dev/null")
-        assert set(by_pid(source.read(node.now))) == {0, 8}
+        assert set(by_pid(source.read(node.now))) == {None, 8}
         source.close()
 
     def test_two_cards(self, node: Node, source: NvmlSource) -> None:
@@ -254,11 +255,11 @@ class TestUsers:
         gpu = node.driver.add_gpu()
         node.process(1, start_ticks=5)
         gpu.process(1)
-        before = by_pid(source.read(node.now))[1].process.key
+        before = known(by_pid(source.read(node.now))[1]).key
         node.process(1, "/other", start_ticks=9)
         node.sleep(1)
         after = by_pid(source.read(node.now))[1]
-        assert (before.start_ticks, after.process.key.start_ticks) == (5, 9)
+        assert (before.start_ticks, known(after).key.start_ticks) == (5, 9)
         assert after.group is not None
         assert after.group.path == "/other"
 

@@ -124,7 +124,7 @@ def test_an_instance_that_nobody_knew_is_looked_for_at_once(node: Node, source: 
         node.sleep(1)
         reading = source.read(node.now)
     assert [state.gpu_instance for state in reading.gpus] == ["", "1", "2"]
-    assert {use.process.key.pid for use in reading.gpu_uses} == {1, 2}
+    assert {use.pid for use in reading.gpu_uses} == {1, 2}
 
 
 def test_looks_at_several_cards_are_spread(node: Node, source: NvmlSource) -> None:

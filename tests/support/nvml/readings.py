@@ -15,8 +15,8 @@ POWER_INSTANT = 186
 MIG_LAYOUT = ("3g.40gb", "2g.20gb", "1g.10gb")
 
 
-def by_pid(reading: Reading, device: str | None = None) -> dict[int, GpuUse]:
-    return {use.process.key.pid: use for use in reading.gpu_uses if device in (None, use.device)}
+def by_pid(reading: Reading, device: str | None = None) -> dict[int | None, GpuUse]:
+    return {use.pid: use for use in reading.gpu_uses if device in (None, use.device)}
 
 
 def energy(reading: Reading) -> dict[str, float]:
