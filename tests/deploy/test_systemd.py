@@ -240,7 +240,7 @@ def test_exposure_is_no_more_than_documented(name: str, place: Callable[[tuple[s
     assert "exposure level" in done.stdout
 
 
-@needs("systemd-analyze")
+@needs("systemd-analyze", "/bin/kill")
 @pytest.mark.skipif(bool(installed.impossible()), reason=installed.impossible())
 def test_systemd_understands_every_line(place: Callable[[tuple[str, ...]], Path]) -> None:
     """Where the program is installed, `systemd-analyze verify` finds nothing to say."""
