@@ -130,7 +130,7 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture
 def boot(scratch: Path) -> Iterator[Boot]:
     """Boot a systemd in a cgroup and namespaces of its own; skipped where those cannot be made."""
-    if reason := lacking("/lib/systemd/systemd", "systemctl", "systemd-sysusers"):
+    if reason := lacking("/lib/systemd/systemd", "systemctl", "systemd-sysusers", "/bin/kill"):
         pytest.skip(reason)
     mount = cgroup_mount("v2")
     if reason := installed.impossible():

@@ -85,8 +85,8 @@ class Worker:
         return self._herd
 
     def stop(self) -> None:
-        for pid in self._herd:
-            os.kill(pid, signal.SIGKILL)
+        while self._herd:  # once: a pid that was reaped may be another process by now
+            os.kill(self._herd.pop(), signal.SIGKILL)
         self._process.kill()
         self._process.communicate()
 

@@ -46,6 +46,7 @@ TABLE = (
     Prerequisite("systemctl", "systemd", "runs the systemd unit"),
     Prerequisite("systemd-sysusers", "systemd", "makes the user of the systemd unit"),
     Prerequisite("/lib/systemd/systemd", "systemd", "runs the systemd unit"),
+    Prerequisite("/bin/kill", "procps", "reloads the systemd unit"),
     Prerequisite("udevadm", "udev", "runs the udev rule for RAPL"),
     Prerequisite("buildah", "buildah", "builds the container image", ("image-test",)),
     Prerequisite("mmdebstrap", "mmdebstrap", "makes a Debian root from packages", ("image-test", "bare-test")),
