@@ -59,7 +59,7 @@ def vm(tmp_path: Path) -> Vm:
     return Vm(tmp_path)
 
 
-def test_device_says_that_it_is_an_estimate(vm: Vm) -> None:
+def test_device_is_marked_as_an_estimate(vm: Vm) -> None:
     """Measured and estimated are never mixed silently; idle power is the model's own."""
     source = EstimateSource(vm.host, watts_per_cpu=(1.0, 5.0))
     reading = source.read(vm.now)

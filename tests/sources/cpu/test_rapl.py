@@ -270,7 +270,7 @@ def test_dangling_link_is_skipped(tree: Tree) -> None:
     assert reading.problems == ()
 
 
-def test_masked_tree_of_a_container_says_what_to_mount(tree: Tree) -> None:
+def test_masked_tree_of_a_container_has_the_mount_as_fix(tree: Tree) -> None:
     """Docker and containerd mask /sys/devices/virtual/powercap: every link dangles."""
     tree.zone("intel-rapl:0", "package-0")
     masked = tree.root / "sys/devices/virtual/powercap"

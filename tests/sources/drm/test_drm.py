@@ -148,7 +148,7 @@ def by_pid(reading: Reading) -> dict[int, Any]:
 # --- no card ---------------------------------------------------------------------------------------------
 
 
-def test_machine_without_such_a_card_says_so(machine: Machine) -> None:
+def test_machine_without_such_a_card_is_unavailable(machine: Machine) -> None:
     """Absence is normal: one message, and no descriptor stays open. It is not asked again before the backoff ends."""
     machine.card(0, "ast", "0000:02:00.0")
     machine.card(1, "nvidia", "0000:41:00.0")
@@ -263,7 +263,7 @@ def test_the_same_number_on_two_cards_is_two_clients(machine: Machine, source: D
         ({100: (1, 10.0), 101: (50, 20.0)}, 101),  # logind opened it for the compositor
     ],
 )
-def test_a_shared_client_is_whose_work_it_is(
+def test_a_shared_client_belongs_to_the_process_that_uses_it(
     machine: Machine, source: DrmSource, family: Mapping[int, tuple[int, float]], owner: int
 ) -> None:
     machine.card(0, "amdgpu", AMD)
@@ -519,7 +519,7 @@ def test_rocm_processes_share_by_occupied_units(machine: Machine, source: DrmSou
     assert by_pid(tick(source, machine)) == {100: 0.0, 101: 1.0}
 
 
-def test_rocm_processes_that_cannot_be_told_apart(machine: Machine, source: DrmSource) -> None:
+def test_rocm_processes_that_cannot_be_distinguished(machine: Machine, source: DrmSource) -> None:
     """RDNA has no cu_occupancy: what they computed is nobody's, and never the desktop's; they do hold the card."""
     rocm(machine, 100, 101, gpu_busy_percent=60)
     machine.computes(100, 51234)
@@ -572,7 +572,7 @@ def test_rocm_process_of_the_same_namespace_without_kthreadd(machine: Machine, s
 # --- what cannot be seen ---------------------------------------------------------------------------------
 
 
-def test_old_kernels_tell_nothing(machine: Machine, source: DrmSource) -> None:
+def test_old_kernels_report_nothing(machine: Machine, source: DrmSource) -> None:
     machine.card(0, "amdgpu", AMD)
     machine.process(100)
     machine.open(100, 5)
@@ -673,7 +673,7 @@ def test_a_card_opened_late_is_found_in_the_next_pass(machine: Machine) -> None:
     assert files.opened == {}
 
 
-def test_a_pass_that_never_ends_is_told(machine: Machine) -> None:
+def test_a_pass_that_never_ends_is_a_problem(machine: Machine) -> None:
     machine.process(100)
     for fd in range(22_000):
         os.symlink("/dev/null", machine.root / f"proc/100/fd/{fd}")
@@ -720,7 +720,7 @@ STEP = st.tuples(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEP, min_size=2, max_size=8))
-def test_every_joule_of_the_card_is_booked_once(
+def test_every_joule_of_the_card_is_attributed_once(
     steps: list[tuple[dict[int, float], set[int], float, int, dict[int, int]]],
 ) -> None:
     """Whatever processes do, Σ workloads + unattributed = what the card's meter says."""

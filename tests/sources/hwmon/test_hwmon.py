@@ -183,7 +183,7 @@ def test_sockets_are_counted_in_order_of_package_ids(tree: Tree) -> None:
     assert (device.socket, device.capacity) == (3180, 1.0)
 
 
-def test_acpi_meter_that_cannot_tell_is_no_reading(tree: Tree) -> None:
+def test_acpi_meter_with_unknown_power_is_no_reading(tree: Tree) -> None:
     """Fault 13: _PMM's 0xFFFFFFFF milliwatts means unknown, not 4.3 MW."""
     tree.chip(0, "power_meter", "ACPI000D:00", {"power1_average": 4_294_967_295_000})
     with pytest.raises(Unavailable) as caught:
@@ -231,7 +231,7 @@ def test_amdgpu_momentary_power_where_there_is_no_average(tree: Tree) -> None:
     assert reading.gpus[0].clock_hertz == ()
 
 
-def test_second_die_of_a_card_is_absent_until_it_says_more_than_zero(tree: Tree) -> None:
+def test_second_die_of_a_card_is_absent_until_it_reads_more_than_zero(tree: Tree) -> None:
     """An MI250's odd die always says 0 W; a card that spoke once may say 0 later."""
     tree.chip(0, "amdgpu", "0000:29:00.0", {"power1_average": 412_000_000})
     odd = tree.chip(1, "amdgpu", "0000:2c:00.0", {"power1_average": 0})
@@ -388,7 +388,7 @@ def test_unknown_chip_is_shown_within_the_node(tree: Tree) -> None:
     assert {(d.component, d.within) for d in devices(reading).values()} == {("platform", "node")}
 
 
-def test_identical_chips_are_told_apart_by_their_address(tree: Tree) -> None:
+def test_identical_chips_are_distinguished_by_their_address(tree: Tree) -> None:
     """Fault 9: hwmonN changes with every boot, the bus address does not."""
     tree.chip(7, "ucd9000", "2-0050", {"power1_input": 1_000_000})
     tree.chip(2, "ucd9000", "2-0051", {"power1_input": 2_000_000})

@@ -106,7 +106,7 @@ def start(driver: FakeDriver) -> Iterator[Callable[..., Timeline]]:
 
 
 class TestReading:
-    def test_what_the_driver_says_arrives(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+    def test_what_the_driver_reports_arrives(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         gpu = driver.add_gpu()
         gpu.energy_joules, gpu.temperature_celsius = 1234.5, 61
         gpu.process(os.getpid())
@@ -305,7 +305,7 @@ class TestFaults:
             (state,) = line.read().gpus
             assert dict(state.throttle_seconds)["sw_power_cap"] == pytest.approx(expected)
 
-    def test_told_to_end_with_all_the_others(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+    def test_signalled_to_end_with_all_the_others(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         """Fault 33: a service manager's SIGTERM to every process, and Ctrl-C in a terminal, must not cut a call off."""
         driver.add_gpu()
         line = start()
@@ -358,7 +358,9 @@ class TestBrokenInstallation:
         assert str(caught.value) == "ZeroDivisionError: division by zero"
         assert "pynvml.py" in "".join(caught.value.__notes__)
 
-    def test_last_words_are_told(self, installed: Callable[[str], None], start: Callable[..., Timeline]) -> None:
+    def test_last_line_of_output_is_reported(
+        self, installed: Callable[[str], None], start: Callable[..., Timeline]
+    ) -> None:
         installed("import os, sys\nprint('hm\\nNVRM: API mismatch', file=sys.stderr, flush=True)\nos._exit(3)\n")
         error = start().failure()
         assert error.reason == "error"

@@ -75,7 +75,7 @@ def test_a_library_is_built_once(library: Path) -> None:
     assert library.stat().st_mtime_ns == before
 
 
-def test_without_a_compiler_the_skip_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_skip_explains_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(pytest.skip.Exception, match="apt-get install gcc"):
         build(tmp_path / "none")

@@ -50,7 +50,7 @@ def state(reading: Reading) -> GpuState:
 
 
 class TestAgreement:
-    def test_is_told_after_a_minute_and_kept_up(self, node: Node, source: NvmlSource) -> None:
+    def test_is_reported_after_a_minute_and_kept_up_to_date(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         source.read(node.now)
         assert agreement(run(node, source, gpu, FIRST_SECONDS - 1)) is None
@@ -68,7 +68,7 @@ class TestAgreement:
             assert isinstance(reading.meters[0], EnergyReading)
         assert not run(node, source, gpu, 2 * WINDOW_SECONDS).problems
 
-    def test_frozen_counter_is_said_once(self, node: Node, source: NvmlSource) -> None:
+    def test_frozen_counter_is_reported_once(self, node: Node, source: NvmlSource) -> None:
         """Fault 25: its power is integrated from then on, and the device says so."""
         gpu = node.driver.add_gpu()
         gpu.energy_joules, gpu.power_watts = 50, 300
@@ -187,7 +187,7 @@ class TestErrors:
         run(node, source, gpu, 30)
         assert node.driver.calls("nvmlEventSetWait_v2") == 3
 
-    def test_card_that_tells_no_xid_errors(self, node: Node, source: NvmlSource) -> None:
+    def test_card_that_reports_no_xid_errors(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: unknown is absent, and asked for once."""
         gpu = node.driver.add_gpu()
         node.driver.fail("nvmlDeviceRegisterEvents", code=control.NOT_SUPPORTED)
@@ -372,7 +372,7 @@ class TestDeviceRow:
         assert "power gauge" in health.message
 
 
-def test_source_that_cannot_open_a_session_says_so(node: Node, source: NvmlSource) -> None:
+def test_source_that_cannot_open_a_session_reports_it(node: Node, source: NvmlSource) -> None:
     """Fault 20: sleep is not mistaken for it."""
     node.driver.add_gpu()
     node.driver.break_all(control.DRIVER_NOT_LOADED)

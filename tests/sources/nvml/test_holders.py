@@ -102,7 +102,7 @@ class TestUsers:
         node.step({gpu: {1: 80}})
         assert by_pid(source.read(node.now))[1].seconds == pytest.approx(0.8, rel=0.1)
 
-    def test_lists_are_asked_for_rarely(self, node: Node, source: NvmlSource) -> None:
+    def test_lists_are_queried_rarely(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)
@@ -121,7 +121,7 @@ class TestUsers:
         assert 2 in by_pid(source.read(node.now)), "one that works is found at once"
         assert node.driver.calls("nvmlDeviceGetGraphicsRunningProcesses_v3") > 0
 
-    def test_process_that_exited_pays_its_last_seconds(self, node: Node, source: NvmlSource) -> None:
+    def test_process_that_exited_is_charged_its_last_seconds(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         for pid in (1, 2):
             node.process(pid)
@@ -138,7 +138,7 @@ class TestUsers:
         node.step({gpu: {1: 50, 2: 30}})  # the driver goes on naming it
         assert set(by_pid(source.read(node.now))) == {1}
 
-    def test_one_that_came_and_went_is_nobody_else(self, node: Node, source: NvmlSource) -> None:
+    def test_use_of_a_short_lived_process_is_unattributed(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)
@@ -167,7 +167,7 @@ class TestUsers:
         assert (uses[1].hold, uses[3].hold) == (1, 1)
         assert not reading.problems
 
-    def test_one_that_let_go_of_the_card_holds_it_no_longer(self, node: Node, source: NvmlSource) -> None:
+    def test_process_that_left_the_card_holds_it_no_longer(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         for pid in (1, 2):
             node.process(pid)
@@ -187,7 +187,7 @@ class TestUsers:
         assert use.hold == 0
         assert node.driver.calls("nvmlDeviceGetGraphicsRunningProcesses_v3") == 2, "once in 5 seconds is enough"
 
-    def test_pids_of_another_namespace_are_nobodys(self, node: Node, source: NvmlSource) -> None:
+    def test_pids_of_another_namespace_are_unattributed(self, node: Node, source: NvmlSource) -> None:
         """Fault 28: what is not in /proc is left unnamed, its share goes to no other, and the fix is said once."""
         gpu = node.driver.add_gpu()
         node.process(645400)
@@ -263,7 +263,7 @@ class TestUsers:
         assert after.group.path == "/other"
 
     @pytest.mark.parametrize("version", [1, 2])
-    def test_group_is_the_one_that_the_cpu_is_booked_on(self, node: Node, source: NvmlSource, version: int) -> None:
+    def test_group_is_the_one_that_cpu_use_is_attributed_to(self, node: Node, source: NvmlSource, version: int) -> None:
         gpu = node.driver.add_gpu()
         gpu.process(1)
         key = node.process(1, "/docker/abc")

@@ -33,7 +33,7 @@ class TestMeter:
         node.driver.add_gpu().power_limit_watts = limit
         assert source.read(node.now).meters[0].device.max_watts == ceiling
 
-    def test_without_fields_the_single_call_is_asked(self, node: Node, source: NvmlSource) -> None:
+    def test_without_fields_the_single_call_is_used(self, node: Node, source: NvmlSource) -> None:
         node.driver.add_gpu().energy_joules = 7.5
         node.driver.fail("nvmlDeviceGetFieldValues", code=control.FUNCTION_NOT_FOUND)
         assert energy(source.read(node.now)).popitem()[1] == 7.5
@@ -60,7 +60,7 @@ class TestMeter:
         assert isinstance(meter, PowerReading)
         assert meter.watts == 170
 
-    def test_failing_counter_is_a_problem_first_and_given_up_later(self, node: Node, source: NvmlSource) -> None:
+    def test_failing_counter_is_a_problem_first_and_replaced_later(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: one UNKNOWN keeps the counter, so that no joule is lost; a lasting one ends it."""
         gpu, _ = node.driver.add_gpu(), node.driver.add_gpu()
         gpu.field(COUNTER, code=control.UNKNOWN)
@@ -120,7 +120,7 @@ class TestMeter:
         assert (problem.reason, "no process is charged" in problem.message) == ("not_found", True)
         assert node.driver.calls("nvmlInitWithFlags") == 1
 
-    def test_card_that_tells_neither_energy_nor_power(self, node: Node, source: NvmlSource) -> None:
+    def test_card_that_reports_neither_energy_nor_power(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: a vGPU. Its users and its memory are known all the same, and the session goes on."""
         gpu = node.driver.add_gpu("GRID T4-16C", architecture=6)
         gpu.energy_joules = gpu.power_watts = None

@@ -159,7 +159,7 @@ class TestLifecycle:
         node.sleep(60)
         assert isinstance(source.read(node.now).meters[0], EnergyReading), "sleep is not a frozen counter"
 
-    def test_close_gives_everything_back(self, node: Node, source: NvmlSource) -> None:
+    def test_close_frees_everything(self, node: Node, source: NvmlSource) -> None:
         """Fault 33: a clean stop leaves no sample and no session in the driver."""
         node.driver.add_gpu()
         source.read(node.now)

@@ -87,7 +87,7 @@ def failure(read: Callable[[], object]) -> Unavailable:
 # --- what it is told -----------------------------------------------------------------------------------
 
 
-def test_every_container_with_a_card_is_told_of(kubelet: Kubelet, source: PodResourcesSource) -> None:
+def test_every_container_with_a_card_is_reported(kubelet: Kubelet, source: PodResourcesSource) -> None:
     kubelet.pods = [
         pod("serving", "llama-0", "vllm", CARD),
         pod("kube-system", "proxy", "proxy"),
@@ -259,7 +259,7 @@ def test_what_is_cut_short_is_refused_or_shorter(messages: Messages, pods: list[
     assert found == list(decode(whole))[: len(found)]
 
 
-def test_later_versions_may_say_more() -> None:
+def test_later_versions_may_have_more_fields() -> None:
     def field(number: int, kind: int, value: bytes) -> bytes:
         return bytes([number << 3 | kind]) + value
 
@@ -348,7 +348,7 @@ def test_the_kubelet_restarts(kubelet: Kubelet, source: PodResourcesSource) -> N
     assert source.read(20.0) == before
 
 
-def test_a_socket_nobody_listens_on(source: PodResourcesSource, path: Path) -> None:
+def test_a_socket_without_a_listener(source: PodResourcesSource, path: Path) -> None:
     """Fault 49: as a kubelet that was killed leaves it."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))

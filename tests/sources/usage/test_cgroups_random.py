@@ -345,7 +345,7 @@ class World:
     ],
 )
 @pytest.mark.parametrize("seed", range(2))
-def test_every_second_is_told_in_its_tick_to_its_owner_and_once(
+def test_every_second_is_reported_in_its_tick_for_its_owner_and_once(
     tmp_path: Path, groups: int, fds: int, v1: bool, other_clock: bool, seed: int
 ) -> None:
     """Faults 12, 34, 35, 38, 39, 41, 42: whatever comes, goes, moves, sleeps, wakes up and cannot be read."""

@@ -197,7 +197,7 @@ for line in sys.stdin:
 """
 
 
-def test_hidden_processes_leave_their_use_with_the_group_and_are_told_once(forest: Forest) -> None:
+def test_use_of_hidden_processes_stays_with_the_group_and_is_one_problem(forest: Forest) -> None:
     """Fault 48: a /proc mounted with hidepid=2, read as nobody."""
     proc = tempfile.mkdtemp()
     os.chmod(proc, 0o755)
