@@ -310,7 +310,7 @@ def test_unreadable_counters_name_the_reason_and_the_command() -> None:
 
 
 def test_one_unreadable_zone_is_a_lasting_problem() -> None:
-    """Fault 11: the readable zone goes on, and every reading says why the other is missing."""
+    """Fault 11: the readable zone continues, and every reading has the reason why the other is missing."""
     with as_nobody() as folder:
         tree = Tree(folder)
         tree.zone("intel-rapl:0", "package-0")

@@ -1,4 +1,4 @@
-"""fdinfo of GPU clients as drivers write it, and busy seconds from counters that step back, wrap and begin anew."""
+"""fdinfo of GPU clients as drivers write it, and busy seconds from counters that step back, wrap and restart."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class TestFaults:
         assert only_child() != before
 
     def test_crash_of_the_library(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """Fault 20: a library that does not fit may do anything; the signal is told, and the next try works."""
+        """Fault 20: a library that does not match may do anything; the signal is reported, and the next try works."""
         gpu = driver.add_gpu()
         line = start()
         line.read()
@@ -237,7 +237,7 @@ class TestFaults:
     def test_processes_that_even_a_kill_does_not_end_are_few(
         self, driver: FakeDriver, start: Callable[..., Timeline]
     ) -> None:
-        """Fault 23: as with a process in D state, here held by a tracer. It costs nobody anything but itself."""
+        """Fault 23: as with a process in D state, here held by a tracer. It affects nothing but itself."""
         driver.add_gpu()
         line = start(SHORT)
         held: list[subprocess.Popen[bytes]] = []
@@ -272,7 +272,7 @@ class TestFaults:
         assert line.read(0.6).meters, "5 s after the last start"
 
     def test_a_system_without_room_for_it(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """Fault 60: whichever descriptor it fails for, it says so, leaks none, and goes on when there are enough."""
+        """Fault 60: whichever descriptor it fails for, it reports it, leaks none, and goes on when there are enough."""
         driver.add_gpu()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         for room in (0, 2, 4):
@@ -387,7 +387,7 @@ class TestChild:
             return subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.PIPE, text=True), ours
 
     def test_a_hung_orphan_ends_itself(self, driver: FakeDriver) -> None:
-        """Fault 33: killed with SIGKILL, the exporter can end nobody any more."""
+        """Fault 33: killed with SIGKILL, the exporter cannot end the child any more."""
         driver.add_gpu()
         driver.hang("nvmlDeviceGetFieldValues")
         child, ours = self.run(limit_seconds=0.5)

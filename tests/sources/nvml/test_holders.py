@@ -30,7 +30,7 @@ class TestUsers:
         assert use.process.key.start_ticks == 4711
 
     def test_what_was_used_before_the_first_read_is_not_counted(self, node: Node, source: NvmlSource) -> None:
-        """Fault 29: told 0, the driver averages over its whole buffer and names the dead."""
+        """Fault 29: with 0 the driver averages over its whole buffer and reports exited processes."""
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)
@@ -152,7 +152,7 @@ class TestUsers:
         assert (uses[0].hold, uses[0].group) == (0, None)
 
     def test_scrambled_lists_count_for_nothing(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: early R535 drivers write larger entries; the samples still tell who works."""
+        """Fault 24: early R535 drivers write larger entries; the samples still show which process is busy."""
         gpu = node.driver.add_gpu()
         for pid in (1, 2, 3):
             node.process(pid)
@@ -188,7 +188,7 @@ class TestUsers:
         assert node.driver.calls("nvmlDeviceGetGraphicsRunningProcesses_v3") == 2, "once in 5 seconds is enough"
 
     def test_pids_of_another_namespace_are_unattributed(self, node: Node, source: NvmlSource) -> None:
-        """Fault 28: what is not in /proc is left unnamed, its share goes to no other, and the fix is said once."""
+        """Fault 28: what is not in /proc is left unnamed, its share goes to no other, and the fix is reported once."""
         gpu = node.driver.add_gpu()
         node.process(645400)
         gpu.process(645400)
@@ -205,7 +205,7 @@ class TestUsers:
         assert "hostPID: true" in problem.fix
 
     def test_pid_that_means_another_process_here(self, node: Node, source: NvmlSource) -> None:
-        """Fault 28: where /proc is not of our pid namespace, only who has the card open is believed."""
+        """Fault 28: where /proc is not of our pid namespace, only a process that has the card open counts."""
         (node.root / "proc").mkdir()
         (node.root / "proc/self").symlink_to("999999")
         source = NvmlSource(node.host, node.bindings)
@@ -234,7 +234,7 @@ class TestUsers:
         assert by_pid(reading, second.uuid)[1].seconds == pytest.approx(0.1, rel=0.01)
 
     def test_mps_server_has_nothing_when_its_clients_are_known(self, node: Node, source: NvmlSource) -> None:
-        """Fault 30: what the driver books on the MPS server is its clients'."""
+        """Fault 30: what the driver reports for the MPS server is split among its clients."""
         gpu = node.driver.add_gpu()
         node.process(10, comm="nvidia-cuda-mps")
         gpu.process(10)

@@ -40,14 +40,14 @@ class TestMeter:
 
     @pytest.mark.parametrize("value_type", [0, 1, 3, 4])
     def test_type_of_a_field_is_believed(self, node: Node, source: NvmlSource, value_type: int) -> None:
-        """Fault 24: the driver says with each field how to read it."""
+        """Fault 24: the driver reports the type of each field."""
         gpu = node.driver.add_gpu()
         gpu.energy_joules = 99.0
         gpu.field(COUNTER, value_type=value_type)
         assert energy(source.read(node.now))[gpu.uuid] == 99.0
 
     def test_card_without_counter_is_integrated(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: NOT_SUPPORTED leads to the power, and the device says so."""
+        """Fault 24: NOT_SUPPORTED leads to the power, and the device's method shows it."""
         gpu = node.driver.add_gpu("Tesla P100", architecture=4)
         gpu.energy_joules = None
         gpu.power_instant_watts, gpu.power_average_watts = 181.5, 170
@@ -77,7 +77,7 @@ class TestMeter:
         assert isinstance(source.read(node.now).meters[0], PowerReading), "a meter that changes back loses joules"
 
     def test_only_card_whose_counter_fails_keeps_its_session(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: everything else it tells, so a new session would not help; its power takes over in time."""
+        """Fault 24: it reports everything else, so a new session would not help; its power replaces it in time."""
         gpu = node.driver.add_gpu()
         gpu.field(COUNTER, code=control.UNKNOWN)
         node.driver.fail("nvmlDeviceGetTotalEnergyConsumption", code=control.UNKNOWN)

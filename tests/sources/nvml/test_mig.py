@@ -47,7 +47,7 @@ class TestMig:
         assert uses[1].hold == pytest.approx(1.5 / 7)
 
     def test_holders_of_all_instances_are_read_with_one_query(self, node: Node, source: NvmlSource) -> None:
-        """Each list takes milliseconds, and there may be 56 instances; only who sees nobody looks into each."""
+        """Each list takes milliseconds, and there may be 56 instances; each is queried if the card reports none."""
         gpu = self.load(node)
         source.read(node.now)
         assert node.driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") == 2, "the bindings ask for the size first"
@@ -59,7 +59,7 @@ class TestMig:
         assert node.driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") == 1 + 3
 
     def test_no_process_on_any_instance_is_an_idle_card(self, node: Node, source: NvmlSource) -> None:
-        """The driver tells no utilisation under MIG; without it the card's idle watts would never be known."""
+        """The driver reports no utilisation under MIG; without it the card's idle watts would never be known."""
         gpu = node.driver.add_gpu(mig=["3g.40gb"], architecture=control.AMPERE)
         assert source.read(node.now).gpus[0].utilization_ratio == 0
         node.process(1)
@@ -68,14 +68,14 @@ class TestMig:
         assert source.read(node.now).gpus[0].utilization_ratio is None
 
     def test_card_without_any_instance_is_idle(self, node: Node, source: NvmlSource) -> None:
-        """MIG is on and nothing is cut: nobody can run there."""
+        """MIG is on without an instance: no process can run there."""
         gpu = node.driver.add_gpu(architecture=control.AMPERE)
         gpu.state.mig_mode = 1
         reading = source.read(node.now)
         assert (only_state(reading).utilization_ratio, reading.gpu_uses) == (0.0, ())
 
     def test_holders_without_permission_are_a_problem(self, node: Node, source: NvmlSource) -> None:
-        """Fault 48: without privilege; then nobody knows whether the card is idle either."""
+        """Fault 48: without privilege; then it is unknown whether the card is idle, too."""
         gpu = node.driver.add_gpu(architecture=control.AMPERE, mig=["3g.40gb"])
         lists = [f"nvmlDeviceGet{sort}RunningProcesses_v3" for sort in ("Compute", "Graphics", "MPSCompute")]
         for name in lists:

@@ -1,4 +1,4 @@
-"""A driver that takes its time: nothing is lost to nobody, and what is dear to ask is asked more rarely."""
+"""A slow driver: no use is lost, and expensive queries are made more rarely."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check(snapshot: Snapshot) -> bool:
 
 
 def test_reads_that_outlive_several_ticks(node: Node) -> None:
-    """Fault 27: each is late, and covers four ticks; who used the card in all that time pays for all of it."""
+    """Fault 27: each is late, and covers four ticks; the process that used the card is charged all of it."""
     gpu = node.driver.add_gpu()
     for pid in (1, 2):
         node.process(pid)
@@ -111,7 +111,7 @@ def test_layouts_that_are_expensive_to_query_are_queried_rarely(node: Node, sour
 
 
 def test_an_unknown_instance_is_looked_for_at_once(node: Node, source: NvmlSource) -> None:
-    """Fault 26: the process list names it; however rarely the layout is asked for."""
+    """Fault 26: the process list names it; however rarely the layout is queried."""
     gpu = node.driver.add_gpu(mig=["3g.40gb"])
     node.driver.delay(LOOK, seconds=0.2)
     source.read(node.now)

@@ -47,7 +47,7 @@ def test_what_ran_before_the_first_read_is_not_counted(forest: Forest, ticker: T
 
 
 def test_every_used_second_is_reported_once_whatever_groups_and_processes_do(forest: Forest, ticker: Ticker) -> None:
-    """Faults 35, 38, 39, 41: books equal the kernel's counter of the root, and lists of events are consistent."""
+    """Faults 35, 38, 39, 41: the sums equal the kernel's counter of the root, and lists of events are consistent."""
     dice = random.Random(7)
     ticker.read()
     base = forest.used()
@@ -237,7 +237,7 @@ def test_a_group_recreated_at_the_same_path_is_another_and_inherits_nothing(fore
 
 
 def test_a_removed_group_ends_although_no_counter_changes(forest: Forest, ticker: Ticker) -> None:
-    """Fault 42: an idle group is deleted; no counter tells, so the walk of everything must."""
+    """Fault 42: an idle group is deleted; no counter shows it, so the full walk must."""
     forest.make("ghost")
     key = forest.key("ghost")
     ticker.read()
@@ -248,7 +248,7 @@ def test_a_removed_group_ends_although_no_counter_changes(forest: Forest, ticker
 
 
 def test_a_process_that_moves_is_charged_once(forest: Forest, ticker: Ticker) -> None:
-    """Fault 41: and each group pays for what was used in it."""
+    """Fault 41: and each group is charged for what was used in it."""
     forest.make("a")
     forest.make("b")
     worker = forest.worker("a")
@@ -282,7 +282,7 @@ def test_a_process_that_exits_is_reported_once(forest: Forest, ticker: Ticker) -
 
 
 def test_a_zombie_has_exited(forest: Forest, ticker: Ticker) -> None:
-    """Nobody may have waited for it yet, but it uses nothing any more; it is not found again and again."""
+    """Its parent may not have reaped it yet, but it uses nothing any more; it is not found again and again."""
     forest.make("app")
     child = subprocess.Popen(["sleep", "60"])
     try:

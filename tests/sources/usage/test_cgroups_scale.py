@@ -20,7 +20,7 @@ from tests.support.repository import REPOSITORY
 
 
 def test_a_fork_storm_bounds_the_time_of_a_read(forest: Forest, ticker: Ticker) -> None:
-    """Fault 36: thousands of processes that live for less than a tick; the group pays for all of them."""
+    """Fault 36: thousands of processes that live for less than a tick; the group is charged for all of them."""
     directory = forest.make("storm")
     ticker.read()
     script = f"echo 0 > {directory}/cgroup.procs; i=0; while [ $i -lt 4000 ]; do (:); i=$((i+1)); done"

@@ -99,7 +99,7 @@ def test_a_reused_pid_inherits_nothing(tree: Tree, read: Read) -> None:
 
 
 def test_an_exit_is_reported_once_without_pidfds_even_if_its_group_is_idle(tree: Tree, read: Read) -> None:
-    """Another machine's /proc has no pidfds: who is gone is found out at the walk of everything."""
+    """Another machine's /proc has no pidfds: exits are found in the full walk."""
     key = tree.process(7, 1.0)
     tree.group("app", 1.0, (7,))
     tree.group("", 1.0)
@@ -137,7 +137,7 @@ def test_groups_that_stand_still_are_read_only_if_the_others_do_not_explain_thei
 
 
 def test_kernel_threads_and_interrupts_are_the_kernels(tree: Tree, read: Read) -> None:
-    """Fault 35: where only kernel threads live in the root group, what nobody explains is interrupts."""
+    """Fault 35: where the root group has only kernel threads, unexplained use is interrupts."""
     tree.process(2, 1.0, comm="kworker/0:1", flags=0x00200000)
     tree.group("", 1.0, (2,))
     read(10.0)
@@ -170,7 +170,7 @@ def test_what_the_hypervisor_stole_is_not_use(tree: Tree, read: Read) -> None:
 
 
 def test_a_group_replaced_while_it_is_read_by_path_is_another(tree: Tree, read: Read, tmp_path: Path) -> None:
-    """Fault 39: no descriptor was spared that would say ENODEV."""
+    """Fault 39: there is no descriptor that would return ENODEV."""
     old = tree.group("app", 3.0)
     tree.group("", 3.0)
     read(10.0)
@@ -187,7 +187,7 @@ def test_a_group_replaced_while_it_is_read_by_path_is_another(tree: Tree, read: 
 
 
 def test_a_child_that_cannot_be_read_for_a_moment_is_neither_lost_nor_doubled(tree: Tree, read: Read) -> None:
-    """Fault 12: its next reading covers both ticks, and nobody else is charged for it meanwhile."""
+    """Fault 12: its next reading covers both ticks, and no other group is charged for it meanwhile."""
     key = tree.group("app", 1.0)
     parent = tree.group("", 1.0)
     read(10.0)
@@ -204,7 +204,7 @@ def test_a_child_that_cannot_be_read_for_a_moment_is_neither_lost_nor_doubled(tr
 
 
 def test_a_group_found_late_is_not_charged_what_its_parent_was(tree: Tree, read: Read) -> None:
-    """It could not be opened at first, so its use was booked as its parent's own."""
+    """It could not be opened at first, so its use was attributed to its parent."""
     tree.group("app", 3.0)
     (tree.cgroup / "app/cpu.stat").rename(tree.cgroup / "app/hidden")
     tree.group("", 4.0)

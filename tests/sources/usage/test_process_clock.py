@@ -147,7 +147,7 @@ def test_an_exit_is_noticed_before_anybody_waits_and_once(table: ProcessTable, c
 
 
 def test_exits_are_noticed_without_descriptors_too(child: subprocess.Popen[bytes]) -> None:
-    """Fault 60: with none to spare, a process is looked at again only when asked to be thorough."""
+    """Fault 60: with none to spare, a process is checked again only if ``thorough``."""
     host = Host(fds=FdBudget(0))
     table = ProcessTable(host)
     tracked = table.follow(child.pid, EVER)
@@ -165,7 +165,7 @@ def test_exits_are_noticed_without_descriptors_too(child: subprocess.Popen[bytes
 
 
 def test_a_process_unreadable_for_lack_of_a_descriptor_has_not_exited(child: subprocess.Popen[bytes]) -> None:
-    """Fault 60: the limit is reached by somebody else in this process."""
+    """Fault 60: the limit is reached by other code in this process."""
     table = ProcessTable(Host(fds=FdBudget(0)))
     tracked = table.follow(child.pid, EVER)
     assert tracked is not None

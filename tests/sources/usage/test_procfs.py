@@ -221,7 +221,7 @@ def test_a_process_seen_between_fork_and_exec_is_read_again(machine: Machine, so
 
 
 def test_this_machine(tmp_path: Path) -> None:
-    """A worker's seconds are those of its own clock, busy seconds those of /proc/stat, and its exit is told once."""
+    """A worker's seconds are those of its own clock, busy seconds those of /proc/stat, its exit is reported once."""
     source = ProcfsSource(Host(), processes=True)
     script = "import sys, time\nfor line in sys.stdin:\n    end = time.process_time() + 0.05\n"
     script += "    while time.process_time() < end: pass\n    print(time.process_time(), flush=True)\n"

@@ -50,7 +50,7 @@ def test_the_first_look_only_sets_baselines() -> None:
 
 
 def test_a_worker_is_charged_its_own_seconds_and_no_process_more_than_there_were(worker: subprocess.Popen[str]) -> None:
-    """Fault 35: what exited in between is told apart."""
+    """Fault 35: use of processes that exited in between is separate."""
     source = PortableSource(Host())
     began = spin(worker)
     read(source)
