@@ -1,6 +1,7 @@
 """Runs the whole suite as several pytest runs side by side, because most tests wait for something.
 
-``python -m tests [pytest's arguments]``: prints each run as it ends; fails if one does.
+``python -m tests [pytest's arguments]``: prints each run as it ends, and last one line for each reason for which tests
+were skipped; fails if a run does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from xml.etree import ElementTree
 
 HERE = Path(__file__).parent
 APART = (
@@ -46,8 +50,9 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGINT, lambda *_: None)  # a terminal tells all: they end what they started
         for number, paths in enumerate([*waiting, rest]):
             output = Path(folder, str(number))
+            command = [*pytest, f"--junitxml={output}.xml", *paths]
             with output.open("wb") as file:
-                running[subprocess.Popen([*pytest, *paths], stdout=file, stderr=subprocess.STDOUT)] = output
+                running[subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)] = output
         worst = 0
         while running:
             time.sleep(0.2)
@@ -55,7 +60,15 @@ def main(arguments: list[str]) -> int:
                 sys.stdout.buffer.write(running.pop(process).read_bytes())
                 sys.stdout.flush()
                 worst = max(worst, process.returncode)
+        for reason, count in sorted(skipped(Path(folder).glob("*.xml")).items()):
+            print(f"not run: {count} {'test' if count == 1 else 'tests'}: {reason}")
     return worst
+
+
+def skipped(reports: Iterable[Path]) -> Counter[str]:
+    """How many tests the JUnit reports of pytest say were skipped, by reason. Expected failures are none."""
+    found = [each for path in reports for each in ElementTree.parse(path).iter("skipped")]
+    return Counter(str(each.get("message")) for each in found if each.get("type") == "pytest.skip")
 
 
 if __name__ == "__main__":

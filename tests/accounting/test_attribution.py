@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from random import Random
 from typing import get_args
 
@@ -11,8 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
-from exporter.accounting.gpu_claims import Place
-from exporter.records import HOST, Allocation, CpuUse, Device, GpuUse, GroupKey, GroupUse, Process, ProcessKey, Workload
+from exporter.records import (
+    HOST,
+    Allocation,
+    CpuUse,
+    Device,
+    GpuUse,
+    GroupKey,
+    GroupUse,
+    Place,
+    Process,
+    ProcessKey,
+    Workload,
+)
 
 CPU = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)
 DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 8.0)
@@ -136,6 +148,10 @@ def owner(group: GroupKey) -> Workload:
     return HOST if place is None else Workload(*place, "kubernetes", "3f2e")
 
 
+def owners(uses: Iterable[GpuUse]) -> dict[GroupKey, Workload]:
+    return {use.group: owner(use.group) for use in uses if use.group is not None}
+
+
 def given_to(*shares: tuple[Place, float]) -> list[Allocation]:
     return [Allocation(GPU.id, *place, weight) for place, weight in shares]
 
@@ -146,7 +162,7 @@ def holding(path: str, pid: int, seconds: float = 0.0, hold: float = 1.0) -> Gpu
 
 def divided(energy: Energy, uses: list[GpuUse], given: list[Allocation]) -> tuple[dict[object, float], Shares]:
     """Joules by pid or container and mode, zeros left out."""
-    shares = share([energy], None, uses, "node", given, owner)
+    shares = share([energy], None, uses, "node", given, owners(uses))
     assert given_out(shares, None) == pytest.approx(energy.joules, rel=1e-12)
     found: dict[object, float] = {(c.use.process.key.pid, c.mode): c.joules for c in shares.gpu if c.joules}
     found |= {(c.place, c.mode): c.joules for c in shares.places if c.joules}
@@ -190,7 +206,12 @@ def test_who_was_given_nothing_has_a_claim_beside_them() -> None:
 def test_another_runtimes_container_of_the_same_name_is_another() -> None:
     workload = Workload(*POD_A, "podman")
     shares = share(
-        [Energy(GPU, 0.0, 60.0)], None, [holding("/x", 1)], "node", given_to((POD_A, 1.0)), lambda _: workload
+        [Energy(GPU, 0.0, 60.0)],
+        None,
+        [holding("/x", 1)],
+        "node",
+        given_to((POD_A, 1.0)),
+        {GroupKey("/x", 1): workload},
     )
     assert [(charge.place, charge.joules) for charge in shares.places] == [(POD_A, 30.0)]
 
@@ -236,7 +257,7 @@ def test_a_card_given_to_nobody_is_divided_as_ever() -> None:
     uses = [holding("/a", 1, 0.5), GpuUse(GPU.id, None, process(0), 0.0)]
     energy = Energy(GPU, 100.0, 60.0)
     elsewhere = [Allocation("GPU-2", *POD_B)]
-    assert share([energy], None, uses, "node", elsewhere, owner) == share([energy], None, uses)
+    assert share([energy], None, uses, "node", elsewhere, owners(uses)) == share([energy], None, uses)
 
 
 def test_nested_meters_are_never_summed() -> None:

@@ -35,7 +35,7 @@ from exporter.records import (
     Workload,
 )
 from exporter.sources.cpu.rapl import RaplSource
-from exporter.workloads.metadata.registry import NameOptions, directories
+from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 
@@ -211,15 +211,15 @@ class TestNames:
         ]
 
     def test_a_server_that_refuses_and_one_that_answers(self, tmp_path: Path) -> None:
-        """The real directory, over a real socket."""
+        """The real provider, over a real socket."""
         with FakeApiServer() as server:
             server.add(make_pod(1))
-            options = NameOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
-            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
+            options = MetadataOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
+            lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
             assert lines == ["  kubernetes   works   provides the names of containers"]
             server.status = 403
-            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
-            assert lines[0] == f"  kubernetes   no      {server.url} answers 403: no"
+            lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
+            assert lines[0] == f"  kubernetes   no      {server.url}: status 403: no"
             assert "verbs: [list, watch]" in lines[1]
 
 

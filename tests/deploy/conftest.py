@@ -14,6 +14,7 @@ import pytest
 
 from tests.support import installed
 from tests.support.live import cgroup_mount, wait_for
+from tests.support.prerequisites import lacking
 from tests.support.repository import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "systemd"
@@ -129,13 +130,17 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture
 def boot(scratch: Path) -> Iterator[Boot]:
     """Boot a systemd in a cgroup and namespaces of its own; skipped where those cannot be made."""
+    if reason := lacking("/lib/systemd/systemd", "systemctl", "systemd-sysusers"):
+        pytest.skip(reason)
     mount = cgroup_mount("v2")
-    if mount is None or installed.impossible():
-        pytest.skip("a systemd of our own needs root and cgroup v2")
+    if reason := installed.impossible():
+        pytest.skip(reason)
+    if mount is None:
+        pytest.skip("no cgroup v2 is mounted here")
     try:
         group = Path(tempfile.mkdtemp(prefix="aee-systemd-", dir=mount))
     except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {error}")
+        pytest.skip(f"cgroups cannot be made here: {error.strerror}")
     boot = Boot(scratch, group)
     try:
         yield boot

@@ -29,6 +29,7 @@ from tests.support.manifests import (
     render,
     rendered,
 )
+from tests.support.needs import needs
 from tests.support.repository import REPOSITORY
 
 OLDEST, NEWEST = "1.25", "1.37"
@@ -134,6 +135,7 @@ def test_grafana_s_sidecar_finds_every_dashboard() -> None:
     assert {item["metadata"]["labels"]["grafana_dashboard"] for item in found} == {"1"}
 
 
+@needs("promtool")
 def test_the_rules_are_all_there_for_both_kinds_of_prometheus(tmp_path: Path) -> None:
     groups = [
         group
@@ -150,6 +152,7 @@ def test_the_rules_are_all_there_for_both_kinds_of_prometheus(tmp_path: Path) ->
     subprocess.run(check, check=True, capture_output=True, timeout=60)
 
 
+@needs("promtool")
 def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     """Debian's promtool was built without the discovery of Kubernetes, so that part is looked at by itself."""
     (found,) = [found for found in render("parts/scrape-config") if found["metadata"]["name"].endswith("scrape")]

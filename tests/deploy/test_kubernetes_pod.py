@@ -28,6 +28,7 @@ import yaml
 from exporter.config.command_line import parse
 from exporter.config.settings import ENVIRONMENT_PREFIX, load
 from exporter.exposition.web.tls_config import TLS_NAMES
+from tests.support import installed
 from tests.support.live import PATIENCE_SECONDS, wait_for
 from tests.support.manifests import OVERLAYS, Object, mounts, of_kind, pods, render, variables
 from tests.support.repository import REPOSITORY
@@ -219,6 +220,8 @@ class Pod:
 
 @pytest.fixture
 def pod(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pod]:
+    if reason := installed.impossible():
+        pytest.skip(reason)
     made = Pod(tmp_path, request.param)
     yield made
     made.stop()

@@ -15,6 +15,7 @@ from exporter.config.settings import ConfigError, load
 from tests.deploy.conftest import FOLDER, OUT, UNIT, Boot, Machine
 from tests.support import installed
 from tests.support.live import Meter, wait_for
+from tests.support.needs import needs
 from tests.support.nvml.control import FakeDriver, build
 from tests.support.repository import REPOSITORY
 
@@ -89,6 +90,7 @@ def test_uid_0_without_capabilities_reads_and_keeps_its_books(boot: Boot, meter:
     assert "permission" not in machine.console().lower()
 
 
+@needs("udevadm")
 def test_a_user_of_its_own_reads_with_the_rule_and_says_what_is_missing_without(boot: Boot, meter: Meter) -> None:
     """Fault 11: the rule's own commands are run on the counter."""
     machine = boot("non-root.conf", settings=SETTINGS)
@@ -216,6 +218,7 @@ def documented(name: str) -> float:
     return float(score)
 
 
+@needs("systemd-analyze")
 @pytest.mark.parametrize("name", FLAVOURS)
 def test_exposure_is_no_more_than_documented(name: str, place: Callable[[tuple[str, ...]], Path]) -> None:
     """`systemd-analyze security`: from 0 (none) to 10."""
@@ -237,7 +240,8 @@ def test_exposure_is_no_more_than_documented(name: str, place: Callable[[tuple[s
     assert "exposure level" in done.stdout
 
 
-@pytest.mark.skipif(bool(installed.impossible()), reason="only root may mount what the unit starts")
+@needs("systemd-analyze")
+@pytest.mark.skipif(bool(installed.impossible()), reason=installed.impossible())
 def test_systemd_understands_every_line(place: Callable[[tuple[str, ...]], Path]) -> None:
     """Where the program is installed, `systemd-analyze verify` finds nothing to say."""
     unit = place(FLAVOURS["both"])

@@ -53,7 +53,7 @@ class TestToTheEnd:
         done = run("--config.file", f"{tmp_path}/c.yml", *mode)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.splitlines() == [
-            f"{tmp_path}/c.yml:2: no such setting: 'sample.intervall'; did you mean sample.interval?",
+            f"{tmp_path}/c.yml:2: unknown setting: 'sample.intervall'; did you mean sample.interval?",
             f"{tmp_path}/c.yml:3: sample.interval: 'soon' is not a duration such as 500ms, 1s, 5m or 1h30m",
         ]
 
@@ -172,7 +172,7 @@ class TestServing:
         books = (tmp_path / "state").read_bytes()
         refused = run(then, *FAST, "--state.file", f"{tmp_path}/state")
         assert refused.returncode == 1
-        assert f"{tmp_path}/state: the books of a {whose} node" in refused.stderr
+        assert f"{tmp_path}/state: the state of a {whose} node" in refused.stderr
         assert (tmp_path / "state").read_bytes() == books
 
     def test_a_state_file_that_cannot_be_written(self, start: Callable[..., Running], tmp_path: Path) -> None:
@@ -217,7 +217,30 @@ class TestServing:
         os.mkfifo(tmp_path / "state.new")
         status, seconds = running.stop()
         assert (status, seconds < 5) == (1, True)
-        running.logged("something hangs")
+        running.logged("a thread hangs")
+
+
+class TestOwnMetrics:
+    def test_requests_durations_and_the_state_file(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        running = start("--demo", "--state.file", f"{tmp_path}/state")
+        before = time.time()
+        running.wait_for("energy_state_last_write_timestamp_seconds", lambda at: abs(at - before) < PATIENCE_SECONDS)
+        first = running.samples()
+        running.wait_for("energy_samples_total", lambda count: count > first["energy_samples_total"] + 2)
+        samples = running.samples()
+        # The next sample may end while the body of this one is rendered.
+        assert samples["energy_samples_total"] - 1 <= samples["energy_sample_duration_seconds_count"]
+        assert samples["energy_sample_seconds_total"] - 1e-6 <= samples["energy_sample_duration_seconds_sum"]
+        assert samples["energy_http_requests_total"] > first["energy_http_requests_total"] > 0
+        assert samples["energy_scrape_duration_seconds_count"] > first["energy_scrape_duration_seconds_count"]
+        assert (
+            samples["energy_state_last_write_timestamp_seconds"] >= first["energy_state_last_write_timestamp_seconds"]
+        )
+
+    def test_without_a_state_file_there_is_no_time_of_its_last_write(self, start: Callable[..., Running]) -> None:
+        running = start("--demo")
+        running.wait_for("energy_samples_total", lambda count: count >= 2)
+        assert "energy_state_last_write_timestamp_seconds" not in running.samples()
 
 
 class TestReload:

@@ -266,7 +266,7 @@ class TestDriver:
         gpu.energy_joules = 1.0
         lab.driver.break_all(0)
         exporter.up()
-        scrape = exporter.wait(lambda scrape: scrape.sum("energy_counter_resets_total", device=gpu.uuid) == 1)
+        scrape = exporter.wait(lambda scrape: scrape.sum("energy_meter_resets_total", device=gpu.uuid) == 1)
         assert joules(scrape, gpu) == total
         gpu.energy_joules = 31.0
         exporter.wait(lambda scrape: joules(scrape, gpu) == pytest.approx((total or 0) + 30))
@@ -505,7 +505,7 @@ class TestCards:
         burned = gpu.energy_joules - ward.seen[gpu.uuid]
         ward.wait(lambda scrape: joules(scrape, gpu) == pytest.approx(burned, abs=0.01))
         gpu.energy_joules = 0
-        ward.wait(lambda scrape: scrape.sum("energy_counter_resets_total", device=gpu.uuid) == 1)
+        ward.wait(lambda scrape: scrape.sum("energy_meter_resets_total", device=gpu.uuid) == 1)
         gpu.energy_joules = 12
         ward.wait(lambda scrape: joules(scrape, gpu) == pytest.approx(burned + 12, abs=0.01))
 

@@ -26,7 +26,7 @@ NOBODY = f"setpriv --reuid 65534 --regid 65534 --clear-groups {_NO_CAPABILITY}"
 
 REFUSED = installed.impossible()
 
-pytestmark = pytest.mark.skipif(bool(REFUSED), reason=f"only root may become somebody else: {REFUSED}")
+pytestmark = pytest.mark.skipif(bool(REFUSED), reason=REFUSED)
 
 
 def member(group: int) -> str:
@@ -146,7 +146,7 @@ _LOOK = """
 import json, os, sys
 from exporter.host import Host
 from exporter.sources.usage.process_clock import ProcessTable
-from exporter.workloads.models.process_root import Inside
+from exporter.workloads.models.process_root import ProcessRootFs
 from exporter.workloads.models.proc import command_line, container_marks, environment
 
 host = Host()
@@ -164,7 +164,7 @@ looks = {
     "command line": lambda pid: command_line(host, pid) != b"",
     "cgroup": lambda pid: container_marks(host, pid) is not None,
     "variables": lambda pid: environment(host, pid, ["MODEL"]) == {"MODEL": "a"},
-    "files": lambda pid: Inside("/proc", pid).entries("/", 1) != [],
+    "files": lambda pid: ProcessRootFs("/proc", pid).entries("/", 1) != [],
     "open GPU files": open_files,
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,13 +16,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.needs import needs
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
 
 PATIENCE_SECONDS = 40.0
-PROMETHEUS = shutil.which("prometheus")
 
-pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here: apt-get install prometheus")
+pytestmark = needs("prometheus")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     server = subprocess.Popen(
         [
-            str(PROMETHEUS),
+            "prometheus",
             f"--config.file={folder}/prometheus.yml",
             f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address=127.0.0.1:{port}",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 import yaml
 
 from tests.support.boards import filled, queries
+from tests.support.needs import needs
 
-PROMTOOL = shutil.which("promtool")
 QUERIES = {query.name: query for query in queries()}
 
 NODE = 'job="energy",instance="n1"'
@@ -357,7 +355,7 @@ CASES = [
 ]
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="no promtool here: apt-get install prometheus")
+@needs("promtool")
 def test_panels_answer_right(tmp_path: Path) -> None:
     tests = []
     for case in CASES:
@@ -375,6 +373,6 @@ def test_panels_answer_right(tmp_path: Path) -> None:
         )
     file = tmp_path / "answers.yml"
     file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": tests}), encoding="utf-8")
-    command = [str(PROMTOOL), "test", "rules", str(file)]
+    command = ["promtool", "test", "rules", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr

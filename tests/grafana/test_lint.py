@@ -7,7 +7,6 @@ not in it. Every rule tells what it finds, exclusions take some of it back, each
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +17,8 @@ import yaml
 from grafana_foundation_sdk.models import units
 
 from tests.support.boards import BOARDS, filled, panels, queries, selectors, variables
+from tests.support.needs import needs
 
-PROMTOOL = shutil.which("promtool")
 QUERIES = queries()
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
 
@@ -257,7 +256,7 @@ def test_no_exclusion_is_left_over(exclusion: Exclusion) -> None:
     assert any(re.search(exclusion.pattern, finding) for finding in findings)
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="no promtool here: apt-get install prometheus")
+@needs("promtool")
 def test_target_promql_rule(tmp_path: Path) -> None:
     """Every expression is one that Prometheus takes."""
     rules = [
@@ -266,6 +265,6 @@ def test_target_promql_rule(tmp_path: Path) -> None:
     ]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), encoding="utf-8")
-    command = [str(PROMTOOL), "check", "rules", "--lint=none", str(file)]
+    command = ["promtool", "check", "rules", "--lint=none", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr

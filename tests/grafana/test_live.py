@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from tests.support.boards import BOARDS, Query, filled, panels, queries, variables
-from tests.support.stack import CLUSTER, NODE, PROMETHEUS, Server, running
+from tests.support.needs import needs
+from tests.support.stack import CLUSTER, NODE, Server, running
 
-pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus here: apt-get install prometheus")
+pytestmark = needs("prometheus")
 
 PATIENCE_SECONDS = 75.0
 QUERIES = queries()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
 import subprocess
 import zlib
@@ -16,10 +15,10 @@ import yaml
 from grafana.pictures import png, storage
 from grafana.pictures.units import shown
 from tests.support.boards import BOARDS
+from tests.support.needs import needs
 from tests.support.repository import REPOSITORY
 
 PICTURES = REPOSITORY / "docs" / "pictures"
-PROMTOOL = shutil.which("promtool")
 
 Pixel = tuple[int, int, int]
 
@@ -108,11 +107,11 @@ def test_rules_come_after_those_they_need() -> None:
     assert "model:energy_per_output_token_joules:rate1d" in done
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="no promtool here: apt-get install prometheus")
+@needs("promtool")
 def test_alerts_can_be_recorded(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yml"
     rules.write_text(yaml.safe_dump({"groups": storage.alerts()}), encoding="utf-8")
-    command = [str(PROMTOOL), "check", "rules", "--lint=none", str(rules)]
+    command = ["promtool", "check", "rules", "--lint=none", str(rules)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from tests.support.prerequisites import lacking
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
 
@@ -166,10 +166,10 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Everything started; skipped where Debian's packages are missing."""
-    programs = {name: shutil.which(name) for name in ("prometheus", "prometheus-alertmanager")}
-    missing = [name for name, path in programs.items() if path is None]
-    if missing:
-        pytest.skip(f"apt-get install {' '.join(missing)}")
+    programs = ("prometheus", "prometheus-alertmanager")
+    if reason := lacking(*programs):
+        pytest.skip(reason)
+    prometheus, alertmanager = programs
     folder = tmp_path_factory.mktemp("stack")
     ports = {name: free_port() for name in ("prometheus", "alertmanager", "exporter", "servers", "store")}
     others = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
@@ -187,21 +187,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         start(python, "-m", "exporter", "--demo", "--web.listen-address", listen, "--sample.interval", "200ms"),
         start(python, "-m", "exporter.sources.demo.servers", f"127.0.0.1:{ports['servers']}"),
         start(
-            str(programs["prometheus-alertmanager"]),
+            alertmanager,
             f"--config.file={SHIPPED}/alertmanager.yml",
             f"--storage.path={folder}/alertmanager",
             f"--web.listen-address=127.0.0.1:{ports['alertmanager']}",
             "--cluster.listen-address=",
         ),
         start(
-            str(programs["prometheus"]),
+            prometheus,
             f"--config.file={folder}/store.yml",
             f"--storage.tsdb.path={folder}/store",
             f"--web.listen-address=127.0.0.1:{ports['store']}",
             "--web.enable-remote-write-receiver",
         ),
         start(
-            str(programs["prometheus"]),
+            prometheus,
             f"--config.file={folder}/prometheus.yml",
             f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address=127.0.0.1:{ports['prometheus']}",

@@ -15,7 +15,7 @@ import pytest
 import exporter
 from tests.support.repository import REPOSITORY
 
-LOCK = (REPOSITORY / "requirements-dev.lock").read_text(encoding="utf-8")
+LOCKS = {path.name: path.read_text(encoding="utf-8") for path in REPOSITORY.glob("requirements*.lock")}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -59,22 +59,43 @@ def test_the_source_archive_can_be_tested(built: Path) -> None:
     assert {"Makefile", "requirements-dev.lock", "README.md", "LICENSE", "tests/repository/test_packaging.py"} <= names
 
 
-def test_the_lock_pins_and_hashes_everything_and_names_no_registry() -> None:
-    blocks = re.split(r"\n(?=[a-zA-Z0-9])", LOCK[LOCK.index("\n", LOCK.index("# ")) :].strip())
+@pytest.mark.parametrize(
+    ("name", "fewest"), [("requirements-dev.lock", 15), ("requirements.lock", 6), ("requirements-build.lock", 2)]
+)
+def test_the_lock_pins_and_hashes_everything_and_names_no_registry(name: str, fewest: int) -> None:
+    lock = LOCKS[name]
+    blocks = re.split(r"\n(?=[a-zA-Z0-9])", lock[lock.index("\n", lock.index("# ")) :].strip())
     pinned = [block for block in blocks if not block.startswith("#")]
-    assert len(pinned) > 15
+    assert len(pinned) > fewest
     for block in pinned:
         assert re.match(r"[a-z0-9-]+==\S+", block), block[:60]
         assert "--hash=sha256:" in block, block[:60]
-    assert "://" not in LOCK
-    assert "index-url" not in LOCK
-    assert "find-links" not in LOCK
+    assert "://" not in lock
+    assert "index-url" not in lock
+    assert "find-links" not in lock
 
 
-def test_the_lock_has_every_dependency_that_is_declared() -> None:
-    declared = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
-    names = {re.split(r"[<>=~!\[ ]", entry)[0].lower() for entry in declared}
-    assert {name for name in names if not re.search(rf"^{re.escape(name)}==", LOCK, re.MULTILINE)} == set()
+def test_the_locks_have_every_dependency_that_is_declared() -> None:
+    project, groups = PROJECT["project"], PROJECT["dependency-groups"]
+    extras = [entry for extra in project["optional-dependencies"].values() for entry in extra]
+    tested = [entry for entry in groups["dev"] if isinstance(entry, str)]
+    assert [entry for entry in groups["dev"] if entry not in tested] == [{"include-group": "build"}]
+    declared = {
+        "requirements-build.lock": groups["build"],
+        "requirements-dev.lock": [*project["dependencies"], *groups["build"], *tested],
+        "requirements.lock": [*project["dependencies"], *extras],
+    }
+    assert declared.keys() == LOCKS.keys()
+    for lock, entries in declared.items():
+        names = {re.split(r"[<>=~!\[ ]", entry)[0].lower() for entry in entries}
+        pinned = set(re.findall(r"^([a-z0-9-]+)==", LOCKS[lock], re.MULTILINE))
+        assert names <= pinned, lock
+
+
+def test_no_two_locks_pin_different_versions() -> None:
+    """They are installed into one virtual environment."""
+    pins = {pin for lock in LOCKS.values() for pin in re.findall(r"^([a-z0-9-]+)==(\S+)", lock, re.MULTILINE)}
+    assert len(pins) == len({name for name, _ in pins})
 
 
 def test_the_version_is_in_the_changelog() -> None:

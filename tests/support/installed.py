@@ -48,9 +48,9 @@ def script(*then: str, binds: dict[Path, str] | None = None) -> str:
 
 
 def impossible() -> str:
-    """Why it cannot be installed here: only root may mount. "" where it can."""
+    """Why it cannot be installed here: that takes a mount namespace, which only root may make. "" where it can."""
     done = subprocess.run(["unshare", "--mount", "true"], capture_output=True, text=True, check=False)
-    return done.stderr.strip() or ("" if done.returncode == 0 else "unshare fails")
+    return f"no mount namespace here (it takes root): {done.stderr.strip()}" if done.returncode else ""
 
 
 def unshare(*flags: str) -> list[str]:

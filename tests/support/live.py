@@ -344,7 +344,7 @@ def tree(kind: str = "v2") -> Iterator[Tree]:
     try:
         made = Tree(Path(tempfile.mkdtemp(prefix=f"aee-live-{os.getpid()}-", dir=mount)))
     except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {error}")
+        pytest.skip(f"cgroups cannot be made here: {error.strerror}")
     try:
         yield made
     finally:

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from tests.support.prerequisites import lacking
 from tests.support.repository import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
@@ -26,7 +28,9 @@ Object = dict[str, Any]
 
 
 def rendered(folder: Path) -> list[Object]:
-    """What ``kubectl apply -k`` would send. Raises CalledProcessError."""
+    """What ``kubectl apply -k`` would send. Skips the test without kubectl. Raises CalledProcessError."""
+    if reason := lacking("kubectl"):
+        pytest.skip(reason)
     command = [KUBECTL, "kustomize", str(folder)]
     text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     return [found for found in yaml.load_all(text, Loader=LOADER) if found]

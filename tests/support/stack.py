@@ -20,7 +20,6 @@ from typing import Any
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
 
-PROMETHEUS = shutil.which("prometheus")
 NODE, CLUSTER = "demo-node", "demo"
 
 
@@ -88,7 +87,7 @@ def running(folder: Path) -> Iterator[Server]:
         [sys.executable, "-m", "exporter", "--demo", "--web.listen-address", listen, "--sample.interval", "500ms"],
         [sys.executable, "-m", "exporter.sources.demo.servers", f"127.0.0.1:{servers}"],
         [
-            str(PROMETHEUS),
+            "prometheus",
             f"--config.file={config}",
             f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address=127.0.0.1:{port}",

@@ -26,7 +26,7 @@ _MOUNT = (
     "(a kubelet with another --root-dir: set --path.pod-resources)"
 )
 _ROOT = "run as uid 0 (all capabilities may be dropped): the socket is root's, and a call needs write access to it"
-_INSTALL = "pip install 'ai-energy-exporter[kubernetes]'"
+_INSTALL = "pip install h2"
 _OLD = "PodResources v1 needs Kubernetes 1.20 or newer"
 
 

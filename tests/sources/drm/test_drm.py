@@ -750,18 +750,18 @@ def test_every_joule_of_the_card_is_attributed_once(
             joules += (watts + round(level * 1e6) / 1e6) / 2
             watts = round(level * 1e6) / 1e6
             snapshot = sampler.tick()
-            assert snapshot.conservation_error_ratio <= 1e-9
+            assert snapshot.energy.conservation_error_ratio <= 1e-9
             for pid in exits & done.keys():
                 shutil.rmtree(machine.root / f"proc/{pid}", ignore_errors=True)
                 shutil.rmtree(machine.root / f"sys/class/kfd/kfd/proc/{pid}", ignore_errors=True)
                 del done[pid]
         sampler.close()
-        (card,) = snapshot.devices
+        (card,) = snapshot.energy.devices
         assert card.joules == pytest.approx(joules)
-        rows = (*snapshot.containers, *snapshot.processes)
+        rows = (*snapshot.energy.containers, *snapshot.energy.processes)
         assert all(value >= 0 for row in rows for value in (*row.joules, *row.watts, *row.ratios))
-        charged = sum(sum(row.joules) for row in snapshot.containers)
-        lost = sum(value for component, _, value in snapshot.unattributed if component == "gpu")
+        charged = sum(sum(row.joules) for row in snapshot.energy.containers)
+        lost = sum(value for component, _, value in snapshot.energy.unattributed if component == "gpu")
         assert charged + lost == pytest.approx(joules)
 
 

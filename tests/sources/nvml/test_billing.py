@@ -41,7 +41,7 @@ def joules_of(snapshot: Snapshot, mode: str) -> dict[int, float]:
             for (component, m), joules in zip(row.cells, row.joules, strict=True)
             if (component, m) == ("gpu", mode)
         )
-        for row in snapshot.processes
+        for row in snapshot.energy.processes
         if isinstance(row.owner, ProcessOwner)
     }
 
@@ -68,13 +68,13 @@ class Bill:
 
     def check(self) -> None:
         """Nothing is lost, nothing is counted twice, and everyone's active joules are within 2 % of the truth."""
-        for row in self.snapshot.devices:
+        for row in self.snapshot.energy.devices:
             assert row.watts is not None
-        total = sum(row.joules for row in self.snapshot.devices)
+        total = sum(row.joules for row in self.snapshot.energy.devices)
         active, idle = joules_of(self.snapshot, "active"), joules_of(self.snapshot, "idle")
-        unattributed = sum(joules for _, _, joules in self.snapshot.unattributed)
+        unattributed = sum(joules for _, _, joules in self.snapshot.energy.unattributed)
         assert sum(active.values()) + sum(idle.values()) + unattributed == pytest.approx(total, rel=1e-9)
-        assert self.snapshot.conservation_error_ratio < 1e-9
+        assert self.snapshot.energy.conservation_error_ratio < 1e-9
         assert total > 0
         for pid, joules in self.truth.items():
             assert active.get(pid, 0.0) == pytest.approx(joules, rel=0.02), pid
@@ -161,10 +161,10 @@ class TestBill:
         gpu.energy_joules = 1e6
         account = bill(gpu)
         account.run(gpu, {1: 50}, ticks=5)
-        before = account.snapshot.devices[0].joules
+        before = account.snapshot.energy.devices[0].joules
         gpu.energy_joules = 0
         account.run(gpu, {1: 50}, ticks=10)
-        (row,) = account.snapshot.devices
+        (row,) = account.snapshot.energy.devices
         assert row.resets == 1
         assert before < row.joules <= before + 10 * (IDLE_WATTS + 250)
         assert row.joules == pytest.approx(before + 9 * (IDLE_WATTS + 250))
@@ -174,17 +174,17 @@ class TestBill:
         node.driver.add_gpu()
         options = SamplerOptions(source_timeout_seconds=5, interval_seconds=5)
         sampler = Sampler([NvmlSource(node.host, node.bindings)], Names(), node.host, options)
-        assert sampler.tick().devices
+        assert sampler.tick().energy.devices
         sampler.reconfigure(SamplerOptions(source_timeout_seconds=0.05))
         node.driver.hang("nvmlDeviceGetFieldValues")
         node.sleep(1)
-        (health,) = sampler.tick().sources
+        (health,) = sampler.tick().exporter.sources
         assert (health.up, health.reason) == (False, "timeout")
         node.driver.release()
         for _ in range(500):
             node.sleep(0.01)
             time.sleep(0.01)
-            (health,) = sampler.tick().sources
+            (health,) = sampler.tick().exporter.sources
             if health.up:
                 break
         assert health.up

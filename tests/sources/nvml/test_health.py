@@ -312,7 +312,7 @@ class TestDeviceRow:
 
     @staticmethod
     def row(snapshot: Snapshot, gpu: Gpu) -> DeviceRow:
-        return next(row for row in snapshot.devices if row.device.id == gpu.uuid)
+        return next(row for row in snapshot.energy.devices if row.device.id == gpu.uuid)
 
     def test_lost_card(self, node: Node, sampler: Sampler) -> None:
         """Fault 22: up 0, its gauges absent, its joules kept, and the time of its last reading stands still."""
@@ -329,7 +329,7 @@ class TestDeviceRow:
         after = self.row(snapshot, gpu)
         assert (after.up, after.watts, after.joules) == (False, None, before.joules)
         assert after.last_read == before.last_read
-        assert {state.uuid for state in snapshot.gpus} == {other.uuid}
+        assert {state.uuid for state in snapshot.gpu.states} == {other.uuid}
         assert self.row(snapshot, other).last_read == node.host.wall()
 
     def test_stale_card_while_the_source_is_up(self, node: Node, sampler: Sampler) -> None:
@@ -343,7 +343,7 @@ class TestDeviceRow:
         for _ in range(5):
             node.step({other: {}})
             snapshot = sampler.tick()
-        assert snapshot.sources[0].up
+        assert snapshot.exporter.sources[0].up
         assert (self.row(snapshot, gpu).up, self.row(snapshot, gpu).last_read) == (False, fresh.last_read)
         gpu.repeat(False)
         gpu.energy_joules += 6 * IDLE_WATTS
@@ -367,7 +367,7 @@ class TestDeviceRow:
             gpu.energy_joules += 4 * IDLE_WATTS
             snapshot = sampler.tick()
         assert self.row(snapshot, gpu).agreement_ratio == pytest.approx(5.0, rel=1e-3)
-        (health,) = snapshot.sources
+        (health,) = snapshot.exporter.sources
         assert (health.up, health.failures["implausible"]) == (True, 1)
         assert "power gauge" in health.message
 

@@ -46,11 +46,11 @@ def of_gpu(row: AccountRow, names: tuple[str, ...], values: tuple[float, ...]) -
 
 def check(snapshot: Snapshot) -> bool:
     """Containers have the watts that the card has, and no more seconds than there were; False without a reading."""
-    if not snapshot.containers or not snapshot.devices or snapshot.devices[0].watts is None:
+    if not snapshot.energy.containers or not snapshot.energy.devices or snapshot.energy.devices[0].watts is None:
         return False
-    (device,) = snapshot.devices
-    watts = [of_gpu(row, row.components, row.watts) for row in snapshot.containers]
-    ratios = [of_gpu(row, row.busy_components, row.ratios) for row in snapshot.containers]
+    (device,) = snapshot.energy.devices
+    watts = [of_gpu(row, row.components, row.watts) for row in snapshot.energy.containers]
+    ratios = [of_gpu(row, row.busy_components, row.ratios) for row in snapshot.energy.containers]
     assert sum(watts) == pytest.approx(device.watts, rel=1e-6)
     assert max(ratios) <= 1.0 + 1e-6
     return True
@@ -78,10 +78,10 @@ def test_reads_that_outlive_several_ticks(node: Node) -> None:
         seen += check(snapshot)
     sampler.close()
     assert seen >= 3
-    (device,) = snapshot.devices
+    (device,) = snapshot.energy.devices
     assert device.joules > 100
-    assert not [joules for _, reason, joules in snapshot.unattributed if reason == "gap"]
-    (health,) = snapshot.sources
+    assert not [joules for _, reason, joules in snapshot.energy.unattributed if reason == "gap"]
+    (health,) = snapshot.exporter.sources
     assert health.failures["timeout"] >= 1
 
 

@@ -309,7 +309,7 @@ def test_not_installed(kubelet: Kubelet, source: PodResourcesSource, monkeypatch
     monkeypatch.delitem(sys.modules, "exporter.sources.podresources.grpc")
     monkeypatch.setitem(sys.modules, "h2.config", None)
     error = failure(lambda: source.read(0.0))
-    assert (error.reason, error.fix) == ("not_found", "pip install 'ai-energy-exporter[kubernetes]'")
+    assert (error.reason, error.fix) == ("not_found", "pip install h2")
 
 
 def test_a_socket_that_is_roots(kubelet: Kubelet, source: PodResourcesSource) -> None:

@@ -18,7 +18,7 @@ def forest(request: pytest.FixtureRequest) -> Iterator[Forest]:
     try:
         made = Forest(where, "cpu.stat" if request.param == "v2" else "cpuacct.usage")
     except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {error}")
+        pytest.skip(f"cgroups cannot be made here: {error.strerror}")
     try:
         yield made
     finally:

@@ -17,7 +17,6 @@ import importlib
 import mmap
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
@@ -28,6 +27,8 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self
 
 import pytest
+
+from tests.support.prerequisites import lacking
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 LIBRARY = "libnvidia-ml.so.1"
@@ -210,9 +211,8 @@ def build(folder: Path, without: Iterable[str] = ()) -> Path:
     path = folder / LIBRARY
     if path.exists():
         return path
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("the fake NVIDIA driver needs a C compiler: apt-get install gcc libc6-dev, or set CC")
+    if reason := lacking("cc", "/usr/include/stdio.h"):
+        pytest.skip(reason)
     folder.mkdir(parents=True, exist_ok=True)
     exports = folder / "exports.map"
     hidden = "".join(f" {name};" for name in without)
@@ -229,7 +229,7 @@ def build(folder: Path, without: Iterable[str] = ()) -> Path:
         }.items()
     ]
     linking = (f"-Wl,-soname,{LIBRARY}", f"-Wl,--version-script={exports}")
-    command = [compiler, *flags, *sizes, *linking, "-o", str(partial), str(SOURCE)]
+    command = [os.environ.get("CC", "cc"), *flags, *sizes, *linking, "-o", str(partial), str(SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
