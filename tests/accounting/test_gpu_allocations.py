@@ -84,7 +84,7 @@ def test_a_card_that_is_silent_is_as_it_was() -> None:
     assert allocations.update(None, CARDS[1:], 2.0) == expected
 
 
-def test_cut_anew() -> None:
+def test_changed_layout() -> None:
     """Fault 26: the old slices are gone, and may even have passed on their names."""
     allocations = AllocationCache()
     told = (given("MIG-a"), given("MIG-b"))

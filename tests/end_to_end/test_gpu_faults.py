@@ -545,7 +545,7 @@ class TestCards:
         assert not scrape.find("energy_process_joules_total", pid=ward.stranger)
         assert (scrape.sum("energy_conservation_error_ratio") or 0) < 1e-9
 
-    def test_cut_anew(self, ward: Ward) -> None:
+    def test_changed_layout(self, ward: Ward) -> None:
         """Fault 26: the old instances end, the new one begins, the card's joules go on."""
         uuid = ward.sliced.uuid
 

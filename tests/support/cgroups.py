@@ -54,7 +54,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that burns CPU time when told to, and says how much it used so far."""
+    """A process that burns CPU time on request, and reports how much it used so far."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(

@@ -69,27 +69,27 @@ class Clients:
         self,
         opened: Mapping[int, Mapping[str, str]],
         nodes: Mapping[str, str],
-        awake: Collection[str],
+        active: Collection[str],
         now: float,
         window: float,
     ) -> dict[str, dict[int, Use]]:
-        """Use by card and process in the last ``window`` (s); cards that are not ``awake`` are not read."""
+        """Use by card and process in the last ``window`` (s); cards that are not ``active`` are not read."""
         self.lost, self.lacks_client_ids = {}, False
         self._forget_closed(opened)
         for pid, fds in opened.items():
             for fd, node in fds.items():
                 if (pid, fd) not in self._by_fd and node != KFD and node in nodes:
                     address = nodes[node]
-                    if address == PARTITION or address in awake:
+                    if address == PARTITION or address in active:
                         self._add(pid, fd, address, now, window)
-        uses: dict[str, dict[int, Use]] = {address: {} for address in awake}
+        uses: dict[str, dict[int, Use]] = {address: {} for address in active}
         for client in list(self._clients.values()):
-            if client.address in awake:
+            if client.address in active:
                 self._advance(client, now)
             if not client.fds:
                 self.lost[client.address] = self.lost.get(client.address, 0.0) + client.ratio * window / 2
                 self._drop(client)
-            elif client.address in awake:
+            elif client.address in active:
                 if client.owner not in client.fds:
                     client.owner = self._owner(client.fds, now)
                 use = uses[client.address].setdefault(client.owner, Use())

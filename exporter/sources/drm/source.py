@@ -75,13 +75,13 @@ class DrmSource:
             self._scan(now)
         window = 0.0 if self._read_at is None else now - self._read_at
         self._read_at = now
-        awake = [address for address, card in self._cards.items() if not card.suspended()]
+        active = [address for address, card in self._cards.items() if not card.suspended()]
         self._files.refresh(now)
-        fdinfo_uses = self._clients.read(self._files.opened, self._nodes, awake, now, window)
+        fdinfo_uses = self._clients.read(self._files.opened, self._nodes, active, now, window)
         kfd_pids = self._kfd.processes(now)
         self._hidden = False
         uses: defaultdict[tuple[str, int | None], list[GpuUse]] = defaultdict(list)
-        for address in awake:
+        for address in active:
             for use in self._of_card(self._cards[address], fdinfo_uses[address], kfd_pids, now, window):
                 uses[use.device, use.pid].append(use)
         return Reading(gpu_uses=tuple(_merged(same) for same in uses.values()), problems=tuple(self._problems()))

@@ -187,8 +187,8 @@ class NvmlSource:
         """
         if not self._asleep:
             return [(f"GPU {index}", partial(self._driver.handle, index)) for index in range(self._count)]
-        awake = sorted(self._addresses - self._asleep)  # sysfs may show cards that this container has not
-        return [(f"GPU at {address}", partial(self._driver.handle_by_bus_id, address)) for address in awake]
+        active = sorted(self._addresses - self._asleep)  # sysfs may show cards that this container has not
+        return [(f"GPU at {address}", partial(self._driver.handle_by_bus_id, address)) for address in active]
 
     def _gpu(self, uuid: str, handle: Any, index: int, version: str) -> _Gpu:
         gpu = self._known.get(uuid)

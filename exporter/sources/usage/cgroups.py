@@ -2,7 +2,7 @@
 
 Usage counters of cgroups are hierarchical and keep the usage of exited processes and deleted children. So a group
 whose counter did not change is skipped with everything below it, and its processes are read only when it changed: the
-work per tick follows what is active, not what exists. docs/faults.md lists what cgroups do (faults 34 to 44).
+work per tick follows what is active, not what exists. Process and cgroup faults are numbers 34 to 44 of docs/faults.md.
 """
 
 from __future__ import annotations

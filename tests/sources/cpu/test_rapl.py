@@ -270,7 +270,7 @@ def test_dangling_link_is_skipped(tree: Tree) -> None:
     assert reading.problems == ()
 
 
-def test_masked_tree_of_a_container_says_what_to_mount(tree: Tree) -> None:
+def test_masked_tree_of_a_container_has_the_mount_as_fix(tree: Tree) -> None:
     """Docker and containerd mask /sys/devices/virtual/powercap: every link dangles."""
     tree.zone("intel-rapl:0", "package-0")
     masked = tree.root / "sys/devices/virtual/powercap"
@@ -310,7 +310,7 @@ def test_unreadable_counters_name_the_reason_and_the_command() -> None:
 
 
 def test_one_unreadable_zone_is_a_lasting_problem() -> None:
-    """Fault 11: the readable zone goes on, and every reading says why the other is missing."""
+    """Fault 11: the readable zone continues, and every reading has the reason why the other is missing."""
     with as_nobody() as folder:
         tree = Tree(folder)
         tree.zone("intel-rapl:0", "package-0")

@@ -134,7 +134,7 @@ def test_power_does_not_depend_on_the_interval() -> None:
 # --- use of the CPUs --------------------------------------------------------------------------------------------------
 
 
-def test_first_read_announces_every_group_and_charges_nobody(played: tuple[DemoSource, list[Reading]]) -> None:
+def test_first_read_announces_every_group_and_charges_none(played: tuple[DemoSource, list[Reading]]) -> None:
     first = played[1][0]
     assert first.cpu is not None
     assert len(first.cpu.started) > 15
@@ -324,7 +324,7 @@ def test_gpu_2_is_split_into_instances_of_three_tenants(played: tuple[DemoSource
     assert 0 < means[0] < 0.1 < means[1] < means[2] - 0.1
 
 
-def test_gpu_3_is_held_by_a_model_that_serves_nobody(played: tuple[DemoSource, list[Reading]]) -> None:
+def test_gpu_3_is_held_by_a_model_without_requests(played: tuple[DemoSource, list[Reading]]) -> None:
     source, readings = played
     (group,) = holders(readings[-1], "3")
     assert group is not None
@@ -394,7 +394,7 @@ def test_counter_and_gauge_of_a_card_agree(played: tuple[DemoSource, list[Readin
     assert len(seen["gpu"]) == 8 * 6
 
 
-def test_every_card_tells_all_it_should(played: tuple[DemoSource, list[Reading]]) -> None:
+def test_every_card_reports_all_it_should(played: tuple[DemoSource, list[Reading]]) -> None:
     for index in "01234567":
         state = cards(played[1], index)[-1]
         for ratio in ("utilization_ratio", "sm_active_ratio", "tensor_active_ratio", "dram_active_ratio"):

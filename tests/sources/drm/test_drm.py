@@ -1,4 +1,4 @@
-"""Who uses AMD and Intel cards, read from written /proc and /sys trees: clients, ROCm, sleeping and vanishing cards."""
+"""Use of AMD and Intel cards, read from written /proc and /sys trees: clients, ROCm, suspended and removed cards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AMD, ARC = "0000:03:00.0", "0000:0a:00.0"
 
 
 class Machine:
-    """A machine with cards and processes that a test writes; its clock stands still until told."""
+    """A machine with cards and processes that a test writes; its clock advances only on request."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -94,7 +94,7 @@ class Machine:
         shutil.rmtree(self.root / f"proc/{pid}")
 
     def amd(self, pid: int, fd: int, client: int, *, address: str = AMD, vram: int = 2068, **engines: float) -> None:
-        """What amdgpu tells of a client; seconds by engine."""
+        """A client's fdinfo as written by amdgpu; seconds by engine."""
         lines = [f"drm-engine-{name}:\t{round(seconds * 1e9)} ns" for name, seconds in engines.items()]
         head = f"drm-driver:\tamdgpu\ndrm-client-id:\t{client}\ndrm-pdev:\t{address}\ndrm-memory-vram:\t{vram} KiB"
         self.write(f"proc/{pid}/fdinfo/{fd}", "\n".join(["pos:\t0", "pasid:\t32784", head, *lines, ""]))
@@ -149,8 +149,8 @@ def by_pid(reading: Reading) -> dict[int | None, Any]:
 # --- no card ---------------------------------------------------------------------------------------------
 
 
-def test_machine_without_such_a_card_says_so(machine: Machine) -> None:
-    """Absence is normal: one message, and no descriptor stays open. It is not asked again before the backoff ends."""
+def test_machine_without_such_a_card_is_unavailable(machine: Machine) -> None:
+    """Absence is normal: one message, and no descriptor stays open. It is not read again before the backoff ends."""
     machine.card(0, "ast", "0000:02:00.0")
     machine.card(1, "nvidia", "0000:41:00.0")
     machine.card(2, "virtio-pci", "0000:00:03.0")
@@ -231,7 +231,7 @@ def test_cycles_of_xe(machine: Machine, source: DrmSource) -> None:
 
 
 def test_a_client_counts_once(machine: Machine, source: DrmSource) -> None:
-    """Duplicated descriptors tell the same numbers (drm-usage-stats.rst); two clients of a process add up."""
+    """Duplicated descriptors have the same numbers (drm-usage-stats.rst); two clients of a process add up."""
     machine.card(0, "amdgpu", AMD)
     machine.process(100)
     for fd, client in [(5, 7), (6, 7), (7, 7), (8, 9)]:
@@ -264,7 +264,7 @@ def test_the_same_number_on_two_cards_is_two_clients(machine: Machine, source: D
         ({100: (1, 10.0), 101: (50, 20.0)}, 101),  # logind opened it for the compositor
     ],
 )
-def test_a_shared_client_is_whose_work_it_is(
+def test_a_shared_client_belongs_to_the_process_that_uses_it(
     machine: Machine, source: DrmSource, family: Mapping[int, tuple[int, float]], owner: int
 ) -> None:
     machine.card(0, "amdgpu", AMD)
@@ -306,7 +306,7 @@ def test_another_client_behind_the_same_descriptor_inherits_nothing(machine: Mac
 
 
 def test_a_new_process_counts_from_its_start_and_an_old_one_from_now(machine: Machine, source: DrmSource) -> None:
-    """What somebody did before it was seen was booked already; what a process did that is younger was not."""
+    """Use before a client was first seen does not count, unless its process started since the last read."""
     machine.card(0, "amdgpu", AMD)
     source.read(machine.now)
     machine.process(100, start=machine.now + 0.5)
@@ -394,7 +394,7 @@ def test_a_quiet_client_is_read_less_often_and_loses_nothing(machine: Machine, s
 
 @pytest.mark.parametrize("status", ["suspended", "suspending"])
 def test_sleeping_card_is_left_asleep(machine: Machine, status: str) -> None:
-    """xe wakes its card to tell a client's cycles: nothing of it is opened while it sleeps."""
+    """xe wakes its card to report a client's cycles: nothing of it is opened while it is suspended."""
     machine.card(0, "xe", ARC)
     machine.process(100)
     machine.open(100, 5)
@@ -450,7 +450,7 @@ def test_partitions_of_a_card_are_the_card(machine: Machine, source: DrmSource) 
 
 
 def test_two_dies_with_one_meter(machine: Machine, source: DrmSource) -> None:
-    """MI250: the first die's meter is both's, so who works on the second is charged by it too."""
+    """MI250: the first die's meter is both's, so a process on the second is charged by it too."""
     second = "0000:06:00.0"
     machine.card(0, "amdgpu", AMD, device="0x740c", unique_id="00000000000000a1")
     machine.card(1, "amdgpu", second, device="0x740c", unique_id="00000000000000a2")
@@ -495,7 +495,7 @@ def test_rocm_computes_without_fdinfo(machine: Machine, source: DrmSource) -> No
 
 
 def test_rocm_without_a_busy_file_takes_the_rest_of_the_time(machine: Machine, source: DrmSource) -> None:
-    """A held card counts as busy where nothing tells how busy it is, else a desktop would pay for a training."""
+    """A held card counts as busy where its load is unknown, else a desktop would be charged for a training."""
     rocm(machine, 100)
     machine.computes(100, 51234)
     machine.process(200, "kwin")
@@ -520,8 +520,8 @@ def test_rocm_processes_share_by_occupied_units(machine: Machine, source: DrmSou
     assert by_pid(tick(source, machine)) == {100: 0.0, 101: 1.0}
 
 
-def test_rocm_processes_that_cannot_be_told_apart(machine: Machine, source: DrmSource) -> None:
-    """RDNA has no cu_occupancy: what they computed is nobody's, and never the desktop's; they do hold the card."""
+def test_rocm_processes_that_cannot_be_distinguished(machine: Machine, source: DrmSource) -> None:
+    """RDNA has no cu_occupancy: their use is unattributed, and never the desktop's; they do hold the card."""
     rocm(machine, 100, 101, gpu_busy_percent=60)
     machine.computes(100, 51234)
     machine.computes(101, 51234)
@@ -549,7 +549,7 @@ def test_rocm_holds_only_the_cards_it_has_queues_on(machine: Machine, source: Dr
 
 
 def test_rocm_pids_of_another_namespace(machine: Machine, source: DrmSource) -> None:
-    """Fault 28: the kernel names pids of the host; where /proc is a container's, 100 is somebody else."""
+    """Fault 28: the kernel names pids of the host; where /proc is a container's, 100 is another process."""
     rocm(machine, gpu_busy_percent=50)
     machine.exit(2)
     machine.process(100, "postgres")
@@ -573,7 +573,7 @@ def test_rocm_process_of_the_same_namespace_without_kthreadd(machine: Machine, s
 # --- what cannot be seen ---------------------------------------------------------------------------------
 
 
-def test_old_kernels_tell_nothing(machine: Machine, source: DrmSource) -> None:
+def test_old_kernels_report_nothing(machine: Machine, source: DrmSource) -> None:
     machine.card(0, "amdgpu", AMD)
     machine.process(100)
     machine.open(100, 5)
@@ -674,7 +674,7 @@ def test_a_card_opened_late_is_found_in_the_next_pass(machine: Machine) -> None:
     assert files.opened == {}
 
 
-def test_a_pass_that_never_ends_is_told(machine: Machine) -> None:
+def test_a_pass_that_never_ends_is_a_problem(machine: Machine) -> None:
     machine.process(100)
     for fd in range(22_000):
         os.symlink("/dev/null", machine.root / f"proc/100/fd/{fd}")
@@ -721,10 +721,10 @@ STEP = st.tuples(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEP, min_size=2, max_size=8))
-def test_every_joule_of_the_card_is_booked_once(
+def test_every_joule_of_the_card_is_attributed_once(
     steps: list[tuple[dict[int, float], set[int], float, int, dict[int, int]]],
 ) -> None:
-    """Whatever processes do, Σ workloads + unattributed = what the card's meter says."""
+    """Whatever processes do, Σ workloads + unattributed = what the card's meter reads."""
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder) / "m")
         machine.card(0, "amdgpu", AMD)

@@ -126,8 +126,8 @@ class TestBill:
         account.run(gpu, {1: 40}, ticks=10)
         account.check()
 
-    def test_pids_of_another_namespace_cost_nobody(self, node: Node, bill: Callable[..., Bill]) -> None:
-        """Fault 28: the known process pays its own share only."""
+    def test_pids_of_another_namespace_are_charged_to_no_process(self, node: Node, bill: Callable[..., Bill]) -> None:
+        """Fault 28: the known process is charged its own share only."""
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)

@@ -106,7 +106,7 @@ def start(driver: FakeDriver) -> Iterator[Callable[..., Timeline]]:
 
 
 class TestReading:
-    def test_what_the_driver_says_arrives(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+    def test_what_the_driver_reports_arrives(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         gpu = driver.add_gpu()
         gpu.energy_joules, gpu.temperature_celsius = 1234.5, 61
         gpu.process(os.getpid())
@@ -197,7 +197,7 @@ class TestFaults:
         assert only_child() != before
 
     def test_crash_of_the_library(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """Fault 20: a library that does not fit may do anything; the signal is told, and the next try works."""
+        """Fault 20: a library that does not match may do anything; the signal is reported, and the next try works."""
         gpu = driver.add_gpu()
         line = start()
         line.read()
@@ -237,7 +237,7 @@ class TestFaults:
     def test_processes_that_even_a_kill_does_not_end_are_few(
         self, driver: FakeDriver, start: Callable[..., Timeline]
     ) -> None:
-        """Fault 23: as with a process in D state, here held by a tracer. It costs nobody anything but itself."""
+        """Fault 23: as with a process in D state, here held by a tracer. It affects nothing but itself."""
         driver.add_gpu()
         line = start(SHORT)
         held: list[subprocess.Popen[bytes]] = []
@@ -272,7 +272,7 @@ class TestFaults:
         assert line.read(0.6).meters, "5 s after the last start"
 
     def test_a_system_without_room_for_it(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """Fault 60: whichever descriptor it fails for, it says so, leaks none, and goes on when there are enough."""
+        """Fault 60: whichever descriptor it fails for, it reports it, leaks none, and goes on when there are enough."""
         driver.add_gpu()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         for room in (0, 2, 4):
@@ -305,7 +305,7 @@ class TestFaults:
             (state,) = line.read().gpus
             assert dict(state.throttle_seconds)["sw_power_cap"] == pytest.approx(expected)
 
-    def test_told_to_end_with_all_the_others(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+    def test_signalled_to_end_with_all_the_others(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         """Fault 33: a service manager's SIGTERM to every process, and Ctrl-C in a terminal, must not cut a call off."""
         driver.add_gpu()
         line = start()
@@ -358,7 +358,9 @@ class TestBrokenInstallation:
         assert str(caught.value) == "ZeroDivisionError: division by zero"
         assert "pynvml.py" in "".join(caught.value.__notes__)
 
-    def test_last_words_are_told(self, installed: Callable[[str], None], start: Callable[..., Timeline]) -> None:
+    def test_last_line_of_output_is_reported(
+        self, installed: Callable[[str], None], start: Callable[..., Timeline]
+    ) -> None:
         installed("import os, sys\nprint('hm\\nNVRM: API mismatch', file=sys.stderr, flush=True)\nos._exit(3)\n")
         error = start().failure()
         assert error.reason == "error"
@@ -385,7 +387,7 @@ class TestChild:
             return subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.PIPE, text=True), ours
 
     def test_a_hung_orphan_ends_itself(self, driver: FakeDriver) -> None:
-        """Fault 33: killed with SIGKILL, the exporter can end nobody any more."""
+        """Fault 33: killed with SIGKILL, the exporter cannot end the child any more."""
         driver.add_gpu()
         driver.hang("nvmlDeviceGetFieldValues")
         child, ours = self.run(limit_seconds=0.5)

@@ -75,14 +75,14 @@ def test_a_library_is_built_once(library: Path) -> None:
     assert library.stat().st_mtime_ns == before
 
 
-def test_without_a_compiler_the_skip_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_skip_explains_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(pytest.skip.Exception, match="cc is missing: apt-get install gcc"):
         build(tmp_path / "none")
 
 
 def test_an_older_driver_lacks_symbols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bindings tell it for some functions by an exception that is no NVMLError."""
+    """The bindings report it for some functions by an exception that is not an NVMLError."""
     missing = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCurrentClocksEventReasons")
     with FakeDriver(build(tmp_path / "old", without=missing), tmp_path) as old:
         old.add_gpu()
@@ -331,7 +331,7 @@ def test_an_idle_card_has_no_samples(gpu: Gpu, handle: Any) -> None:
 
 @pytest.mark.parametrize("call", ["nvmlDeviceGetProcessUtilization", "nvmlDeviceGetProcessesUtilizationInfo"])
 def test_samples_newer_than_the_time_handed_in(gpu: Gpu, handle: Any, call: str) -> None:
-    """With 0 it is the mean of the whole buffer and tells of processes long gone."""
+    """With 0 it is the mean of the whole buffer and reports processes long gone."""
 
     def read(since: int) -> list[tuple[int, int, int, int]]:
         found = getattr(pynvml, call)(handle, since)

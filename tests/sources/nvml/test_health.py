@@ -50,7 +50,7 @@ def state(reading: Reading) -> GpuState:
 
 
 class TestAgreement:
-    def test_is_told_after_a_minute_and_kept_up(self, node: Node, source: NvmlSource) -> None:
+    def test_is_reported_after_a_minute_and_kept_up_to_date(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         source.read(node.now)
         assert agreement(run(node, source, gpu, FIRST_SECONDS - 1)) is None
@@ -58,7 +58,7 @@ class TestAgreement:
         assert agreement(run(node, source, gpu, WINDOW_SECONDS, error=1.04)) == pytest.approx(1.04, rel=1e-3)
 
     def test_counter_far_off_is_a_problem_for_as_long_as_it_is(self, node: Node, source: NvmlSource) -> None:
-        """Fault 25: a counter in the wrong unit; nobody knows which of both is right, so it stays and is said."""
+        """Fault 25: a counter in the wrong unit; which of both is right is unknown, so it stays and is reported."""
         gpu = node.driver.add_gpu()
         source.read(node.now)
         for _ in range(2):
@@ -68,8 +68,8 @@ class TestAgreement:
             assert isinstance(reading.meters[0], EnergyReading)
         assert not run(node, source, gpu, 2 * WINDOW_SECONDS).problems
 
-    def test_frozen_counter_is_said_once(self, node: Node, source: NvmlSource) -> None:
-        """Fault 25: its power is integrated from then on, and the device says so."""
+    def test_frozen_counter_is_reported_once(self, node: Node, source: NvmlSource) -> None:
+        """Fault 25: its power is integrated from then on, and the device's method shows it."""
         gpu = node.driver.add_gpu()
         gpu.energy_joules, gpu.power_watts = 50, 300
         problems: list[Problem] = []
@@ -109,7 +109,7 @@ class TestFreshness:
         assert meter.joules == IDLE_WATTS + 180
 
     def test_lasting_repetition_is_a_problem(self, node: Node, source: NvmlSource) -> None:
-        """Fault 27: and not a frozen counter, whose place the power would take."""
+        """Fault 27: and not a frozen counter, which the power would replace."""
         gpu, other = node.driver.add_gpu(), node.driver.add_gpu()
         for _ in range(2):
             source.read(node.now)
@@ -180,15 +180,15 @@ class TestErrors:
         assert [(gpu.xid_errors, gpu.last_xid) for gpu in reading.gpus] == [(0, None), (2, 94)]
 
     def test_xid_errors_are_not_waited_for(self, node: Node, source: NvmlSource) -> None:
-        """The queue is asked every 10 s, with a wait of 1 ms."""
+        """The queue is read every 10 s, with a wait of 1 ms."""
         gpu = node.driver.add_gpu()
         source.read(node.now)
         node.driver.reset_calls()
         run(node, source, gpu, 30)
         assert node.driver.calls("nvmlEventSetWait_v2") == 3
 
-    def test_card_that_tells_no_xid_errors(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: unknown is absent, and asked for once."""
+    def test_card_that_reports_no_xid_errors(self, node: Node, source: NvmlSource) -> None:
+        """Fault 24: unknown is absent, and queried once."""
         gpu = node.driver.add_gpu()
         node.driver.fail("nvmlDeviceRegisterEvents", code=control.NOT_SUPPORTED)
         source.read(node.now)
@@ -223,7 +223,7 @@ class TestThrottleFields:
         ("version", "counted"), [("580.82.07", True), ("590.48.01", True), ("580.65.06", False), ("575.51.03", False)]
     )
     def test_numbers_are_those_of_the_driver(self, node: Node, source: NvmlSource, version: str, counted: bool) -> None:
-        """Fields 269–271 meant power smoothing before driver 580.82: then they are not asked for."""
+        """Fields 269–271 meant power smoothing before driver 580.82: then they are not read."""
         node.driver.driver_version = version
         gpu = node.driver.add_gpu()
         source.read(node.now)
@@ -333,7 +333,7 @@ class TestDeviceRow:
         assert self.row(snapshot, other).last_read == node.host.wall()
 
     def test_stale_card_while_the_source_is_up(self, node: Node, sampler: Sampler) -> None:
-        """Fault 27: `up` of the source is 1 and its samples come; only the card's own time tells."""
+        """Fault 27: `up` of the source is 1 and it has samples; only the card's own time shows it."""
         gpu, other = node.driver.add_gpu(), node.driver.add_gpu()
         for _ in range(2):
             sampler.tick()
@@ -372,7 +372,7 @@ class TestDeviceRow:
         assert "power gauge" in health.message
 
 
-def test_source_that_cannot_open_a_session_says_so(node: Node, source: NvmlSource) -> None:
+def test_source_that_cannot_open_a_session_reports_it(node: Node, source: NvmlSource) -> None:
     """Fault 20: sleep is not mistaken for it."""
     node.driver.add_gpu()
     node.driver.break_all(control.DRIVER_NOT_LOADED)

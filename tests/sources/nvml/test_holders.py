@@ -31,7 +31,7 @@ class TestUsers:
         assert known(use).key.start_ticks == 4711
 
     def test_what_was_used_before_the_first_read_is_not_counted(self, node: Node, source: NvmlSource) -> None:
-        """Fault 29: told 0, the driver averages over its whole buffer and names the dead."""
+        """Fault 29: with 0 the driver averages over its whole buffer and reports exited processes."""
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)
@@ -103,7 +103,7 @@ class TestUsers:
         node.step({gpu: {1: 80}})
         assert by_pid(source.read(node.now))[1].seconds == pytest.approx(0.8, rel=0.1)
 
-    def test_lists_are_asked_for_rarely(self, node: Node, source: NvmlSource) -> None:
+    def test_lists_are_queried_rarely(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)
@@ -122,7 +122,7 @@ class TestUsers:
         assert 2 in by_pid(source.read(node.now)), "one that works is found at once"
         assert node.driver.calls("nvmlDeviceGetGraphicsRunningProcesses_v3") > 0
 
-    def test_process_that_exited_pays_its_last_seconds(self, node: Node, source: NvmlSource) -> None:
+    def test_process_that_exited_is_charged_its_last_seconds(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         for pid in (1, 2):
             node.process(pid)
@@ -139,7 +139,7 @@ class TestUsers:
         node.step({gpu: {1: 50, 2: 30}})  # the driver goes on naming it
         assert set(by_pid(source.read(node.now))) == {1}
 
-    def test_one_that_came_and_went_is_nobody_else(self, node: Node, source: NvmlSource) -> None:
+    def test_use_of_a_short_lived_process_is_unattributed(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         node.process(1)
         gpu.process(1)
@@ -153,7 +153,7 @@ class TestUsers:
         assert (uses[None].hold, uses[None].group) == (0, None)
 
     def test_scrambled_lists_count_for_nothing(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: early R535 drivers write larger entries; the samples still tell who works."""
+        """Fault 24: early R535 drivers write larger entries; the samples still show which process is busy."""
         gpu = node.driver.add_gpu()
         for pid in (1, 2, 3):
             node.process(pid)
@@ -168,7 +168,7 @@ class TestUsers:
         assert (uses[1].hold, uses[3].hold) == (1, 1)
         assert not reading.problems
 
-    def test_one_that_let_go_of_the_card_holds_it_no_longer(self, node: Node, source: NvmlSource) -> None:
+    def test_process_that_left_the_card_holds_it_no_longer(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         for pid in (1, 2):
             node.process(pid)
@@ -188,8 +188,8 @@ class TestUsers:
         assert use.hold == 0
         assert node.driver.calls("nvmlDeviceGetGraphicsRunningProcesses_v3") == 2, "once in 5 seconds is enough"
 
-    def test_pids_of_another_namespace_are_nobodys(self, node: Node, source: NvmlSource) -> None:
-        """Fault 28: what is not in /proc is left unnamed, its share goes to no other, and the fix is said once."""
+    def test_pids_of_another_namespace_are_unattributed(self, node: Node, source: NvmlSource) -> None:
+        """Fault 28: what is not in /proc is left unnamed, its share goes to no other, and the fix is reported once."""
         gpu = node.driver.add_gpu()
         node.process(645400)
         gpu.process(645400)
@@ -206,7 +206,7 @@ class TestUsers:
         assert "hostPID: true" in problem.fix
 
     def test_pid_that_means_another_process_here(self, node: Node, source: NvmlSource) -> None:
-        """Fault 28: where /proc is not of our pid namespace, only who has the card open is believed."""
+        """Fault 28: where /proc is not of our pid namespace, only a process that has the card open counts."""
         (node.root / "proc").mkdir()
         (node.root / "proc/self").symlink_to("999999")
         source = NvmlSource(node.host, node.bindings)
@@ -235,7 +235,7 @@ class TestUsers:
         assert by_pid(reading, second.uuid)[1].seconds == pytest.approx(0.1, rel=0.01)
 
     def test_mps_server_has_nothing_when_its_clients_are_known(self, node: Node, source: NvmlSource) -> None:
-        """Fault 30: what the driver books on the MPS server is its clients'."""
+        """Fault 30: what the driver reports for the MPS server is split among its clients."""
         gpu = node.driver.add_gpu()
         node.process(10, comm="nvidia-cuda-mps")
         gpu.process(10)
@@ -264,7 +264,7 @@ class TestUsers:
         assert after.group.path == "/other"
 
     @pytest.mark.parametrize("version", [1, 2])
-    def test_group_is_the_one_that_the_cpu_is_booked_on(self, node: Node, source: NvmlSource, version: int) -> None:
+    def test_group_is_the_one_that_cpu_use_is_attributed_to(self, node: Node, source: NvmlSource, version: int) -> None:
         gpu = node.driver.add_gpu()
         gpu.process(1)
         key = node.process(1, "/docker/abc")

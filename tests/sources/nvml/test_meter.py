@@ -33,21 +33,21 @@ class TestMeter:
         node.driver.add_gpu().power_limit_watts = limit
         assert source.read(node.now).meters[0].device.max_watts == ceiling
 
-    def test_without_fields_the_single_call_is_asked(self, node: Node, source: NvmlSource) -> None:
+    def test_without_fields_the_single_call_is_used(self, node: Node, source: NvmlSource) -> None:
         node.driver.add_gpu().energy_joules = 7.5
         node.driver.fail("nvmlDeviceGetFieldValues", code=control.FUNCTION_NOT_FOUND)
         assert energy(source.read(node.now)).popitem()[1] == 7.5
 
     @pytest.mark.parametrize("value_type", [0, 1, 3, 4])
     def test_type_of_a_field_is_believed(self, node: Node, source: NvmlSource, value_type: int) -> None:
-        """Fault 24: the driver says with each field how to read it."""
+        """Fault 24: the driver reports the type of each field."""
         gpu = node.driver.add_gpu()
         gpu.energy_joules = 99.0
         gpu.field(COUNTER, value_type=value_type)
         assert energy(source.read(node.now))[gpu.uuid] == 99.0
 
     def test_card_without_counter_is_integrated(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: NOT_SUPPORTED leads to the power, and the device says so."""
+        """Fault 24: NOT_SUPPORTED leads to the power, and the device's method shows it."""
         gpu = node.driver.add_gpu("Tesla P100", architecture=4)
         gpu.energy_joules = None
         gpu.power_instant_watts, gpu.power_average_watts = 181.5, 170
@@ -60,7 +60,7 @@ class TestMeter:
         assert isinstance(meter, PowerReading)
         assert meter.watts == 170
 
-    def test_failing_counter_is_a_problem_first_and_given_up_later(self, node: Node, source: NvmlSource) -> None:
+    def test_failing_counter_is_a_problem_first_and_replaced_later(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: one UNKNOWN keeps the counter, so that no joule is lost; a lasting one ends it."""
         gpu, _ = node.driver.add_gpu(), node.driver.add_gpu()
         gpu.field(COUNTER, code=control.UNKNOWN)
@@ -77,7 +77,7 @@ class TestMeter:
         assert isinstance(source.read(node.now).meters[0], PowerReading), "a meter that changes back loses joules"
 
     def test_only_card_whose_counter_fails_keeps_its_session(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: everything else it tells, so a new session would not help; its power takes over in time."""
+        """Fault 24: it reports everything else, so a new session would not help; its power replaces it in time."""
         gpu = node.driver.add_gpu()
         gpu.field(COUNTER, code=control.UNKNOWN)
         node.driver.fail("nvmlDeviceGetTotalEnergyConsumption", code=control.UNKNOWN)
@@ -120,7 +120,7 @@ class TestMeter:
         assert (problem.reason, "no process is charged" in problem.message) == ("not_found", True)
         assert node.driver.calls("nvmlInitWithFlags") == 1
 
-    def test_card_that_tells_neither_energy_nor_power(self, node: Node, source: NvmlSource) -> None:
+    def test_card_that_reports_neither_energy_nor_power(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: a vGPU. Its users and its memory are known all the same, and the session goes on."""
         gpu = node.driver.add_gpu("GRID T4-16C", architecture=6)
         gpu.energy_joules = gpu.power_watts = None

@@ -46,8 +46,8 @@ class TestMig:
         assert [uses[pid].seconds for pid in (1, 3, 4)] == pytest.approx([3 / 7, 2 / 7, 3 / 7])
         assert uses[1].hold == pytest.approx(1.5 / 7)
 
-    def test_holders_of_all_instances_are_asked_for_at_once(self, node: Node, source: NvmlSource) -> None:
-        """Each list takes milliseconds, and there may be 56 instances; only who sees nobody looks into each."""
+    def test_holders_of_all_instances_are_read_with_one_query(self, node: Node, source: NvmlSource) -> None:
+        """Each list takes milliseconds, and there may be 56 instances; each is queried if the card reports none."""
         gpu = self.load(node)
         source.read(node.now)
         assert node.driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") == 2, "the bindings ask for the size first"
@@ -58,8 +58,8 @@ class TestMig:
         assert not {1, 2, 3} & by_pid(source.read(node.now)).keys()
         assert node.driver.calls("nvmlDeviceGetComputeRunningProcesses_v3") == 1 + 3
 
-    def test_nobody_on_any_instance_is_an_idle_card(self, node: Node, source: NvmlSource) -> None:
-        """The driver tells no utilisation under MIG; without it the card's idle watts would never be known."""
+    def test_no_process_on_any_instance_is_an_idle_card(self, node: Node, source: NvmlSource) -> None:
+        """The driver reports no utilisation under MIG; without it the card's idle watts would never be known."""
         gpu = node.driver.add_gpu(mig=["3g.40gb"], architecture=control.AMPERE)
         assert source.read(node.now).gpus[0].utilization_ratio == 0
         node.process(1)
@@ -68,14 +68,14 @@ class TestMig:
         assert source.read(node.now).gpus[0].utilization_ratio is None
 
     def test_card_without_any_instance_is_idle(self, node: Node, source: NvmlSource) -> None:
-        """MIG is on and nothing is cut: nobody can run there."""
+        """MIG is on without an instance: no process can run there."""
         gpu = node.driver.add_gpu(architecture=control.AMPERE)
         gpu.state.mig_mode = 1
         reading = source.read(node.now)
         assert (only_state(reading).utilization_ratio, reading.gpu_uses) == (0.0, ())
 
-    def test_who_may_not_know_the_holders_says_so(self, node: Node, source: NvmlSource) -> None:
-        """Fault 48: without privilege; then nobody knows whether the card is idle either."""
+    def test_holders_without_permission_are_a_problem(self, node: Node, source: NvmlSource) -> None:
+        """Fault 48: without privilege; then it is unknown whether the card is idle, too."""
         gpu = node.driver.add_gpu(architecture=control.AMPERE, mig=["3g.40gb"])
         lists = [f"nvmlDeviceGet{sort}RunningProcesses_v3" for sort in ("Compute", "Graphics", "MPSCompute")]
         for name in lists:
@@ -93,7 +93,7 @@ class TestMig:
         reading = source.read(node.now)
         assert (reading.problems, reading.gpus[0].utilization_ratio) == ((), 0.0)
 
-    def test_what_the_card_may_not_tell_its_instances_may(self, node: Node, source: NvmlSource) -> None:
+    def test_what_the_card_refuses_its_instances_may_report(self, node: Node, source: NvmlSource) -> None:
         gpu = self.load(node)
         node.driver.fail("nvmlDeviceGetComputeRunningProcesses_v3", code=control.NO_PERMISSION, times=1)
         node.driver.fail("nvmlDeviceGetGraphicsRunningProcesses_v3", code=control.NO_PERMISSION, times=1)
@@ -101,7 +101,7 @@ class TestMig:
         assert (set(by_pid(reading)), reading.problems) == ({1, 2, 3}, ())
         assert len(gpu.mig) == 3
 
-    def test_cut_anew(self, node: Node, source: NvmlSource) -> None:
+    def test_changed_layout(self, node: Node, source: NvmlSource) -> None:
         """Fault 26: the old instances end, the new ones begin, the card goes on."""
         gpu = self.load(node)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""A driver that takes its time: nothing is lost to nobody, and what is dear to ask is asked more rarely."""
+"""A slow driver: no use is lost, and expensive queries are made more rarely."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check(snapshot: Snapshot) -> bool:
 
 
 def test_reads_that_outlive_several_ticks(node: Node) -> None:
-    """Fault 27: each is late, and covers four ticks; who used the card in all that time pays for all of it."""
+    """Fault 27: each is late, and covers four ticks; the process that used the card is charged all of it."""
     gpu = node.driver.add_gpu()
     for pid in (1, 2):
         node.process(pid)
@@ -85,7 +85,7 @@ def test_reads_that_outlive_several_ticks(node: Node) -> None:
     assert health.failures["timeout"] >= 1
 
 
-def test_layouts_that_are_dear_to_ask_for_are_asked_for_rarely(node: Node, source: NvmlSource) -> None:
+def test_layouts_that_are_expensive_to_query_are_queried_rarely(node: Node, source: NvmlSource) -> None:
     """Seven calls of 20 ms every 5 s were 3 % of the time; they may take 2 %."""
     node.driver.add_gpu(mig=SEVEN)
     node.driver.delay(LOOK, seconds=0.02)
@@ -110,8 +110,8 @@ def test_layouts_that_are_dear_to_ask_for_are_asked_for_rarely(node: Node, sourc
     assert node.driver.calls(LOOK) == 7, "once a minute at least"
 
 
-def test_an_instance_that_nobody_knew_is_looked_for_at_once(node: Node, source: NvmlSource) -> None:
-    """Fault 26: the process list names it; however rarely the layout is asked for."""
+def test_an_unknown_instance_is_looked_for_at_once(node: Node, source: NvmlSource) -> None:
+    """Fault 26: the process list names it; however rarely the layout is queried."""
     gpu = node.driver.add_gpu(mig=["3g.40gb"])
     node.driver.delay(LOOK, seconds=0.2)
     source.read(node.now)

@@ -44,7 +44,7 @@ class TestLifecycle:
         assert caught.value.reason == "not_found"
 
     def test_upgraded_driver(self, node: Node, source: NvmlSource) -> None:
-        """Fault 20: the mismatch is said with its fix, and reading goes on as soon as it can."""
+        """Fault 20: the mismatch is reported with its fix, and reading continues as soon as it can."""
         node.driver.add_gpu()
         source.read(node.now)
         node.driver.break_all(control.LIB_RM_VERSION_MISMATCH)
@@ -115,7 +115,7 @@ class TestLifecycle:
         assert source.read(node.now).meters
 
     def test_plugged_and_unplugged(self, node: Node, source: NvmlSource) -> None:
-        """Faults 31 and 32: a new card appears; when one goes, the others move up and are still who they are."""
+        """Faults 31 and 32: a new card appears; when one is removed, the others move up and keep their identity."""
         first = node.driver.add_gpu()
         first.energy_joules = 1
         source.read(node.now)
@@ -128,7 +128,7 @@ class TestLifecycle:
         assert only_state(reading).index == "0"
 
     def test_card_that_the_library_does_not_know_yet(self, node: Node, source: NvmlSource) -> None:
-        """Fault 32: the library knows the cards of its start; more of them in /proc ask for a new session."""
+        """Fault 32: the library knows the cards of its start; more of them in /proc need a new session."""
         node.driver.add_gpu()
         source.read(node.now)
         for address in ("0000:01:00.0", "0000:02:00.0"):
@@ -159,7 +159,7 @@ class TestLifecycle:
         node.sleep(60)
         assert isinstance(source.read(node.now).meters[0], EnergyReading), "sleep is not a frozen counter"
 
-    def test_close_gives_everything_back(self, node: Node, source: NvmlSource) -> None:
+    def test_close_frees_everything(self, node: Node, source: NvmlSource) -> None:
         """Fault 33: a clean stop leaves no sample and no session in the driver."""
         node.driver.add_gpu()
         source.read(node.now)

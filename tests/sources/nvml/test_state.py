@@ -11,7 +11,7 @@ from tests.support.nvml.readings import only_state
 
 
 class TestState:
-    def test_all_it_says(self, node: Node, source: NvmlSource) -> None:
+    def test_all_that_a_card_reports(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu(memory_bytes=80 << 30, pci_bus=0x41)
         gpu.memory_used_bytes, gpu.temperature_celsius, gpu.util_percent = 8 << 30, 61, 40
         gpu.sm_clock_hertz, gpu.memory_clock_hertz = 1.98e9, 2.619e9
@@ -24,7 +24,7 @@ class TestState:
         assert state.memory_total_bytes == 80 << 30
         assert dict(state.clock_hertz) == {"sm": 1.98e9, "memory": 2.619e9}
 
-    def test_what_it_does_not_say_is_unknown(self, node: Node, source: NvmlSource) -> None:
+    def test_what_a_card_does_not_report_is_unknown(self, node: Node, source: NvmlSource) -> None:
         """Fault 24."""
         gpu = node.driver.add_gpu(architecture=control.VOLTA)
         gpu.temperature_celsius = gpu.util_percent = gpu.sm_clock_hertz = None
@@ -43,7 +43,7 @@ class TestState:
         assert (state.sm_active_ratio, state.tensor_active_ratio, state.dram_active_ratio) == (0.7, 0.25, None)
 
     @pytest.mark.parametrize("function", ["nvmlGpmSampleGet", "nvmlGpmMigSampleGet"])
-    def test_activity_that_it_may_not_tell_is_said(self, node: Node, source: NvmlSource, function: str) -> None:
+    def test_activity_without_permission_is_a_problem(self, node: Node, source: NvmlSource, function: str) -> None:
         """Fault 48: absent, with the reason for as long as it is so."""
         gpu = node.driver.add_gpu(mig=["7g.80gb"] if "Mig" in function else [])
         node.driver.fail(function, code=control.NO_PERMISSION)
@@ -83,7 +83,7 @@ class TestState:
         assert seconds == dict(only_state(source.read(node.now)).throttle_seconds)
         assert (seconds["sw_power_cap"], seconds["hw_thermal_slowdown"], seconds["hw_power_brake"]) == (2, 2, 0)
 
-    def test_throttling_that_nobody_tells_is_unknown(self, node: Node, source: NvmlSource) -> None:
+    def test_throttling_that_is_not_reported_is_unknown(self, node: Node, source: NvmlSource) -> None:
         """Fault 24: absent, not 0; a virtual GPU's guest learns nothing of it."""
         gpu = node.driver.add_gpu()
         for field in (74, 269, 270, 271):

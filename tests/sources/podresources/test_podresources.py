@@ -1,4 +1,4 @@
-"""The kubelet's PodResources API: asked over real gRPC, understood in every vendor's words, and how it all fails."""
+"""The kubelet's PodResources API: queried over real gRPC, with the device names of every vendor, and its failures."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def failure(read: Callable[[], object]) -> Unavailable:
 # --- what it is told -----------------------------------------------------------------------------------
 
 
-def test_every_container_with_a_card_is_told_of(kubelet: Kubelet, source: PodResourcesSource) -> None:
+def test_every_container_with_a_card_is_reported(kubelet: Kubelet, source: PodResourcesSource) -> None:
     kubelet.pods = [
         pod("serving", "llama-0", "vllm", CARD),
         pod("kube-system", "proxy", "proxy"),
@@ -199,7 +199,7 @@ def test_names_of_dra_drivers(host: Host, tmp_path: Path, claim: Claim, part: Pa
 
 @pytest.mark.parametrize(("name", "_"), NAMES)
 def test_a_machine_that_shows_nothing_of_its_cards(host: Host, name: str, _: Part | None) -> None:
-    """Then only what the name itself says is known."""
+    """Then only what the name itself contains is known."""
     part = DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", "", "example.com/gpu", name))
     assert part is None or part.device in name
 
@@ -259,7 +259,7 @@ def test_what_is_cut_short_is_refused_or_shorter(messages: Messages, pods: list[
     assert found == list(decode(whole))[: len(found)]
 
 
-def test_later_versions_may_say_more() -> None:
+def test_later_versions_may_have_more_fields() -> None:
     def field(number: int, kind: int, value: bytes) -> bytes:
         return bytes([number << 3 | kind]) + value
 
@@ -348,7 +348,7 @@ def test_the_kubelet_restarts(kubelet: Kubelet, source: PodResourcesSource) -> N
     assert source.read(20.0) == before
 
 
-def test_a_socket_nobody_listens_on(source: PodResourcesSource, path: Path) -> None:
+def test_a_socket_without_a_listener(source: PodResourcesSource, path: Path) -> None:
     """Fault 49: as a kubelet that was killed leaves it."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -367,7 +367,7 @@ def test_a_socket_nobody_listens_on(source: PodResourcesSource, path: Path) -> N
     ],
 )
 def test_the_kubelet_refuses(kubelet: Kubelet, source: PodResourcesSource, status: str, reason: str) -> None:
-    """Fault 49: it limits how often it may be asked, and a feature may be off."""
+    """Fault 49: it limits the rate of requests, and a feature may be off."""
     kubelet.answer = lambda context: context.abort(grpc.StatusCode[status], "nöt nöw")
     error = failure(lambda: source.read(0.0))
     assert error.reason == reason
@@ -411,7 +411,7 @@ def test_an_answer_of_something_else(kubelet: Kubelet, source: PodResourcesSourc
 
 
 class Imposter:
-    """Accepts one connection, waits for the request, and says what a test wants."""
+    """Accepts one connection, waits for the request, and sends what a test wants."""
 
     def __init__(self, path: Path, say: Callable[[H2Connection, socket.socket], None]) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -525,7 +525,7 @@ def _drip(connection: H2Connection, channel: socket.socket) -> None:
     ],
 )
 def test_not_an_answer(path: Path, say: Callable[[H2Connection, socket.socket], None], reason: str) -> None:
-    """Fault 49: a server that goes away, is somebody else, or never ends."""
+    """Fault 49: a server that goes away, is another program, or never ends."""
     with Imposter(path, say):
         assert failure(lambda: call(str(path), LIST, 0.5 if say is _drip else 10.0)).reason == reason
 

@@ -58,7 +58,7 @@ def test_no_tree_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_a_hybrid_host_changes_trees_when_engines_do(tmp_path: Path) -> None:
-    """All groups of the one tree end, those of the other start, and nothing is booked twice."""
+    """All groups of the one tree end, those of the other start, and nothing is attributed twice."""
     host = hybrid(tmp_path, 2, 1)
     source = CgroupSource(host)
     first = source.read(0.0).cpu

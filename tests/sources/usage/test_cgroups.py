@@ -46,8 +46,8 @@ def test_what_ran_before_the_first_read_is_not_counted(forest: Forest, ticker: T
     assert sorted(ticker.started) == sorted([forest.key(""), forest.key("old")])
 
 
-def test_every_used_second_is_told_once_whatever_groups_and_processes_do(forest: Forest, ticker: Ticker) -> None:
-    """Faults 35, 38, 39, 41: books equal the kernel's counter of the root, and lists of events are consistent."""
+def test_every_used_second_is_reported_once_whatever_groups_and_processes_do(forest: Forest, ticker: Ticker) -> None:
+    """Faults 35, 38, 39, 41: the sums equal the kernel's counter of the root, and lists of events are consistent."""
     dice = random.Random(7)
     ticker.read()
     base = forest.used()
@@ -113,7 +113,9 @@ def test_what_exited_processes_used_stays_with_their_group(forest: Forest, ticke
     assert sum(ticker.processes.values()) <= used
 
 
-def test_who_slept_beside_a_busy_neighbour_is_told_in_the_very_tick_it_wakes(forest: Forest, ticker: Ticker) -> None:
+def test_a_group_idle_beside_a_busy_one_is_reported_in_the_tick_it_becomes_active(
+    forest: Forest, ticker: Ticker
+) -> None:
     """A group that stands still is not read any more; its parent's counter gives away the first thing it does."""
     for name in ("pod", "pod/busy", "pod/sleepy"):
         forest.make(name)
@@ -131,7 +133,7 @@ def test_who_slept_beside_a_busy_neighbour_is_told_in_the_very_tick_it_wakes(for
     assert told >= 0.002
 
 
-def test_the_end_of_a_group_is_told_at_once_although_others_beside_it_sleep(forest: Forest, ticker: Ticker) -> None:
+def test_the_end_of_a_group_is_reported_at_once_although_others_are_idle(forest: Forest, ticker: Ticker) -> None:
     for name in ("busy", "brief", "sleepy"):
         forest.make(f"pod/{name}")
     forest.make("other")
@@ -189,7 +191,7 @@ def test_a_pod_deleted_with_its_containers_leaves_the_rest_to_these(forest: Fore
     assert set(ticker.ended) == {app, pod}
 
 
-def test_the_last_seconds_of_a_pod_are_not_those_of_who_slept_in_it(forest: Forest, ticker: Ticker) -> None:
+def test_the_last_seconds_of_a_pod_are_not_charged_to_idle_containers(forest: Forest, ticker: Ticker) -> None:
     """Fault 38: every pod has a container that does nothing but wait."""
     for name in ("app", "pause", "gone"):
         forest.make(f"pod/{name}")
@@ -234,8 +236,8 @@ def test_a_group_recreated_at_the_same_path_is_another_and_inherits_nothing(fore
     assert ticker.groups[new] == pytest.approx(forest.used("app"), abs=TICK_SECONDS)
 
 
-def test_a_ghost_expires_although_nothing_moves(forest: Forest, ticker: Ticker) -> None:
-    """Fault 42: an idle group is deleted; no counter tells, so the walk of everything must."""
+def test_a_removed_group_ends_although_no_counter_changes(forest: Forest, ticker: Ticker) -> None:
+    """Fault 42: an idle group is deleted; no counter shows it, so the full walk must."""
     forest.make("ghost")
     key = forest.key("ghost")
     ticker.read()
@@ -246,7 +248,7 @@ def test_a_ghost_expires_although_nothing_moves(forest: Forest, ticker: Ticker) 
 
 
 def test_a_process_that_moves_is_charged_once(forest: Forest, ticker: Ticker) -> None:
-    """Fault 41: and each group pays for what was used in it."""
+    """Fault 41: and each group is charged for what was used in it."""
     forest.make("a")
     forest.make("b")
     worker = forest.worker("a")
@@ -264,7 +266,7 @@ def test_a_process_that_moves_is_charged_once(forest: Forest, ticker: Ticker) ->
     assert ticker.processes[worker.key] == pytest.approx(ended - began, abs=0.12)
 
 
-def test_a_process_that_exits_is_told_once(forest: Forest, ticker: Ticker) -> None:
+def test_a_process_that_exits_is_reported_once(forest: Forest, ticker: Ticker) -> None:
     forest.make("app")
     worker = forest.worker("app")
     key = worker.key
@@ -280,7 +282,7 @@ def test_a_process_that_exits_is_told_once(forest: Forest, ticker: Ticker) -> No
 
 
 def test_a_zombie_has_exited(forest: Forest, ticker: Ticker) -> None:
-    """Nobody may have waited for it yet, but it uses nothing any more; it is not found again and again."""
+    """Its parent may not have reaped it yet, but it uses nothing any more; it is not found again and again."""
     forest.make("app")
     child = subprocess.Popen(["sleep", "60"])
     try:
@@ -299,7 +301,7 @@ def test_a_zombie_has_exited(forest: Forest, ticker: Ticker) -> None:
         child.wait()
 
 
-def test_a_counter_that_somebody_resets_goes_on(forest: Forest, ticker: Ticker) -> None:
+def test_a_counter_that_is_reset_continues(forest: Forest, ticker: Ticker) -> None:
     """Only v1 lets ``echo 0 > cpuacct.usage``; the group is the same one."""
     forest.make("app")
     counter = Path(forest.path("app"), "cpuacct.usage")

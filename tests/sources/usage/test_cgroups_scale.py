@@ -20,7 +20,7 @@ from tests.support.repository import REPOSITORY
 
 
 def test_a_fork_storm_bounds_the_time_of_a_read(forest: Forest, ticker: Ticker) -> None:
-    """Fault 36: thousands of processes that live for less than a tick; the group pays for all of them."""
+    """Fault 36: thousands of processes that live for less than a tick; the group is charged for all of them."""
     directory = forest.make("storm")
     ticker.read()
     script = f"echo 0 > {directory}/cgroup.procs; i=0; while [ $i -lt 4000 ]; do (:); i=$((i+1)); done"
@@ -197,7 +197,7 @@ for line in sys.stdin:
 """
 
 
-def test_hidden_processes_leave_their_use_with_the_group_and_are_told_once(forest: Forest) -> None:
+def test_use_of_hidden_processes_stays_with_the_group_and_is_one_problem(forest: Forest) -> None:
     """Fault 48: a /proc mounted with hidepid=2, read as nobody."""
     proc = tempfile.mkdtemp()
     os.chmod(proc, 0o755)

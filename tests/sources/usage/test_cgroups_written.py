@@ -50,7 +50,7 @@ class Tree:
 Read = Callable[[float], CpuUse]
 
 
-def told(use: CpuUse) -> list[tuple[GroupKey, float, int]]:
+def used_by_group(use: CpuUse) -> list[tuple[GroupKey, float, int]]:
     """Which groups used how many seconds, and how many processes are known to have run in them."""
     return [(group.group, round(group.seconds, 9), len(group.processes)) for group in use.groups]
 
@@ -83,7 +83,7 @@ def test_a_reused_pid_inherits_nothing(tree: Tree, read: Read) -> None:
     tree.group("", 6.0)
     tree.process(7, 6.0)
     use = read(11.0)
-    assert told(use) == [(group, 1.0, 1)]
+    assert used_by_group(use) == [(group, 1.0, 1)]
     tree.group("app", 7.0, (7,))
     tree.group("", 7.0)
     new = tree.process(7, 7.5, start=1150)
@@ -95,11 +95,11 @@ def test_a_reused_pid_inherits_nothing(tree: Tree, read: Read) -> None:
     keys = {p.process.key for use in later for g in use.groups for p in g.processes}
     assert [key for use in later for key in use.exited] == [old]
     assert keys == {new}
-    assert [(key, seconds) for use in later for key, seconds, _ in told(use)] == [(group, 1.0)] * 2
+    assert [(key, seconds) for use in later for key, seconds, _ in used_by_group(use)] == [(group, 1.0)] * 2
 
 
-def test_an_exit_is_told_once_without_pidfds_even_if_its_group_sleeps(tree: Tree, read: Read) -> None:
-    """Another machine's /proc has no pidfds: who is gone is found out at the walk of everything."""
+def test_an_exit_is_reported_once_without_pidfds_even_if_its_group_is_idle(tree: Tree, read: Read) -> None:
+    """Another machine's /proc has no pidfds: exits are found in the full walk."""
     key = tree.process(7, 1.0)
     tree.group("app", 1.0, (7,))
     tree.group("", 1.0)
@@ -122,7 +122,7 @@ def test_groups_that_stand_still_are_read_only_if_the_others_do_not_explain_thei
     def tick(now: float, parent: float) -> list[tuple[GroupKey, float, int]]:
         for path, seconds in (("pod/busy", busy), ("pod/sleepy", sleepy), ("pod", parent), ("", parent)):
             tree.group(path, seconds)
-        return told(read(now))
+        return used_by_group(read(now))
 
     tick(10.0, 2.0)
     for second in range(4):
@@ -137,7 +137,7 @@ def test_groups_that_stand_still_are_read_only_if_the_others_do_not_explain_thei
 
 
 def test_kernel_threads_and_interrupts_are_the_kernels(tree: Tree, read: Read) -> None:
-    """Fault 35: where only kernel threads live in the root group, what nobody explains is interrupts."""
+    """Fault 35: where the root group has only kernel threads, unexplained use is interrupts."""
     tree.process(2, 1.0, comm="kworker/0:1", flags=0x00200000)
     tree.group("", 1.0, (2,))
     read(10.0)
@@ -148,7 +148,7 @@ def test_kernel_threads_and_interrupts_are_the_kernels(tree: Tree, read: Read) -
     assert use.kernel_seconds == use.busy_seconds == pytest.approx(0.5)
 
 
-def test_users_in_the_root_group_are_told_apart_from_the_kernel(tree: Tree, read: Read) -> None:
+def test_users_in_the_root_group_are_separated_from_the_kernel(tree: Tree, read: Read) -> None:
     tree.process(2, 1.0, comm="kworker/0:1", flags=0x00200000)
     tree.process(9, 1.0)
     root = tree.group("", 2.0, (2, 9))
@@ -159,7 +159,7 @@ def test_users_in_the_root_group_are_told_apart_from_the_kernel(tree: Tree, read
         tree.group("", 2 * seconds + 0.1, (2, 9))
         use = read(10.0 + seconds)
     assert use.kernel_seconds == pytest.approx(0.2)
-    assert told(use) == [(root, 0.2, 1)]
+    assert used_by_group(use) == [(root, 0.2, 1)]
 
 
 def test_what_the_hypervisor_stole_is_not_use(tree: Tree, read: Read) -> None:
@@ -170,7 +170,7 @@ def test_what_the_hypervisor_stole_is_not_use(tree: Tree, read: Read) -> None:
 
 
 def test_a_group_replaced_while_it_is_read_by_path_is_another(tree: Tree, read: Read, tmp_path: Path) -> None:
-    """Fault 39: no descriptor was spared that would say ENODEV."""
+    """Fault 39: there is no descriptor that would return ENODEV."""
     old = tree.group("app", 3.0)
     tree.group("", 3.0)
     read(10.0)
@@ -187,7 +187,7 @@ def test_a_group_replaced_while_it_is_read_by_path_is_another(tree: Tree, read: 
 
 
 def test_a_child_that_cannot_be_read_for_a_moment_is_neither_lost_nor_doubled(tree: Tree, read: Read) -> None:
-    """Fault 12: its next reading covers both ticks, and nobody else is charged for it meanwhile."""
+    """Fault 12: its next reading covers both ticks, and no other group is charged for it meanwhile."""
     key = tree.group("app", 1.0)
     parent = tree.group("", 1.0)
     read(10.0)
@@ -198,13 +198,13 @@ def test_a_child_that_cannot_be_read_for_a_moment_is_neither_lost_nor_doubled(tr
     tree.group("app", 2.5)
     second = read(12.0)
     assert first.groups == ()
-    assert told(second) == [(key, 1.5, 0)]
+    assert used_by_group(second) == [(key, 1.5, 0)]
     assert first.ended == second.ended == ()
     assert parent.path == "/"
 
 
-def test_a_group_found_late_is_not_charged_for_what_its_parent_paid(tree: Tree, read: Read) -> None:
-    """It could not be opened at first, so its use was booked as its parent's own."""
+def test_a_group_found_late_is_not_charged_what_its_parent_was(tree: Tree, read: Read) -> None:
+    """It could not be opened at first, so its use was attributed to its parent."""
     tree.group("app", 3.0)
     (tree.cgroup / "app/cpu.stat").rename(tree.cgroup / "app/hidden")
     tree.group("", 4.0)
@@ -220,7 +220,7 @@ def test_a_group_found_late_is_not_charged_for_what_its_parent_paid(tree: Tree, 
     assert first.busy_seconds == pytest.approx(0.5)
     assert second.started == (key,)
     assert second.busy_seconds == pytest.approx(0.2)
-    assert told(third) == [(key, 0.4, 0)]
+    assert used_by_group(third) == [(key, 0.4, 0)]
 
 
 def test_a_root_that_lags_behind_for_long_does_not_swallow_its_own_use_later(tree: Tree, read: Read) -> None:
@@ -238,21 +238,21 @@ def test_a_root_that_lags_behind_for_long_does_not_swallow_its_own_use_later(tre
     assert kernel >= 3.5
 
 
-def test_a_root_that_lags_behind_hides_nobody_who_wakes(tree: Tree, read: Read) -> None:
+def test_a_root_that_lags_behind_hides_no_group_that_becomes_active(tree: Tree, read: Read) -> None:
     """What a hypervisor stole is in the counters of groups and not in the root's, and /proc may hide its threads."""
     busy, sleepy = tree.group("busy", 0.0), tree.group("sleepy", 0.0)
     read(0.0)
     for second in range(1, 6):
         tree.group("busy", 1.0 * second)
         tree.group("", 0.5 * second)
-        assert told(read(1.0 * second)) == [(busy, 1.0, 0)]
+        assert used_by_group(read(1.0 * second)) == [(busy, 1.0, 0)]
     tree.group("busy", 6.0)
     tree.group("sleepy", 0.9)
     tree.group("", 3.45)
-    assert told(read(6.0)) == [(busy, 1.0, 0), (sleepy, 0.9, 0)]
+    assert used_by_group(read(6.0)) == [(busy, 1.0, 0), (sleepy, 0.9, 0)]
 
 
-def test_use_too_small_to_look_for_waits_for_the_full_walk_and_is_nobody_elses(tree: Tree, read: Read) -> None:
+def test_use_too_small_to_look_for_waits_for_the_full_walk_and_is_charged_to_no_other(tree: Tree, read: Read) -> None:
     """The parent of fifty sleepers counts 50 microseconds more than they, or so it seems: each is rounded."""
     keys = [tree.group(f"pod/g{number}", 0.0) for number in range(50)]
     used = busy = 0.0
@@ -265,7 +265,7 @@ def test_use_too_small_to_look_for_waits_for_the_full_walk_and_is_nobody_elses(t
         tree.group("pod/g7", used)
         for path in ("pod", ""):
             tree.group(path, used + busy)
-        whose += [(second, *use[:2]) for use in told(read(1.0 * second)) if use[0] != keys[0]]
+        whose += [(second, *use[:2]) for use in used_by_group(read(1.0 * second)) if use[0] != keys[0]]
     assert whose == [(10, keys[7], 12e-6), (20, keys[7], 8e-6)]
 
 
@@ -293,7 +293,7 @@ def test_a_tree_that_vanishes_ends_its_groups_and_comes_back(tree: Tree, tmp_pat
     tree.group("app", 2.5, (7,))
     tree.group("", 3.0)
     use = read(33.0)
-    assert told(use) == [(app, 0.5, 1)]
+    assert used_by_group(use) == [(app, 0.5, 1)]
 
 
 def test_nothing_stays_open_when_a_tree_cannot_be_read(tree: Tree) -> None:
@@ -308,7 +308,7 @@ def test_nothing_stays_open_when_a_tree_cannot_be_read(tree: Tree) -> None:
     assert host.fds.left == 100
 
 
-def test_groups_are_found_where_link_counts_say_nothing(tmp_path: Path) -> None:
+def test_groups_are_found_where_link_counts_are_useless(tmp_path: Path) -> None:
     """On overlayfs a directory has one link, whatever is in it (cgroupfs and tmpfs count subdirectories)."""
     for name in ("lower/cgroup/a/b", "upper/cgroup/a/b", "work", "merged"):
         (tmp_path / name).mkdir(parents=True)
@@ -331,6 +331,6 @@ def test_groups_are_found_where_link_counts_say_nothing(tmp_path: Path) -> None:
         assert (tree.cgroup / "a").stat().st_nlink == 1
         assert use is not None
         assert use.started == (key,)
-        assert told(use) == [(key, 0.5, 0)]
+        assert used_by_group(use) == [(key, 0.5, 0)]
     finally:
         subprocess.run(["umount", str(tmp_path / "merged")], check=True)

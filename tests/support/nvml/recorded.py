@@ -1,4 +1,4 @@
-"""NVIDIA cards as a file: what their driver says at several instants, recorded live and played by the fake driver."""
+"""NVIDIA cards as a file: the answers of their driver at several instants, played by the fake driver."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig, MigInstance
 
 Document = dict[str, Any]
-"""Contents of a ``gpus.json``: see tests/hosts/README.md. A value of null is one that the driver does not tell."""
+"""Contents of a ``gpus.json``: see tests/hosts/README.md. A value of null is one that the driver does not report."""
 
 _KINDS: Mapping[control.Kind, str] = {"compute": "Compute", "graphics": "Graphics", "mps": "MPSCompute"}
 _WIDTH = 100
@@ -127,7 +127,7 @@ def _cut(gpu: Gpu, parts: Sequence[Document]) -> None:
 
 
 class Recorder:
-    """Asks a driver what the exporter asks it, once for every instant; leaves out what identifies a card."""
+    """Makes the exporter's queries of a driver, once for every instant; leaves out what identifies a card."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -137,7 +137,7 @@ class Recorder:
         self._cards = [self._card(number, handle) for number, handle in enumerate(self._handles)]
 
     def pids(self) -> set[int]:
-        """Who holds a card now."""
+        """The holders of a card now."""
         found: set[int] = set()
         for handle in self._handles:
             parts = [part for _, _, part in self._driver.mig_devices(handle, self._driver.slices(handle))]
