@@ -18,7 +18,7 @@ from ..records import Allocation, Namer, Reading, Source
 from ..snapshot import Snapshot
 from .checkpointer import Changes, Keeper
 from .deadline import Crew
-from .source_runner import SourceState
+from .source_runner import SourceRunner
 from .state_file import StateStore
 
 _log = logging.getLogger("sampler")
@@ -73,7 +73,7 @@ class Sampler:
         self._demo = demo
         self._observers = observers
         self._crew = Crew("sources")
-        self._sources = [SourceState(source, host.clock, self._crew) for source in sources]
+        self._sources = [SourceRunner(source, host.clock, self._crew) for source in sources]
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._keeper = None if store is None else Keeper(store, host, demo=demo)

@@ -16,7 +16,7 @@ _PROBLEMS_KEPT = 100
 _LAST_READ_SECONDS = 1.0
 
 
-class SourceState:
+class SourceRunner:
     """Asks a source once a tick. A failure is one log line when it starts and one when it ends (fault 11)."""
 
     def __init__(self, source: Source, clock: Callable[[], float], crew: Crew | None = None) -> None:
@@ -96,10 +96,10 @@ class SourceState:
     def health(self) -> SourceHealth:
         """How it is now; the same object until something changes."""
         if self._health is None:
-            self._health = self._state()
+            self._health = self._describe()
         return self._health
 
-    def _state(self) -> SourceHealth:
+    def _describe(self) -> SourceHealth:
         problem = next(iter(self._problems.values()), None)
         return SourceHealth(
             self.name,
