@@ -340,6 +340,10 @@ class Namer(Protocol):
         """How those are who know the names: an API server, an engine's socket."""
         return ()
 
+    def retry(self) -> None:
+        """Ask those that are down again at once, without waiting for the end of their backoff."""
+        return
+
     def close(self) -> None:
         """End what runs in the background."""
         return

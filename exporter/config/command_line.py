@@ -40,7 +40,7 @@ TITLES = {
 _EPILOG = """\
 Every setting may also be given as environment variable (in brackets) or in the file of
 --config.file; a flag wins over the environment, the environment over the file, the file over the
-default. SIGHUP reads them again; SIGTERM stops.
+default. SIGHUP reads them again and retries what is down; SIGTERM stops.
 
 Exit status: 0 fine, 2 bad usage or configuration, 1 anything else.
 """

@@ -136,6 +136,12 @@ class Sampler:
         self._ledger.limits = options.limits
         self._devices.configure(options.idle_watts)
 
+    def retry(self) -> None:
+        """Have the next tick read the sources that are down, and names asked for again at once. Call between ticks."""
+        for source in self._sources:
+            source.retry()
+        self._namer.retry()
+
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and let the sources go."""
         if self._keeper is not None:

@@ -11,6 +11,7 @@ from .deadline import Crew, Guard
 
 _log = logging.getLogger("source")
 
+_RETRY_FIRST_SECONDS = 1.0
 _RETRY_MOST_SECONDS = 60.0
 _PROBLEMS_KEPT = 100
 _LAST_READ_SECONDS = 1.0
@@ -32,7 +33,7 @@ class SourceRunner:
         self._last_success = 0.0
         self._read_seconds = 0.0
         self._retry_at = float("-inf")
-        self._retry_seconds = 1.0
+        self._retry_seconds = _RETRY_FIRST_SECONDS
         self._problems: dict[str, Problem] = {}
         self._counted_at: dict[str, float] = {}
         self._jumping: set[str] = set()
@@ -43,6 +44,12 @@ class SourceRunner:
         """Start a read, unless one hangs or the source rests after a failure."""
         if now >= self._retry_at:
             self._guard.ask(now)
+
+    def retry(self) -> None:
+        """Have the next `ask` read a source that is down, whatever its backoff; one whose read hangs gets no second."""
+        if self._up is False:
+            self._retry_at = float("-inf")
+            self._retry_seconds = _RETRY_FIRST_SECONDS
 
     def take(self, deadline: float, wall: float) -> Reading | None:
         """What the source read by boot time ``deadline``; None if nothing came."""
@@ -70,7 +77,7 @@ class SourceRunner:
             self._retry_at = self._clock() + self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _RETRY_MOST_SECONDS)
             return None
-        self._retry_seconds = 1.0
+        self._retry_seconds = _RETRY_FIRST_SECONDS
         self._last_success = wall
         if self._up is not True:
             if self._up is False:

@@ -95,6 +95,7 @@ class Service:
         self._sampler: Sampler | None = None
         self._new_options: SamplerOptions | None = None
         self._reload_ok = True
+        self._retry = False
 
     def run(self) -> int:
         """Run to the end. Raises `ListenError`, `StateForeign`, `StateLocked` before anything was changed."""
@@ -151,6 +152,7 @@ class Service:
         thread.start()
         while (events := self._events.get()) == {signal.SIGHUP}:
             self._reload()
+            self._retry = True
         watchdog = threading.Timer(STOP_SECONDS, _give_up)
         watchdog.daemon = True
         watchdog.start()
@@ -189,13 +191,16 @@ class Service:
         log.info("settings reloaded")
 
     def _reconfigure(self, _: Snapshot) -> None:
-        """Called by the sampler's own thread at the end of each tick, because options may change only between two."""
+        """Do what SIGHUP asked for; runs in the sampler's own thread between two ticks, where options may change."""
         if self._sampler is None:
             return
         self._sampler.config_reload_ok = self._reload_ok and (self._access is None or self._access.ok)
         options, self._new_options = self._new_options, None
         if options is not None:
             self._sampler.reconfigure(options)
+        if self._retry:
+            self._retry = False
+            self._sampler.retry()
 
 
 def _open_store(path: str) -> StateStore | None:

@@ -128,6 +128,11 @@ class WorkloadNamer(Namer):
         """How the directories are."""
         return tuple([directory.health() for directory in self._directories])
 
+    def retry(self) -> None:
+        """Have the directories that are down try again at once."""
+        for directory in self._directories:
+            directory.retry()
+
     def close(self) -> None:
         """End what runs in the background."""
         for directory in self._directories:

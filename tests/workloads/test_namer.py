@@ -248,9 +248,9 @@ def test_the_table_is_wide_enough_to_be_worth_something() -> None:
 )
 def test_hostile_paths_never_raise_and_their_labels_can_be_written(path: str) -> None:
     """Fault 45: newline, NUL, bytes that are no UTF-8, 4 kB names; none may break or stall the scrape."""
-    start = time.perf_counter()
+    start = time.thread_time()
     owner = WorkloadNamer().workload(GroupKey(path, 1))
-    assert time.perf_counter() - start < 0.05
+    assert time.thread_time() - start < 0.05
     assert "".join(owner[:9]).encode()
     assert owner.runtime in {"systemd", "host"}
 
@@ -308,6 +308,7 @@ class Register:
         self.known: dict[str, Facts] = {}
         self.news: set[str] = set()
         self.up = True
+        self.retries = 0
 
     def tell(self, key: str, facts: Facts) -> None:
         self.known[key] = facts
@@ -326,8 +327,17 @@ class Register:
     def health(self) -> SourceHealth:
         return SourceHealth("kubernetes", self.up, None, "", "", {}, 0.0, 0.0)
 
+    def retry(self) -> None:
+        self.retries += 1
+
     def close(self) -> None:
         self.up = False
+
+
+def test_a_retry_reaches_every_directory() -> None:
+    registers = [Register(), Register()]
+    WorkloadNamer(registers).retry()
+    assert [register.retries for register in registers] == [1, 1]
 
 
 def test_a_name_that_is_on_the_way_is_provisional_and_announced_when_it_comes() -> None:

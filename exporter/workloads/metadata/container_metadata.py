@@ -49,5 +49,8 @@ class Directory(Protocol):
     def health(self) -> SourceHealth:
         """As of any source: shown as ``energy_source_up`` and by ``doctor``."""
 
+    def retry(self) -> None:
+        """Try again at once if it is down, without waiting for the end of the backoff."""
+
     def close(self) -> None:
         """End the thread."""

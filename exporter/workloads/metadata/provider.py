@@ -47,6 +47,7 @@ class FeedDirectory:
         self._book = FactBook(host.clock)
         self._retry_first_seconds = retry_first_seconds
         self._stop = threading.Event()
+        self._retry = threading.Event()
         self._thread: threading.Thread | None = None
         self._failures: Counter[Reason] = Counter()
         self._last_success = 0.0
@@ -80,9 +81,15 @@ class FeedDirectory:
         self._start()
         return self._health
 
+    def retry(self) -> None:
+        """Try again at once if it is down: after an attempt that is under way, should that fail."""
+        if self._up is False:
+            self._retry.set()
+
     def close(self) -> None:
         """End the thread; does not wait for it."""
         self._stop.set()
+        self._retry.set()
         self._feed.interrupt()
 
     # --- its thread -----------------------------------------------------------------------------------
@@ -102,17 +109,23 @@ class FeedDirectory:
                 self._down(error)
             except Exception as error:  # noqa: BLE001 - whatever a feed raises must not end the thread
                 self._down(Unavailable("error", f"{type(error).__name__}: {error}"), error)
+            if self._stop.is_set():
+                return
             if self._host.clock() - began > retry_seconds:  # it had worked in between
                 retry_seconds = self._retry_first_seconds
             # Jittered, so that the nodes of a cluster do not all come back at once.
-            self._stop.wait(retry_seconds * random.uniform(0.5, 1.0))
-            retry_seconds = min(2 * retry_seconds, RETRY_MOST_SECONDS)
+            if self._retry.wait(retry_seconds * random.uniform(0.5, 1.0)):
+                self._retry.clear()
+                retry_seconds = self._retry_first_seconds
+            else:
+                retry_seconds = min(2 * retry_seconds, RETRY_MOST_SECONDS)
 
     def _heard(self, seconds: float) -> None:
         self._last_success = self._host.wall()
         self._read_seconds += seconds
         if self._up is False:
             _log.info("names are back", extra={"source": self.name})
+            self._retry.clear()
         self._up = True
         self._health = self._describe(None)
         self._book.expire()

@@ -15,6 +15,7 @@ from exporter.records import Unavailable, Workload
 from exporter.workloads.metadata.cache import FactBook
 from exporter.workloads.metadata.container_metadata import Facts
 from exporter.workloads.metadata.provider import FeedDirectory, Heard
+from tests.support.patience import patience, wait_for
 
 
 class ScriptedFeed:
@@ -32,7 +33,7 @@ class ScriptedFeed:
         if self.script:
             self.script.pop(0)(book, heard)
         else:
-            self.ended.wait(30)
+            self.ended.wait(patience(30))
 
     def interrupt(self) -> None:
         self.ended.set()
@@ -64,13 +65,6 @@ def directory_of(*script: Callable[[FactBook, Heard], None]) -> Iterator[tuple[F
     directory = FeedDirectory(feed, Host(wall=lambda: 1234.0), retry_first_seconds=0.01)
     yield directory, feed
     directory.close()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.002)
 
 
 def test_it_starts_with_the_first_question_of_any_kind() -> None:
@@ -135,6 +129,49 @@ def test_it_tries_again_ever_more_rarely() -> None:
         pauses = [after - before for before, after in zip(feed.followed, feed.followed[1:], strict=False)]
         # 10, 20, 40, 80, 160, 320 ms, each at least half as long; a busy machine only makes them longer
         assert all(pause >= 0.5 * 0.01 * 2**number for number, pause in enumerate(pauses))
+
+
+def test_a_retry_ends_the_wait_after_a_failure() -> None:
+    feed = ScriptedFeed(*[fail(Unavailable("permission", "no"))] * 2, tell(a="x"))
+    directory = FeedDirectory(feed, Host(), retry_first_seconds=3600.0)
+    for failures in (1, 2):
+        wait_for(lambda number=failures: directory.health().failures["permission"] == number)  # type: ignore[misc]
+        directory.retry()
+    wait_for(lambda: directory.health().up)
+    assert len(feed.followed) == 3
+    directory.close()
+
+
+def test_a_retry_during_an_attempt_is_one_more_attempt_and_only_if_it_fails() -> None:
+    attempts = [threading.Event() for _ in range(3)]
+    outcomes = iter(attempts)
+
+    def fail_when_told(book: FactBook, heard: Heard) -> None:
+        next(outcomes).wait(patience(60))
+        raise Unavailable("permission", "no")
+
+    def succeed_when_told(book: FactBook, heard: Heard) -> None:
+        next(outcomes).wait(patience(60))
+        heard(0.25)
+
+    feed = ScriptedFeed(fail_when_told, fail_when_told, succeed_when_told)
+    directory = FeedDirectory(feed, Host(), retry_first_seconds=3600.0)
+    directory.health()
+    directory.retry()  # it is not down yet
+    attempts[0].set()
+    wait_for(lambda: directory.health().failures["permission"] == 1)
+    directory.retry()
+    wait_for(lambda: len(feed.followed) == 2)
+    directory.retry()
+    attempts[1].set()
+    wait_for(lambda: len(feed.followed) == 3)
+    directory.retry()
+    attempts[2].set()
+    wait_for(lambda: directory.health().up)
+    directory.retry()  # it is up
+    time.sleep(0.05)
+    assert len(feed.followed) == 3
+    directory.close()
 
 
 def test_what_is_known_stays_known() -> None:
