@@ -11,7 +11,7 @@ from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
 from ..accounting.ledger import Ledger
 from ..host import Host
-from .deadline import Guard
+from .deadline import Crew, Guard
 from .state_file import StateForeign, StateStore
 
 _log = logging.getLogger("state")
@@ -29,12 +29,13 @@ class Changes(NamedTuple):
 class Keeper:
     """Writes a journal line per tick and a checkpoint now and then; a full disk is a warning (fault 55)."""
 
-    def __init__(self, store: StateStore, host: Host, *, demo: bool = False) -> None:
+    def __init__(self, store: StateStore, host: Host, crew: Crew | None = None, *, demo: bool = False) -> None:
         self._store = store
         self._demo = demo
         self._host = host
         self._boot_id = host.boot_id()
-        self._writer = Guard("state", store.write, host.clock)
+        self._crew = crew or Crew("state")
+        self._writer = Guard("state", store.write, host.clock, self._crew)
         self._checkpoint_at = float("-inf")
         self._revision = 0
         self._failing = False
@@ -96,7 +97,7 @@ class Keeper:
                 self._store.write((self._encode_all(now, ledger, devices), True))
             except OSError as error:
                 self._say(error)
-        self._writer.stop()
+        self._crew.stop()
         self._store.close()
 
     def _encode_all(self, now: float, ledger: Ledger, devices: Devices) -> bytes:

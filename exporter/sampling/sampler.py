@@ -52,7 +52,8 @@ class SamplerOptions:
 class Sampler:
     """Owns the ledger and everything that changes with a tick. ``tick`` is called from one thread only.
 
-    ``snapshot`` may be read from any thread: it is replaced by a single assignment.
+    ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``crews`` makes the threads, by
+    name, that read the sources and write the state file.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Sampler:
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
         demo: bool = False,
+        crews: Callable[[str], Crew] = Crew,
     ) -> None:
         self.options = options or SamplerOptions()
         self.snapshot: Snapshot | None = None
@@ -72,11 +74,11 @@ class Sampler:
         self._host = host
         self._demo = demo
         self._observers = observers
-        self._crew = Crew("sources")
+        self._crew = crews("sources")
         self._sources = [SourceRunner(source, host.clock, self._crew) for source in sources]
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
-        self._keeper = None if store is None else Keeper(store, host, demo=demo)
+        self._keeper = None if store is None else Keeper(store, host, crews("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._devices = self._open_books()
         self._allocations = Allocations()
