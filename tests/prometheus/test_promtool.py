@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 SHIPPED = REPOSITORY / "prometheus"
@@ -19,7 +20,7 @@ needs_amtool = pytest.mark.skipif(shutil.which("amtool") is None, reason="apt-ge
 
 def tool(*command: str) -> str:
     """Output of a tool that must succeed."""
-    done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=patience(100), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sampling.deadline import PATIENCE_SECONDS, Crew, Guard
+from tests.support.patience import patience, wait_for
 
 
 class Fifo:
@@ -52,15 +53,15 @@ def test_a_call_in_time() -> None:
     assert threads("quick") == []
     for number in range(3):
         guard.ask(number)
-        done = guard.take(5)
+        done = guard.take(patience())
         assert done is not None
         assert (done.result, done.error) == (number + 1, None)
-        assert 0 <= done.seconds < 1
+        assert 0 <= done.seconds < patience(1)
         assert not guard.busy
     assert guard.take(0) is None
     (thread,) = threads("quick")
     guard.stop()
-    thread.join(5)
+    thread.join(patience())
     assert not thread.is_alive()
 
 
@@ -69,7 +70,7 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: Guard[str, s
     guard.ask("first ")
     began = time.monotonic()
     assert guard.take(0.05) is None
-    assert 0.04 < time.monotonic() - began < 1
+    assert time.monotonic() - began > 0.04
     for _ in range(50):
         guard.ask("more ")
         assert guard.take(0) is None
@@ -77,14 +78,14 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: Guard[str, s
     assert len(threads("hanging")) == 1
     assert fifo.calls == 1
     fifo.write("late")
-    done = guard.take(5)
+    done = guard.take(patience())
     assert done is not None
     assert done.result == "first late"
     assert done.seconds >= 0.04
     guard.ask("second ")
     assert guard.take(0.01) is None
     fifo.write("fresh")
-    done = guard.take(5)
+    done = guard.take(patience())
     assert done is not None
     assert done.result == "second fresh"
     assert fifo.calls == 2
@@ -97,7 +98,7 @@ def test_a_late_answer_waits_for_the_next_taker(guard: Guard[str, str], fifo: Fi
     fifo.write("delta")
     time.sleep(0.05)
     guard.ask("new ")
-    done = guard.take(1)
+    done = guard.take(patience())
     assert done is not None
     assert (done.result, fifo.calls) == ("old delta", 1)
 
@@ -109,7 +110,7 @@ def test_a_thread_outlives_whatever_is_raised() -> None:
     guard = Guard("failing", fail, time.monotonic)
     for error in (ValueError("a"), OSError(5, "b"), RecursionError()):
         guard.ask(error)
-        done = guard.take(5)
+        done = guard.take(patience())
         assert done is not None
         assert (done.result, done.error) == (None, error)
     assert len(threads("failing")) == 1
@@ -124,7 +125,7 @@ def test_a_hung_thread_does_not_keep_the_process_alive(guard: Guard[str, str], f
     (thread,) = threads("hanging")
     assert thread.daemon
     fifo.write("")
-    thread.join(5)
+    thread.join(patience())
     assert not thread.is_alive()
 
 
@@ -139,13 +140,13 @@ def test_a_crew_does_all_calls_on_one_thread() -> None:
         for guard in guards:
             guard.ask(number)
         for guard in guards:
-            done = guard.take(5)
+            done = guard.take(patience())
             assert done is not None
             seen.add(done.result)
     assert len(seen) == 1
     (thread,) = threads("crew")
     crew.stop()
-    thread.join(5)
+    thread.join(patience())
     assert not thread.is_alive()
 
 
@@ -158,17 +159,14 @@ def test_a_call_that_hangs_does_not_hold_up_those_behind_it(fifo: Fifo) -> None:
         hanging.ask("x")
         behind.ask(number)
         assert hanging.take(0.0 if number else 2 * PATIENCE_SECONDS) is None
-        done = behind.take(5)
+        done = behind.take(patience())
         assert done is not None
         assert done.result == number
-    assert len(threads("crew")) == 2
+    wait_for(lambda: len(threads("crew")) == 2)
     assert fifo.calls == 1
     fifo.write("late")
-    deadline = time.monotonic() + 5
-    while len(threads("crew")) > 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(threads("crew")) == 1
-    late = hanging.take(5)
+    wait_for(lambda: len(threads("crew")) == 1)
+    late = hanging.take(patience())
     assert late is not None
     assert late.result == "xlate"
     crew.stop()

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
@@ -28,7 +29,7 @@ Object = dict[str, Any]
 def rendered(folder: Path) -> list[Object]:
     """What ``kubectl apply -k`` would send. Raises CalledProcessError."""
     command = [KUBECTL, "kustomize", str(folder)]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    text = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=True).stdout
     return [found for found in yaml.load_all(text, Loader=LOADER) if found]
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+
+LOADAVG = Path("/proc/loadavg")
 
 PATIENCE_SECONDS = 20.0
 """What no single step of a test takes on an idle machine."""
@@ -35,6 +38,5 @@ def wait_for(
 
 
 def _load() -> float:
-    with open("/proc/loadavg", encoding="ascii") as file:
-        mean, _, _, tasks, *_ = file.read().split()
+    mean, _, _, tasks, *_ = LOADAVG.read_text(encoding="ascii").split()
     return max(float(mean), float(tasks.partition("/")[0]))

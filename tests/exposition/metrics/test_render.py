@@ -22,6 +22,7 @@ from exporter.exposition.metrics.labels import clean
 from exporter.exposition.metrics.render import Renderer
 from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
 from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
+from tests.support.patience import patience
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -120,7 +121,9 @@ def test_promtool_finds_nothing_but_the_two_contracted_names(busy_node: Callable
     if promtool is None:
         pytest.skip("promtool is not installed")
     body = Renderer().body(busy_node())
-    done = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=body, capture_output=True, timeout=patience(30), check=False
+    )
     # Both are about hardware counters: "counter" is what is counted, not the metric's type.
     assert (done.stdout + done.stderr).decode().splitlines() == [
         "energy_counter_resets_total metric name should not include type 'counter'",

@@ -16,6 +16,7 @@ from exporter.exposition.web.basic_auth import FAILURE_SECONDS, FAILURES
 from exporter.exposition.web.clients import Client
 from exporter.exposition.web.server import ServerOptions
 from exporter.exposition.web.web_config_file import WebConfigError
+from tests.support.patience import patience, wait_for
 from tests.support.served import (
     HASH,
     LOCAL,
@@ -24,7 +25,6 @@ from tests.support.served import (
     WebFolder,
     ask,
     basic,
-    eventually,
     is_closed,
     status,
     users,
@@ -140,12 +140,12 @@ def test_wrong_passwords_in_bulk(
         while not all(one.done() for one in guesses):
             began = time.monotonic()
             assert ask(kept, Authorization=BOB)[0].status == 200
-            slowest = max(slowest, time.monotonic() - began)
+            slowest = max(slowest, (time.monotonic() - began) / patience(1))
     found = [one.result() for one in guesses]
     assert set(found) == {401, 429}
     tries = FAILURES + (time.monotonic() - first) / FAILURE_SECONDS
     assert found.count(401) <= 4 * tries  # the rest was not even looked at
-    assert slowest < 1.0
+    assert slowest < 1.0  # a second, on an idle machine
     lines = [record.getMessage() for record in caplog.records if "a login was refused" in record.getMessage()]
     assert 1 <= len(lines) <= 2
     for secret in ("guess", "user1", "bob", PASSWORD, costly, BOB):
@@ -211,7 +211,7 @@ def test_an_account_that_is_taken_away_is_gone_within_seconds(serve: Serve, web:
     with closing(exporter.client()) as client:
         assert ask(client, Authorization=BOB)[0].status == 200
         web.write(users(eve=HASH))
-        eventually(lambda: ask(client, Authorization=BOB)[0].status == 401)
+        wait_for(lambda: ask(client, Authorization=BOB)[0].status == 401)
     assert exporter.get(Authorization=basic("eve", PASSWORD))[0].status == 200
 
 

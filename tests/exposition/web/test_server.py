@@ -23,7 +23,8 @@ from exporter.exposition.metrics.render import OPENMETRICS, TEXT
 from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ListenError, ServerOptions, parse_address
 from exporter.snapshot import Snapshot
-from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, is_closed, read_all, status
+from tests.support.patience import patience, wait_for
+from tests.support.served import BIG, LOCAL, Exporter, big_body, is_closed, read_all, status
 
 # --- what honest clients get ---------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ def test_a_connection_is_kept_between_scrapes(
     serve: Callable[..., Exporter], busy_node: Callable[..., Snapshot]
 ) -> None:
     exporter = serve()
-    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=patience())
     with closing(client):
         bodies = []
         for sequence in range(3):
@@ -233,8 +234,8 @@ def test_thousands_of_slow_clients_do_not_delay_a_scrape(serve: Callable[..., Ex
             for _ in range(5):
                 began = time.monotonic()
                 assert exporter.get()[0].status == 200
-                assert time.monotonic() - began < 2.0
-            eventually(lambda: len(dropped) >= wanted - 256)
+                assert time.monotonic() - began < patience(2)
+            wait_for(lambda: len(dropped) >= wanted - 256)
         finally:
             dripping.set()
             dripper.join()
@@ -246,10 +247,10 @@ def test_a_dripped_head_has_a_deadline(serve: Callable[..., Exporter]) -> None:
     with exporter.connect() as client:
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < patience():
                 client.send(b"a")
                 time.sleep(0.02)
-        assert 0.2 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.2
 
 
 def test_a_silent_client_is_closed(serve: Callable[..., Exporter]) -> None:
@@ -259,13 +260,14 @@ def test_a_silent_client_is_closed(serve: Callable[..., Exporter]) -> None:
 
 
 def test_an_idle_client_may_stay_longer_than_a_silent_one(serve: Callable[..., Exporter]) -> None:
-    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=0.1, idle=1.0)))
-    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=5)
+    seconds = patience(0.2)
+    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=seconds, idle=8 * seconds)))
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=patience())
     with closing(client):
         client.request("GET", "/-/ready")
         client.getresponse().read()
         used = client.sock
-        time.sleep(0.3)
+        time.sleep(1.5 * seconds)
         client.request("GET", "/-/ready")
         assert client.getresponse().read() == b"ready\n"
         assert client.sock is used
@@ -311,7 +313,7 @@ def test_more_requests_than_allowed_get_a_503(serve: Callable[..., Exporter]) ->
         answer, _ = exporter.get("/-/ready")
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         # Who has been stuck for a second gives way to who is not.
-        eventually(lambda: exporter.get("/-/ready")[0].status == 200)
+        wait_for(lambda: exporter.get("/-/ready")[0].status == 200)
 
 
 def test_a_client_that_leaves_in_the_middle_is_forgotten(serve: Callable[..., Exporter]) -> None:
@@ -321,7 +323,8 @@ def test_a_client_that_leaves_in_the_middle_is_forgotten(serve: Callable[..., Ex
         with exporter.connect() as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             client.recv(1000)
-        eventually(lambda: exporter.get("/-/ready")[0].status == 200, 0.9)
+        wait_for(lambda: not exporter.server._clients.every, "the end of the connection")
+        assert exporter.get("/-/ready")[0].status == 200
 
 
 # --- listening -----------------------------------------------------------------------------------------
@@ -375,7 +378,7 @@ def test_stop_is_quick_and_gives_the_port_back(serve: Callable[..., Exporter]) -
         began = time.monotonic()
         exporter.server.stop()
         exporter.server.stop()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < patience(2)
         assert is_closed(silent)
     with socket.create_server(("127.0.0.1", exporter.port)):
         pass
@@ -389,4 +392,4 @@ def test_it_lets_go_of_every_descriptor(serve: Callable[..., Exporter]) -> None:
         exporter.get()
         exporter.connect().close()
     exporter.server.stop()
-    eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+    wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)

@@ -13,6 +13,7 @@ import pytest
 
 from exporter.records import Unavailable
 from exporter.workloads.metadata.http_client import MAX_ANSWER_BYTES, MAX_LINE_BYTES, Channel, Refused
+from tests.support.patience import patience
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -42,7 +43,7 @@ class Scripted:
                         if self._over.wait(self._pause_seconds):
                             return
                     if self._hold:
-                        self._over.wait(30)
+                        self._over.wait(patience(30))
 
     def __enter__(self) -> Scripted:
         return self
@@ -51,7 +52,7 @@ class Scripted:
         self._over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(patience())
 
 
 def channel(server: Scripted, silence_seconds: float = 20.0, answer_seconds: float = 20.0) -> Channel:
@@ -119,7 +120,7 @@ class TestLines:
         with Scripted(HEAD, *[b"line\n"] * 1000, pause_seconds=0.01) as server:
             began = time.monotonic()
             assert 2 < len(list(self.lines(server, seconds=0.3))) < 500
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < patience(5)
 
     def test_one_without_end_is_given_up(self) -> None:
         letters = [b"x" * 2**20] * (2 + MAX_LINE_BYTES // 2**20)
@@ -137,12 +138,10 @@ class TestLines:
 def test_an_interrupt_ends_a_wait() -> None:
     with Scripted(HEAD, hold=True) as server:
         asked = channel(server)
-        lines = asked.lines("/", {}, 60.0)
+        lines = asked.lines("/", {}, 3600.0)
         assert next(lines) == b""
         threading.Timer(0.05, asked.interrupt).start()
-        began = time.monotonic()
         assert list(lines) == []
-        assert time.monotonic() - began < 20
         with pytest.raises(Unavailable):
             asked.json("/")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from exporter.records import Workload
 from exporter.workloads.metadata.registry import NameOptions, directories, node_name
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
+from tests.support.patience import patience, wait_for
 
 CLUSTER = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
 NO_ENGINES = {"docker_socket": "off", "podman_socket": "off"}
@@ -49,9 +49,7 @@ def test_engines_where_asked_for_in_the_order_of_trust() -> None:
 
 def test_a_chosen_socket_that_is_missing_is_told() -> None:
     (directory,) = directories(NameOptions(docker_socket="/nowhere/docker.sock", podman_socket="off"), Host(), {})
-    deadline = time.monotonic() + 20
-    while directory.health().reason is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(lambda: directory.health().reason)
     assert directory.health().reason == "not_found"
     directory.close()
 
@@ -74,9 +72,7 @@ def test_a_chosen_server_and_node_are_asked() -> None:
         options = NameOptions("api", node_name="gpu-7", url=server.url, **NO_ENGINES)
         (directory,) = directories(options, Host(), {})
         workload = Workload(runtime="kubernetes", container_id=container_id(1), pod_uid=uid(1))
-        deadline = time.monotonic() + 20
-        while (facts := directory.find(workload)) is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        facts = wait_for(lambda: directory.find(workload))
         directory.close()
     assert facts is not None
     assert (facts.namespace, facts.pod, facts.container) == ("team-nlp", "pod-1", "main")
@@ -89,9 +85,7 @@ def test_the_address_that_kubernetes_tells(host: str, url: str, tmp_path: Path) 
     """Without a token nothing is sent, but the message says who would have been asked."""
     environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "443"}
     (directory,) = directories(NameOptions(credentials=str(tmp_path), **NO_ENGINES), Host(), environ)
-    deadline = time.monotonic() + 20
-    while directory.health().reason is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(lambda: directory.health().reason)
     health = directory.health()
     directory.close()
     assert health.message == f"{url}: {tmp_path}/ca.crt: No such file or directory"
@@ -101,9 +95,7 @@ def test_an_engine_s_socket_is_used(tmp_path: Path) -> None:
     with FakeEngine(tmp_path / "docker.sock") as engine:
         engine.run("a" * 64, "web")
         (directory,) = directories(NameOptions("off", docker_socket=engine.path, podman_socket="off"), Host(), {})
-        deadline = time.monotonic() + 20
-        while not directory.health().up and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_for(lambda: directory.health().up)
         assert directory.changed() == {"a" * 64}
         directory.close()
 
@@ -118,5 +110,7 @@ def test_no_client_is_loaded_outside_of_a_cluster() -> None:
         "late = ('http.client', 'ssl', 'exporter.workloads.metadata.http_client')\n"
         "print([name for name in late if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=patience(60)
+    )
     assert done.stdout == "[]\n"

@@ -17,18 +17,11 @@ from exporter.workloads.models.background_lookups import Inquiries
 from exporter.workloads.models.evidence import Question
 from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.served import served_name
+from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/a", 1)
 FILE = Question("config", "c.yml", ("model",))
 SERVER = Question("server", "8000")
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.01)
 
 
 class TestInquiries:
@@ -124,7 +117,7 @@ class TestInquiries:
         release = threading.Event()
 
         def ask(host: Host, pid: int, question: Question) -> str:
-            release.wait(60)
+            release.wait(patience(60))
             return "late"
 
         inquiries = Inquiries(proc.host, ask)
@@ -239,7 +232,7 @@ class TestServer:
         began = time.monotonic()
         assert self.ask(serve(drip)) == ""
         stop.set()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < patience()
 
     def test_nobody_is_asked_where_the_namespace_is_unknown(self, serve: Callable[[Answer], int], proc: Any) -> None:
         port = serve(page(models(b'{"id":"a"}')))
