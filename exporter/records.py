@@ -366,6 +366,10 @@ class Namer(Protocol):
         """Health of the metadata providers: an API server, an engine's socket."""
         return ()
 
+    def retry(self) -> None:
+        """Retry providers that are down at once, regardless of their backoff."""
+        return
+
     def close(self) -> None:
         """Stop background work."""
         return

@@ -43,6 +43,10 @@ Kubernetes sets by itself.
 On SIGHUP all layers are reloaded. Settings marked "reload" take effect at once; for other changed settings the log has
 a warning that a restart is needed. If there is an error, the current settings stay in force, the error is logged and
 `energy_config_last_reload_successful` is 0.
+
+SIGHUP also retries at once, right settings or wrong ones: a source that is down is read with the next tick, and an
+API server or engine that is down is asked again, without waiting for the end of the backoff of up to a minute. A source
+whose read still hangs gets no second one.
 """
 
 

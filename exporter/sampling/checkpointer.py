@@ -11,7 +11,7 @@ from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
 from ..accounting.ledger import Ledger
 from ..host import Host
-from .deadline import DeadlineCall
+from .deadline import DeadlineCall, WorkerPool
 from .state_file import StateForeign, StateStore
 
 _log = logging.getLogger("state")
@@ -29,12 +29,13 @@ class Changes(NamedTuple):
 class Checkpointer:
     """Writes a journal line per tick and a checkpoint regularly; a full disk is a warning."""
 
-    def __init__(self, store: StateStore, host: Host, *, demo: bool = False) -> None:
+    def __init__(self, store: StateStore, host: Host, pool: WorkerPool | None = None, *, demo: bool = False) -> None:
         self._store = store
         self._demo = demo
         self._host = host
         self._boot_id = host.boot_id()
-        self._writer = DeadlineCall("state", store.write, host.clock)
+        self._pool = pool or WorkerPool("state")
+        self._writer = DeadlineCall("state", store.write, host.clock, self._pool)
         self._checkpoint_at = float("-inf")
         self._revision = 0
         self._failing = False
@@ -94,7 +95,7 @@ class Checkpointer:
                 self._store.write((self._encode_all(now, ledger, devices), True))
             except OSError as error:
                 self._log_change(error)
-        self._writer.stop()
+        self._pool.stop()
         self._store.close()
 
     def _encode_all(self, now: float, ledger: Ledger, devices: Devices) -> bytes:

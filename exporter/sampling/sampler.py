@@ -18,7 +18,7 @@ from ..records import Allocation, Namer, Reading, Source
 from ..snapshot import ExporterState, GpuView, NodeEnergy, Snapshot
 from .checkpointer import Changes, Checkpointer
 from .deadline import WorkerPool
-from .source_runner import SourceState
+from .source_runner import SourceRunner
 from .state_file import StateStore
 
 _log = logging.getLogger("sampler")
@@ -52,7 +52,8 @@ class SamplerOptions:
 class Sampler:
     """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
-    ``snapshot`` may be read from any thread: it is replaced by a single assignment.
+    ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
+    pools, by name, that read the sources and write the state file.
     """
 
     def __init__(
@@ -65,17 +66,18 @@ class Sampler:
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
         demo: bool = False,
+        pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
         self.options = options or SamplerOptions()
         self.snapshot: Snapshot | None = None
         self._host = host
         self._demo = demo
         self._observers = observers
-        self._pool = WorkerPool("sources")
-        self._sources = [SourceState(source, host.clock, self._pool) for source in sources]
+        self._pool = pools("sources")
+        self._sources = [SourceRunner(source, host.clock, self._pool) for source in sources]
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
-        self._checkpointer = None if store is None else Checkpointer(store, host, demo=demo)
+        self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._devices = self._restore()
         self._allocations = AllocationCache()
@@ -130,6 +132,12 @@ class Sampler:
         self.options = options
         self._ledger.limits = options.limits
         self._devices.configure(options.idle_watts)
+
+    def retry(self) -> None:
+        """Read the sources that are down in the next tick, and retry name providers at once. Call between ticks."""
+        for source in self._sources:
+            source.retry()
+        self._namer.retry()
 
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""

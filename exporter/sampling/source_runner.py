@@ -17,7 +17,7 @@ _PROBLEMS_KEPT = 100
 _LAST_READ_SECONDS = 1.0
 
 
-class SourceState:
+class SourceRunner:
     """Asks a source once a tick. A failure is one log line when it starts and one when it ends (fault 11)."""
 
     def __init__(self, source: Source, clock: Callable[[], float], pool: WorkerPool | None = None) -> None:
@@ -38,6 +38,12 @@ class SourceState:
         """Start a read, unless one hangs or the source rests after a failure."""
         if now >= self._retry_at:
             self._guard.request(now)
+
+    def retry(self) -> None:
+        """Let the next `ask` read a source that is down, whatever its backoff; a read that hangs is not repeated."""
+        if self._availability.up is False:
+            self._retry_at = float("-inf")
+            self._backoff.reset()
 
     def take(self, deadline: float, wall: float) -> Reading | None:
         """What the source read by boot time ``deadline``; None if nothing came."""

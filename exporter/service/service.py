@@ -97,6 +97,7 @@ class Service:
         self._sampler: Sampler | None = None
         self._new_options: SamplerOptions | None = None
         self._reload_ok = True
+        self._retry = False
 
     def run(self) -> int:
         """Run until stopped. Raises `ListenError`, `StateForeign`, `StateLocked` before anything was changed."""
@@ -165,6 +166,7 @@ class Service:
         thread.start()
         while (events := self._events.get()) == {signal.SIGHUP}:
             self._reload()
+            self._retry = True
         watchdog = threading.Timer(STOP_SECONDS, _exit_now)
         watchdog.daemon = True
         watchdog.start()
@@ -206,12 +208,15 @@ class Service:
         return float(self._reload_ok and (self._access is None or self._access.ok))
 
     def _reconfigure(self, _: Snapshot) -> None:
-        """Apply new options between two ticks: observers run in the sampler's thread at the end of each."""
+        """Apply what SIGHUP requested between two ticks: observers run in the sampler's thread at the end of each."""
         if self._sampler is None:
             return
         options, self._new_options = self._new_options, None
         if options is not None:
             self._sampler.reconfigure(options)
+        if self._retry:
+            self._retry = False
+            self._sampler.retry()
 
 
 def _timed(body: ScrapeBody, instruments: Instruments) -> ScrapeBody:

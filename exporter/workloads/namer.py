@@ -128,6 +128,11 @@ class WorkloadNamer(Namer):
         """Health of each provider."""
         return tuple([provider.health() for provider in self._providers])
 
+    def retry(self) -> None:
+        """Retry the providers that are down at once."""
+        for provider in self._providers:
+            provider.retry()
+
     def close(self) -> None:
         """Stop background threads."""
         for provider in self._providers:

@@ -13,6 +13,7 @@ from exporter.budgets.budget import DAY, WINDOWS
 from exporter.budgets.command import run
 from exporter.cli import main
 from tests.support.needs import needs
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 EXAMPLE = REPOSITORY / "prometheus/budgets.yaml"
@@ -74,7 +75,7 @@ def test_it_is_a_command_of_the_exporter(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m exporter budgets {EXAMPLE} | true"
     done = subprocess.run(
-        ["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
+        ["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, timeout=patience(30), check=False
     )
     assert done.stderr == ""
 
@@ -110,5 +111,5 @@ def test_prometheus_accepts_every_kind_of_selector(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(f"budgets:\n{budgets}")
     assert run([str(tmp_path / "b.yaml"), "--output", str(tmp_path / "rules.yml")]) == 0
     command = ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(tmp_path / "rules.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert done.returncode == 0, done.stdout + done.stderr

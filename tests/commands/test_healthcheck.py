@@ -14,6 +14,7 @@ from exporter.cli import main
 from exporter.commands.healthcheck import NoHealthAddressError, target
 from exporter.config.settings import load
 from exporter.config.value_types import Address
+from tests.support.patience import patience
 from tests.support.program import ENVIRONMENT, Running
 from tests.support.repository import REPOSITORY
 
@@ -48,7 +49,9 @@ def test_a_healthy_exporter(start: Callable[..., Running]) -> None:
     address = start("--demo").url.split("/")[2]
     command = [sys.executable, "-W", "error", "-m", "exporter", "healthcheck"]
     environ = ENVIRONMENT | {VARIABLE: address}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=patience(), check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "healthy\n", "")
 
 

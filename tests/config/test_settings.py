@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from exporter.config import reference
 from exporter.config.settings import SOURCES, TABLE, ConfigError, Settings, load, reloaded
 from exporter.config.value_types import Address, address, duration, show_duration
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 Write = Callable[[str | bytes], dict[str, object]]
@@ -335,6 +336,10 @@ class TestReload:
 
 def test_the_documentation_is_generated_by_its_command() -> None:
     page = subprocess.run(
-        [sys.executable, "-m", "exporter.config.reference"], cwd=REPOSITORY, capture_output=True, check=True, timeout=30
+        [sys.executable, "-m", "exporter.config.reference"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+        timeout=patience(30),
     )
     assert page.stdout.decode() == reference.document()

@@ -17,7 +17,6 @@ from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
 from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
-from tests.support.live import wait_for
 from tests.support.manifests import (
     DOCUMENT,
     FOLDER,
@@ -30,6 +29,7 @@ from tests.support.manifests import (
     rendered,
     variables,
 )
+from tests.support.patience import wait_for
 from tests.support.policy import references, security
 from tests.support.repository import REPOSITORY
 

@@ -15,7 +15,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 
 from tests.support.fake_engine import FakeEngine
 from tests.support.kubernetes_node import NAMESPACE, Node, container_id
-from tests.support.live import BUSY, OPENMETRICS, Exporter, Scrape, Tree, tree, wait_for
+from tests.support.live import BUSY, OPENMETRICS, Exporter, Scrape, Tree, tree
+from tests.support.patience import wait_for
 
 JOULES = "energy_container_joules_total"
 MODEL_JOULES = "energy_model_joules_total"

@@ -14,7 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.exposition.metrics.catalogue import CATALOGUE
-from tests.support.program import ENVIRONMENT, PATIENCE_SECONDS
+from tests.support.patience import patience
+from tests.support.program import ENVIRONMENT
 from tests.support.repository import REPOSITORY
 
 TEXTFILE, GATEWAY = "/var/lib/prometheus/node-exporter", "localhost:9091"
@@ -76,7 +77,7 @@ def test_the_example_writes_a_textfile_and_pushes_to_a_gateway(settings: str, ga
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience(),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,8 @@ from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubernetes_api import Pod
 from tests.support.kubernetes_node import LAYOUTS, NAMESPACE, Node
 from tests.support.ledger_bench import PACKAGE, Bench, process, use
-from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree, wait_for
+from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree
+from tests.support.patience import wait_for
 
 JOULES = "energy_container_joules_total"
 LABELS = "--kubernetes.labels=app.kubernetes.io/name"
@@ -389,6 +390,9 @@ class CacheProvider:
 
     def health(self) -> SourceHealth:
         return SourceHealth("kubernetes", True, None, "", "", {}, 0.0, 0.0)
+
+    def retry(self) -> None:
+        """It is never down."""
 
     def close(self) -> None:
         """No thread to stop."""

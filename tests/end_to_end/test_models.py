@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.fake_kubernetes_api import Pod
 from tests.support.kubernetes_node import NAMESPACE, Node
-from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree, wait_for
+from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree
+from tests.support.patience import wait_for
 
 JOULES = "energy_model_joules_total"
 CONTAINER_JOULES = "energy_container_joules_total"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import installed
-from tests.support.live import Meter, wait_for
+from tests.support.live import Meter
+from tests.support.patience import patience, wait_for
 from tests.support.repository import REPOSITORY
 
 SYSFS = "/opt/host/sys"
@@ -62,7 +63,7 @@ def inside(meter: Meter, *lines: str) -> subprocess.CompletedProcess[str]:
         env=installed.environment() | {"AI_ENERGY_PATH_SYSFS": SYSFS, "AI_ENERGY_SAMPLE_INTERVAL": "100ms"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
 
@@ -231,7 +232,7 @@ def test_processes_of_others(column: str, strangers: list[int]) -> None:
         input=_LOOK,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

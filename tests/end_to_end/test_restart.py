@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.live import RANGE_MICROJOULES, WATTS, Audit, Exporter, Meter, Scrape, wait_for
+from tests.support.live import RANGE_MICROJOULES, WATTS, Audit, Exporter, Meter, Scrape
+from tests.support.patience import wait_for
 
 
 @pytest.fixture

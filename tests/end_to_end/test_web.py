@@ -11,8 +11,9 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from tests.support.patience import patience, wait_for
 from tests.support.program import Running, run
-from tests.support.served import HASH, PASSWORD, WebFolder, basic, eventually, users
+from tests.support.served import HASH, PASSWORD, WebFolder, basic, users
 
 Start = Callable[..., Running]
 
@@ -53,11 +54,11 @@ def test_a_scrape_through_all_of_it_and_a_clean_stop(start: Start, web: WebFolde
     for guess in ("one", "two"):
         request = urllib.request.Request(running.url, headers={"Authorization": basic("bob", guess)})
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=10, context=running.tls)
+            urllib.request.urlopen(request, timeout=patience(), context=running.tls)
         caught.value.close()
         assert caught.value.code == 401
     status, seconds = running.stop()
-    assert (status, seconds < 5) == (0, True)
+    assert (status, seconds < patience(5)) == (0, True)
     running.logged("stopping: SIGTERM")
     log = "".join(running.lines)
     assert "a login was rejected: wrong name or password (from 127.0.0.1)" in log
@@ -89,7 +90,7 @@ def test_health_on_a_separate_port(start: Start, web: WebFolder) -> None:
     """Fault 67: a kubelet cannot present a certificate."""
     running = start("--demo", "--web.config.file", web.serve_mtls(), "--web.health-address", "127.0.0.1:0")
     url = running.logged("health is served on").split()[-1]
-    eventually(lambda: fetch(f"{url}/-/ready") == b"ready\n", 20)
+    wait_for(lambda: fetch(f"{url}/-/ready") == b"ready\n")
     assert fetch(f"{url}/-/healthy") == b"healthy\n"
     assert fetch(f"{url}/metrics") == b"not found\n"
     assert running.stop()[0] == 0
@@ -97,7 +98,7 @@ def test_health_on_a_separate_port(start: Start, web: WebFolder) -> None:
 
 def fetch(url: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=patience()) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         with error:

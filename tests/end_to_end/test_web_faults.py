@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import wait_for
 from tests.support.program import Running, run
-from tests.support.served import HASH, PASSWORD, WebFolder, basic, eventually, users
+from tests.support.served import HASH, PASSWORD, WebFolder, basic, users
 
 Start = Callable[..., Running]
 DESCRIPTORS = 48
@@ -57,7 +58,7 @@ def test_short_of_memory_rows_and_descriptors(start: Start, port: Port, tmp_path
             assert samples["energy_container_joules_total"] > 0
             assert samples["energy_series_dropped_total"] > 0
         running.logged("connections for now: Too many open files")
-    eventually(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) < DESCRIPTORS / 2, 20)
+    wait_for(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) < DESCRIPTORS / 2)
     assert running.stop()[0] == 0
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from tests.support import machine as machines
 from tests.support.needs import needs
+from tests.support.patience import patience
 from tests.support.repository import HOSTS, REPOSITORY
 
 SHIPPED = REPOSITORY / "prometheus"
@@ -21,7 +22,7 @@ needs_amtool = needs("amtool")
 
 def tool(*command: str) -> str:
     """Output of a tool that must succeed."""
-    done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=patience(100), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -71,7 +72,9 @@ def test_targets_are_lists_that_prometheus_can_watch() -> None:
 
 def complaints(scrape: bytes) -> list[str]:
     """What ``promtool check metrics`` says of a scrape."""
-    done = subprocess.run(["promtool", "check", "metrics"], input=scrape, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=scrape, capture_output=True, timeout=patience(60), check=False
+    )
     return (done.stdout + done.stderr).decode().splitlines()
 
 
@@ -84,7 +87,7 @@ def test_the_scrape_of_every_recorded_machine_follows_the_conventions(name: str)
 @needs_promtool
 def test_the_scrape_of_the_demo_node_follows_the_conventions() -> None:
     command = [sys.executable, "-m", "exporter", "--demo", "--once", "--sample.interval=100ms"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=patience(60), check=True)
     assert b"energy_model_joules_total" in done.stdout
     assert complaints(done.stdout) == []
 

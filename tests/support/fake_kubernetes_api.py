@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.patience import patience
+
 Pod = dict[str, Any]
 
 
@@ -45,6 +47,8 @@ class FakeApiServer:
         self.next_responses: deque[bytes] = deque()
         self.expired_as_event = False
         self.list_delay_seconds = 0.0
+        self.may_list = threading.Event()
+        self.may_list.set()
         self.page_size: int | None = None
         self.requests: list[Request] = []
         self._pods: dict[str, Pod] = {}
@@ -179,6 +183,7 @@ class FakeApiServer:
         elif query.get("watch", "").lower() in ("1", "true"):
             self._watch(handler, query)
         else:
+            self.may_list.wait(patience(60))
             time.sleep(self.list_delay_seconds)
             self._list(handler, query)
 

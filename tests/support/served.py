@@ -8,8 +8,6 @@ import http.client
 import os
 import socket
 import ssl
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import Server, ServerOptions
 from exporter.service.endpoints import Endpoints
 from exporter.snapshot import Snapshot
+from tests.support.patience import patience
 
 LOCAL = (Address("127.0.0.1", 0),)
 BIG = b"x" * 64 * 1024 * 1024
@@ -61,14 +60,16 @@ class Exporter:
         self.addresses = self.server.start()
         self.port = self.addresses[0][1]
 
-    def connect(self, timeout: float = 5.0, source: str = "127.0.0.1") -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout, (source, 0))
+    def connect(self, timeout: float | None = None, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout or patience(), (source, 0))
 
     def client(self, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> http.client.HTTPConnection:
         """An HTTP client of this address; HTTPS if ``tls`` is given."""
         if tls is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10, source_address=(source, 0))
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, source_address=(source, 0), context=tls)
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience(), source_address=(source, 0))
+        return http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=patience(), source_address=(source, 0), context=tls
+        )
 
     def get(
         self,
@@ -177,13 +178,6 @@ def is_closed(client: socket.socket) -> bool:
         return client.recv(1) == b""
     except ConnectionResetError:
         return True
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def big_body(snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:

@@ -52,5 +52,8 @@ class MetadataProvider(Protocol):
     def health(self) -> SourceHealth:
         """Health, exported as ``energy_source_up`` like that of a source, and shown by ``doctor``."""
 
+    def retry(self) -> None:
+        """Retry at once if it is down, regardless of its backoff."""
+
     def close(self) -> None:
         """Stop the thread."""

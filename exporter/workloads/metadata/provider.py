@@ -44,6 +44,7 @@ class BackgroundProvider:
         self._cache = MetadataCache(host.clock)
         self._backoff = Backoff(retry_first_seconds)
         self._stop = threading.Event()
+        self._retry = threading.Event()
         self._thread: threading.Thread | None = None
         self._availability = AvailabilityTracker(feed.name, "metadata provider", _log)
         self._health = self._availability.health()
@@ -74,9 +75,15 @@ class BackgroundProvider:
         self._start()
         return self._health
 
+    def retry(self) -> None:
+        """Retry at once if it is down; while an attempt is in progress, after that has failed."""
+        if self._availability.up is False:
+            self._retry.set()
+
     def close(self) -> None:
         """Stop the thread, without waiting for it to end."""
         self._stop.set()
+        self._retry.set()
         self._feed.interrupt()
 
     # --- background thread ----------------------------------------------------------------------------
@@ -93,13 +100,19 @@ class BackgroundProvider:
                 self._feed.watch(self._cache, self._on_progress, self._stop)
             except Exception as error:  # noqa: BLE001 - no exception of a feed may end the thread
                 self._on_failure(error)
+            if self._stop.is_set():
+                return
             if self._host.clock() - began > self._backoff.seconds:  # the connection had worked
                 self._backoff.reset()
             # Jitter keeps the nodes of a cluster from reconnecting at the same moment.
-            self._stop.wait(self._backoff.next() * random.uniform(0.5, 1.0))
+            if self._retry.wait(self._backoff.next() * random.uniform(0.5, 1.0)):
+                self._retry.clear()
+                self._backoff.reset()
 
     def _on_progress(self, seconds: float) -> None:
         self._availability.add_read_seconds(seconds)
+        if self._availability.up is False:
+            self._retry.clear()
         self._availability.succeeded(self._host.wall())
         self._health = self._availability.health()
         self._cache.expire()

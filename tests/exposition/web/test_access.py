@@ -16,6 +16,7 @@ from exporter.exposition.web.basic_auth import FAILURE_SECONDS, FAILURES
 from exporter.exposition.web.clients import Client
 from exporter.exposition.web.server import ServerOptions
 from exporter.exposition.web.web_config_file import WebConfigError
+from tests.support.patience import wait_for
 from tests.support.served import (
     HASH,
     LOCAL,
@@ -23,7 +24,6 @@ from tests.support.served import (
     Exporter,
     WebFolder,
     basic,
-    eventually,
     fetch,
     is_closed,
     status,
@@ -211,7 +211,7 @@ def test_a_removed_user_is_rejected_within_seconds(serve: Serve, web: WebFolder)
     with closing(exporter.client()) as client:
         assert fetch(client, Authorization=BOB)[0].status == 200
         web.write(users(eve=HASH))
-        eventually(lambda: fetch(client, Authorization=BOB)[0].status == 401)
+        wait_for(lambda: fetch(client, Authorization=BOB)[0].status == 401)
     assert exporter.get(Authorization=basic("eve", PASSWORD))[0].status == 200
 
 

@@ -21,6 +21,7 @@ from exporter.exposition.web.basic_auth import (
     client_key,
     parse_basic,
 )
+from tests.support.patience import patience
 from tests.support.served import HASH, PASSWORD, basic
 
 USERS = {b"bob": b"hash of bob", b"eve": b"hash of eve"}
@@ -37,7 +38,7 @@ class Checks:
 
     def __call__(self, password: bytes, reference: bytes) -> bool:
         self.calls.append((password, reference))
-        assert self.go.wait(10)
+        assert self.go.wait(patience(10))
         time.sleep(self.seconds)
         return (password, reference) in {(b"of bob", b"hash of bob"), (b"of eve", b"hash of eve")}
 
@@ -52,7 +53,7 @@ class Harness:
 
     async def login(self, name: str, password: str, client: str = "10.0.0.1") -> Verdict:
         verdict = self.logins.check(basic(name, password).encode(), client)
-        return verdict if isinstance(verdict, Verdict) else await asyncio.wait_for(verdict, 10)
+        return verdict if isinstance(verdict, Verdict) else await asyncio.wait_for(verdict, patience())
 
     def at_once(self, name: str, password: str, client: str = "10.0.0.1") -> Verdict | None:
         """The verdict, None if bcrypt has to run first."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from exporter.exposition.web.fair_queue import FairQueue
+from tests.support.patience import patience
 
 
 def played(plan: Callable[[FairQueue, list[str]], None], until: int) -> tuple[list[str], list[str]]:
@@ -24,7 +25,7 @@ def played(plan: Callable[[FairQueue, list[str]], None], until: int) -> tuple[li
         while len(ran) + len(wrong) < until:
             await asyncio.sleep(0)
 
-    asyncio.run(asyncio.wait_for(play(), 10))
+    asyncio.run(asyncio.wait_for(play(), patience()))
     return ran, wrong
 
 

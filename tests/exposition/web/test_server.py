@@ -24,7 +24,8 @@ from exporter.exposition.metrics.render import OPENMETRICS, TEXT
 from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ListenError, ServerOptions
 from exporter.snapshot import Snapshot
-from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, fetch, is_closed, read_all, status
+from tests.support.patience import patience, wait_for
+from tests.support.served import BIG, LOCAL, Exporter, big_body, fetch, is_closed, read_all, status
 
 # --- regular clients -----------------------------------------------------------------------------------
 
@@ -72,7 +73,7 @@ def test_a_connection_is_kept_between_scrapes(
     serve: Callable[..., Exporter], busy_node: Callable[..., Snapshot]
 ) -> None:
     exporter = serve()
-    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=patience())
     with closing(client):
         bodies = []
         for sequence in range(3):
@@ -92,7 +93,7 @@ def test_every_answer_is_counted_by_its_status(serve: Callable[..., Exporter]) -
     exporter.get(method="POST")
     exporter.raw(b"nonsense\r\n\r\n")
     host, port = exporter.server.health_addresses[0]
-    with closing(http.client.HTTPConnection(host, port, timeout=5)) as client:
+    with closing(http.client.HTTPConnection(host, port, timeout=patience(5))) as client:
         assert fetch(client, "/-/ready")[0].status == 200
     (metric,) = exporter.instruments.http_requests.collect()
     counted = {s.labels["code"]: s.value for s in metric.samples if s.name == "energy_http_requests_total"}
@@ -249,8 +250,8 @@ def test_thousands_of_slow_clients_do_not_delay_a_scrape(serve: Callable[..., Ex
             for _ in range(5):
                 began = time.monotonic()
                 assert exporter.get()[0].status == 200
-                assert time.monotonic() - began < 2.0
-            eventually(lambda: len(dropped) >= wanted - 256)
+                assert time.monotonic() - began < patience(2)
+            wait_for(lambda: len(dropped) >= wanted - 256)
         finally:
             dripping.set()
             dripper.join()
@@ -262,10 +263,10 @@ def test_a_dripped_head_has_a_deadline(serve: Callable[..., Exporter]) -> None:
     with exporter.connect() as client:
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < patience():
                 client.send(b"a")
                 time.sleep(0.02)
-        assert 0.2 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.2
 
 
 def test_a_silent_client_is_closed(serve: Callable[..., Exporter]) -> None:
@@ -275,13 +276,14 @@ def test_a_silent_client_is_closed(serve: Callable[..., Exporter]) -> None:
 
 
 def test_an_idle_client_may_stay_longer_than_a_silent_one(serve: Callable[..., Exporter]) -> None:
-    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=0.1, idle=1.0)))
-    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=5)
+    seconds = patience(0.2)
+    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=seconds, idle=8 * seconds)))
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=patience())
     with closing(client):
         client.request("GET", "/-/ready")
         client.getresponse().read()
         used = client.sock
-        time.sleep(0.3)
+        time.sleep(1.5 * seconds)
         client.request("GET", "/-/ready")
         assert client.getresponse().read() == b"ready\n"
         assert client.sock is used
@@ -327,7 +329,7 @@ def test_more_requests_than_allowed_get_a_503(serve: Callable[..., Exporter]) ->
         answer, _ = exporter.get("/-/ready")
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
         # A response that has stalled is aborted in favour of a new one.
-        eventually(lambda: exporter.get("/-/ready")[0].status == 200)
+        wait_for(lambda: exporter.get("/-/ready")[0].status == 200)
 
 
 def test_a_client_that_disconnects_during_a_response_is_removed(serve: Callable[..., Exporter]) -> None:
@@ -337,7 +339,8 @@ def test_a_client_that_disconnects_during_a_response_is_removed(serve: Callable[
         with exporter.connect() as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             client.recv(1000)
-        eventually(lambda: exporter.get("/-/ready")[0].status == 200, 0.9)
+        wait_for(lambda: not exporter.server._clients.connections, "the end of the connection")
+        assert exporter.get("/-/ready")[0].status == 200
 
 
 # --- listening -----------------------------------------------------------------------------------------
@@ -377,7 +380,7 @@ def test_stop_is_quick_and_frees_the_port(serve: Callable[..., Exporter]) -> Non
         began = time.monotonic()
         exporter.server.stop()
         exporter.server.stop()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < patience(2)
         assert is_closed(silent)
     with socket.create_server(("127.0.0.1", exporter.port)):
         pass
@@ -391,4 +394,4 @@ def test_every_descriptor_is_closed(serve: Callable[..., Exporter]) -> None:
         exporter.get()
         exporter.connect().close()
     exporter.server.stop()
-    eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+    wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)

@@ -21,6 +21,7 @@ from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ServerOptions
 from exporter.exposition.web.tls import Tls, TlsPolicy
 from exporter.exposition.web.web_config import read
+from tests.support.patience import patience, wait_for
 from tests.support.program import free_port
 from tests.support.served import (
     BIG,
@@ -31,7 +32,6 @@ from tests.support.served import (
     WebFolder,
     basic,
     big_body,
-    eventually,
     fetch,
     is_closed,
     read_all,
@@ -164,7 +164,7 @@ def test_only_clients_with_a_certificate(serve: Serve, web: WebFolder, caplog: p
             with pytest.raises((ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError)):
                 exporter.get(path, tls=stranger)
     line = "a TLS handshake was rejected: peer did not return a certificate (from 127.0.0.1)"
-    eventually(lambda: line in caplog.text)
+    wait_for(lambda: line in caplog.text)
 
 
 def test_an_expired_client_certificate_is_rejected(serve: Serve, web: WebFolder) -> None:
@@ -233,7 +233,7 @@ def test_a_rotated_certificate_is_used_without_a_restart(serve: Serve, web: WebF
         assert fetch(kept)[0].status == 200
         client = context.wrap_socket(plain, server_hostname="127.0.0.1")
         web.issue()
-        eventually(lambda: serial(exporter, context) != old)
+        wait_for(lambda: serial(exporter, context) != old)
         assert fetch(kept)[0].status == 200
         with client:
             client.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -250,9 +250,9 @@ def test_an_expired_certificate_is_logged_until_it_is_replaced(
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         exporter.get(tls=web.trusting())
     line = "a TLS handshake was rejected: the client reported: certificate expired (from 127.0.0.1)"
-    eventually(lambda: line in caplog.text)
+    wait_for(lambda: line in caplog.text)
     web.issue()
-    eventually(lambda: works(exporter, web.trusting()))
+    wait_for(lambda: works(exporter, web.trusting()))
 
 
 def works(exporter: Exporter, context: ssl.SSLContext) -> bool:
@@ -287,15 +287,16 @@ def client_hello() -> bytes:
 
 def test_silent_clients_make_room_and_have_a_deadline(serve: Serve, web: WebFolder) -> None:
     """Fault 61: a handshake that never comes delays no other client."""
-    options = ServerOptions(listen=LOCAL, max_connections=4, deadlines=Deadlines(request=2.0))
+    options = ServerOptions(listen=LOCAL, max_connections=4, deadlines=Deadlines(request=3600.0))
     exporter = serve(options, web=web.serve_tls())
     with ExitStack() as stack:
-        began = time.monotonic()
         silent = [stack.enter_context(exporter.connect()) for _ in range(8)]
         assert all(is_closed(one) for one in silent[:4])  # to make room, long before their deadline
-        assert time.monotonic() - began < 1.5
         assert exporter.get(tls=web.trusting())[0].status == 200
-        assert all(is_closed(one) for one in silent)  # by their deadline
+    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=0.3)), web=web.serve_tls())
+    with ExitStack() as stack:
+        silent = [stack.enter_context(exporter.connect()) for _ in range(8)]
+        assert all(is_closed(one) for one in silent)  # by their deadline: there is room for all
 
 
 def test_a_handshake_that_stops_half_way_has_a_deadline(serve: Serve, web: WebFolder) -> None:
@@ -306,11 +307,10 @@ def test_a_handshake_that_stops_half_way_has_a_deadline(serve: Serve, web: WebFo
         assert half.recv(1)  # the server's part
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < patience():
                 dripping.send(b"\x16")
                 time.sleep(0.02)
         read_all(half)
-        assert time.monotonic() - began < 4
 
 
 def test_garbage_instead_of_a_handshake(serve: Serve, web: WebFolder) -> None:
@@ -361,7 +361,7 @@ def test_thousands_of_half_open_handshakes_do_not_delay_a_scrape(serve: Serve, w
                 assert exporter.get(tls=context, Authorization=login)[0].status == 200
                 assert fetch(kept, Authorization=login)[0].status == 200
                 assert time.monotonic() - began < 2.0
-            eventually(lambda: len(dropped) >= wanted - room, 10)
+            wait_for(lambda: len(dropped) >= wanted - room)
         finally:
             dripping.set()
             dripper.join()
@@ -384,7 +384,7 @@ def test_a_handshake_costs_little_memory(serve: Serve, web: WebFolder) -> None:
     before = resident_bytes()
     with ExitStack() as stack:
         silent = [stack.enter_context(exporter.connect()) for _ in range(300)]
-        eventually(lambda: len(exporter.server._clients.connections) >= 300)
+        wait_for(lambda: len(exporter.server._clients.connections) >= 300)
         assert resident_bytes() - before < 300 * 20_000
         for client in silent:
             client.sendall(client_hello())

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.sources.demo import servers
 from exporter.sources.demo.servers import Servers, serve
 from exporter.sources.demo.tenants import TENANTS
+from tests.support.patience import patience
 
 
 class Clock:
@@ -89,7 +90,7 @@ def served() -> Iterator[str]:
 
 
 def test_they_are_scraped_over_http(served: str) -> None:
-    with urllib.request.urlopen(served, timeout=10) as answer:
+    with urllib.request.urlopen(served, timeout=patience()) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert samples(answer.read().decode())
     assert servers.DEFAULT_ADDRESS.startswith("127.0.0.1:")

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,11 @@ from exporter.sources.nvml.child import serve
 from exporter.sources.nvml.process import NvmlProcess, Timeouts
 from exporter.sources.registry import build
 from tests.support.nvml.control import FakeDriver
+from tests.support.patience import patience, wait_for
 
 PATIENCE_SECONDS = 30.0
 SHORT = Timeouts(first=20.0, answer=0.3)
 CHILD = "exporter.sources.nvml.child"
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Wait for something to be true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 def children() -> list[psutil.Process]:
@@ -102,7 +94,7 @@ def start(driver: FakeDriver) -> Iterator[Callable[..., Timeline]]:
     driver.release()
     for source in started:
         source.close()
-    until(lambda: not children())
+    wait_for(lambda: not children())
 
 
 class TestReading:
@@ -159,7 +151,7 @@ class TestReading:
         error = line.failure()
         assert (error.reason, error.fix) == ("not_found", "check nvidia-smi -L and dmesg")
         assert "sees no GPU" in error.message
-        until(lambda: not children())
+        wait_for(lambda: not children())
         driver.add_gpu()
         assert line.read().meters
 
@@ -223,7 +215,7 @@ class TestFaults:
         driver.hang("nvmlDeviceGetFieldValues")
         error = line.failure()
         assert (error.reason, "for 0.3 s" in error.message) == ("timeout", True)
-        until(lambda: not psutil.pid_exists(hung))
+        wait_for(lambda: not psutil.pid_exists(hung))
         driver.release()
         assert line.read().meters
 
@@ -250,11 +242,11 @@ class TestFaults:
                 driver.release()
             error = line.failure()
             assert (error.reason, error.message) == ("timeout", "3 processes hang in the driver")
-            until(lambda: len(children()) == 3)  # one that is about to end has no command line for a moment
+            wait_for(lambda: len(children()) == 3)  # one that is about to end has no command line for a moment
         finally:
             for tracer in held:
                 tracer.communicate()  # it ends with its input
-        until(lambda: not children())
+        wait_for(lambda: not children())
         assert line.read().meters
 
     def test_starts_are_apart(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
@@ -277,6 +269,8 @@ class TestFaults:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         for room in (0, 2, 4):
             line = start()
+            # Earlier children give their pipes back when they are gone: that may be after close().
+            wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "nvml-leaving"])
             taken = open_files()
             free = itertools.islice((number for number in itertools.count() if number not in taken), room, None)
             resource.setrlimit(resource.RLIMIT_NOFILE, (next(free), hard))
@@ -381,7 +375,7 @@ class TestChild:
 
     def run(self, version: str = __version__, limit_seconds: float = 60.0) -> tuple[Any, socket.socket]:
         ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE_SECONDS)
+        ours.settimeout(patience())
         command = [sys.executable, "-m", CHILD, version, "/proc", "/sys", "", str(limit_seconds)]
         with theirs:
             return subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.PIPE, text=True), ours
@@ -394,13 +388,13 @@ class TestChild:
         with child:
             with ours:
                 ours.sendall(b"1.0\n")
-            assert child.wait(PATIENCE_SECONDS) == -signal.SIGALRM
+            assert child.wait(patience()) == -signal.SIGALRM
 
     def test_another_version_is_refused(self) -> None:
         """After an upgrade on disk the answers of a new child would be read by old code."""
         child, ours = self.run(version="0.0.1")
         with ours:
-            _, said = child.communicate(timeout=PATIENCE_SECONDS)
+            _, said = child.communicate(timeout=patience())
         assert (child.returncode, "restart it" in said) == (1, True)
 
     def test_the_source_is_closed_when_the_input_ends(self) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig, build
+from tests.support.patience import patience, wait_for
 
 pynvml = pytest.importorskip("pynvml")
 
@@ -617,10 +618,9 @@ def test_a_delay_is_taken_in_the_driver(driver: FakeDriver, handle: Any) -> None
     before = time.monotonic()
     pynvml.nvmlDeviceGetPowerUsage(handle)
     assert time.monotonic() - before >= 0.03
+    driver.delay("nvmlDeviceGetPowerUsage", seconds=3600)
     driver.mend("nvmlDeviceGetPowerUsage")
-    before = time.monotonic()
-    pynvml.nvmlDeviceGetPowerUsage(handle)
-    assert time.monotonic() - before < 0.03
+    pynvml.nvmlDeviceGetPowerUsage(handle)  # returns at all
 
 
 def test_a_hanging_call_leaves_other_threads_alone_and_ends_on_release(
@@ -635,7 +635,7 @@ def test_a_hanging_call_leaves_other_threads_alone_and_ends_on_release(
     assert answers == []
     gpu.energy_joules = 3
     driver.release("nvmlDeviceGetTotalEnergyConsumption")
-    thread.join(10)
+    thread.join(patience())
     assert answers == [3000]
     assert driver.hanging("nvmlDeviceGetTotalEnergyConsumption") == 0
 
@@ -678,13 +678,6 @@ def ask(process: subprocess.Popen[str], function: str) -> str:
     return process.stdout.readline().strip()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def test_a_running_process_sees_every_change(reader: tuple[FakeDriver, subprocess.Popen[str]]) -> None:
     """The environment alone makes the bindings of any process load the fake."""
     driver, process = reader
@@ -710,14 +703,14 @@ def test_a_hanging_process_can_be_killed(reader: tuple[FakeDriver, subprocess.Po
     process.stdin.flush()
     wait_for(lambda: driver.hanging("nvmlDeviceGetPowerUsage") == 1)
     process.kill()
-    assert process.wait(10) == -9
+    assert process.wait(patience()) == -9
 
 
 def test_without_a_state_file_there_is_no_driver(library: Path) -> None:
     environment = os.environ | {"LD_LIBRARY_PATH": str(library.parent), control.STATE_VARIABLE: "/nonexistent"}
     code = "import pynvml\ntry: pynvml.nvmlInit()\nexcept pynvml.NVMLError as e: print(e.value)"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=patience()
     )
     assert done.stdout.strip() == str(control.DRIVER_NOT_LOADED)
     assert "/nonexistent" in done.stderr

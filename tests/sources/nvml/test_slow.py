@@ -91,10 +91,10 @@ def test_layouts_that_are_expensive_to_query_are_queried_rarely(node: Node, sour
     node.driver.delay(LOOK, seconds=0.02)
     source.read(node.now)
     node.driver.reset_calls()
-    for _ in range(20):
+    for _ in range(60):
         node.sleep(1)
         source.read(node.now)
-    assert 7 <= node.driver.calls(LOOK) <= 3 * 7
+    assert 7 <= node.driver.calls(LOOK) <= 60 // 7 * 7, "a rest of 7 s at least; longer where the calls took longer"
     assert node.driver.calls(LIST) >= 4 * 2, "who holds it is a question of its own"
     node.driver.reset_calls()
     node.driver.delay(LOOK, seconds=0.2)

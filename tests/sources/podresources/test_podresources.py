@@ -31,6 +31,7 @@ from exporter.sources.podresources.grpc import MAX_BYTES, call
 from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSource
 from exporter.sources.podresources.wire import DeviceAssignment, decode
 from tests.support.fake_kubelet import LIST, Claim, Container, Kubelet, Messages, Pod, grpc, pod
+from tests.support.patience import patience
 
 CARD = "GPU-2c1f4a86-9e0b-4d7c-8b0a-0f5c1d2e3f40"
 MIG = "MIG-6b1e0a52-1d2c-5b3a-8e4f-9a8b7c6d5e4f"
@@ -384,7 +385,7 @@ def test_slow(kubelet: Kubelet) -> None:
     release = threading.Event()
 
     def wait(_: Any) -> bytes:
-        release.wait(60)
+        release.wait(patience(60))
         return b""
 
     kubelet.answer = wait
@@ -424,7 +425,7 @@ class Imposter:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(30)
+        self._thread.join(patience(30))
         self._listener.close()
         assert not self._thread.is_alive()
 
@@ -498,7 +499,7 @@ def _boast(connection: H2Connection, _: socket.socket) -> None:
 
 def _drip(connection: H2Connection, channel: socket.socket) -> None:
     connection.send_headers(1, OK)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience()
     try:
         while time.monotonic() < deadline:
             connection.send_data(1, b"\0")
@@ -527,7 +528,7 @@ def _drip(connection: H2Connection, channel: socket.socket) -> None:
 def test_not_an_answer(path: Path, say: Callable[[H2Connection, socket.socket], None], reason: str) -> None:
     """Fault 49: a server that goes away, is another program, or never ends."""
     with Imposter(path, say):
-        assert failure(lambda: call(str(path), LIST, 0.5 if say is _drip else 10.0)).reason == reason
+        assert failure(lambda: call(str(path), LIST, 0.5 if say is _drip else patience())).reason == reason
 
 
 def test_a_farewell_after_the_answer_does_not_harm(path: Path) -> None:

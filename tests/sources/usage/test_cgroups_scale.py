@@ -16,6 +16,7 @@ import pytest
 from exporter.host import Host
 from exporter.records import ProcessKey
 from tests.support.cgroups import TICK_SECONDS, Forest, Ticker, open_fds, start_ticks
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 
@@ -57,7 +58,7 @@ def test_thousands_of_live_processes_are_followed_by_and_by(forest: Forest, tick
         ticker.read()
         assert time.thread_time() - began < 0.5
         assert open_fds() - fds <= 512 * (round_ + 1) + 10
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience(30)
     while ticker.processes[ProcessKey(last, start_ticks(last))] < 0.03:
         assert time.monotonic() < deadline
         time.sleep(0.05)

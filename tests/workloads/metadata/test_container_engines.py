@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,10 @@ from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_engine import FakeEngine
+from tests.support.patience import wait_for
 
 A, B = "a" * 64, "b" * 64
 POD = "c" * 64
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Poll until it holds, with a long limit because the machine may be busy."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.005)
 
 
 def make_provider(path: Path | str, api: EngineApi) -> BackgroundProvider:

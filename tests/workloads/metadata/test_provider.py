@@ -15,6 +15,7 @@ from exporter.records import Unavailable, Workload
 from exporter.workloads.metadata.cache import MetadataCache
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.metadata.provider import BackgroundProvider, OnProgress
+from tests.support.patience import patience, wait_for
 
 Step = Callable[[MetadataCache, OnProgress], None]
 
@@ -34,7 +35,7 @@ class ScriptedFeed:
         if self.script:
             self.script.pop(0)(cache, on_progress)
         else:
-            self.ended.wait(30)
+            self.ended.wait(patience(30))
 
     def interrupt(self) -> None:
         self.ended.set()
@@ -68,13 +69,6 @@ def provider_of(
     provider = BackgroundProvider(feed, Host(wall=lambda: 1234.0), retry_first_seconds=0.01)
     yield provider, feed
     provider.close()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.002)
 
 
 def test_it_starts_on_the_first_call_of_any_method() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from exporter.records import Workload
 from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers, node_name
 from tests.support.fake_engine import FakeEngine
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
+from tests.support.patience import patience, wait_for
 
 CLUSTER = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
 NO_ENGINES = {"docker_socket": "off", "podman_socket": "off"}
@@ -51,9 +51,7 @@ def test_a_configured_socket_that_is_missing_is_reported() -> None:
     (provider,) = metadata_providers(
         MetadataOptions(docker_socket="/nowhere/docker.sock", podman_socket="off"), Host(), {}
     )
-    deadline = time.monotonic() + 20
-    while provider.health().reason is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(lambda: provider.health().reason)
     assert provider.health().reason == "not_found"
     provider.close()
 
@@ -76,9 +74,7 @@ def test_a_configured_server_and_node_are_used() -> None:
         options = MetadataOptions("api", node_name="gpu-7", url=server.url, **NO_ENGINES)
         (provider,) = metadata_providers(options, Host(), {})
         workload = Workload(runtime="kubernetes", container_id=container_id(1), pod_uid=uid(1))
-        deadline = time.monotonic() + 20
-        while (metadata := provider.find(workload)) is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        metadata = wait_for(lambda: provider.find(workload))
         provider.close()
     assert metadata is not None
     assert (metadata.namespace, metadata.pod, metadata.container) == ("team-nlp", "pod-1", "main")
@@ -91,9 +87,7 @@ def test_the_address_from_the_environment_of_the_pod(host: str, url: str, tmp_pa
     """Without a CA nothing is sent, but the message has the address."""
     environ = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "443"}
     (provider,) = metadata_providers(MetadataOptions(credentials=str(tmp_path), **NO_ENGINES), Host(), environ)
-    deadline = time.monotonic() + 20
-    while provider.health().reason is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(lambda: provider.health().reason)
     health = provider.health()
     provider.close()
     assert health.message == f"{url}: {tmp_path}/ca.crt: No such file or directory"
@@ -105,9 +99,7 @@ def test_an_engine_s_socket_is_used(tmp_path: Path) -> None:
         (provider,) = metadata_providers(
             MetadataOptions("off", docker_socket=engine.path, podman_socket="off"), Host(), {}
         )
-        deadline = time.monotonic() + 20
-        while not provider.health().up and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_for(lambda: provider.health().up)
         assert provider.changed() == {"a" * 64}
         provider.close()
 
@@ -122,5 +114,7 @@ def test_no_client_is_loaded_outside_of_a_cluster() -> None:
         "late = ('http.client', 'ssl', 'exporter.workloads.metadata.http_client')\n"
         "print([name for name in late if name in sys.modules])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=patience(60)
+    )
     assert done.stdout == "[]\n"

@@ -17,18 +17,11 @@ from exporter.workloads.models.background_lookups import BackgroundLookups
 from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.served import served_name
+from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/a", 1)
 FILE = Lookup("config", "c.yml", ("model",))
 SERVER = Lookup("server", "8000")
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.01)
 
 
 class TestBackgroundLookups:
@@ -124,7 +117,7 @@ class TestBackgroundLookups:
         release = threading.Event()
 
         def run(host: Host, pid: int, lookup: Lookup) -> str:
-            release.wait(60)
+            release.wait(patience(60))
             return "late"
 
         lookups = BackgroundLookups(proc.host, run)
@@ -239,7 +232,7 @@ class TestServer:
         began = time.monotonic()
         assert self.read(serve(trickle)) == ""
         stop.set()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < patience()
 
     def test_no_request_if_the_namespace_is_unknown(self, serve: Callable[[Response], int], proc: Any) -> None:
         port = serve(page(models(b'{"id":"a"}')))

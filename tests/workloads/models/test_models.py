@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.lineage import ancestors, is_boundary
 from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.resolver import RECHECK_SECONDS, ModelOptions, Models
+from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/team/a", 7)
 POD = Workload("team", "pod-0", "main", "kubernetes")
@@ -286,7 +286,7 @@ class TestLater:
 
         def run(host: Host, pid: int, lookup: Lookup) -> str:
             started.append((pid, lookup))
-            ready.wait(30)
+            ready.wait(patience(30))
             return "llama3.2:3b"
 
         runner = proc.add(10, ["ollama", "runner", "--model", "/m/blobs/sha256-" + "c" * 64])
@@ -306,7 +306,7 @@ class TestLater:
 
         def run(host: Host, pid: int, lookup: Lookup) -> str:
             started.append(lookup)
-            ready.wait(30)
+            ready.wait(patience(30))
             return "served" if lookup.kind == "server" else ""
 
         process = proc.add(10, ["vllm", "serve", "/mnt/models", "--port", "8123"])
@@ -394,7 +394,7 @@ os.kill(below, 9)
             text=True,
         )
         yield process
-        process.communicate("end\n", timeout=30)
+        process.communicate("end\n", timeout=patience())
 
     def test_workers_belong_to_their_server_and_a_shells_children_do_not(self, server: subprocess.Popen[str]) -> None:
         assert server.stdout is not None
@@ -435,11 +435,3 @@ os.kill(below, 9)
         stat = process_stat(Host(), os.getpid())
         assert stat is not None
         assert resolve(Models(Host()), Process(stat.key, stat.comm)) is None
-
-
-def wait_for(condition: Any, seconds: float = 30.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.01)
