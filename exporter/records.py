@@ -348,6 +348,10 @@ class Namer(Protocol):
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model that a process works for, None if none is known."""
 
+    def is_shared(self, workload: Workload) -> bool:
+        """Whether its row collects unrelated work, so that it never belongs to one model as a whole."""
+        return workload.runtime == "host"
+
     def renamed(self) -> Collection[GroupKey]:
         """Groups that have new names, or processes with new models, since the last call."""
         return ()
