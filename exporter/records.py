@@ -261,25 +261,6 @@ class Reading:
     asleep: tuple[str, ...] = ()
 
 
-class Source(Protocol):
-    """A meter, or a reader of usage. One class, one file, one line in the registry.
-
-    ``read`` is called once a tick from the sources' thread. It finds its files on the first call, searches again
-    when they vanish, raises `Unavailable` when nothing can be read, and puts partial failures into
-    ``Reading.problems``. ``now`` is boot-time seconds.
-    """
-
-    @property
-    def name(self) -> str:
-        """Name in flags, labels and ``doctor``."""
-
-    def read(self, now: float) -> Reading:
-        """Read everything once."""
-
-    def close(self) -> None:
-        """Release file descriptors."""
-
-
 class Workload(NamedTuple):
     """The owner of a cgroup, in cAdvisor's label names; ``runtime`` as in the metrics reference. Unknown is "".
 
@@ -349,6 +330,10 @@ class Namer(Protocol):
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model that a process works for, None if none is known."""
+
+    def is_shared(self, workload: Workload) -> bool:
+        """Whether its row collects unrelated work, so that it never belongs to one model as a whole."""
+        return workload.runtime == "host"
 
     def renamed(self) -> Collection[GroupKey]:
         """Groups that have new names, or processes with new models, since the last call."""

@@ -56,7 +56,7 @@ class Ledger:
         self.retired: defaultdict[Component, float] = defaultdict(float)
         self._namer = namer
         self._serials = count(1)
-        self._models = ModelAccounts(self._serials)
+        self._models = ModelAccounts(self._serials, namer.is_shared)
         self._processes = ProcessAccounts(self._serials, self._models)
         self._containers = ContainerAccounts(self._serials, namer, self._limits.container_max)
         self._changed: set[Account] = set()
@@ -110,11 +110,12 @@ class Ledger:
 
     def _post_cpu(self, now: float, cpu: CpuUse) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
+        occupied = self._models.occupancy
         for group, seconds, processes in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             container.use_cpu(seconds)
             changed.add(container)
-            rest = seconds
+            rest, others = seconds, 0.0
             for process, used in processes:
                 record = records.get(process.key)
                 if record is None or record.container is not container or record.comm != process.comm:
@@ -126,11 +127,16 @@ class Ledger:
                 if record.model is not None:
                     record.model.use_cpu(used)
                     changed.add(record.model)
+                else:
+                    others += used
+                    record.unnamed_seconds += used
                 rest -= used
-            if rest > 0 and (model := self._models.only(container)) is not None:
-                # CPU time of processes that have exited belongs to the container's model.
-                model.use_cpu(rest)
-                changed.add(model)
+            if container in occupied:
+                occupied[container].add(seconds - rest - others, others, now)
+                if rest > 0 and (model := self._models.sole(container)) is not None:
+                    # CPU time of processes that have exited: the model's, if no other process worked beside it.
+                    model.use_cpu(rest)
+                    changed.add(model)
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         if uses:
@@ -139,7 +145,13 @@ class Ledger:
         for use in uses:
             if use.process is None:
                 continue
-            accounts = charged[use.process.key, use.group] = self._gpu_accounts(use.process, use.group, now)
+            record, container = self._gpu_record(use.process, use.group, now)
+            accounts = charged[use.process.key, use.group] = [container, record.account]
+            if record.model is not None:
+                accounts.append(record.model)
+            if container in self._models.occupancy:
+                named, others = (use.seconds, 0.0) if record.model is not None else (0.0, use.seconds)
+                self._models.occupancy[container].add(named, others, now)
             for account in accounts:
                 account.use_gpu(use.seconds)
                 self._changed.add(account)
@@ -149,10 +161,10 @@ class Ledger:
                     account.add_gpu(mode, joules)
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
-        """Charge containers, and their model if there is exactly one, for the GPUs that are allocated to them."""
+        """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
         places = {allocation.place for allocation in allocations}
         accounts = {
-            place: [account] if (model := self._models.only(account)) is None else [account, model]
+            place: [account] if (model := self._models.sole(account)) is None else [account, model]
             for place, account in self._containers.allocate(places, now).items()
         }
         for account in chain.from_iterable(accounts.values()):
@@ -162,7 +174,8 @@ class Ledger:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
 
-    def _gpu_accounts(self, process: Process, group: GroupKey | None, now: float) -> list[Account]:
+    def _gpu_record(self, process: Process, group: GroupKey | None, now: float) -> tuple[ProcessRecord, Account]:
+        """The record of a process on a GPU, and the account of its container."""
         record = self._processes.records.get(process.key)
         if group is not None:
             container = self._containers.find(group, now)
@@ -174,8 +187,7 @@ class Ledger:
             record = self._open(process, group, container, now)
         record.gpu = True
         record.seen_at = now
-        accounts = [container, record.account]
-        return accounts if record.model is None else [*accounts, record.model]
+        return record, container
 
     def _finish_tick(self, period: Period) -> list[Account]:
         if period.known != self._known:
@@ -226,6 +238,7 @@ class Ledger:
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules
         self._closed += self._models.expire(deadline)
+        self._models.forget(set(self._containers), now)
         self._processes.expire(deadline, now)
 
     # --- reading ------------------------------------------------------------------------------------
@@ -252,7 +265,7 @@ class Ledger:
         return self._models.rows()
 
     def container_models(self) -> dict[int, Model]:
-        """Container account serial → its model, where it has exactly one."""
+        """Container account serial → the model that the container as a whole works for."""
         return self._models.by_container()
 
     def unnamed(self) -> dict[Component, float]:

@@ -25,7 +25,8 @@ _UNREPORTED_SECONDS = 10.0
 class ProcessRecord:
     """A process account with what is needed to charge and rank it. ``container`` is None if not seen since a restart.
 
-    ``before`` are the joules of an earlier run, which its model's account already includes.
+    ``before`` are the joules of an earlier run, which its model's account already includes. ``unnamed_seconds`` is CPU
+    time from before its model was recognised.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class ProcessRecord:
         "ranked_joules",
         "score",
         "seen_at",
+        "unnamed_seconds",
     )
 
     def __init__(self, account: Account, container: Account | None, now: float) -> None:
@@ -50,6 +52,7 @@ class ProcessRecord:
         self.model: Account | None = None
         self.gpu = any(component == "gpu" for component, _ in account.joules)
         self.seen_at = now
+        self.unnamed_seconds = 0.0
         self.score = 0.0
         self.ranked_joules = 0.0
 
@@ -132,6 +135,8 @@ class ProcessAccounts:
         if model is not None and account.ended_at is None:
             record.model = self._models.join(model, container)
             if before is None:
+                self._models.recognise(container, record.unnamed_seconds)
+                record.unnamed_seconds = 0.0
                 record.model.merge(
                     {cell: joules - record.before.get(cell, 0.0) for cell, joules in account.joules.items()}
                 )

@@ -12,8 +12,9 @@ from typing import NamedTuple, TextIO
 from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
-from ..records import Component, EnergyReading, Namer, Problem, Reading, Source, SourceHealth, Unavailable
+from ..records import Component, EnergyReading, Namer, Problem, Reading, SourceHealth, Unavailable
 from ..service.assembly import make_host, make_namer
+from ..sources.protocol import Source
 from ..sources.registry import build
 from .host_checks import HostCheck, run_checks
 

@@ -14,8 +14,9 @@ from ..accounting.gpu_allocations import AllocationCache
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..host import Host
-from ..records import Allocation, Namer, Reading, Source
+from ..records import Allocation, Namer, Reading
 from ..snapshot import ExporterState, GpuView, NodeEnergy, Snapshot
+from ..sources.protocol import Source
 from .checkpointer import Changes, Checkpointer
 from .deadline import WorkerPool
 from .source_runner import SourceRunner

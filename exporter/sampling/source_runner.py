@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from ..accounting.meters import Delta
 from ..availability.tracker import RETRY_MAX_SECONDS, AvailabilityTracker, Backoff
-from ..records import Problem, Reading, Source, SourceHealth, Unavailable
+from ..records import Problem, Reading, SourceHealth, Unavailable
+from ..sources.protocol import Source
 from .deadline import DeadlineCall, WorkerPool
 
 _log = logging.getLogger("source")

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
-from ..records import Namer, Source
+from ..records import Namer
 from ..sampling.sampler import Sampler, SamplerOptions
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
+from ..sources.protocol import Source
 from ..sources.registry import build
 from ..workloads.metadata.registry import MetadataOptions, metadata_providers
 from ..workloads.models.resolver import ModelOptions, Models

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Mapping
 
 from ..host import Host
-from ..records import Source, Unavailable
+from ..records import Unavailable
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
 from .hwmon.source import HwmonSource
 from .nvml.process import NvmlProcess, Timeouts
 from .podresources.source import SOCKET, PodResourcesSource
+from .protocol import Source
 from .usage.cgroup_tree import find_hierarchy
 from .usage.cgroups import CgroupSource
 from .usage.procfs import ProcfsSource

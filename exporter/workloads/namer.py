@@ -9,6 +9,7 @@ from typing import Protocol
 from ..records import HOST, GroupKey, Model, Namer, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
 from .paths import container, kubernetes, lxc, slurm, systemd
+from .shared import is_shared
 
 PathResolver = Callable[[str], Workload | None]
 """Maps a cgroup path (below the hierarchy's root, without the controller) to its workload, None without a match."""
@@ -85,6 +86,10 @@ class WorkloadNamer(Namer):
             return None
         owner = HOST if group is None else self._by_path(group)
         return self._models.resolve(process, group, self._best(owner), self._metadata(owner))
+
+    def is_shared(self, workload: Workload) -> bool:
+        """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""
+        return is_shared(workload)
 
     def renamed(self) -> Collection[GroupKey]:
         """Groups with a name, or a process with a model, that is new or changed since the last call."""

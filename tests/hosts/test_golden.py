@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
-from exporter.records import Source
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.source import NvmlSource
+from exporter.sources.protocol import Source
 from exporter.sources.registry import build
 from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.models.resolver import Models

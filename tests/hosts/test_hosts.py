@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from exporter.host import FdBudget
-from exporter.records import Reading, Source, Unavailable
+from exporter.records import Reading, Unavailable
 from exporter.sources.cpu.estimate import EstimateSource
 from exporter.sources.cpu.rapl import RaplSource
 from exporter.sources.drm.source import DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.driver import Driver
 from exporter.sources.nvml.runtime_pm import RuntimePm
+from exporter.sources.protocol import Source
 from exporter.sources.usage.cgroups import CgroupSource
 from tests.support import machine as machines
 from tests.support import record_host, ttar

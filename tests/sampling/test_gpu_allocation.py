@@ -13,11 +13,12 @@ import pytest
 from exporter.accounting.containers import OVERFLOW
 from exporter.accounting.gpu_allocations import KEPT_SECONDS
 from exporter.exposition.metrics.render import Renderer
-from exporter.records import GroupKey, Mode, Model, Namer, Process, ProcessOwner, Source, SourceHealth, Workload
+from exporter.records import GroupKey, Mode, Model, Namer, Process, ProcessOwner, SourceHealth, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSource
+from exporter.sources.protocol import Source
 from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubelet import Claim, Kubelet, Messages, claiming, pod

@@ -29,13 +29,13 @@ from exporter.records import (
     ProcessKey,
     ProcessUse,
     Reading,
-    Source,
     Unavailable,
     Workload,
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.cpu.rapl import RaplSource
+from exporter.sources.protocol import Source
 from tests.support.patience import patience, wait_for
 
 PACKAGE = Device("package-0", "cpu", "meter", "measured", "package-0", 4.0, max_watts=500.0)

@@ -14,7 +14,8 @@ from typing import IO
 
 from ... import __version__
 from ...host import Host
-from ...records import Problem, Source, Unavailable
+from ...records import Problem, Unavailable
+from ..protocol import Source
 from .source import NvmlSource
 
 _CHANNEL = 0

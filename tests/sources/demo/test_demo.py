@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import pytest
 
-from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Namer, Process, Reading, Source
+from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Namer, Process, Reading
 from exporter.sources.demo.hardware import PLATFORM, meters
 from exporter.sources.demo.source import DemoSource
+from exporter.sources.protocol import Source
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.gpu_uses import known
 
