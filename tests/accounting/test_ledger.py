@@ -10,8 +10,8 @@ import pytest
 from exporter.accounting.attribution import Energy
 from exporter.accounting.ledger import Limits
 from exporter.accounting.processes import ENDED_ON_GPU, ENDED_PER_TOP
-from exporter.records import GpuUse, Model, Process, ProcessOwner, Workload
-from tests.support.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
+from exporter.records import HOST, GpuUse, GroupKey, Model, Process, ProcessOwner, Workload
+from tests.support.ledger_bench import DRAM, GPU, PACKAGE, Bench, PathNames, group, process, use
 
 A, B = group("a"), group("b")
 
@@ -357,3 +357,121 @@ def test_books_survive_a_restart_whole() -> None:
     assert again.container_joules() == {"b": 80.0}
     assert {sum(row.joules) for row in again.ledger.processes()} == {40.0}
     assert again.error_ratio() < 1e-12
+
+
+# --- a model beside strangers ----------------------------------------------------------------------------
+
+LLAMA = Model("llama", "", "inference", "test")
+
+
+class HostNames(PathNames):
+    """``/host`` is the host's row, which collects unrelated work."""
+
+    def workload(self, group: GroupKey) -> Workload:
+        return HOST if group.path == "/docker/host" else super().workload(group)
+
+
+def model_joules(bench: Bench) -> float:
+    return sum(sum(row.joules) for row in bench.ledger.models())
+
+
+def test_a_sleeping_model_owes_nothing_for_exited_strangers_on_its_host() -> None:
+    """Reported: a training process that slept was charged 61 J of other people's compilers."""
+    bench, host = Bench(namer=HostNames()), group("host")
+    server = process(1, "serve-llama")
+    bench.tick([use(host, 0.1, (server, 0.1))], started=[host], energies=[Energy(PACKAGE, 1.0, 0.0)])
+    for _ in range(60):
+        bench.tick([use(host, 1.0)], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    assert model_joules(bench) == pytest.approx(1.0)
+    assert bench.container_joules() == pytest.approx({"host": 601.0})
+    assert bench.ledger.container_models() == {}
+    assert bench.error_ratio() < 1e-12
+
+
+@pytest.mark.parametrize("stranger_seconds", [0.01, 0.2, 1.0])
+def test_strangers_in_the_same_container_keep_the_rest_with_it(stranger_seconds: float) -> None:
+    """A notebook pod or a shell in the container: the model is within 3 % of its own processes' joules."""
+    bench = Bench()
+    server, shell = process(1, "serve-llama"), process(2, "bash")
+    for number in range(60):
+        busy = use(A, 0.5 + stranger_seconds + 0.4, (server, 0.5), (shell, stranger_seconds))
+        bench.tick([busy], started=[A] if number == 0 else [], energies=[Energy(PACKAGE, 10.0 * busy.seconds, 0.0)])
+    assert model_joules(bench) == pytest.approx(60 * 0.5 * 10.0, rel=0.03)
+    assert bench.ledger.container_models() == {}
+    assert bench.error_ratio() < 1e-12
+
+
+def test_an_entry_point_that_sleeps_does_not_share_the_container() -> None:
+    """A shell that starts the server and waits used a few milliseconds once: exited helpers are the model's."""
+    bench = Bench()
+    shell, server = process(1, "sh"), process(2, "serve-llama")
+    bench.tick([use(A, 1.003, (shell, 0.003), (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.03, 0.0)])
+    for _ in range(20):
+        bench.tick([use(A, 1.5, (server, 1.0))], energies=[Energy(PACKAGE, 15.0, 0.0)])
+    assert model_joules(bench) == pytest.approx(10.0 + 20 * 15.0)
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+
+
+def test_a_stranger_that_leaves_is_forgotten_in_time() -> None:
+    bench = Bench()
+    server, shell = process(1, "serve-llama"), process(2, "make")
+    bench.tick([use(A, 1.5, (server, 1.0), (shell, 0.5))], started=[A], energies=[Energy(PACKAGE, 15.0, 0.0)])
+    assert bench.ledger.container_models() == {}
+    for _ in range(400):
+        bench.tick([use(A, 10.0, (server, 10.0))], energies=[Energy(PACKAGE, 100.0, 0.0)], seconds=10.0)
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+
+
+def test_time_before_a_process_was_recognised_is_not_a_strangers() -> None:
+    """A server's worker whose model becomes known later is no other process that worked beside it."""
+    bench = Bench()
+    server, worker = process(1, "serve-llama"), process(2, "worker")
+    bench.tick([use(A, 2.0, (server, 1.0), (worker, 1.0))], started=[A], energies=[Energy(PACKAGE, 20.0, 0.0)])
+    assert bench.ledger.container_models() == {}
+    renamed = process(2, "serve-llama")
+    bench.tick([use(A, 2.0, (server, 1.0), (renamed, 1.0))], energies=[Energy(PACKAGE, 20.0, 0.0)])
+    for _ in range(200):
+        bench.tick([use(A, 2.0, (server, 1.0), (renamed, 1.0))], energies=[Energy(PACKAGE, 20.0, 0.0)], seconds=5.0)
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+
+
+def test_a_stranger_on_the_gpu_counts_as_one_that_worked() -> None:
+    bench = Bench()
+    server, other = process(1, "serve-llama"), process(2, "python")
+    uses = [GpuUse(GPU.id, A, server, 0.5), GpuUse(GPU.id, A, other, 0.5)]
+    for number in range(5):
+        bench.tick(
+            [use(A, 1.0, (server, 0.5))],
+            started=[A] if number == 0 else [],
+            energies=[Energy(PACKAGE, 10.0, 0.0), Energy(GPU, 100.0, 0.0)],
+            gpu_uses=uses,
+        )
+    assert bench.ledger.container_models() == {}
+    (row,) = bench.ledger.models()
+    joules = dict(zip(row.cells, row.joules, strict=True))
+    assert joules["gpu", "active"] == pytest.approx(250.0)
+    # The rest of the first tick's CPU time was posted before the other process was seen on the card.
+    assert joules["cpu", "active"] == pytest.approx(5 * 5.0 + 5.0)
+
+
+def test_an_ended_container_keeps_its_model_until_its_row_goes() -> None:
+    """Reported with Docker and Podman: the row stays for five minutes, its model was lost at once."""
+    bench = Bench(Limits(linger_seconds=60.0))
+    server = process(1, "serve-llama")
+    bench.tick([use(A, 1.0, (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    bench.tick(exited=[server.key])
+    bench.tick(ended=[A])
+    for _ in range(5):
+        bench.tick(seconds=10.0)
+        assert list(bench.ledger.container_models().values()) == [LLAMA]
+    bench.tick(seconds=30.0)
+    assert bench.ledger.container_models() == {}
+    assert bench.ledger.containers() == ()
+
+
+def test_a_container_that_runs_on_without_its_model_is_not_its_any_more() -> None:
+    bench = Bench()
+    server, shell = process(1, "serve-llama"), process(2, "bash")
+    bench.tick([use(A, 1.0, (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    bench.tick([use(A, 0.5, (shell, 0.5))], exited=[server.key], energies=[Energy(PACKAGE, 5.0, 0.0)])
+    assert bench.ledger.container_models() == {}
