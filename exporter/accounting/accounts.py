@@ -25,6 +25,7 @@ class Period:
     It ends at boot time ``now``, and is ``gpu_seconds`` long for GPUs. ``tariff`` is joules per busy CPU second of
     each cell. ``components`` are the CPU-like ones that have a meter, ``watts`` what a busy CPU second adds to the mean
     power of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left out or None, not 0.
+    With ``born_at_zero``, new counters are published at 0 until every regular scraper has seen them.
     """
 
     now: float
@@ -36,6 +37,7 @@ class Period:
     cpu_ratio: float
     gpu_metered: bool
     gpu_ratio: float | None
+    born_at_zero: bool = False
 
     @classmethod
     def of(
@@ -46,6 +48,8 @@ class Period:
         capacity: Mapping[Component, float],
         rates: Sequence[Rate],
         gpu_window_seconds: float | None = None,
+        *,
+        born_at_zero: bool = False,
     ) -> Period:
         """A period of ``window_seconds`` (> 0); ``gpu_window_seconds`` is that of the GPUs where they were read late.
 
@@ -73,6 +77,7 @@ class Period:
             ratios.get("cpu", 0.0),
             "gpu" in metered,
             ratios.get("gpu"),
+            born_at_zero,
         )
 
     @property
@@ -86,7 +91,8 @@ class Account:
 
     ``members`` counts the cgroups or processes that can still add to it; ``ended_at`` is the boot time at which the
     last of them left. ``held_until`` is set while the account is not published because its owner's name is still being
-    looked up. ``hidden`` accounts (processes beyond the top N) have no rows.
+    looked up. ``hidden`` accounts (processes beyond the top N) have no rows. ``newborn`` cells are published at 0: they
+    are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample.
 
     During a tick, seconds and GPU joules are collected; `accrue` converts seconds to joules, `finish_tick` also makes
     the row, `skip_row` makes none.
@@ -102,6 +108,7 @@ class Account:
         "hidden",
         "joules",
         "members",
+        "newborn",
         "on_cpu",
         "owner",
         "row",
@@ -120,6 +127,7 @@ class Account:
         self.ended_at: float | None = None
         self.held_until: float | None = None
         self.hidden = hidden
+        self.newborn: frozenset[tuple[Component, Mode]] = frozenset()
         self.row: AccountRow | None = None
         self._gpu_joules = 0.0
         self._gpu_seconds: float | None = None
@@ -130,6 +138,7 @@ class Account:
         """The account of an earlier run; without members it expires unless one joins."""
         account = cls(serial, saved.owner, saved.start_ticks)
         account.joules = dict(saved.joules)
+        account._cells = tuple(account.joules)
         account.ended_at = now
         return account
 
@@ -219,13 +228,15 @@ class Account:
         """Accrue and make this tick's row; True if the next tick must make one even without usage."""
         seconds = self.accrue(period)
         if len(self._cells) != len(self.joules):
+            if period.born_at_zero:
+                self.newborn |= self.joules.keys() - set(self._cells)
             self._cells = tuple(self.joules)
         if self.on_cpu and self._gpu_seconds is None:
             self.row = AccountRow(
                 self.serial,
                 self.owner,
                 self._cells,
-                tuple(self.joules.values()),
+                self._published_joules(),
                 period.components,
                 tuple([seconds * price for price in period.watts]),
                 period.cpu_known,
@@ -251,9 +262,18 @@ class Account:
                 busy, ratios = (*busy, "gpu"), (*ratios, gpu_seconds * period.gpu_ratio)
             self._gpu_joules = self._gpu_seconds = 0.0
         self.row = AccountRow(
-            self.serial, self.owner, self._cells, tuple(self.joules.values()), components, watts, busy, ratios
+            self.serial, self.owner, self._cells, self._published_joules(), components, watts, busy, ratios
         )
         return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
+
+    def _published_joules(self) -> tuple[float, ...]:
+        if not self.newborn:
+            return tuple(self.joules.values())
+        return tuple([0.0 if cell in self.newborn else joules for cell, joules in self.joules.items()])
+
+    def newborn_joules(self) -> Joules:
+        """Joules of the cells that are published at 0."""
+        return {cell: self.joules[cell] for cell in self.newborn}
 
     def saved(self) -> SavedAccount:
         """As the checkpoint keeps it."""

@@ -25,6 +25,7 @@ from ..records import (
 from ..snapshot import AccountRow
 from .accounts import Account, LedgerState, Owner, Period
 from .attribution import Shares
+from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
@@ -64,6 +65,7 @@ class Ledger:
         self._known: tuple[object, ...] = ()
         self._kept_at = float("-inf")
         self._closed: list[Account] = []
+        self._births = Births()
 
     @property
     def limits(self) -> Limits:
@@ -85,8 +87,15 @@ class Ledger:
         cpu: CpuUse | None = None,
         gpu_uses: Sequence[GpuUse] = (),
         allocations: Sequence[Allocation] = (),
+        sequence: int = 0,
+        scraped: int | None = None,
     ) -> list[Account]:
-        """Charge one tick's shares and make its rows; returns the published accounts that may have changed."""
+        """Charge one tick's shares and make its rows; returns the published accounts that may have changed.
+
+        The rows are those of snapshot ``sequence``; ``scraped`` is the newest one that every regular scraper has
+        received, None if there are no regular scrapers.
+        """
+        self._changed.update(self._births.release(scraped))
         for key, joules in shares.unattributed.items():
             self.unattributed[key] += joules
         self._rename(period.now)
@@ -106,7 +115,9 @@ class Ledger:
             self._expire(period.now)
             self._processes.rank(period, self.limits.process_top, shed=self.shed_processes)
             self._changed.update(account for account in self._processes.published() if account.row is None)
-        return self._finish_tick(period)
+        published = self._finish_tick(period)
+        self._births.observe(published, sequence)
+        return published
 
     def _post_cpu(self, now: float, cpu: CpuUse) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
@@ -200,6 +211,7 @@ class Ledger:
         # An account that was closed in this tick must not be saved again: its joules have moved.
         changed = self._changed | self._active | self._containers.take_changed()
         changed.difference_update(self._closed, self._containers.closed)
+        self._births.forget((*self._closed, *self._containers.closed))
         self._changed.clear()
         self._active.clear()
         published = []
@@ -269,8 +281,11 @@ class Ledger:
         return self._models.by_container()
 
     def unnamed(self) -> dict[Component, float]:
-        """Joules of containers that are not published yet, because their names are still being looked up."""
-        return self._containers.unnamed()
+        """Joules of containers that are not published yet: their names are being looked up, or they are newborn."""
+        joules = self._containers.unnamed()
+        for component, amount in self._births.unpublished().items():
+            joules[component] = joules.get(component, 0.0) + amount
+        return joules
 
     def dropped(self) -> dict[str, int]:
         """How often a series was dropped because of a limit, by level."""

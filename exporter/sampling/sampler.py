@@ -50,11 +50,17 @@ class SamplerOptions:
         return Limits(self.process_top, self.container_max, self.linger_seconds)
 
 
+def no_scrapers(now: float) -> int | None:  # noqa: ARG001 - the signature of `ScrapeLog.received_by_all`
+    """Without regular scrapers, nothing waits for them."""
+    return None
+
+
 class Sampler:
     """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
-    pools, by name, that read the sources and write the state file.
+    pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
+    newest snapshot that every regular scraper has received at a boot time, None without regular scrapers.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Sampler:
         *,
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
+        received_by_all: Callable[[float], int | None] = no_scrapers,
         demo: bool = False,
         pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
@@ -74,6 +81,7 @@ class Sampler:
         self._host = host
         self._demo = demo
         self._observers = observers
+        self._received_by_all = received_by_all
         self._pool = pools("sources")
         self._sources = [SourceRunner(source, host.clock, self._pool) for source in sources]
         self._namer = namer
@@ -170,6 +178,7 @@ class Sampler:
         holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
         owners = self._ledger.owners(holders)
         shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners)
+        scraped = self._received_by_all(began)
         period = Period.of(
             began,
             window or self.options.interval_seconds,
@@ -177,8 +186,17 @@ class Sampler:
             self._devices.capacity(use),
             shares.cpu,
             use.gpu_window_seconds,
+            born_at_zero=scraped is not None,
         )
-        changed = self._ledger.post(period, shares, cpu=use.cpu, gpu_uses=use.gpu_uses, allocations=allocations)
+        changed = self._ledger.post(
+            period,
+            shares,
+            cpu=use.cpu,
+            gpu_uses=use.gpu_uses,
+            allocations=allocations,
+            sequence=self._sequence + 1,
+            scraped=scraped,
+        )
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
@@ -241,9 +259,7 @@ class Sampler:
                 models=ledger.models(),
                 unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
                 retired=tuple((component, ledger.retired.get(component, 0.0)) for component in components),
-                unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components)
-                if providers or unnamed
-                else (),
+                unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components),
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
             ),

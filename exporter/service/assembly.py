@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ..config.settings import Settings
 from ..host import FdBudget, Host
 from ..records import Namer
-from ..sampling.sampler import Sampler, SamplerOptions
+from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
@@ -52,6 +52,7 @@ def make_sampler(
     host: Host,
     store: StateStore | None = None,
     observers: Sequence[Callable[[Snapshot], None]] = (),
+    received_by_all: Callable[[float], int | None] = no_scrapers,
 ) -> Sampler:
     """The sampler of this host, or of the simulated one."""
     sources: Sequence[Source]
@@ -69,7 +70,16 @@ def make_sampler(
             pod_resources=settings.path_pod_resources,
         )
     options = sampler_options(settings)
-    return Sampler(sources, namer, host, options, store=store, observers=observers, demo=settings.demo)
+    return Sampler(
+        sources,
+        namer,
+        host,
+        options,
+        store=store,
+        observers=observers,
+        received_by_all=received_by_all,
+        demo=settings.demo,
+    )
 
 
 def sampler_options(settings: Settings) -> SamplerOptions:

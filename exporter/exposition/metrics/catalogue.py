@@ -271,8 +271,8 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_unnamed_joules",
         "gauge",
-        "Energy of containers that are not exposed yet because their names are on the way, in joules: for at most "
-        "half a minute after their start, node = containers + unattributed + retired + this.",
+        "Energy of containers that is not in their counters yet, in joules: their names are being looked up, or the "
+        "counters are new and stay at 0 for one scrape. Node = containers + unattributed + retired + this.",
         ("component",),
         lambda snapshot: (((component,), value) for component, value in snapshot.energy.unnamed),
     ),
