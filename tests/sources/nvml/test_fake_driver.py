@@ -77,7 +77,7 @@ def test_a_library_is_built_once(library: Path) -> None:
 
 def test_without_a_compiler_the_skip_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(pytest.skip.Exception, match="cc.* missing: apt-get install gcc"):
+    with pytest.raises(pytest.skip.Exception, match=r"cc.* missing: apt-get install gcc"):
         build(tmp_path / "none")
 
 
