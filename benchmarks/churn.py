@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections import deque
 
+from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
 from exporter.host import Host
@@ -79,7 +80,7 @@ def main(ticks: int) -> None:
     now = 1000.0
     with tempfile.TemporaryDirectory() as empty:
         host = Host(sysfs=empty, clock=lambda: now, wall=lambda: 1.7e9 + now)
-        history, renderer = History(), Renderer()
+        history, renderer = History(), Renderer(exporter_registry())
         sampler = Sampler([Churn()], WorkloadNamer(), host, observers=(history.observe,))
         marks = {ticks // 10, ticks // 4, ticks // 2, ticks * 3 // 4, ticks}
         for tick in range(1, ticks + 1):
@@ -89,7 +90,7 @@ def main(ticks: int) -> None:
                 body = renderer.body(snapshot)
             if tick in marks:
                 print(tick, f"{resident_mib():.2f}", body.count(b"\n"), flush=True)
-        print(f"{snapshot.conservation_error_ratio:.2e}")
+        print(f"{snapshot.energy.conservation_error_ratio:.2e}")
         sampler.close()
 
 

@@ -32,13 +32,13 @@ WATCH = LIST + "&watch=1&resourceVersion="
 CLIENTS = {
     "this exporter": (
         "",
-        "from exporter.workloads import channel, directory, kubernetes_api",
+        "from exporter.workloads.metadata import http_client, kubernetes_api, provider",
         """
 import time
 from exporter.host import Host
 from exporter.records import Workload
-feed = kubernetes_api.ApiServer(channel.Channel(URL, {}, ca_file=CA), "node-1")
-names = directory.FeedDirectory(feed, Host())
+feed = kubernetes_api.ApiServer(http_client.HttpClient(URL, {}, ca_file=CA), "node-1")
+names = provider.BackgroundProvider(feed, Host())
 found = set()
 while len(found) < 2 * PODS:
     found.update(names.changed())

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from exporter.sources.nvml.driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, DriverError
+from exporter.sources.nvml.driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver
+from exporter.sources.nvml.library import DriverError
 
 from .table import quantile
 

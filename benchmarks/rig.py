@@ -251,6 +251,6 @@ def _parse(text: str) -> Scrape:
                     booked += value
                 case "energy_device_idle_watts":
                     idle = value
-                case "energy_counter_wraps_total":
+                case "energy_meter_wraps_total":
                     wraps += value
     return Scrape(samples, active, abs(given - booked) / (given or 1.0), idle, wraps)

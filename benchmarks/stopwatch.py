@@ -12,12 +12,14 @@ import threading
 
 from exporter.config.command_line import parse
 from exporter.config.settings import load
+from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.prerender import Prepared
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.exposition.web.server import Server, ServerOptions
 from exporter.service.assembly import make_host, make_sampler
+from exporter.service.endpoints import Endpoints
 from exporter.service.service import SWITCH_SECONDS
 from exporter.snapshot import Snapshot
 
@@ -26,7 +28,7 @@ def main() -> None:
     """Serve until stdin ends."""
     logging.disable(logging.CRITICAL)
     settings = load(parse(sys.argv[1:]).flags, os.environ)
-    host, history, prepared = make_host(settings), History(), Prepared(Renderer().body)
+    host, history, prepared = make_host(settings), History(), Prepared(Renderer(exporter_registry()).body)
     latest: list[Snapshot] = []
 
     def observe(snapshot: Snapshot) -> None:
@@ -34,12 +36,12 @@ def main() -> None:
         sys.stdout.write(f"{snapshot.monotonic_at:.6f} {host.clock():.6f}\n")
         sys.stdout.flush()
 
+    page = Page(history, settings.web_telemetry_path)
+    endpoints = Endpoints(lambda: latest[0] if latest else None, prepared, page, host.clock)
     server = Server(
-        lambda: latest[0] if latest else None,
-        prepared,
-        Page(history, settings.web_telemetry_path),
-        host.clock,
-        ServerOptions(listen=tuple(map(str, settings.web_listen_address))),
+        endpoints.pages(settings.web_telemetry_path),
+        endpoints.health(),
+        ServerOptions(listen=settings.web_listen_address),
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     print(server.start()[0][1], flush=True)

@@ -1,4 +1,7 @@
-"""The only door to /proc, /sys and cgroupfs: injected roots, kept-open files, OSError → Unavailable."""
+"""All access to /proc, /sys and cgroupfs: injected roots, files kept open, OSError → Unavailable.
+
+Implausible file contents and scarce descriptors are faults 13 and 60 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from functools import partial
 from .records import Reason, Unavailable
 
 MAX_COUNTER = 2**63
-"""No counter of joules or seconds comes near this; 2⁶⁴−1 is what broken drivers return (fault 13)."""
+"""Above any real counter of joules or seconds; broken drivers return 2⁶⁴−1."""
 
 _REASONS: dict[int, Reason] = {
     errno.ENOENT: "not_found",
@@ -35,7 +38,7 @@ _REASONS: dict[int, Reason] = {
 
 
 def unavailable(error: OSError, path: str) -> Unavailable:
-    """Translate an operating system error once, at the edge."""
+    """Translate an operating system error; ``fix`` is set for a missing permission."""
     reason = _REASONS.get(error.errno or 0, "error")
     fix = ""
     if reason == "permission":
@@ -47,9 +50,9 @@ def unavailable(error: OSError, path: str) -> Unavailable:
 
 
 def parse_counter(raw: bytes, path: str) -> int:
-    """Parse a non-negative decimal counter as the kernel writes it; anything else is `Unavailable`.
+    """Parse a non-negative decimal counter as the kernel writes it.
 
-    Rejects the empty file, text, a negative number, a trailing NUL and 2⁶³ or more (fault 13).
+    Raises `Unavailable` for an empty file, text, a negative number, a trailing NUL, and 2⁶³ or more.
     """
     text = raw.rstrip(b"\n")
     if not text.isdigit() or len(text) > 19 or (value := int(text)) >= MAX_COUNTER:
@@ -58,9 +61,9 @@ def parse_counter(raw: bytes, path: str) -> int:
 
 
 class KeptFile:
-    """A file kept open and read again from its start: half the price of opening it anew.
+    """A file kept open and read again from its start, at half the cost of opening it each time.
 
-    Falls back to open, read, close when the descriptor budget is spent.
+    Without a descriptor left in the budget, each read opens and closes the file.
     """
 
     __slots__ = ("_budget", "_fd", "path")
@@ -73,7 +76,7 @@ class KeptFile:
             try:
                 self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                budget.give()
+                budget.release()
                 raise unavailable(error, path) from None
 
     def read(self, size: int = 4096) -> bytes:
@@ -90,11 +93,11 @@ class KeptFile:
             raise unavailable(error, self.path) from None
 
     def reader(self, size: int) -> Callable[[], bytes]:
-        """What `read` does, bare of everything that costs time: may raise OSError as well as `Unavailable`."""
+        """A function that reads up to ``size`` bytes with little overhead. It raises OSError or `Unavailable`."""
         return partial(os.pread, self._fd, size, 0) if self._fd >= 0 else partial(self.read, size)
 
     def read_all(self, chunk: int = 65536) -> bytes:
-        """Read the whole file from its start, however long. Raises `Unavailable`."""
+        """Read the whole file from its start. Raises `Unavailable`."""
         data = self.read(chunk)
         if len(data) < chunk:
             return data
@@ -119,11 +122,11 @@ class KeptFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._budget.give()
+            self._budget.release()
 
 
 class FdBudget:
-    """How many descriptors may be kept open, so that 64 of them are enough to run (fault 60)."""
+    """How many descriptors may be kept open; a limit of 64 is enough to run."""
 
     __slots__ = ("left",)
 
@@ -142,13 +145,13 @@ class FdBudget:
         return cls(soft - min(reserve, soft // 2))
 
     def take(self) -> bool:
-        """Reserve one; False when there is none left."""
+        """Reserve one; False if none is left."""
         if self.left <= 0:
             return False
         self.left -= 1
         return True
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Return one."""
         self.left += 1
 
@@ -177,14 +180,14 @@ def list_dir(path: str) -> list[str]:
 boot_seconds: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
-"""Seconds since boot that go on through suspend, so that joules are never divided by too short a time."""
+"""Seconds since boot including suspend, so that joules are never divided by too short a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where this machine's files are, and its clocks; tests give written trees and a clock of their own.
+    """Roots of this machine's files, and its clocks; tests pass generated trees and their own clock.
 
-    ``cgroupfs`` "" means: find it below ``sysfs``. ``clock`` is boot-time seconds.
+    ``cgroupfs`` "" means ``fs/cgroup`` below ``sysfs``. ``clock`` is seconds since boot, ``wall`` since the epoch.
     """
 
     procfs: str = "/proc"
@@ -211,11 +214,11 @@ class Host:
         return read_file(path).decode("utf-8", "replace").strip("\n\0 ")
 
     def counter(self, path: str) -> int:
-        """Read one non-negative integer from a file opened for it alone. Raises `Unavailable`."""
+        """Read one non-negative integer from a file that is not kept open. Raises `Unavailable`."""
         return parse_counter(read_file(path, 64), path)
 
     def cpu_count(self) -> int:
-        """CPUs that are online: from /sys, else /proc/stat, else 1."""
+        """Number of online CPUs, from /sys, else /proc/stat, else the operating system; 1 if unknown."""
         try:
             return count_cpus(self.text(self.sys("devices/system/cpu/online")))
         except (Unavailable, ValueError):
@@ -229,7 +232,7 @@ class Host:
     def memory_ratio(self) -> float | None:
         """This process's resident memory over its cgroup's limit; None without a limit.
 
-        The limit is the smallest of our own cgroup and those above it, of v2 (memory.max) or v1.
+        The limit is the smallest of this process's cgroup and those above it, of v2 (memory.max) or v1.
         """
         base = self.cgroupfs or self.sys("fs/cgroup")
         limits = []
@@ -255,7 +258,7 @@ class Host:
             path = path.rpartition("/")[0]
 
     def boot_id(self) -> str:
-        """Identity of this boot; "" where the kernel tells none. Counters of sensors do not outlive it."""
+        """Identity of this boot; "" where the kernel has none. Hardware counters restart with each boot."""
         try:
             return self.text(self.proc("sys/kernel/random/boot_id"))
         except Unavailable:
@@ -272,7 +275,7 @@ def cpu_list(text: str) -> list[int]:
 
 
 def count_cpus(text: str) -> int:
-    """How many CPUs a kernel CPU list names. Raises ValueError when none."""
+    """Number of CPUs in a kernel CPU list. Raises ValueError if it is empty."""
     count = len(cpu_list(text))
     if count == 0:
         raise ValueError("empty CPU list")

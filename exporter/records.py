@@ -1,6 +1,6 @@
-"""Immutable values that flow read → divide → publish: SI base units only, no I/O, no clock.
+"""Immutable values that flow read → name → divide → publish: SI base units only, no I/O, no clock.
 
-Values created for every active process or group on every tick are named tuples, because those are made
+Values created for every active process or group on every tick are named tuples, because those are created
 three times faster than frozen dataclasses; everything else is a frozen dataclass with slots.
 """
 
@@ -14,14 +14,18 @@ Component = Literal["cpu", "dram", "gpu", "platform", "other"]
 Quality = Literal["measured", "estimated"]
 Mode = Literal["active", "idle"]
 Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", "error"]
-Loss = Literal["idle", "exited", "kernel", "gap", "unknown"]
+UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
+Place = tuple[str, str, str]
+"""A container of a cluster: namespace, pod and container name."""
+WorkloadKey = tuple[str, str, str, str]
+ModelKey = tuple[str, str, str]
 
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
-"""Every reason for which a source may be down; the label set of ``energy_source_failures_total``."""
+"""Every reason why a source may be down; the label values of ``energy_source_failures_total``."""
 
 
-class Unavailable(Exception):  # noqa: N818 - it says what the meter is, not that the program erred
-    """A meter or file cannot be read now; ``fix`` is the sentence that tells the operator what to do.
+class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error of the program
+    """A meter or file cannot be read now; ``fix`` is one sentence for the operator.
 
     The only exception that leaves :mod:`exporter.host` and the sources. ``reason`` is one of `REASONS`.
     """
@@ -33,9 +37,6 @@ class Unavailable(Exception):  # noqa: N818 - it says what the meter is, not tha
         self.fix = fix
 
 
-# --- what a source reads -------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """One metered thing of this node.
@@ -45,8 +46,8 @@ class Device:
     summed. ``capacity`` is busy seconds per second at full use: the CPUs of a socket, 1.0 for a GPU.
     ``max_watts`` is the ceiling above which a reading is called implausible. ``socket`` is the CPU
     package number for meters of a socket (its CPU, its DRAM, its whole module), else None. ``idle_watts`` is set
-    only where the source itself defines the idle power (the estimate's model). ``method`` says how joules come to
-    be: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    only where the source itself defines the idle power (the estimate's model). ``method`` is how joules are
+    obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     """
 
     id: str
@@ -65,8 +66,8 @@ class Device:
 class EnergyReading(NamedTuple):
     """A cumulative joule counter read at ``at`` (boot-time seconds); ``wraps_at`` joules, None if it never wraps.
 
-    ``watts`` is what the device's own power gauge said at the same moment, where it has one, and
-    ``agreement_ratio`` what the counter counted over what that gauge adds up to, in the last window.
+    ``watts`` is the device's own power gauge at the same moment, where it has one, and ``agreement_ratio`` the
+    counter's increase over that gauge's integral in the last window.
     """
 
     device: Device
@@ -78,7 +79,7 @@ class EnergyReading(NamedTuple):
 
 
 class PowerReading(NamedTuple):
-    """Momentary watts read at ``at`` (boot-time seconds)."""
+    """Momentary power in watts, read at ``at`` (boot-time seconds)."""
 
     device: Device
     at: float
@@ -86,7 +87,7 @@ class PowerReading(NamedTuple):
 
 
 class PowerBounds(NamedTuple):
-    """Between which watts an estimated device's true power lies."""
+    """Bounds of an estimated device's true power, in watts."""
 
     device: str
     low_watts: float
@@ -125,8 +126,8 @@ class ProcessUse(NamedTuple):
 class GroupUse(NamedTuple):
     """CPU seconds a cgroup itself (children excluded) used since the last tick.
 
-    ``processes`` are those of its members that are known to have run; their sum never exceeds
-    ``seconds``: what they do not explain was used by processes that exited already.
+    ``processes`` are the members that are known to have run; their sum never exceeds ``seconds``: processes that
+    have already exited account for the rest.
     """
 
     group: GroupKey
@@ -136,11 +137,11 @@ class GroupUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CpuUse:
-    """Who used the CPUs since the last tick; only groups that moved are listed.
+    """CPU time since the last tick; only groups whose counter moved are listed.
 
     ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds``. ``window_seconds`` is the
-    time the deltas cover. ``started``/``ended``/``exited`` say which groups came and went and which
-    processes ended, so that accounts start at 0 and know when to expire.
+    time the deltas cover. ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the
+    processes that ended, so that accounts start at 0 and expire.
     """
 
     at: float
@@ -155,12 +156,11 @@ class CpuUse:
 
 
 class Allocation(NamedTuple):
-    """A card, or a part of one, that the cluster has given to a container, whether or not anything runs on it.
+    """A card, or a part of one, that the cluster has allocated to a container, whether or not anything runs on it.
 
-    ``device`` is what the cluster calls it: the UUID of a card or MIG device, or a PCI address; once
-    `exporter.accounting.gpu_allocations` has found the card, its UUID, with its index (``gpu``) and ``gpu_instance``.
-    ``share`` is its weight among the claims on the card: the slice fraction under MIG, the number of
-    replicas when time-sliced, else 1.0.
+    ``device`` is the cluster's id: the UUID of a card or MIG device, or a PCI address. `exporter.accounting.
+    gpu_allocations` resolves it to the card's UUID, index (``gpu``) and ``gpu_instance``. ``share`` is its weight
+    among the claims on the card: the slice fraction under MIG, the number of replicas when time-sliced, else 1.0.
     """
 
     device: str
@@ -171,29 +171,39 @@ class Allocation(NamedTuple):
     gpu_instance: str = ""
     gpu: str = ""
 
+    @property
+    def place(self) -> Place:
+        """The container it belongs to."""
+        return (self.namespace, self.pod, self.container)
+
 
 class GpuUse(NamedTuple):
     """GPU-busy seconds of one process on one device since the last tick.
 
     A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
     ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
-    else 1.0. ``group`` is its cgroup, None if unknown. Pid 0 stands for processes that the driver names and
-    /proc does not show: their joules stay unattributed.
+    else 1.0. ``group`` is its cgroup, None if unknown. ``process`` is None for processes that the driver
+    reports and /proc does not show: their joules stay unattributed.
     """
 
     device: str
     group: GroupKey | None
-    process: Process
+    process: Process | None
     seconds: float
     hold: float = 1.0
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid, None if unknown."""
+        return None if self.process is None else self.process.key.pid
 
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """What a GPU (or, with ``gpu_instance`` set, one MIG instance of it) reports of itself; None is unknown.
+    """State of a GPU or, with ``gpu_instance`` set, of one of its MIG instances; None is unknown.
 
-    Of an instance, ``mig_uuids`` are its MIG devices, and ``slice_ratio`` is its part of the card's slices.
-    ``window_seconds`` is how long before this its source had read it: what `GpuUse` of it covers; None is a tick.
+    ``mig_uuids`` are the MIG devices of an instance, ``slice_ratio`` its fraction of the card's slices.
+    ``window_seconds`` is the time since its source last read it, which its `GpuUse` covers; None is one tick.
     """
 
     uuid: str
@@ -222,7 +232,7 @@ class GpuState:
 
 
 class Problem(NamedTuple):
-    """A part of a source that failed while the rest of it went on."""
+    """A part of a source that failed while the rest of it was read."""
 
     reason: Reason
     message: str
@@ -231,13 +241,12 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that one source learned in one tick; parts it does not know stay empty.
+    """Everything one source read in one tick; what it does not measure stays empty.
 
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
-    ``allocations`` are all there are, until told anew; None says nothing of them.
-    ``rest_seconds`` asks to be left alone for so long: waking a thread costs more than saying nothing.
-    ``asleep`` are the ids of devices that are not read because that would wake them; one whose id nobody can know
-    without waking it is named by its place.
+    ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is how long the source need not be
+    read again, because waking a thread costs more than an unchanged reading is worth. ``asleep`` are the ids of
+    devices that are not read because that would wake them, or the PCI address where even the id needs a wake-up.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -252,34 +261,12 @@ class Reading:
     asleep: tuple[str, ...] = ()
 
 
-class Source(Protocol):
-    """A meter or a teller of use. One class, one file, one line in the registry.
-
-    ``read`` is called once a tick from the source's own thread. It finds its files on the first call,
-    looks again when they vanish, raises `Unavailable` when nothing can be read, and puts partial failures
-    into ``Reading.problems``. ``now`` is boot-time seconds.
-    """
-
-    @property
-    def name(self) -> str:
-        """Name in flags, labels and ``doctor``."""
-
-    def read(self, now: float) -> Reading:
-        """Read everything once."""
-
-    def close(self) -> None:
-        """Give back file descriptors."""
-
-
-# --- whose it is ---------------------------------------------------------------------------------------
-
-
 class Workload(NamedTuple):
-    """Who owns a cgroup, in cAdvisor's label names; ``runtime`` as in the metrics reference. Unknown is "".
+    """The owner of a cgroup, in cAdvisor's label names; ``runtime`` as in the metrics reference. Unknown is "".
 
-    The first four identify its series. ``owner_kind`` and ``owner_name`` tell what started it (Deployment, Job,
-    a Slurm user), ``labels`` are the chosen pod labels, sorted. ``provisional`` says that ``pod`` and
-    ``container`` are only ids, and that their names are still on the way.
+    ``key`` identifies its series. ``owner_kind`` and ``owner_name`` are what started it (Deployment, Job, a Slurm
+    user), ``labels`` the chosen pod labels, sorted. While it is ``provisional``, ``pod`` and ``container`` are ids
+    whose names have not been looked up yet.
     """
 
     namespace: str = ""
@@ -294,58 +281,83 @@ class Workload(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
     provisional: bool = False
 
+    @property
+    def place(self) -> Place:
+        """Namespace, pod and container, as an `Allocation` has them."""
+        return (self.namespace, self.pod, self.container)
+
+    @property
+    def key(self) -> WorkloadKey:
+        """What identifies its series; two instances with the same key are one account."""
+        return (self.namespace, self.pod, self.container, self.runtime)
+
+    @property
+    def info_labels(self) -> tuple[str, ...]:
+        """``key``, container id, pod UID, image, owner kind and owner name: the values of ``energy_container_info``."""
+        return (*self.key, self.container_id, self.pod_uid, self.image, self.owner_kind, self.owner_name)
+
 
 HOST = Workload(container="host", runtime="host")
-"""The row for what no container, unit or job owns."""
+"""The row for cgroups that no container, unit or job owns."""
 
 
 class Model(NamedTuple):
-    """An AI model at work; ``phase`` is training, inference or unknown, ``source`` tells how it was recognised."""
+    """A running AI model; ``phase`` is training, inference or unknown, ``source`` how it was recognised."""
 
     model_name: str
     namespace: str = ""
     phase: str = "unknown"
     source: str = ""
 
+    @property
+    def key(self) -> ModelKey:
+        """What identifies its series."""
+        return (self.model_name, self.namespace, self.phase)
+
 
 class Namer(Protocol):
-    """Names groups and processes. Asked once per group and process, and again when it says `renamed`.
+    """Names groups and processes: called once per group and process, and again for those in `renamed`.
 
-    Who knows everything at once subclasses this and leaves the later methods as they are.
+    A namer whose names are complete at once subclasses this and keeps the later methods as they are.
     """
 
     def workload(self, group: GroupKey) -> Workload:
-        """Owner of a group; never raises, `HOST` if nobody else owns it."""
+        """Owner of a group; never raises, `HOST` if nothing else owns it."""
 
     def settled(self, group: GroupKey) -> Workload:
-        """Owner of a group by the best name there is now, for one that waited long enough for a better one."""
+        """Owner of a group by the best name available now, for a group that has waited long enough."""
         return self.workload(group)._replace(provisional=False)
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
-        """Model a process works for, None if it is not known to work for one."""
+        """Model that a process works for, None if none is known."""
+
+    def is_shared(self, workload: Workload) -> bool:
+        """Whether its row collects unrelated work, so that it never belongs to one model as a whole."""
+        return workload.runtime == "host"
 
     def renamed(self) -> Collection[GroupKey]:
-        """Groups whose names, or whose processes' models, became known or changed since the last call."""
+        """Groups that have new names, or processes with new models, since the last call."""
         return ()
 
     def remember(self, workload: Workload) -> None:  # noqa: ARG002 - nothing is remembered here
-        """An earlier run knew this one; whoever could tell its names again may be down."""
+        """Keep the names that an earlier run resolved; their provider may be down now."""
         return
 
     def forget(self, group: GroupKey) -> None:  # noqa: ARG002 - as above
-        """The group is gone; another of its path will have another inode."""
+        """The group was removed; a new group at its path will have another inode."""
         return
 
     def health(self) -> tuple[SourceHealth, ...]:
-        """How those are who know the names: an API server, an engine's socket."""
+        """Health of the metadata providers: an API server, an engine's socket."""
         return ()
 
-    def close(self) -> None:
-        """End what runs in the background."""
+    def retry(self) -> None:
+        """Retry providers that are down at once, regardless of their backoff."""
         return
 
-
-# --- what is published ---------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Stop background work."""
+        return
 
 
 class ProcessOwner(NamedTuple):
@@ -360,7 +372,7 @@ class ProcessOwner(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
-    """How a source is: ``last_success`` is Unix seconds (0 = never), ``failures`` counts by reason."""
+    """Health of a source: ``last_success`` is Unix seconds (0 = never), ``failures`` counts by reason."""
 
     name: str
     up: bool

@@ -1,4 +1,4 @@
-"""What a tick publishes and a scrape shows: complete, immutable, replaced by one assignment."""
+"""What a tick publishes: complete, immutable, replaced by one assignment."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .records import Allocation, Component, Device, GpuState, Loss, Mode, Model, ProcessOwner, SourceHealth, Workload
+from .records import (
+    Allocation,
+    Component,
+    Device,
+    GpuState,
+    Mode,
+    Model,
+    ProcessOwner,
+    SourceHealth,
+    UnattributedReason,
+    Workload,
+)
 
 
 class AccountRow(NamedTuple):
-    """One account as it stood after a tick; an account that did not change keeps the same row object.
+    """One account after a tick; an account that did not change keeps the same row object.
 
     ``cells[i]`` names ``joules[i]``: a component and mode. ``components[i]`` names ``watts[i]`` (mean
     over the last tick, active and idle together). ``busy_components[i]`` names ``ratios[i]``: busy seconds
@@ -31,10 +42,10 @@ class AccountRow(NamedTuple):
 
 
 class DeviceRow(NamedTuple):
-    """One device as it stood after a tick; None is unknown (a device that was not read this tick has no watts).
+    """One device after a tick; None is unknown (a device that was not read in this tick has no watts).
 
-    ``up`` says whether this tick has a reading of it, None for one that sleeps or whose source is switched off;
-    ``last_read`` is when its meter was last read, in Unix seconds; ``agreement_ratio`` as in `EnergyReading`.
+    ``up`` is whether this tick has a reading of it, None for one that sleeps or whose source is switched off.
+    ``last_read`` is the time of its last reading in Unix seconds; ``agreement_ratio`` as in `EnergyReading`.
     """
 
     device: Device
@@ -62,11 +73,71 @@ class NodeRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything a scrape shows, complete and immutable; replaced by one assignment after each tick.
+class NodeEnergy:
+    """The node's joules: from its devices, and attributed to its workloads."""
 
-    ``sequence`` grows by one with each tick. ``taken_at`` is Unix seconds, for people and health checks
-    only; ``monotonic_at`` is what ages are computed from.
+    devices: tuple[DeviceRow, ...] = ()
+    nodes: tuple[NodeRow, ...] = ()
+    containers: tuple[AccountRow, ...] = ()
+    processes: tuple[AccountRow, ...] = ()
+    models: tuple[AccountRow, ...] = ()
+    container_models: Mapping[int, Model] = field(default_factory=dict)
+    """Container account serial → its model, where all its recognised processes work for one."""
+    unattributed: tuple[tuple[Component, UnattributedReason, float], ...] = ()
+    retired: tuple[tuple[Component, float], ...] = ()
+    unnamed: tuple[tuple[Component, float], ...] = ()
+    """Joules of containers that are not published yet, because their names are still being looked up."""
+    retired_devices: Mapping[Component, float] = field(default_factory=dict)
+    """Joules that are in ``nodes`` and not in ``devices``, because their devices are retired."""
+
+    @property
+    def conservation_error_ratio(self) -> float:
+        """Largest relative difference, over components, between the devices' joules and the published sum.
+
+        Computed on access, so that a tick that is not scraped does not pay for it.
+        """
+        sums: defaultdict[Component, float] = defaultdict(float)
+        # By column, because nearly all rows have the same cells and a scrape waits for this.
+        tables: defaultdict[tuple[tuple[Component, Mode], ...], list[tuple[float, ...]]] = defaultdict(list)
+        for row in self.containers:
+            tables[row.cells].append(row.joules)
+        for cells, table in tables.items():
+            for (component, _), column in zip(cells, zip(*table, strict=True), strict=True):
+                sums[component] += sum(column)
+        for component, _, joules in self.unattributed:
+            sums[component] += joules
+        for component, joules in (*self.retired, *self.unnamed):
+            sums[component] += joules
+        off = [abs(sums[node.component] - node.joules) / (node.joules or 1.0) for node in self.nodes]
+        return max(off, default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """State of the GPUs, and the containers that they are allocated to."""
+
+    states: tuple[GpuState, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterState:
+    """The exporter's own state: health of its sources, ticks so far and their total duration in seconds."""
+
+    sources: tuple[SourceHealth, ...] = ()
+    samples: int = 0
+    sample_seconds: float = 0.0
+    overruns: int = 0
+    series_dropped: tuple[tuple[str, int], ...] = ()
+    start_time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a scrape publishes; replaced by one assignment after each tick.
+
+    ``sequence`` grows by one with each tick. ``taken_at`` is Unix seconds, for display and health checks only; ages are
+    computed from ``monotonic_at``.
     """
 
     sequence: int
@@ -74,46 +145,6 @@ class Snapshot:
     monotonic_at: float
     interval_seconds: float
     demo: bool = False
-    devices: tuple[DeviceRow, ...] = ()
-    nodes: tuple[NodeRow, ...] = ()
-    containers: tuple[AccountRow, ...] = ()
-    processes: tuple[AccountRow, ...] = ()
-    models: tuple[AccountRow, ...] = ()
-    unattributed: tuple[tuple[Component, Loss, float], ...] = ()
-    retired: tuple[tuple[Component, float], ...] = ()
-    unnamed: tuple[tuple[Component, float], ...] = ()
-    """Joules of containers that are not shown yet, because their names are still on the way."""
-    retired_devices: Mapping[Component, float] = field(default_factory=dict)
-    """Joules of devices that are in ``nodes`` and, because they are gone, in ``devices`` no longer."""
-    gpus: tuple[GpuState, ...] = ()
-    allocations: tuple[Allocation, ...] = ()
-    container_models: Mapping[int, Model] = field(default_factory=dict)
-    """Container account serial → its model, where all its processes work for one."""
-    sources: tuple[SourceHealth, ...] = ()
-    samples: int = 0
-    sample_seconds: float = 0.0
-    overruns: int = 0
-    series_dropped: tuple[tuple[str, int], ...] = ()
-    config_reload_ok: bool = True
-    start_time: float = 0.0
-
-    @property
-    def conservation_error_ratio(self) -> float:
-        """Largest relative difference, over components, between what devices gave and what is shown of it.
-
-        Added up whenever it is asked for: a tick whose snapshot nobody looks at need not.
-        """
-        booked: defaultdict[Component, float] = defaultdict(float)
-        # By column, because nearly all rows have the same cells, and a scrape has to wait for this.
-        tables: defaultdict[tuple[tuple[Component, Mode], ...], list[tuple[float, ...]]] = defaultdict(list)
-        for row in self.containers:
-            tables[row.cells].append(row.joules)
-        for cells, table in tables.items():
-            for (component, _), column in zip(cells, zip(*table, strict=True), strict=True):
-                booked[component] += sum(column)
-        for component, _, joules in self.unattributed:
-            booked[component] += joules
-        for component, joules in (*self.retired, *self.unnamed):
-            booked[component] += joules
-        off = [abs(booked[node.component] - node.joules) / (node.joules or 1.0) for node in self.nodes]
-        return max(off, default=0.0)
+    energy: NodeEnergy = field(default_factory=NodeEnergy)
+    gpu: GpuView = field(default_factory=GpuView)
+    exporter: ExporterState = field(default_factory=ExporterState)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.nvml import control
 from tests.support.nvml.node import fresh_bindings
+from tests.support.patience import patience
 from tests.support.program import Running, children_of
 
 # On a busy machine any example may take long: that is no failure.
@@ -34,6 +37,25 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(settings: Any) -> Generator[None, object, object]:
+    """Let the limit of a test grow with the load, also while it runs, as all does that it waits for."""
+    began = time.monotonic()
+    answer = yield
+    fail = signal.getsignal(signal.SIGALRM)
+    if settings.method == "signal" and callable(fail):
+
+        def fail_unless_busy(number: int, frame: FrameType | None) -> None:
+            left = began + patience(settings.timeout) - time.monotonic()
+            if left > 0:
+                signal.setitimer(signal.ITIMER_REAL, left)
+            else:
+                fail(number, frame)
+
+        signal.signal(signal.SIGALRM, fail_unless_busy)
+    return answer
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -116,12 +116,12 @@ def _api_down(scene: Scene) -> Iterator[None]:
 @contextlib.contextmanager
 def _api_garbage(scene: Scene) -> Iterator[None]:
     server = scene.site.node.server
-    server.next_answers.extend([_GARBAGE] * 1000)
+    server.next_responses.extend([_GARBAGE] * 1000)
     server.drop_watches(b'{"type":"ADDED","object":')
     try:
         yield
     finally:
-        server.next_answers.clear()
+        server.next_responses.clear()
 
 
 @contextlib.contextmanager

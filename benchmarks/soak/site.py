@@ -15,8 +15,9 @@ from typing import NamedTuple
 from benchmarks import groups
 from tests.support.fake_kubernetes_api import Pod
 from tests.support.kubernetes_node import Node
-from tests.support.live import Exporter, Tree, wait_for
+from tests.support.live import Exporter, Tree
 from tests.support.nvml.control import FakeDriver, Gpu
+from tests.support.patience import wait_for
 
 from .background import again
 

@@ -51,13 +51,13 @@ class Victim:
         if status != 0 or seconds > STOP_SECONDS:
             self.inspector.fail(f"SIGTERM while {fault}: status {status} after {seconds:.1f} s")
         try:
-            books = decode(self._state.read_bytes()).books
+            saved = decode(self._state.read_bytes()).devices.joules
         except (OSError, StateCorruptError) as error:
             self.inspector.fail(f"SIGTERM while {fault}: {error}")
             return
         for device, joules in device_joules(self.inspector.last).items():
-            if keeps and books.devices.get(device, 0.0) < joules * (1 - ROUNDED):
-                self.inspector.fail(f"SIGTERM while {fault}: {device} has {books.devices.get(device)} of {joules} J")
+            if keeps and saved.get(device, 0.0) < joules * (1 - ROUNDED):
+                self.inspector.fail(f"SIGTERM while {fault}: {device} has {saved.get(device)} of {joules} J")
 
     def stop(self) -> None:
         """End it for good."""

@@ -1,1 +1,1 @@
-"""DIVIDE: meters make joules of readings, the baseline parts idle from active, attribution shares, the ledger keeps."""
+"""DIVIDE: meters turn readings into joules, the baseline separates idle from active, attribution shares them out."""

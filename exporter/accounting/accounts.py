@@ -1,4 +1,4 @@
-"""One account and what surrounds it: the period it is settled for, and the form in which it is saved."""
+"""One account, the period that its tick covers, and the form in which both survive a restart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..records import Component, Loss, Mode, Model, ProcessOwner, Workload
+from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
 from ..snapshot import AccountRow
 from .attribution import Rate
 
@@ -15,7 +15,7 @@ Joules = dict[tuple[Component, Mode], float]
 
 _CPU_ONLY: tuple[Component, ...] = ("cpu",)
 _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
-"""What is shared out by CPU seconds, and so concerns every workload."""
+"""Components that are divided by CPU seconds, and so concern every workload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,8 @@ class Period:
     """The time one tick covers, and what a busy CPU second costs in it: made once, used by every account.
 
     It ends at boot time ``now``, and is ``gpu_seconds`` long for GPUs. ``tariff`` is joules per busy CPU second of
-    each cell. ``components`` are the CPU-like ones that somebody measured, ``watts`` what a busy CPU second in it
-    adds to the mean power of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left
-    out or None, not 0.
+    each cell. ``components`` are the CPU-like ones that have a meter, ``watts`` what a busy CPU second adds to the mean
+    power of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left out or None, not 0.
     """
 
     now: float
@@ -48,7 +47,7 @@ class Period:
         rates: Sequence[Rate],
         gpu_window_seconds: float | None = None,
     ) -> Period:
-        """Of ``window_seconds`` (> 0), or where GPUs were read late ``gpu_window_seconds`` for them.
+        """A period of ``window_seconds`` (> 0); ``gpu_window_seconds`` is that of the GPUs where they were read late.
 
         ``capacity`` is busy seconds per second by component.
         """
@@ -78,18 +77,19 @@ class Period:
 
     @property
     def known(self) -> tuple[object, ...]:
-        """What is known in this period; rows change shape when it changes."""
+        """What is known in this period; the rows' shape depends on it."""
         return (self.components, self.cpu_known, self.gpu_metered, self.gpu_ratio is None)
 
 
 class Account:
-    """Joules of one owner, which only grow. ``ended_at`` is set while nobody is left who could add to it.
+    """Joules of one owner, which only grow.
 
-    ``held_until`` is set while the account is kept from view because its owner's name is on the way, ``hidden``
-    while it is that of a process which is not among those on show: then it has no rows.
+    ``members`` counts the cgroups or processes that can still add to it; ``ended_at`` is the boot time at which the
+    last of them left. ``held_until`` is set while the account is not published because its owner's name is still being
+    looked up. ``hidden`` accounts (processes beyond the top N) have no rows.
 
-    During a tick seconds and GPU joules are gathered; `bill` makes joules of them, `settle` also a row, and
-    `pass_over` none.
+    During a tick, seconds and GPU joules are collected; `accrue` converts seconds to joules, `finish_tick` also makes
+    the row, `skip_row` makes none.
     """
 
     __slots__ = (
@@ -109,7 +109,7 @@ class Account:
         "start_ticks",
     )
 
-    def __init__(self, serial: int, owner: Owner, start_ticks: int = 0) -> None:
+    def __init__(self, serial: int, owner: Owner, start_ticks: int = 0, *, hidden: bool = False) -> None:
         self.serial = serial
         self.owner = owner
         self.start_ticks = start_ticks
@@ -119,27 +119,64 @@ class Account:
         self.members = 0
         self.ended_at: float | None = None
         self.held_until: float | None = None
-        self.hidden = False
+        self.hidden = hidden
         self.row: AccountRow | None = None
         self._gpu_joules = 0.0
         self._gpu_seconds: float | None = None
         self._cells: tuple[tuple[Component, Mode], ...] = ()
 
+    @classmethod
+    def restored(cls, serial: int, saved: SavedAccount, now: float) -> Account:
+        """The account of an earlier run; without members it expires unless one joins."""
+        account = cls(serial, saved.owner, saved.start_ticks)
+        account.joules = dict(saved.joules)
+        account.ended_at = now
+        return account
+
+    # --- who can add to it --------------------------------------------------------------------------
+
+    def join(self) -> None:
+        """A cgroup or process that adds to it appeared."""
+        self.members += 1
+        self.ended_at = None
+
+    def leave(self, now: float) -> None:
+        """One that had joined is gone."""
+        self.members -= 1
+        self.end_if_empty(now)
+
+    def end_if_empty(self, now: float) -> None:
+        """Start the linger time, unless a member is left."""
+        if self.members == 0:
+            self.ended_at = now
+
+    def rename(self, owner: Owner, serial: int) -> None:
+        """Publish it under another owner's labels; the new ``serial`` invalidates cached ones."""
+        self.owner = owner
+        self.serial = serial
+
+    def expired(self, deadline: float) -> bool:
+        """Whether its last member left at boot time ``deadline`` or before."""
+        return self.ended_at is not None and self.ended_at <= deadline
+
+    def hide(self) -> None:
+        """Stop publishing it."""
+        self.row = None
+        self.hidden = True
+
+    # --- one tick -----------------------------------------------------------------------------------
+
     def total(self) -> float:
         """All joules, whatever component and mode."""
         return sum(self.joules.values())
 
-    def expired(self, deadline: float) -> bool:
-        """Whether nobody was left to add to it since boot time ``deadline`` or before."""
-        return self.ended_at is not None and self.ended_at <= deadline
-
     def use_cpu(self, seconds: float) -> None:
-        """Note busy CPU seconds of this tick."""
+        """Add busy CPU seconds of this tick."""
         self.cpu_seconds += seconds
         self.on_cpu = True
 
     def use_gpu(self, seconds: float) -> None:
-        """Note busy GPU seconds of this tick."""
+        """Add busy GPU seconds of this tick."""
         self._gpu_seconds = (self._gpu_seconds or 0.0) + seconds
 
     def add_gpu(self, mode: Mode, joules: float) -> None:
@@ -148,19 +185,19 @@ class Account:
         self.joules[cell] = self.joules.get(cell, 0.0) + joules
         self._gpu_joules += joules
 
-    def absorb(self, joules: Mapping[tuple[Component, Mode], float]) -> None:
-        """Take over what was booked before its owner's name was known."""
+    def merge(self, joules: Mapping[tuple[Component, Mode], float]) -> None:
+        """Add joules that were attributed to another account of the same owner."""
         for cell, amount in joules.items():
             self.joules[cell] = self.joules.get(cell, 0.0) + amount
 
-    def show(self, period: Period) -> None:
-        """Start at 0 for CPU and DRAM, as far as they are measured: Prometheus counts from the first sample on."""
+    def start_at_zero(self, period: Period) -> None:
+        """Publish 0 for CPU and DRAM where they are metered, because ``increase()`` starts at the first sample."""
         self.on_cpu = True
         for component in period.components:
             self.joules.setdefault((component, "active"), 0.0)
 
-    def bill(self, period: Period) -> float:
-        """Make joules of this tick's CPU seconds, and return those seconds."""
+    def accrue(self, period: Period) -> float:
+        """Convert this tick's CPU seconds to joules; returns those seconds."""
         seconds = self.cpu_seconds
         if seconds:
             self.cpu_seconds = 0.0
@@ -172,15 +209,15 @@ class Account:
                     joules[cell] = seconds * price
         return seconds
 
-    def pass_over(self, period: Period) -> None:
-        """End the tick of an account that is not on show: it has joules, but no row that would show its watts."""
-        self.bill(period)
+    def skip_row(self, period: Period) -> None:
+        """End the tick of a hidden account: it accrues joules, but has no row."""
+        self.accrue(period)
         if self._gpu_seconds is not None:
             self._gpu_joules = self._gpu_seconds = 0.0
 
-    def settle(self, period: Period) -> bool:
-        """Bill and make the row of the tick that ends now; True if the next tick must make one even without use."""
-        seconds = self.bill(period)
+    def finish_tick(self, period: Period) -> bool:
+        """Accrue and make this tick's row; True if the next tick must make one even without usage."""
+        seconds = self.accrue(period)
         if len(self._cells) != len(self.joules):
             self._cells = tuple(self.joules)
         if self.on_cpu and self._gpu_seconds is None:
@@ -195,9 +232,9 @@ class Account:
                 (seconds * period.cpu_ratio,) if period.cpu_known else (),
             )
             return seconds > 0
-        return self._settle_gpu(period, seconds)
+        return self._finish_gpu_tick(period, seconds)
 
-    def _settle_gpu(self, period: Period, seconds: float) -> bool:
+    def _finish_gpu_tick(self, period: Period, seconds: float) -> bool:
         components: tuple[Component, ...] = ()
         busy: tuple[Component, ...] = ()
         watts: tuple[float, ...] = ()
@@ -219,7 +256,7 @@ class Account:
         return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
 
     def saved(self) -> SavedAccount:
-        """In the form the checkpoint keeps."""
+        """As the checkpoint keeps it."""
         return SavedAccount(self.owner, self.start_ticks, dict(self.joules))
 
 
@@ -232,15 +269,9 @@ class SavedAccount(NamedTuple):
 
 
 @dataclass(slots=True)
-class Books:
-    """What the ledger must remember across a restart: totals in joules, and every account on show.
+class LedgerState:
+    """What the ledger keeps across a restart: every published account, and joules that belong to none."""
 
-    ``retired_devices`` are the joules of devices that are in ``devices`` no longer.
-    """
-
-    devices: dict[str, float] = field(default_factory=dict)
-    nodes: dict[Component, float] = field(default_factory=dict)
-    unattributed: dict[tuple[Component, Loss], float] = field(default_factory=dict)
+    unattributed: dict[tuple[Component, UnattributedReason], float] = field(default_factory=dict)
     retired: dict[Component, float] = field(default_factory=dict)
     accounts: list[SavedAccount] = field(default_factory=list)
-    retired_devices: Mapping[Component, float] = field(default_factory=dict)

@@ -1,23 +1,34 @@
-"""Share out one tick's joules: pure arithmetic, in which every joule that goes in comes out once."""
+"""Divide one tick's joules among workloads: pure arithmetic in which every joule appears exactly once."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from ..records import HOST, Allocation, Component, CpuUse, Device, GpuUse, GroupKey, Loss, Mode, Workload
-from .gpu_claims import Claims, Place
+from ..records import (
+    Allocation,
+    Component,
+    CpuUse,
+    Device,
+    GpuUse,
+    GroupKey,
+    Mode,
+    Place,
+    UnattributedReason,
+    Workload,
+)
+from .gpu_claims import Claims
 
 CpuIdle = Literal["node", "proportional"]
 
 _LEAST_BUSY_SECONDS = 1e-9
-"""The kernel's clocks count nanoseconds: less than one is nobody's work."""
+"""The kernel's clocks count nanoseconds; less than one is rounding, not work."""
 
 
 class Energy(NamedTuple):
-    """What one device used in a tick: ``active + idle + gap`` is all of it. ``gap`` was spent unwatched."""
+    """Joules of one device in a tick: ``active + idle + gap``. ``gap`` covers time for which no usage is known."""
 
     device: Device
     active: float
@@ -26,7 +37,7 @@ class Energy(NamedTuple):
 
     @property
     def joules(self) -> float:
-        """All of it."""
+        """Their sum."""
         return self.active + self.idle + self.gap
 
 
@@ -39,7 +50,7 @@ class Rate(NamedTuple):
 
 
 class GpuCharge(NamedTuple):
-    """Joules of one device to one of the processes that hold it."""
+    """Joules of one device, charged to one of the processes that hold it."""
 
     use: GpuUse
     mode: Mode
@@ -47,7 +58,7 @@ class GpuCharge(NamedTuple):
 
 
 class PlaceCharge(NamedTuple):
-    """Joules of one device to a container that was given it, on which none of its processes is known to be."""
+    """Joules of one device, charged to a container it is allocated to and that has no known process on it."""
 
     place: Place
     mode: Mode
@@ -56,29 +67,29 @@ class PlaceCharge(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """A tick's division. CPU and DRAM are given as rates: whoever was busy ``s`` seconds owes ``s × rate``.
+    """One tick's division. CPU and DRAM are rates: a workload that was busy for ``s`` seconds owes ``s × rate``.
 
-    What no workload owes stands in ``unattributed``.
+    ``unattributed`` holds what no workload owes, by component and reason.
     """
 
     cpu: tuple[Rate, ...]
     gpu: tuple[GpuCharge, ...]
     places: tuple[PlaceCharge, ...] = ()
-    unattributed: Mapping[tuple[Component, Loss], float] = field(default_factory=dict)
+    unattributed: Mapping[tuple[Component, UnattributedReason], float] = field(default_factory=dict)
 
 
 def split_idle(device: Device, joules: float, seconds: float, idle_watts: float | None) -> Energy:
-    """Part a device's joules into active and idle: ``active = max(0, ΔE − idle·Δt)``.
+    """Separate a device's active joules from its idle ones: ``active = max(0, ΔE − idle·Δt)``.
 
-    Unlike scaling power by utilisation, this charges a workload the same joules whether the machine beside
-    it is busy or not. Unknown idle watts make everything active.
+    Unlike scaling power by utilisation, this charges a workload the same joules whether other workloads run beside it
+    or not. Unknown idle watts make everything active.
     """
     idle = min(joules, (idle_watts or 0.0) * seconds)
     return Energy(device, joules - idle, idle)
 
 
 def countable(devices: Iterable[Device]) -> list[Device]:
-    """Devices whose joules may be added up: not within another one, except within the platform's meter."""
+    """Devices whose joules may be summed: those not within another one, except within the platform's meter."""
     known = {device.id: device for device in devices}
     return [
         device for device in known.values() if device.component != "platform" and not _inside_component(device, known)
@@ -88,8 +99,8 @@ def countable(devices: Iterable[Device]) -> list[Device]:
 def platforms(devices: Iterable[Device]) -> list[Device]:
     """Meters of the whole machine, which together measure it once.
 
-    Several outermost ones would measure the same, so the first one counts; but where there are meters of one socket's
-    module, the first one of each socket.
+    Several outermost meters would measure the same power, so only the first one counts; where each socket's module has
+    its meter, the first one of each socket counts.
     """
     outermost = [device for device in devices if device.component == "platform" and device.within is None]
     by_socket: dict[int, Device] = {}
@@ -100,7 +111,7 @@ def platforms(devices: Iterable[Device]) -> list[Device]:
 
 
 def _inside_component(device: Device, known: Mapping[str, Device]) -> bool:
-    """Whether a meter that is itself no platform includes this one. An unknown enclosing id does not count."""
+    """Whether a meter other than a platform's includes this device. An enclosing id that is unknown is ignored."""
     seen = {device.id}
     while device.within is not None and device.within in known and device.within not in seen:
         device = known[device.within]
@@ -116,25 +127,25 @@ def share(
     gpu_uses: Sequence[GpuUse],
     cpu_idle: CpuIdle = "node",
     allocations: Sequence[Allocation] = (),
-    owner: Callable[[GroupKey], Workload] = lambda _: HOST,
+    owners: Mapping[GroupKey, Workload] | None = None,
 ) -> Shares:
     """Divide the joules of countable devices.
 
-    CPU and DRAM: active joules by busy CPU seconds; idle joules stay with the node, or with
-    ``proportional`` go the same way. GPU: active joules by GPU-busy seconds, all of them to a single
-    holder; idle joules to the holders by ``GpuUse.hold``, because a card that is held and idle is the
-    waste people look for. A card that the cluster has given away is held by whom it was given to, whether or
-    not a process of theirs is on it; ``owner`` tells whose a holder's cgroup is.
+    CPU and DRAM: active joules by busy CPU seconds; idle joules stay with the node, or are divided the same way with
+    ``proportional``. GPU: active joules by GPU-busy seconds, all of them to a single holder; idle joules by
+    ``GpuUse.hold``, because a card that is held and idle is the waste that operators look for. A card that the cluster
+    has allocated is held by the containers it is allocated to, with or without a process on it. ``owners`` maps the
+    cgroups of ``gpu_uses`` to workloads; it may be omitted where there are no ``allocations``.
     """
-    unattributed: defaultdict[tuple[Component, Loss], float] = defaultdict(float)
+    unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)
     idle: defaultdict[Component, float] = defaultdict(float)
     holders: defaultdict[str, list[GpuUse]] = defaultdict(list)
     for use in gpu_uses:
         holders[use.device].append(use)
-    given: defaultdict[str, defaultdict[Place, float]] = defaultdict(lambda: defaultdict(float))
-    for device, namespace, pod, container, weight, *_ in allocations:
-        given[device][namespace, pod, container] += weight
+    allocated: defaultdict[str, defaultdict[Place, float]] = defaultdict(lambda: defaultdict(float))
+    for allocation in allocations:
+        allocated[allocation.device][allocation.place] += allocation.share
 
     charges: list[GpuCharge | PlaceCharge] = []
     for energy in energies:
@@ -142,10 +153,10 @@ def share(
         if energy.gap:
             unattributed[component, "gap"] += energy.gap
         if component == "other":
-            # What the platform's meter shows beyond the others (fans, disks, losses) is nobody's.
+            # The platform's meter beyond the other meters (fans, disks, losses) belongs to no workload.
             unattributed["other", "unknown"] += energy.active + energy.idle
         elif component == "gpu":
-            claims = Claims(holders[energy.device.id], given.get(energy.device.id, {}), owner)
+            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {})
             charges += _share_gpu(energy, claims, unattributed)
         else:
             active[component] += energy.active
@@ -173,7 +184,7 @@ def share(
 
 
 def _share_gpu(
-    energy: Energy, claims: Claims, unattributed: defaultdict[tuple[Component, Loss], float]
+    energy: Energy, claims: Claims, unattributed: defaultdict[tuple[Component, UnattributedReason], float]
 ) -> list[GpuCharge | PlaceCharge]:
     charges: list[GpuCharge | PlaceCharge] = []
     holders = claims.holders
@@ -181,24 +192,24 @@ def _share_gpu(
     unknown = 0.0
     for use in holders:
         active = energy.active * ((use.seconds / busy if busy > 0 else 0.0) if len(holders) > 1 else 1.0)
-        if use.process.key.pid == 0:
-            unknown += active  # somebody whom this machine's /proc does not show: no other process pays for it
+        if use.process is None:
+            unknown += active  # of a process that this /proc does not show: no other process is charged for it
         elif active:
             charges.append(GpuCharge(use, "active", active))
     if len(holders) != 1 and busy <= 0:
-        # Nobody is known to have run: either it exited between two looks, or the driver gave no samples.
+        # No process is known to have run: it exited between two readings, or the driver had no samples.
         unknown += energy.active
-    if claims.sole is None:
+    if claims.sole_owner is None:
         unattributed["gpu", "unknown" if holders else "exited"] += unknown
     elif unknown:
-        charges.append(PlaceCharge(claims.sole, "active", unknown))
+        charges.append(PlaceCharge(claims.sole_owner, "active", unknown))
 
     weights = sum(weight for _, weight in claims.weights)
     for claimant, weight in claims.weights:
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
             charges.append(PlaceCharge(claimant, "idle", idle))
-        elif claimant.process.key.pid == 0:
+        elif claimant.process is None:
             unattributed["gpu", "idle"] += idle
         else:
             charges.append(GpuCharge(claimant, "idle", idle))

@@ -1,4 +1,4 @@
-"""Learn what a device draws when it does nothing: the lower envelope of power against utilisation, at zero."""
+"""Learned idle power of a device: the lower envelope of power against utilisation, at zero utilisation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """Idle watts and how they are known; None: not yet."""
+    """Idle watts and how they were obtained; None is unknown so far."""
 
     watts: float | None
     method: IdleMethod
@@ -46,7 +46,7 @@ def lower_envelope(points: Iterable[Sample]) -> list[Sample]:
 
 
 class _Bin:
-    """The last samples at about the same utilisation, and the same ones ordered as (watts, utilisation)."""
+    """The last samples of one range of utilisation, also kept in order of (watts, utilisation)."""
 
     __slots__ = ("_ordered", "low", "recent")
 
@@ -56,7 +56,7 @@ class _Bin:
         self._ordered: list[tuple[float, float]] = []
 
     def add(self, sample: Sample) -> bool:
-        """Take a sample in place of the oldest; True if that changes what the bin tells."""
+        """Replace the oldest sample; True if that changes the bin's estimate."""
         recent, ordered = self.recent, self._ordered
         if len(recent) == _SAMPLES_PER_BIN:
             oldest = recent.popleft()
@@ -72,12 +72,12 @@ class _Bin:
 class Baseline:
     """Idle watts of one device.
 
-    Samples are kept in bins of utilisation, the last 32 of each, so that it follows temperature and never
-    forgets the idle hours during a busy day. Each bin is represented by its 20 % quantile of power: the
-    envelope, without trusting the single lowest reading. The envelope's first stretch is drawn on to zero.
-    Until the device was seen near idle, or at loads far enough apart, the prior holds: the lowest power
-    seen, less its share by utilisation — zero for a device only ever seen at full load. What is ``configured`` is
-    not learned, nor what is ``assumed`` by the model that stands in for a meter; all in watts.
+    The last 32 samples of each bin of utilisation are kept, so that the baseline follows temperature and remembers
+    idle hours during a busy day. Each bin is represented by its 20 % quantile of power, which is robust against a
+    single low reading. The envelope's first segment is extrapolated to zero utilisation. Until the device was seen near
+    idle, or at loads far enough apart, the prior is used: the lowest power seen, less its share by utilisation, which
+    is zero for a device only ever seen at full load. ``configured`` watts are not learned, nor those ``assumed`` by the
+    model that replaces a meter.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Baseline:
         self.configure(configured)
 
     def observe(self, utilization_ratio: float, watts: float) -> None:
-        """Learn from one interval that was read without a gap."""
+        """Add one interval that was read without a gap."""
         changed = self._put(Sample(min(max(utilization_ratio, 0.0), 1.0), watts))
         if changed and self._given is None:
             self._idle = self._estimate()
@@ -101,12 +101,12 @@ class Baseline:
         return self._idle
 
     def configure(self, watts: float | None) -> None:
-        """Set idle watts by configuration, or (None) learn them, unless they are assumed."""
+        """Set configured idle watts; None learns them, unless they are assumed."""
         self._given = self._assumed if watts is None else Idle(watts, "configured")
         self._idle = self._given or self._estimate()
 
     def samples(self) -> list[Sample]:
-        """Everything it remembers, for the checkpoint."""
+        """All samples, for the checkpoint."""
         return [sample for bin_ in self._bins for sample in bin_.recent]
 
     def _put(self, sample: Sample) -> bool:

@@ -1,8 +1,8 @@
 """The state file's format: a checkpoint line followed by a journal line per tick.
 
-The journal holds absolute values of what changed, written before they are published. So after a kill the
-counters go on at or after the last value anybody saw: had they fallen back to a periodic checkpoint,
-Prometheus would take that for a reset and count the whole value again.
+The journal holds absolute values of what changed, and is written before they are published. So after a kill, counters
+continue at or after the last published value: if they fell back to a periodic checkpoint, Prometheus would take that
+for a reset and count the whole value again.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..records import Device, Model, ProcessOwner, Workload
-from .accounts import Books, Owner, SavedAccount
+from .accounts import LedgerState, Owner, SavedAccount
 from .baseline import Sample
 from .device_inventory import SavedDevice
+from .devices import DeviceState
 from .meters import Point
 
 VERSION = 1
-"""Of the file format. A file of another version is set aside, not guessed at (fault 56).
+"""Version of the file format. A file of another version is set aside, not interpreted.
 
-What is only added keeps the version: it may be missing when read, and an older exporter passes over it.
+New fields do not change the version: they may be missing when read, and an older exporter ignores them.
 """
 
-_OF_A_DEVICE = ("component", "source", "quality", "name", "within", "method")
-"""What is kept of a device, so that it is shown under its labels before it is read again."""
+_DEVICE_FIELDS = ("component", "source", "quality", "name", "within", "method")
+"""Fields of a device that are saved, so that it is published under its labels before it is read again."""
 
 _KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
     "container": Workload,
@@ -36,44 +37,42 @@ _KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
 
 
 class StateCorruptError(ValueError):
-    """A state file that is no checkpoint: damaged, or of another version (fault 56)."""
+    """A state file that cannot be read: damaged, or of another version."""
 
 
 @dataclass(slots=True)
 class State:
-    """What is kept. ``points`` are raw sensor values and only mean something in the boot ``boot_id``.
+    """What survives a restart, as of boot time ``at`` in the boot ``boot_id``.
 
-    ``known`` are the devices on show; only a checkpoint has them, no journal line. ``lags`` is not in the file: it says
-    that more was shown afterwards than could be written.
+    ``closed`` are the owners of accounts that a journal line removes. ``lagging`` is not in the file's text: more was
+    published afterwards than could be written.
     """
 
     boot_id: str
     at: float
-    points: dict[str, Point] = field(default_factory=dict)
-    baselines: dict[str, list[Sample]] = field(default_factory=dict)
-    books: Books = field(default_factory=Books)
+    devices: DeviceState = field(default_factory=DeviceState)
+    ledger: LedgerState = field(default_factory=LedgerState)
     closed: list[Owner] = field(default_factory=list)
     demo: bool = False
-    known: dict[str, SavedDevice] = field(default_factory=dict)
-    lags: bool = False
+    lagging: bool = False
 
 
 def encode(state: State, *, whole: bool) -> bytes:
     """One line: checksum, space, JSON. A journal line (not ``whole``) has only what changed."""
-    books = state.books
+    devices, ledger = state.devices, state.ledger
     content: dict[str, Any] = {
         "at": state.at,
-        "points": state.points,
-        "devices": books.devices,
-        "nodes": books.nodes,
-        "unattributed": {f"{component}/{loss}": joules for (component, loss), joules in books.unattributed.items()},
-        "retired": books.retired,
-        "accounts": [_encode_account(account) for account in books.accounts],
+        "points": devices.points,
+        "devices": devices.joules,
+        "nodes": devices.node_joules,
+        "unattributed": {f"{component}/{why}": joules for (component, why), joules in ledger.unattributed.items()},
+        "retired": ledger.retired,
+        "accounts": [_encode_account(account) for account in ledger.accounts],
     }
     if whole:
-        content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": state.baselines}
-        content |= {"known": {key: _encode_device(entry) for key, entry in state.known.items()}}
-        content |= {"retired_devices": books.retired_devices}
+        content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": devices.baselines}
+        content |= {"known": {key: _encode_device(saved) for key, saved in devices.known.items()}}
+        content |= {"retired_devices": devices.retired_joules}
         content |= {"demo": True} if state.demo else {}
     elif state.closed:
         content["closed"] = [_encode_owner(owner) for owner in state.closed]
@@ -82,7 +81,7 @@ def encode(state: State, *, whole: bool) -> bytes:
 
 
 def decode(data: bytes) -> State:
-    """Read a checkpoint and its journal; a torn last line is what a kill leaves and is passed over.
+    """Read a checkpoint and its journal; a torn last line, which a kill leaves behind, is ignored.
 
     Raises `StateCorruptError` if the checkpoint itself is damaged or of another version.
     """
@@ -94,31 +93,32 @@ def decode(data: bytes) -> State:
         raise StateCorruptError(f"version {first.get('version')!r}, this exporter writes {VERSION}")
     try:
         state = State(str(first["boot_id"]), 0.0, demo=bool(first.get("demo", False)))
-        state.baselines = {key: [Sample(*sample) for sample in samples] for key, samples in first["baselines"].items()}
-        state.known = {key: _decode_device(key, fields) for key, fields in first.get("known", {}).items()}
-        state.books.retired_devices = dict(first.get("retired_devices", {}))
+        devices = state.devices
+        devices.baselines = {key: [Sample(*pair) for pair in samples] for key, samples in first["baselines"].items()}
+        devices.known = {key: _decode_device(key, fields) for key, fields in first.get("known", {}).items()}
+        devices.retired_joules = dict(first.get("retired_devices", {}))
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
         for line in lines:
             content = _content(line)
             if content is None:
                 break
             _apply(content, state, accounts)
-        state.books.accounts = list(accounts.values())
+        state.ledger.accounts = list(accounts.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateCorruptError(f"unexpected content: {error!r}") from None
     return state
 
 
 def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...], SavedAccount]) -> None:
-    books = state.books
+    devices, ledger = state.devices, state.ledger
     state.at = float(content["at"])
-    state.points.update({key: Point(*point) for key, point in content["points"].items()})
-    books.devices.update(content["devices"])
-    books.nodes.update(content["nodes"])
-    books.retired.update(content["retired"])
+    devices.points.update({key: Point(*point) for key, point in content["points"].items()})
+    devices.joules.update(content["devices"])
+    devices.node_joules.update(content["nodes"])
+    ledger.retired.update(content["retired"])
     for name, joules in content["unattributed"].items():
-        component, _, loss = name.partition("/")
-        books.unattributed[component, loss] = joules
+        component, _, reason = name.partition("/")
+        ledger.unattributed[component, reason] = joules
     for kind, fields in content.get("closed", ()):
         accounts.pop(_identity(_decode_owner(kind, fields), 0), None)
     for kind, fields, start_ticks, cells in content["accounts"]:
@@ -127,20 +127,20 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         accounts[_identity(owner, start_ticks)] = SavedAccount(owner, int(start_ticks), joules)
 
 
-def _encode_device(entry: SavedDevice) -> dict[str, Any]:
-    return {name: getattr(entry.device, name) for name in _OF_A_DEVICE} | {"missed_since": entry.missed_since}
+def _encode_device(saved: SavedDevice) -> dict[str, Any]:
+    return {name: getattr(saved.device, name) for name in _DEVICE_FIELDS} | {"missed_since": saved.missed_since}
 
 
 def _decode_device(id_: str, fields: Mapping[str, Any]) -> SavedDevice:
-    device = Device(id=id_, capacity=0.0, **{name: fields[name] for name in _OF_A_DEVICE})
+    device = Device(id=id_, capacity=0.0, **{name: fields[name] for name in _DEVICE_FIELDS})
     return SavedDevice(device, fields["missed_since"])
 
 
 def _identity(owner: Owner, start_ticks: int) -> tuple[Any, ...]:
     if isinstance(owner, Workload):
-        return ("container", *owner[:4])
+        return ("container", *owner.key)
     if isinstance(owner, Model):
-        return ("model", *owner[:3])
+        return ("model", *owner.key)
     return ("process", owner.pid, start_ticks)
 
 
@@ -150,7 +150,7 @@ def _encode_owner(owner: Owner) -> tuple[str, Sequence[Any]]:
 
 
 def _decode_owner(kind: str, fields: Sequence[Any]) -> Owner:
-    # JSON has no tuples: a list among the fields is the labels of a workload.
+    # JSON has no tuples: a list among the fields is a workload's labels.
     values: list[Any] = [tuple(map(tuple, field)) if isinstance(field, list) else field for field in fields]
     return _KINDS[kind](*values)
 

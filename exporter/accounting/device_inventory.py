@@ -1,4 +1,4 @@
-"""Which devices there are: those read in this run, those of an earlier one that are awaited, and who is given up."""
+"""The node's devices: those read in this run, those of an earlier run that are pending, and those that are retired."""
 
 from __future__ import annotations
 
@@ -8,98 +8,98 @@ from typing import NamedTuple
 from ..records import Component, Device
 from .attribution import countable, platforms
 
-GIVE_UP_SECONDS = 7 * 86_400.0
-"""A device that was missed for so long was removed or replaced; a weekend is too short to call a broken one that."""
+RETIRE_AFTER_SECONDS = 7 * 86_400.0
+"""A device that was missing for so long was removed or replaced; a broken one may well be missing for a weekend."""
 
 
 class SavedDevice(NamedTuple):
-    """A device as the checkpoint keeps it; ``missed_since`` is Unix seconds, None if it was not missed."""
+    """A device as the checkpoint keeps it; ``missed_since`` is Unix seconds, None if it was not missing."""
 
     device: Device
     missed_since: float | None = None
 
 
-class GoneDevice(NamedTuple):
-    """A device that is no longer shown; its joules were counted as those of ``component``, None if of none."""
+class RetiredDevice(NamedTuple):
+    """A device that is no longer published; its joules were summed under ``component``, None if they were not."""
 
     id: str
     component: Component | None
 
 
-class Roster:
-    """The devices that are shown, each once: in ``known`` if it was read in this run, else in ``awaited``.
+class DeviceInventory:
+    """The published devices, each once: in ``known`` if it was read in this run, else in ``pending``.
 
-    ``counted`` are those whose joules are added up, ``platforms`` the meters of the whole machine. ``replaced`` are
-    those who are away while a part of theirs is counted instead: what they used meanwhile must not be counted again.
-    ``revision`` grows when there is something new to keep across a restart.
+    ``counted`` are those whose joules are summed, ``platforms`` the meters of the whole machine. ``superseded`` are
+    missing devices whose parts are counted instead: their joules of that time must not be counted again. ``revision``
+    grows when the checkpoint must be rewritten.
     """
 
-    def __init__(self, saved: Mapping[str, SavedDevice], at: float, untold: Collection[str] = ()) -> None:
-        """``saved`` are the devices of the earlier run; ``at`` is Unix seconds.
+    def __init__(self, saved: Mapping[str, SavedDevice], at: float, without_counter: Collection[str] = ()) -> None:
+        """``saved`` are the devices of an earlier run; ``at`` is Unix seconds.
 
-        ``untold`` are those of them that are not expected to tell what they used meanwhile.
+        ``without_counter`` are those of them that will not report what they used in the meantime.
         """
         self.known: dict[str, Device] = {}
-        self.awaited: dict[str, Device] = {key: entry.device for key, entry in saved.items()}
+        self.pending: dict[str, Device] = {key: entry.device for key, entry in saved.items()}
         self._missed = {key: at if entry.missed_since is None else entry.missed_since for key, entry in saved.items()}
-        self._gone: list[GoneDevice] = []
-        self._untold = set(untold)
+        self._retired: list[RetiredDevice] = []
+        self._without_counter = set(without_counter)
         self.revision = 0
         self._count()
 
-    def learn(self, read: Mapping[str, Device], *, metered: bool) -> None:
-        """Take note of who was read. Once the CPU is ``metered``, its stand-ins go for good."""
-        known = {key: device for key, device in self.known.items() if not (metered and is_stand_in(device))}
+    def update(self, read: Mapping[str, Device], *, metered: bool) -> None:
+        """Add the devices that were ``read``. Once the CPU is ``metered``, its estimates are removed."""
+        known = {key: device for key, device in self.known.items() if not (metered and is_estimate(device))}
         known |= read
         if known == self.known:
             return
         replaced = self.known.keys() - known.keys()
         if metered:
-            replaced |= {key for key, device in self.awaited.items() if is_stand_in(device)}
+            replaced |= {key for key, device in self.pending.items() if is_estimate(device)}
         for key in replaced:
-            self._drop(key)
+            self._retire(key)
         self.known = known
-        for key in self.awaited.keys() & known.keys():
-            del self.awaited[key]
+        for key in self.pending.keys() & known.keys():
+            del self.pending[key]
             self._missed.pop(key, None)
-        self._untold -= known.keys()
+        self._without_counter -= known.keys()
         self.revision += 1
         self._count()
 
     def review(self, missing: Collection[str], at: float) -> None:
-        """Give up who is ``missing`` for `GIVE_UP_SECONDS` as of Unix time ``at``. To be called now and then."""
+        """Retire devices ``missing`` for `RETIRE_AFTER_SECONDS` at Unix time ``at``; to be called regularly."""
         self._missed = {key: self._missed.get(key, at) for key in missing}
-        given_up = [key for key, since in self._missed.items() if at - since >= GIVE_UP_SECONDS]
-        for key in given_up:
-            self._drop(key)
-        if given_up:
+        overdue = [key for key, since in self._missed.items() if at - since >= RETIRE_AFTER_SECONDS]
+        for key in overdue:
+            self._retire(key)
+        if overdue:
             self.revision += 1
             self._count()
 
-    def take_gone(self) -> list[GoneDevice]:
-        """Who went since the last call."""
-        gone, self._gone = self._gone, []
-        return gone
+    def take_retired(self) -> list[RetiredDevice]:
+        """Devices retired since the last call."""
+        retired, self._retired = self._retired, []
+        return retired
 
     def saved(self) -> dict[str, SavedDevice]:
-        """Those that are shown, for the checkpoint."""
-        return {key: SavedDevice(device, self._missed.get(key)) for key, device in (self.known | self.awaited).items()}
+        """The published devices, for the checkpoint."""
+        return {key: SavedDevice(device, self._missed.get(key)) for key, device in (self.known | self.pending).items()}
 
-    def _drop(self, key: str) -> None:
-        device = self.known.pop(key, None) or self.awaited.pop(key)
+    def _retire(self, key: str) -> None:
+        device = self.known.pop(key, None) or self.pending.pop(key)
         self._missed.pop(key, None)
-        self._untold.add(key)
-        self._gone.append(GoneDevice(key, device.component if key in self.counted else None))
+        self._without_counter.add(key)
+        self._retired.append(RetiredDevice(key, device.component if key in self.counted else None))
 
     def _count(self) -> None:
-        # Who is awaited still includes others: what they used meanwhile is in its counter when it returns.
-        told = {key: device for key, device in self.awaited.items() if key not in self._untold}
-        read = {device.id for device in countable((told | self.known).values())} & self.known.keys()
-        self.replaced = self._untold & {self.known[key].within for key in read}
-        self.counted = read | {device.id for device in countable((self.awaited | self.known).values())}
+        # A pending device still contains its children: its counter will cover their consumption when it returns.
+        reporting = {key: device for key, device in self.pending.items() if key not in self._without_counter}
+        read = {device.id for device in countable((reporting | self.known).values())} & self.known.keys()
+        self.superseded = self._without_counter & {self.known[key].within for key in read}
+        self.counted = read | {device.id for device in countable((self.pending | self.known).values())}
         self.platforms = [device.id for device in platforms(self.known.values())]
 
 
-def is_stand_in(device: Device) -> bool:
+def is_estimate(device: Device) -> bool:
     """Whether it models the CPU in place of a meter."""
     return device.quality == "estimated" and device.component == "cpu"

@@ -1,151 +1,118 @@
-"""From one tick's readings to joules per device: metered, parted into active and idle, and never summed twice."""
+"""From one tick's readings to joules by device: metered, split into active and idle, and never summed twice."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..records import Component, CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, PowerReading
+from ..records import Component, Device, EnergyReading, PowerBounds, PowerReading
 from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
-from .device_inventory import GoneDevice, Roster, SavedDevice, is_stand_in
+from .device_inventory import DeviceInventory, SavedDevice, is_estimate
+from .measurement import OTHER, Measured, Use
 from .meters import GAP_SECONDS, Delta, Meters, Point
 
-OTHER = Device("other", "other", "", "measured", "other", 0.0)
-"""Stands for what the platform's meter shows beyond CPU, DRAM and GPU: fans, disks, losses."""
-
 _WATCHED = 1.5
-"""A delta that covers more than this many windows of use was partly unwatched: that part is a gap."""
+"""Where a delta covers more than this many windows of usage, the time beyond the window is a gap."""
 
-_BOOKED = ("ok", "wrap", "gap")
+_WITH_JOULES = ("ok", "wrap", "gap")
 """Events of a delta that has joules."""
 
 _STUCK_READS = 10
 _STUCK_UTILIZATION_RATIO = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Who was busy in the ``window_seconds`` between two ticks; ``cpu_capacity`` is all CPUs of the node.
+@dataclass(slots=True)
+class DeviceState:
+    """What `Devices` keeps across a restart.
 
-    A reading that came late covers more than a tick; who used a GPU in it is told together with its joules, so both
-    are for the same time (`GpuState.window_seconds`). ``asleep`` are devices that nobody reads, lest they wake.
+    ``points`` are the last trusted counter values, valid in the same boot only. ``joules`` are totals by device,
+    ``node_joules`` by component; ``retired_joules`` are those of devices that are no longer published. ``known`` and
+    ``baselines`` (samples of the learned idle power) are written with a whole checkpoint only.
     """
 
-    window_seconds: float
-    cpu_capacity: float
-    cpu: CpuUse | None = None
-    gpu_uses: Sequence[GpuUse] = ()
-    gpus: Sequence[GpuState] = ()
-    socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
-    asleep: Collection[str] = ()
-
-    @property
-    def gpu_windows(self) -> dict[str, float]:
-        """Seconds that ``gpu_uses`` of a card cover, where its source says so."""
-        return {
-            gpu.uuid: gpu.window_seconds for gpu in self.gpus if gpu.window_seconds is not None and not gpu.gpu_instance
-        }
-
-    @property
-    def gpu_window_seconds(self) -> float:
-        """Seconds that ``gpu_uses`` cover: the longest of the cards, which all are read together."""
-        return max(self.gpu_windows.values(), default=0.0) or self.window_seconds
+    points: dict[str, Point] = field(default_factory=dict)
+    joules: dict[str, float] = field(default_factory=dict)
+    node_joules: dict[Component, float] = field(default_factory=dict)
+    retired_joules: Mapping[Component, float] = field(default_factory=dict)
+    known: dict[str, SavedDevice] = field(default_factory=dict)
+    baselines: dict[str, list[Sample]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What the devices used in one tick.
+class Restart:
+    """How an earlier run ended and this one starts.
 
-    ``energies`` are those that may be added up; ``watts`` the mean power of those that were read without doubt.
-    ``readings`` are those that could be believed, ``asleep`` who was not asked.
+    ``ended_at`` is the earlier run's last tick in boot-time seconds, ``started_at`` now in Unix seconds. ``sources``
+    are the names of the sources of this run. ``lagging``: more was published afterwards than the state file holds.
     """
 
-    deltas: Mapping[str, Delta]
-    utilization: Mapping[str, float]
-    energies: Sequence[Energy]
-    watts: Mapping[str, float]
-    readings: Mapping[str, EnergyReading | PowerReading]
-    asleep: Collection[str] = ()
-
-    @property
-    def joules(self) -> dict[str, float]:
-        """Joules by device, of all of them."""
-        return {key: delta.joules for key, delta in self.deltas.items()}
-
-    @property
-    def metered(self) -> frozenset[Component]:
-        """Components that somebody measured in this tick."""
-        return frozenset(
-            energy.device.component
-            for energy in self.energies
-            if energy.device is OTHER or energy.device.id in self.watts
-        )
+    state: DeviceState = field(default_factory=DeviceState)
+    ended_at: float = 0.0
+    started_at: float = 0.0
+    sources: Collection[str] = ()
+    lagging: bool = False
 
 
 class Devices:
-    """Every device of the node, with its meter and its idle baseline.
+    """Every device of the node: its meter, its idle baseline, and its joules so far.
 
-    ``saved`` are those of an earlier run, which ``ended_at`` a boot time in seconds; ``started_at`` is now in Unix
-    seconds, ``sources`` are the names of who is asked in this run, ``modelled`` the joules that were booked by the
-    stand-in of the CPU since its meter was last read. What is saved is shown from the start, unless it ``lags``: then
-    the counter of a device would fall until it is read, which tells what is missing.
+    Devices of an earlier run are published from the start, unless its state was lagging: then a device's counter could
+    fall until its meter is read and supplies what is missing.
     """
 
-    def __init__(
-        self,
-        idle_watts: Mapping[str, float] | None = None,
-        points: Mapping[str, Point] | None = None,
-        samples: Mapping[str, Sequence[Sample]] | None = None,
-        saved: Mapping[str, SavedDevice] | None = None,
-        *,
-        ended_at: float = 0.0,
-        started_at: float = 0.0,
-        sources: Collection[str] = (),
-        modelled: float = 0.0,
-        lags: bool = False,
-    ) -> None:
-        saved, points = saved or {}, points or {}
-        if saved:  # else it is a file of before devices were kept
-            points = {key: point for key, point in points.items() if _goes_on(saved.get(key), point, ended_at)}
-        # A power gauge, a counter of another boot and one that nobody reads do not tell what they missed.
-        untold = [key for key, entry in saved.items() if key not in points or entry.device.source not in sources]
-        self._roster = Roster(saved, started_at, untold)
-        self._sources = sources
-        self._lags = lags
+    def __init__(self, idle_watts: Mapping[str, float] | None = None, restart: Restart | None = None) -> None:
+        """``idle_watts`` are configured by device id; the others are learned."""
+        restart = restart or Restart()
+        state, points = restart.state, restart.state.points
+        if state.known:  # without them, the file is of a version that did not keep devices
+            points = {key: at for key, at in points.items() if _continues(state.known.get(key), at, restart.ended_at)}
+        # Power gauges, counters of another boot and meters that are no longer read cannot report what they missed.
+        without_counter = [
+            key for key, saved in state.known.items() if key not in points or saved.device.source not in restart.sources
+        ]
+        self.joules = defaultdict(float, state.joules)
+        self.node_joules: defaultdict[Component, float] = defaultdict(float, state.node_joules)
+        self.retired_joules = state.retired_joules
+        self._inventory = DeviceInventory(state.known, restart.started_at, without_counter)
+        self._sources = restart.sources
+        self._lagging = restart.lagging
         self._idle_watts = dict(idle_watts or {})
         self._meters = Meters(points)
-        self._samples = dict(samples or {})
+        self._samples = dict(state.baselines)
         self._baselines: dict[str, Baseline] = {}
         self._last_read: dict[str, float] = {}
         self._gpus: set[str] = set()
-        self._other_owed = 0.0
-        self._unseen = 0.0  # joules of the parts since the platform was read
-        self._modelled = modelled
+        self._other_debt = 0.0
+        self._parts_since_platform = 0.0  # joules
+        # Joules of the CPU's estimate since its meter was last read: all of them, because a meter ends an estimate.
+        self._estimated = sum(
+            state.joules.get(key, 0.0) for key, saved in state.known.items() if is_estimate(saved.device)
+        )
         self.cpu_metered = False
 
     def configure(self, idle_watts: Mapping[str, float]) -> None:
-        """Take idle watts that the operator knows; the others are learned."""
+        """Replace the configured idle watts; the others are learned."""
         self._idle_watts = dict(idle_watts)
         for key, baseline in self._baselines.items():
             baseline.configure(self._idle_watts.get(key))
 
     def measure(self, readings: Iterable[EnergyReading | PowerReading], use: Use) -> Measured:
-        """Book one tick's readings."""
+        """Convert one tick's readings to joules and add them to the totals."""
         unique = {reading.device.id: reading for reading in readings}
         measured = {r.device.component for r in unique.values() if r.device.quality == "measured"}
         self.cpu_metered = self.cpu_metered or "cpu" in measured
         if self.cpu_metered:
-            # Once a meter was seen, no model is mixed in: its joules would be counted a second time.
-            unique = {key: r for key, r in unique.items() if not is_stand_in(r.device)}
-        self._roster.learn({key: reading.device for key, reading in unique.items()}, metered=self.cpu_metered)
-        for key in self._roster.replaced:
+            # Once the CPU has a meter, estimates are ignored: their joules would be counted twice.
+            unique = {key: r for key, r in unique.items() if not is_estimate(r.device)}
+        self._inventory.update({key: reading.device for key, reading in unique.items()}, metered=self.cpu_metered)
+        for key in self._inventory.superseded:
             self._meters.forget(key)
         deltas = {delta.device.id: delta for delta in self._meters.feed(unique.values())}
-        if self._modelled or not self.cpu_metered:
-            self._book_once(deltas)
+        if self._estimated or not self.cpu_metered:
+            self._subtract_estimated(deltas)
         utilization = self._utilization(use)
         energies = self._energies(deltas, utilization, use)
         watts = {
@@ -153,17 +120,22 @@ class Devices:
             for key, delta in deltas.items()
             if delta.event in ("ok", "wrap") and delta.seconds > 0
         }
-        believed = {key: reading for key, reading in unique.items() if deltas[key].event != "implausible"}
-        return Measured(deltas, utilization, energies, watts, believed, use.asleep)
+        self._retire()
+        for key, delta in deltas.items():
+            self.joules[key] += delta.joules
+        for energy in energies:
+            self.node_joules[energy.device.component] += energy.joules
+        plausible = {key: reading for key, reading in unique.items() if deltas[key].event != "implausible"}
+        return Measured(deltas, utilization, energies, watts, plausible, use.asleep)
 
     def capacity(self, use: Use) -> dict[Component, float]:
-        """Busy seconds per second the node could do, of the components whose use is known."""
+        """Busy seconds per second at full use of the node, by component whose usage is known."""
         capacity: dict[Component, float] = {}
         if use.cpu is not None and use.cpu.window_seconds > 0:
             capacity["cpu"] = use.cpu_capacity
-        known, counted = self._roster.known, self._roster.counted
+        known, counted = self._inventory.known, self._inventory.counted
         self._gpus.update(key for key, device in known.items() if device.component == "gpu" and key in counted)
-        self._gpus.update(gpu.uuid for gpu in use.gpus)  # one without a meter, or inside the CPU's, works as well
+        self._gpus.update(gpu.uuid for gpu in use.gpus)  # also those without a meter, or inside the CPU's
         self._gpus.update(gpu_use.device for gpu_use in use.gpu_uses)
         if self._gpus:
             capacity["gpu"] = float(len(self._gpus))
@@ -171,20 +143,18 @@ class Devices:
 
     def cpu_capacity(self) -> float:
         """CPUs behind the CPU meters; 0 where there are none."""
-        known, counted = self._roster.known, self._roster.counted
+        known, counted = self._inventory.known, self._inventory.counted
         return sum(device.capacity for key, device in known.items() if device.component == "cpu" and key in counted)
 
-    def rows(
-        self, measured: Measured, totals: Mapping[str, float], bounds: Mapping[str, PowerBounds], booted_at: float
-    ) -> tuple[DeviceRow, ...]:
-        """How each device stands after the tick; ``totals`` are joules so far, ``booted_at`` is Unix seconds.
+    def rows(self, measured: Measured, bounds: Mapping[str, PowerBounds], booted_at: float) -> tuple[DeviceRow, ...]:
+        """Each device after the tick; ``booted_at`` is Unix seconds.
 
-        When a device was last read is worked out once, as the wall clock stood then: later it may be set (fault 50).
+        The time of a reading is converted once, by the wall clock of that moment: the clock may be set later.
         """
         watts = measured.watts
         self._last_read |= {key: reading.at + booted_at for key, reading in measured.readings.items()}
         rows = []
-        for key, device in self._roster.known.items():
+        for key, device in self._inventory.known.items():
             idle = self._baseline(device).idle
             wraps, resets, still = self._meters.counts(key)
             busy, bound = measured.utilization.get(key), bounds.get(key)
@@ -195,7 +165,7 @@ class Devices:
             rows.append(
                 DeviceRow(
                     device,
-                    totals.get(key, 0.0),
+                    self.joules.get(key, 0.0),
                     watts.get(key),
                     idle.watts,
                     idle.method,
@@ -210,85 +180,87 @@ class Devices:
                     reading.agreement_ratio if isinstance(reading, EnergyReading) else None,
                 )
             )
-        for key, device in () if self._lags else self._roster.awaited.items():
+        for key, device in () if self._lagging else self._inventory.pending.items():
             up = False if self._is_missed(device, measured) else None
-            joules = totals.get(key, 0.0)
+            joules = self.joules.get(key, 0.0)
             rows.append(DeviceRow(device, joules, None, None, "", None, None, None, 0, 0, stuck=False, up=up))
         return tuple(rows)
 
-    def node_rows(self, measured: Measured, totals: Mapping[Component, float]) -> tuple[NodeRow, ...]:
-        """How each component of the node stands after the tick."""
+    def node_rows(self, measured: Measured) -> tuple[NodeRow, ...]:
+        """Each component of the node after the tick."""
         watts: dict[Component, float] = {}
         by_device = measured.watts
         for energy in measured.energies:
             key, component = energy.device.id, energy.device.component
             if key in by_device:
                 watts[component] = watts.get(component, 0.0) + by_device[key]
-        platforms = self._roster.platforms
+        platforms = self._inventory.platforms
         if platforms and all(key in by_device for key in platforms):
             watts["other"] = max(0.0, sum(by_device[key] for key in platforms) - sum(watts.values()))
-        return tuple(NodeRow(component, joules, watts.get(component)) for component, joules in sorted(totals.items()))
+        return tuple(
+            NodeRow(component, joules, watts.get(component)) for component, joules in sorted(self.node_joules.items())
+        )
 
     def review(self, measured: Measured, at: float) -> None:
-        """Give up devices that are missed for long. To be called now and then; ``at`` is Unix seconds."""
-        roster = self._roster
-        missing = roster.known.keys() - measured.deltas.keys() - set(measured.asleep)
-        missing |= {key for key, device in roster.awaited.items() if self._is_missed(device, measured)}
-        roster.review(missing, at)
+        """Retire devices that have been missing for long; to be called regularly. ``at`` is Unix seconds."""
+        inventory = self._inventory
+        missing = inventory.known.keys() - measured.deltas.keys() - set(measured.asleep)
+        missing |= {key for key, device in inventory.pending.items() if self._is_missed(device, measured)}
+        inventory.review(missing, at)
+        self._retire()
 
-    def take_gone(self) -> list[GoneDevice]:
-        """Devices that are no longer shown, since the last call.
+    @property
+    def revision(self) -> int:
+        """Grows when a whole checkpoint is needed."""
+        return self._inventory.revision
 
-        Its meter is kept, unless a part of it is counted in its place: who returns has lost nothing.
+    def journal(self) -> DeviceState:
+        """What changes in every tick, for a line of the state file's journal."""
+        return DeviceState(self._meters.points(), dict(self.joules), dict(self.node_joules), self.retired_joules)
+
+    def state(self) -> DeviceState:
+        """Its whole state, for a checkpoint."""
+        state = self.journal()
+        state.known = self._inventory.saved()
+        state.baselines = {key: list(samples) for key, samples in self._samples.items()}
+        state.baselines |= {key: baseline.samples() for key, baseline in self._baselines.items()}
+        return state
+
+    def _retire(self) -> None:
+        """Stop publishing retired devices; the joules that were summed stay in ``retired_joules``.
+
+        A retired device keeps its meter, unless its parts are counted in its place: if it returns, nothing is lost.
         """
-        gone = self._roster.take_gone()
-        for key, _ in gone:
+        for key, component in self._inventory.take_retired():
             self._baselines.pop(key, None)
             self._samples.pop(key, None)
             self._last_read.pop(key, None)
             self._gpus.discard(key)
-        return gone
+            joules = self.joules.pop(key, 0.0)
+            if component is not None:
+                # A new mapping each time, because snapshots hold the old one.
+                before = self.retired_joules.get(component, 0.0)
+                self.retired_joules = {**self.retired_joules, component: before + joules}
 
-    @property
-    def revision(self) -> int:
-        """Grows when `saved` has something new."""
-        return self._roster.revision
-
-    def saved(self) -> dict[str, SavedDevice]:
-        """Every device that is shown, for the checkpoint."""
-        return self._roster.saved()
-
-    def points(self) -> dict[str, Point]:
-        """Last trusted counter values, for the checkpoint."""
-        return self._meters.points()
-
-    def samples(self) -> dict[str, list[Sample]]:
-        """What the baselines remember, for the checkpoint."""
-        kept = {key: list(samples) for key, samples in self._samples.items()}
-        return kept | {key: baseline.samples() for key, baseline in self._baselines.items()}
-
-    def _book_once(self, deltas: dict[str, Delta]) -> None:
-        """A meter of an earlier run that returns tells of a time that was modelled in its place: less that it is a gap.
-
-        Its joules are the hardware's, but those of the model were booked.
-        """
+    def _subtract_estimated(self, deltas: dict[str, Delta]) -> None:
+        """Subtract from the gap of a meter that returns after a restart what was estimated in the meantime."""
         for key, delta in deltas.items():
-            if is_stand_in(delta.device):
-                self._modelled += delta.joules
-            elif delta.event == "gap" and delta.device.component == "cpu" and key in self._roster.counted:
-                twice = min(delta.joules, self._modelled)
-                self._modelled -= twice
+            if is_estimate(delta.device):
+                self._estimated += delta.joules
+            elif delta.event == "gap" and delta.device.component == "cpu" and key in self._inventory.counted:
+                twice = min(delta.joules, self._estimated)
+                self._estimated -= twice
                 deltas[key] = delta._replace(joules=delta.joules - twice)
         if self.cpu_metered:
-            self._modelled = 0.0
+            self._estimated = 0.0
 
     def _utilization(self, use: Use) -> dict[str, float]:
-        """Busy seconds per second over a device's own capacity, where the use is known."""
+        """Busy seconds per second over a device's own capacity, where the usage is known."""
         found: dict[str, float] = {}
         node, window, sockets = None, use.window_seconds, use.socket_busy_seconds
         if use.cpu is not None and use.cpu.window_seconds > 0 and use.cpu_capacity > 0:
             node = use.cpu.busy_seconds / use.cpu.window_seconds / use.cpu_capacity
-        for key, device in self._roster.known.items():
+        for key, device in self._inventory.known.items():
             if device.component == "gpu":
                 continue
             if device.socket is not None and device.socket in sockets and window > 0 and device.capacity > 0:
@@ -315,33 +287,33 @@ class Devices:
             watched = _watched(delta, windows.get(key, use.window_seconds))
             if delta.event in ("ok", "wrap") and delta.seconds > 0 and watched == 1.0 and key in utilization:
                 baseline.observe(utilization[key], delta.joules / delta.seconds)
-            if key in self._roster.counted:
-                energies.append(_part(delta, baseline.idle.watts, watched))
-        platforms = self._roster.platforms
-        told = [deltas[key] for key in platforms if key in deltas]
-        whole = [delta for delta in told if delta.event in _BOOKED]
-        booked = sum(energy.joules for energy in energies)
+            if key in self._inventory.counted:
+                energies.append(_split(delta, baseline.idle.watts, watched))
+        platforms = self._inventory.platforms
+        read = [deltas[key] for key in platforms if key in deltas]
+        whole = [delta for delta in read if delta.event in _WITH_JOULES]
+        parts = sum(energy.joules for energy in energies)
         if whole:
-            shown = sum(delta.joules for delta in whole) - self._unseen
-            if any(delta.event == "gap" for delta in whole):  # it does not tell all of what it missed
-                shown = max(0.0, shown)
-            # Meters are not read at the same instant: what was booked too much is taken back first.
-            self._other_owed += shown - booked
-            energies.append(Energy(OTHER, max(0.0, self._other_owed), 0.0))
-            self._other_owed = min(0.0, self._other_owed)
-        believed = any(delta.event != "implausible" for delta in told)
-        self._unseen = 0.0 if believed else self._unseen + booked
+            platform = sum(delta.joules for delta in whole) - self._parts_since_platform
+            if any(delta.event == "gap" for delta in whole):  # a lower bound
+                platform = max(0.0, platform)
+            # Meters are not read at the same instant: a tick in which the parts exceed the whole leaves a debt.
+            self._other_debt += platform - parts
+            energies.append(Energy(OTHER, max(0.0, self._other_debt), 0.0))
+            self._other_debt = min(0.0, self._other_debt)
+        plausible = any(delta.event != "implausible" for delta in read)
+        self._parts_since_platform = 0.0 if plausible else self._parts_since_platform + parts
         return energies
 
     def _is_missed(self, device: Device, measured: Measured) -> bool:
-        """Whether a device of an earlier run ought to have a reading.
+        """Whether a device of an earlier run should have a reading.
 
-        Not one that sleeps, and not one of a source that is switched off. A card that slept from the start is named by
-        its place, because its id is not known without waking it: as long as there is such a one, it may be this.
+        A device that sleeps need not, nor one whose source is switched off. A card that has slept from the start is
+        listed by PCI address, because its id cannot be read without waking it: while there is one, it may be this.
         """
         if device.id in measured.asleep or device.source not in self._sources:
             return False
-        unnamed = set(measured.asleep) - self._roster.known.keys() - self._roster.awaited.keys()
+        unnamed = set(measured.asleep) - self._inventory.known.keys() - self._inventory.pending.keys()
         return device.component != "gpu" or not unnamed
 
     def _baseline(self, device: Device) -> Baseline:
@@ -353,11 +325,11 @@ class Devices:
         return baseline
 
 
-def _goes_on(saved: SavedDevice | None, point: Point, ended_at: float) -> bool:
-    """Whether a counter tells what was used since an earlier run read it.
+def _continues(saved: SavedDevice | None, point: Point, ended_at: float) -> bool:
+    """Whether a counter still covers the time since an earlier run read it.
 
-    Not if the device was given up: others may be counted in its place. Nor if the meter of the platform was away when
-    that run ended: what its parts were booked meanwhile is not kept, and must not be told once more.
+    It does not if the device was retired, because others may be counted in its place; nor if the platform's meter was
+    missing when that run ended, because its parts were counted meanwhile and that sum is not kept.
     """
     if saved is None:
         return False
@@ -366,12 +338,12 @@ def _goes_on(saved: SavedDevice | None, point: Point, ended_at: float) -> bool:
 
 
 def _watched(delta: Delta, window_seconds: float) -> float:
-    """The part of a delta's time of which it is known who was busy."""
+    """The fraction of a delta's time for which usage is known."""
     return window_seconds / delta.seconds if delta.seconds > window_seconds * _WATCHED + 0.1 else 1.0
 
 
-def _part(delta: Delta, idle_watts: float | None, watched: float) -> Energy:
-    """Active, idle and gap of one delta; the part of it that nobody watched is a gap."""
+def _split(delta: Delta, idle_watts: float | None, watched: float) -> Energy:
+    """Active, idle and gap of one delta; time without known usage is a gap."""
     if delta.event == "gap":
         return Energy(delta.device, 0.0, 0.0, delta.joules)
     energy = split_idle(delta.device, delta.joules * watched, delta.seconds * watched, idle_watts)

@@ -1,4 +1,4 @@
-"""What the cluster said of its cards, kept until it says something else, and found among the cards there are."""
+"""The cluster's GPU allocations, kept until they are replaced, and resolved to the cards of this node."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ from itertools import chain
 from ..records import Allocation, GpuState
 
 KEPT_SECONDS = 300.0
-"""How long the last word counts while the kubelet is silent: a restart or an upgrade of it is over by then."""
+"""How long allocations stay valid while the kubelet does not answer: longer than its restart or upgrade takes."""
 
 
-class Allocations:
-    """Holds the last allocations told, and tells whose card, or which part of it, they mean.
+class AllocationCache:
+    """Keeps the last allocations and resolves each to a card, or to a part of one.
 
-    A card is known by its UUID or PCI address, a MIG device by its UUID or its card and GPU instance. What is
-    not among the cards that report of themselves (a network card, one that vanished) is left out.
+    A card is identified by UUID or PCI address, a MIG device by its UUID or by its card and GPU instance. A device that
+    is not among the reporting cards (a network card, a card that vanished) is left out.
     """
 
     def __init__(self) -> None:
-        self._told: tuple[Allocation, ...] = ()
-        self._told_at = float("-inf")
+        self._allocations: tuple[Allocation, ...] = ()
+        self._updated_at = float("-inf")
         self._cards: dict[str, tuple[GpuState, ...]] = {}
-        self._found: tuple[Allocation, ...] = ()
+        self._resolved: tuple[Allocation, ...] = ()
 
-    def learn(
-        self, told: tuple[Allocation, ...] | None, gpus: Iterable[GpuState], now: float
+    def update(
+        self, allocations: tuple[Allocation, ...] | None, gpus: Iterable[GpuState], now: float
     ) -> tuple[Allocation, ...]:
-        """Take in what came with this tick, and return what holds in it.
+        """Take this tick's ``allocations`` (None: no news) and cards; return the resolved allocations that are valid.
 
-        ``told`` None says nothing; a card that is not in ``gpus`` (it sleeps, or its driver is silent) is
-        taken to be as it was.
+        A card that is not in ``gpus`` (it sleeps, or its driver does not answer) is taken to be unchanged.
         """
-        if told is not None:
-            self._told_at = now
-        elif now - self._told_at > KEPT_SECONDS:
-            told = ()
+        if allocations is not None:
+            self._updated_at = now
+        elif now - self._updated_at > KEPT_SECONDS:
+            allocations = ()
         cards: defaultdict[str, list[GpuState]] = defaultdict(list)
         for gpu in gpus:
             cards[gpu.uuid].append(gpu)
         changed = {uuid: tuple(parts) for uuid, parts in cards.items() if not _same(parts, self._cards.get(uuid, ()))}
-        if changed or (told is not None and told != self._told):
+        if changed or (allocations is not None and allocations != self._allocations):
             self._cards |= changed
-            self._told = self._told if told is None else told
-            self._found = tuple(self._find())
-        return self._found
+            self._allocations = self._allocations if allocations is None else allocations
+            self._resolved = tuple(self._resolve())
+        return self._resolved
 
-    def _find(self) -> Iterable[Allocation]:
-        names: dict[str, tuple[GpuState, float]] = {}
+    def _resolve(self) -> Iterable[Allocation]:
+        parts: dict[str, tuple[GpuState, float]] = {}
         for part in chain.from_iterable(self._cards.values()):
-            cards = [name for name in (part.uuid, part.pci_bus_id) if name]
+            ids = [id_ for id_ in (part.uuid, part.pci_bus_id) if id_]
             if part.gpu_instance:
-                cards = [f"{name}/{part.gpu_instance}" for name in cards]
+                ids = [f"{id_}/{part.gpu_instance}" for id_ in ids]
                 each = part.slice_ratio / max(1, len(part.mig_uuids))
-                names.update(dict.fromkeys(part.mig_uuids, (part, each)))
-            names.update(dict.fromkeys(cards, (part, part.slice_ratio)))
-        for told in self._told:
-            name = f"{told.device}/{told.gpu_instance}" if told.gpu_instance else told.device
-            if name in names:
-                part, ratio = names[name]
-                yield told._replace(
-                    device=part.uuid, share=told.share * ratio, gpu_instance=part.gpu_instance, gpu=part.index
+                parts.update(dict.fromkeys(part.mig_uuids, (part, each)))
+            parts.update(dict.fromkeys(ids, (part, part.slice_ratio)))
+        for allocation in self._allocations:
+            device, instance = allocation.device, allocation.gpu_instance
+            found = parts.get(f"{device}/{instance}" if instance else device)
+            if found is not None:
+                part, ratio = found
+                yield allocation._replace(
+                    device=part.uuid, share=allocation.share * ratio, gpu_instance=part.gpu_instance, gpu=part.index
                 )
 
 
 def _same(parts: Sequence[GpuState], known: Sequence[GpuState]) -> bool:
-    """Whether a card is still cut and numbered as it was."""
+    """Whether a card is still partitioned and numbered as it was."""
     return [_identity(part) for part in parts] == [_identity(part) for part in known]
 
 

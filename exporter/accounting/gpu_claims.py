@@ -1,74 +1,71 @@
-"""Who has a claim on a card's idle joules: whoever was given it by the cluster, and whoever holds it besides."""
+"""Claims on a card's idle joules: of containers that it is allocated to, and of processes that hold it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from ..records import HOST, GpuUse, GroupKey, Workload
-
-Place = tuple[str, str, str]
-"""Namespace, pod and container."""
+from ..records import HOST, GpuUse, GroupKey, Place, Workload
 
 
 class Claims:
-    """Who holds a card: ``weights`` are their claims on its idle joules.
+    """The holders of a card, and in ``weights`` their claims on its idle joules.
 
-    ``sole`` is the only container that has a right to be there, if nobody else is seen on the card: what
-    cannot be told whose it is, is its.
+    ``sole_owner`` is the only container that the card is allocated to, if no other holder is seen on it: joules whose
+    process is unknown are attributed to that container.
     """
 
     def __init__(
-        self, holders: Sequence[GpuUse], given: Mapping[Place, float], owner: Callable[[GroupKey], Workload]
+        self, holders: Sequence[GpuUse], allocated: Mapping[Place, float], owners: Mapping[GroupKey, Workload]
     ) -> None:
         self.holders = holders
         self.weights: list[tuple[GpuUse | Place, float]] = []
-        self.sole: Place | None = None
-        if given:
-            self._weigh(given, owner)
+        self.sole_owner: Place | None = None
+        if allocated:
+            self._weigh(allocated, owners)
         else:
             self.weights += [(use, use.hold) for use in holders]
 
-    def _weigh(self, given: Mapping[Place, float], owner: Callable[[GroupKey], Workload]) -> None:
-        """A container's claim is what it was given, and its processes part it by ``GpuUse.hold``.
+    def _weigh(self, allocated: Mapping[Place, float], owners: Mapping[GroupKey, Workload]) -> None:
+        """A container's claim is its allocation, distributed over its processes by ``GpuUse.hold``.
 
-        Whoever holds the card without having been given it has a claim beside them, as on a card that was given
-        to nobody. A pod whose names are not known is one of those that were given the card and of which no
-        process is known: it has as much of what those were given as if all had the same. Who is not seen in
-        this /proc has no claim of his own: the cluster says whose the card is.
+        A holder without an allocation has a claim beside them, as on a card that is not allocated. A pod whose name is
+        not known yet is one of those that the card is allocated to and that have no known process: it shares their
+        allocations equally. Processes that this /proc does not show have no claim, because the allocation identifies
+        the owner.
         """
         inside: defaultdict[Place, list[GpuUse]] = defaultdict(list)
         unnamed: list[GpuUse] = []
         others: list[GpuUse] = []
         for use in self.holders:
-            if use.process.key.pid == 0:
+            if use.process is None:
                 continue
-            workload = HOST if use.group is None else owner(use.group)
-            if workload[:3] in given and workload.runtime == "kubernetes":
-                inside[workload[:3]].append(use)
+            workload = HOST if use.group is None else owners[use.group]
+            if workload.runtime == "kubernetes" and workload.place in allocated:
+                inside[workload.place].append(use)
             elif workload.runtime == "kubernetes" and not (workload.namespace and workload.container):
                 unnamed.append(use)
             else:
                 others.append(use)
-        idle = {place: share for place, share in given.items() if not sum(use.hold for use in inside[place])}
+        idle = {place: share for place, share in allocated.items() if not sum(use.hold for use in inside[place])}
         if not idle:
             others += unnamed
             unnamed = []
-        for place, share in given.items():
+        for place, share in allocated.items():
             if place not in idle:
-                self._part(inside[place], share)
-        known = min(1.0, len({use.group for use in unnamed}) / len(idle)) if idle and _held(unnamed) else 0.0
+                self._distribute(inside[place], share)
+        known = min(1.0, len({use.group for use in unnamed}) / len(idle)) if idle and _total_hold(unnamed) else 0.0
         if known:
-            self._part(unnamed, sum(idle.values()) * known)
+            self._distribute(unnamed, sum(idle.values()) * known)
         self.weights += [(place, share * (1.0 - known)) for place, share in idle.items() if known < 1.0]
         self.weights += [(use, use.hold) for use in others]
-        if len(given) == 1 and not others and not unnamed:
-            self.sole = next(iter(given))
+        if len(allocated) == 1 and not others and not unnamed:
+            self.sole_owner = next(iter(allocated))
 
-    def _part(self, uses: Sequence[GpuUse], weight: float) -> None:
-        hold = _held(uses)
+    def _distribute(self, uses: Sequence[GpuUse], weight: float) -> None:
+        hold = _total_hold(uses)
         self.weights += [(use, weight * use.hold / hold) for use in uses]
 
 
-def _held(uses: Sequence[GpuUse]) -> float:
+def _total_hold(uses: Sequence[GpuUse]) -> float:
     return sum(use.hold for use in uses)

@@ -1,16 +1,30 @@
-"""Keep the books: what each device gave, what each workload was charged, and that both are equal."""
+"""The ledger: what each workload has been charged, and what no workload has been charged for."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from ..records import HOST, Allocation, Component, CpuUse, GpuUse, GroupKey, Loss, Model, Namer, Process, Workload
+from ..records import (
+    HOST,
+    Allocation,
+    Component,
+    CpuUse,
+    GpuUse,
+    GroupKey,
+    Model,
+    Namer,
+    Process,
+    ProcessKey,
+    ProcessOwner,
+    UnattributedReason,
+    Workload,
+)
 from ..snapshot import AccountRow
-from .accounts import Account, Books, Owner, Period
-from .attribution import Energy, Shares
+from .accounts import Account, LedgerState, Owner, Period
+from .attribution import Shares
 from .containers import OVERFLOW, ContainerAccounts
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
@@ -20,7 +34,7 @@ _HOUSEKEEPING_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many accounts are shown, and how long after the end of their workload."""
+    """How many accounts are published, and how long after the end of their workload."""
 
     process_top: int = 50
     container_max: int = 5000
@@ -28,28 +42,25 @@ class Limits:
 
 
 class Ledger:
-    """Accounts of devices, containers, processes and models.
+    """Accounts of containers, processes and models.
 
     Containers conserve: ``Σ devices = Σ containers + unattributed + retired`` for each component.
     Processes and models are views of the same joules. An account starts at 0, only grows, outlives its
-    workload by ``Limits.linger_seconds``, and is then folded into ``retired``.
+    workload by ``Limits.linger_seconds``, and is then added to ``retired``.
     """
 
     def __init__(self, namer: Namer, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self.shed_processes = False
-        self.devices: defaultdict[str, float] = defaultdict(float)
-        self.nodes: defaultdict[Component, float] = defaultdict(float)
-        self.unattributed: defaultdict[tuple[Component, Loss], float] = defaultdict(float)
+        self.unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
         self.retired: defaultdict[Component, float] = defaultdict(float)
-        self.retired_devices: Mapping[Component, float] = {}
         self._namer = namer
         self._serials = count(1)
-        self._models = ModelAccounts(self._serials)
+        self._models = ModelAccounts(self._serials, namer.is_shared)
         self._processes = ProcessAccounts(self._serials, self._models)
-        self._dirty: set[Account] = set()
-        self._containers = ContainerAccounts(self._serials, namer, self._dirty, self._limits.container_max)
-        self._hot: set[Account] = set()
+        self._containers = ContainerAccounts(self._serials, namer, self._limits.container_max)
+        self._changed: set[Account] = set()
+        self._active: set[Account] = set()  # they need a row in the next tick even without usage
         self._known: tuple[object, ...] = ()
         self._kept_at = float("-inf")
         self._closed: list[Account] = []
@@ -62,30 +73,20 @@ class Ledger:
     @limits.setter
     def limits(self, limits: Limits) -> None:
         self._limits = limits
-        self._containers.most = limits.container_max
+        self._containers.limit = limits.container_max
 
     # --- posting ------------------------------------------------------------------------------------
 
     def post(
         self,
         period: Period,
-        devices: Mapping[str, float],
-        energies: Iterable[Energy],
         shares: Shares,
         *,
         cpu: CpuUse | None = None,
         gpu_uses: Sequence[GpuUse] = (),
         allocations: Sequence[Allocation] = (),
     ) -> list[Account]:
-        """Book one tick and make its rows; returns the accounts on show that may have changed.
-
-        ``devices`` are the joules of every device, ``energies`` those of the countable ones that
-        ``shares`` divides.
-        """
-        for device, joules in devices.items():
-            self.devices[device] += joules
-        for energy in energies:
-            self.nodes[energy.device.component] += energy.joules
+        """Charge one tick's shares and make its rows; returns the published accounts that may have changed."""
         for key, joules in shares.unattributed.items():
             self.unattributed[key] += joules
         self._rename(period.now)
@@ -94,116 +95,124 @@ class Ledger:
                 self._containers.start(group, period)
             self._post_cpu(period.now, cpu)
         self._post_gpu(period.now, shares, gpu_uses)
-        self._post_places(period.now, shares, allocations)
+        self._post_allocations(period.now, shares, allocations)
         if cpu is not None:
             for process in cpu.exited:
                 self._processes.exit(process, period.now)
             for group in cpu.ended:
                 self._containers.end(group, period.now)
-        if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.shown():
+        if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.published():
             self._kept_at = period.now
             self._expire(period.now)
             self._processes.rank(period, self.limits.process_top, shed=self.shed_processes)
-            self._dirty.update(account for account in self._processes.shown() if account.row is None)
-        return self._settle(period)
-
-    def retire(self, device: str, component: Component | None) -> None:
-        """A device is no longer shown; where its joules were counted as those of a ``component``, they stay so."""
-        joules = self.devices.pop(device, 0.0)
-        if component is not None:
-            # A new one each time: snapshots have the old one.
-            before = self.retired_devices.get(component, 0.0)
-            self.retired_devices = {**self.retired_devices, component: before + joules}
+            self._changed.update(account for account in self._processes.published() if account.row is None)
+        return self._finish_tick(period)
 
     def _post_cpu(self, now: float, cpu: CpuUse) -> None:
-        dirty, records, groups = self._dirty, self._processes.records, self._containers.groups
+        changed, records, groups = self._changed, self._processes.records, self._containers.groups
+        occupied = self._models.occupancy
         for group, seconds, processes in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             container.use_cpu(seconds)
-            dirty.add(container)
-            rest = seconds
+            changed.add(container)
+            rest, others = seconds, 0.0
             for process, used in processes:
                 record = records.get(process.key)
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
                 account = record.account
                 account.use_cpu(used)
-                dirty.add(account)
+                changed.add(account)
                 record.seen_at = now
                 if record.model is not None:
                     record.model.use_cpu(used)
-                    dirty.add(record.model)
+                    changed.add(record.model)
+                else:
+                    others += used
+                    record.unnamed_seconds += used
                 rest -= used
-            if rest > 0 and (model := self._models.only(container)) is not None:
-                # What exited processes used goes to the container's model.
-                model.use_cpu(rest)
-                dirty.add(model)
+            if container in occupied:
+                occupied[container].add(seconds - rest - others, others, now)
+                if rest > 0 and (model := self._models.sole(container)) is not None:
+                    # CPU time of processes that have exited: the model's, if no other process worked beside it.
+                    model.use_cpu(rest)
+                    changed.add(model)
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         if uses:
-            self._processes.named_at = now
+            self._processes.gpu_reported_at = now
+        charged: dict[tuple[ProcessKey, GroupKey | None], list[Account]] = {}
         for use in uses:
-            if use.process.key.pid == 0:
+            if use.process is None:
                 continue
-            for account in self._gpu_accounts(use, now):
+            record, container = self._gpu_record(use.process, use.group, now)
+            accounts = charged[use.process.key, use.group] = [container, record.account]
+            if record.model is not None:
+                accounts.append(record.model)
+            if container in self._models.occupancy:
+                named, others = (use.seconds, 0.0) if record.model is not None else (0.0, use.seconds)
+                self._models.occupancy[container].add(named, others, now)
+            for account in accounts:
                 account.use_gpu(use.seconds)
-                self._dirty.add(account)
+                self._changed.add(account)
         for use, mode, joules in shares.gpu:
-            for account in self._gpu_accounts(use, now):
-                account.add_gpu(mode, joules)
+            if use.process is not None:
+                for account in charged[use.process.key, use.group]:
+                    account.add_gpu(mode, joules)
 
-    def _post_places(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
-        """What a container owes for a GPU that was given to it, and its model if there is no doubt which."""
-        places = {(given.namespace, given.pod, given.container) for given in allocations}
+    def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
+        """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
+        places = {allocation.place for allocation in allocations}
         accounts = {
-            place: [account] if (model := self._models.only(account)) is None else [account, model]
-            for place, account in self._containers.give(places, now).items()
+            place: [account] if (model := self._models.sole(account)) is None else [account, model]
+            for place, account in self._containers.allocate(places, now).items()
         }
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
-            self._dirty.add(account)
+            self._changed.add(account)
         for place, mode, joules in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
 
-    def _gpu_accounts(self, use: GpuUse, now: float) -> list[Account]:
-        record = self._processes.records.get(use.process.key)
-        if use.group is not None:
-            container = self._containers.find(use.group, now)
+    def _gpu_record(self, process: Process, group: GroupKey | None, now: float) -> tuple[ProcessRecord, Account]:
+        """The record of a process on a GPU, and the account of its container."""
+        record = self._processes.records.get(process.key)
+        if group is not None:
+            container = self._containers.find(group, now)
         elif record is not None and record.container is not None:
             container = record.container
         else:
-            container = self._containers.stray(HOST, now)
+            container = self._containers.without_group(HOST, now)
         if record is None or record.container is not container:
-            record = self._open(use.process, use.group, container, now)
+            record = self._open(process, group, container, now)
         record.gpu = True
         record.seen_at = now
-        accounts = [container, record.account]
-        return accounts if record.model is None else [*accounts, record.model]
+        return record, container
 
-    def _settle(self, period: Period) -> list[Account]:
+    def _finish_tick(self, period: Period) -> list[Account]:
         if period.known != self._known:
-            # A meter came or went: every row gains or loses its watts.
+            # A meter appeared or vanished: every row gains or loses its watts.
             self._known = period.known
             for account in self._containers:
                 if account.members:
-                    account.show(period)
-            self._dirty.update(self._containers, self._models, self._processes.shown())
-        # What was closed in this tick must not be saved once more: its joules are elsewhere now.
-        changed = (self._dirty | self._hot).difference(self._closed, self._containers.closed)
-        self._dirty.clear()
-        self._hot.clear()
-        settled = []
+                    account.start_at_zero(period)
+            self._changed.update(self._containers, self._models, self._processes.published())
+        # An account that was closed in this tick must not be saved again: its joules have moved.
+        changed = self._changed | self._active | self._containers.take_changed()
+        changed.difference_update(self._closed, self._containers.closed)
+        self._changed.clear()
+        self._active.clear()
+        published = []
         for account in changed:
             if account.hidden:
-                account.pass_over(period)
+                account.skip_row(period)
                 continue
-            settled.append(account)
-            if account.settle(period):
-                self._hot.add(account)
-        return settled
+            published.append(account)
+            if account.finish_tick(period):
+                self._active.add(account)
+        return published
 
-    # --- coming and going ---------------------------------------------------------------------------
+    # --- accounts that open and expire ----------------------------------------------------------------
 
     def _rename(self, now: float) -> None:
         groups = self._containers.rename(self._namer.renamed(), now)
@@ -214,29 +223,31 @@ class Ledger:
             container = self._containers.groups.get(record.group) or record.container
             if container is not None:
                 model = self._model(process, record.group, container)
-                self._dirty.update(self._processes.rename(process, record, container, model, now))
+                self._changed.update(self._processes.rename(process, record, container, model, now))
 
     def _open(self, process: Process, group: GroupKey | None, container: Account, now: float) -> ProcessRecord:
         return self._processes.open(process, group, container, self._model(process, group, container), now)
 
     def _model(self, process: Process, group: GroupKey | None, container: Account) -> Model | None:
-        """Its model; not while its container waits for its name, because that has the model's namespace."""
+        """Its model; None while its container has no name yet, because that gives the model its namespace."""
         return None if container.held_until is not None else self._namer.model(group, process)
 
     def _expire(self, now: float) -> None:
         deadline = now - self.limits.linger_seconds
-        gone = self._containers.expire(deadline)
-        for account in gone:
+        for account in self._containers.expire(deadline):
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules
-        models = self._models.expire(deadline)
-        self._closed += models
+        self._closed += self._models.expire(deadline)
+        self._models.forget(set(self._containers), now)
         self._processes.expire(deadline, now)
 
     # --- reading ------------------------------------------------------------------------------------
 
-    def owner(self, group: GroupKey) -> Workload:
-        """Whose a cgroup is, by the name it is booked under."""
+    def owners(self, groups: Collection[GroupKey]) -> dict[GroupKey, Workload]:
+        """The owner of each cgroup, under the name of its account."""
+        return {group: self._owner(group) for group in groups}
+
+    def _owner(self, group: GroupKey) -> Workload:
         account = self._containers.groups.get(group)
         owner = None if account is None else account.owner
         return owner if isinstance(owner, Workload) and owner != OVERFLOW else self._namer.settled(group)
@@ -246,7 +257,7 @@ class Ledger:
         return self._containers.rows()
 
     def processes(self) -> tuple[AccountRow, ...]:
-        """Rows of the process accounts on show."""
+        """Rows of the published process accounts."""
         return self._processes.rows()
 
     def models(self) -> tuple[AccountRow, ...]:
@@ -254,54 +265,47 @@ class Ledger:
         return self._models.rows()
 
     def container_models(self) -> dict[int, Model]:
-        """Container account serial → its model, where it has exactly one."""
+        """Container account serial → the model that the container as a whole works for."""
         return self._models.by_container()
 
     def unnamed(self) -> dict[Component, float]:
-        """Joules of containers that are not shown yet, because their names are on the way."""
+        """Joules of containers that are not published yet, because their names are still being looked up."""
         return self._containers.unnamed()
 
     def dropped(self) -> dict[str, int]:
-        """How often something was not shown for want of room, by level."""
-        return {"container": self._containers.folded, "process": self._processes.dropped}
+        """How often a series was dropped because of a limit, by level."""
+        return {"container": self._containers.overflowed, "process": self._processes.dropped}
 
     # --- across restarts ----------------------------------------------------------------------------
 
-    def totals(self) -> Books:
-        """Totals without accounts."""
-        return Books(dict(self.devices), dict(self.nodes), dict(self.unattributed), dict(self.retired))
+    def totals(self) -> LedgerState:
+        """Its state without accounts."""
+        return LedgerState(dict(self.unattributed), dict(self.retired))
 
-    def books(self) -> Books:
-        """Everything that must outlive a restart. A process that nobody was shown need not."""
-        books = self.totals()
-        accounts = [*self._containers, *self._models, *self._processes.shown()]
-        books.accounts = [account.saved() for account in accounts]
-        books.retired_devices = self.retired_devices
-        return books
+    def state(self) -> LedgerState:
+        """Its whole state; processes that are not published need not survive a restart."""
+        state = self.totals()
+        accounts = [*self._containers, *self._models, *self._processes.published()]
+        state.accounts = [account.saved() for account in accounts]
+        return state
 
     def take_closed(self) -> list[Owner]:
         """Owners of the accounts that were closed since the last call."""
-        closed = [account.owner for account in (*self._closed, *self._containers.closed)]
-        self._closed, self._containers.closed = [], []
-        return closed
+        closed, self._closed = self._closed, []
+        return [account.owner for account in (*closed, *self._containers.take_closed())]
 
-    def restore(self, books: Books, now: float, *, same_boot: bool) -> None:
-        """Take over the books of an earlier run; accounts nobody claims again expire after the linger time."""
-        self.devices.update(books.devices)
-        self.nodes.update(books.nodes)
-        self.unattributed.update(books.unattributed)
-        self.retired.update(books.retired)
-        self.retired_devices = books.retired_devices
-        for owner, start_ticks, joules in books.accounts:
-            account = Account(next(self._serials), owner, start_ticks)
-            account.joules = dict(joules)
-            account.ended_at = now
-            if isinstance(owner, Workload):
-                self._containers.restore(account)
-            elif isinstance(owner, Model):
-                self._models.restore(account)
-            elif same_boot:
-                self._processes.restore(account, now)
-            else:
+    def restore(self, state: LedgerState, now: float, *, same_boot: bool) -> None:
+        """Restore the state of an earlier run; accounts without a workload expire after the linger time."""
+        self.unattributed.update(state.unattributed)
+        self.retired.update(state.retired)
+        for saved in state.accounts:
+            if isinstance(saved.owner, ProcessOwner) and not same_boot:
                 continue
-            self._dirty.add(account)
+            account = Account.restored(next(self._serials), saved, now)
+            if isinstance(saved.owner, Workload):
+                self._containers.restore(account)
+            elif isinstance(saved.owner, Model):
+                self._models.restore(account)
+            else:
+                self._processes.restore(account, now)
+            self._changed.add(account)

@@ -1,4 +1,4 @@
-"""Turn raw readings into joules since the last reading, whatever the counter did in between."""
+"""Joules since the last reading: counters that wrap, reset or jump, and power gauges."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple
 from ..records import Device, EnergyReading, PowerReading
 
 JITTER_JOULES = 1.0
-"""A counter may step back this far without being called reset: sensors re-read a torn register (fault 5)."""
+"""A counter may step back this far without counting as reset: some sensors re-read a torn register."""
 
 SLACK_SECONDS = 0.1
-"""Counters move in steps of up to 100 ms, so a short interval may show that much more than its own joules."""
+"""Counters are updated every 100 ms at worst, so a short interval may contain that much time more."""
 
 GAP_SECONDS = 10.0
-"""Power is not integrated across a longer silence than this: nobody knows what happened in it."""
+"""Power is not integrated across a longer gap than this, because power in between is unknown."""
 
 Event = Literal["first", "ok", "wrap", "reset", "implausible", "gap"]
 
@@ -30,8 +30,8 @@ class Point(NamedTuple):
 class Delta(NamedTuple):
     """Joules a device used in the ``seconds`` since its last good reading.
 
-    ``event`` says how sure that is. With ``gap`` the joules are a lower bound for time nobody watched:
-    they belong to the device but to no workload. ``first``, ``reset`` and ``implausible`` carry 0 J.
+    ``event`` says how reliable that is. With ``gap`` the joules are a lower bound for time in which no usage was read:
+    they count for the device but for no workload. ``first``, ``reset`` and ``implausible`` carry 0 J.
     """
 
     device: Device
@@ -41,11 +41,11 @@ class Delta(NamedTuple):
 
 
 def advance(since: Point, to: Point, wraps_at: float | None, max_watts: float) -> tuple[float, Event] | None:
-    """Joules from one counter value to a later one, or None if no plausible power explains them.
+    """Joules between two counter values, or None if no plausible power explains them.
 
     A decrease is a wrap only if the range is known and the implied power stays below ``max_watts``; a step
-    back of at most `JITTER_JOULES` counts as none. Where the counter could have wrapped more than once,
-    the sure lower bound is given as a ``gap``: what it counted since it last passed zero.
+    back of at most `JITTER_JOULES` counts as 0 J. Where the counter could have wrapped more than once, the result is
+    the lower bound as a ``gap``: the joules since it last passed zero.
     """
     seconds = to.at - since.at
     step = to.joules - since.joules
@@ -64,11 +64,11 @@ def advance(since: Point, to: Point, wraps_at: float | None, max_watts: float) -
 
 
 class EnergyMeter:
-    """One cumulative counter: keeps the last trusted value, and beside it one that nobody believes yet.
+    """One cumulative counter: keeps the last trusted value and, beside it, a suspect one.
 
-    A value that does not follow from the trusted one is held as a suspect and books nothing. If the next
-    reading follows from the trusted value, the suspect was a glitch and no joule is lost (faults 4, 18);
-    if it follows from the suspect, the counter was reset (fault 3).
+    A value that does not follow from the trusted one becomes the suspect and adds 0 J. If the next reading follows
+    from the trusted value, the suspect was a glitch and no joule is lost; if it follows from the suspect, the counter
+    was reset.
     """
 
     def __init__(self, last: Point | None = None) -> None:
@@ -80,7 +80,7 @@ class EnergyMeter:
         self._resumed = last is not None
 
     def feed(self, reading: EnergyReading) -> Delta:
-        """Take a reading and say how many joules it adds. After `__init__` with a point, the first is a gap."""
+        """The joules that a reading adds. After `__init__` with a point, the first delta is a gap."""
         device, point = reading.device, Point(reading.joules, reading.at)
         if self.last is None:
             self.last = point
@@ -94,14 +94,15 @@ class EnergyMeter:
             found = advance(since, point, reading.wraps_at, device.max_watts)
         if found is None:
             fell = point.joules < self.last.joules
-            self.resets += fell
+            self.resets += int(fell)
             self._suspect = point
             return Delta(device, 0.0, 0.0, "reset" if fell else "implausible")
         joules, event = found
         self._suspect = None
-        self.wraps += event == "wrap" or (event == "gap" and point.joules < since.joules)
+        if event == "wrap" or (event == "gap" and point.joules < since.joules):
+            self.wraps += 1
         self.idle_reads = self.idle_reads + 1 if joules == 0 else 0
-        # A step back keeps the high-water mark, so that what was booked once is not booked again.
+        # A step back keeps the high-water mark, so that no joule counts twice.
         stepped_back = event == "ok" and point.joules < since.joules
         self.last = Point(since.joules, point.at) if stepped_back else point
         if self._resumed:
@@ -120,7 +121,7 @@ class PowerMeter:
         self._last: PowerReading | None = None
 
     def feed(self, reading: PowerReading) -> Delta:
-        """Take a reading and say how many joules the time since the last one adds."""
+        """The joules of the time since the last reading."""
         device, last = reading.device, self._last
         if not 0 <= reading.watts <= device.max_watts:
             return Delta(device, 0.0, 0.0, "implausible")
@@ -136,7 +137,7 @@ class PowerMeter:
 
 
 class Meters:
-    """All devices' meters, by device id; a device that vanishes keeps its meter for when it returns."""
+    """The meters of all devices, by device id; a device that vanishes keeps its meter for its return."""
 
     def __init__(self, points: Mapping[str, Point] | None = None) -> None:
         self._meters: dict[str, EnergyMeter | PowerMeter] = {
@@ -159,11 +160,11 @@ class Meters:
         return deltas
 
     def forget(self, device: str) -> None:
-        """Have a device begin anew when it is read again."""
+        """Drop a device's meter, so that its next reading is its first."""
         self._meters.pop(device, None)
 
     def counts(self, device: str) -> tuple[int, int, int]:
-        """Wraps and resets so far, and how many readings in a row did not move."""
+        """Wraps and resets so far, and how many readings in a row were unchanged."""
         meter = self._meters[device]
         return meter.wraps, meter.resets, meter.idle_reads
 

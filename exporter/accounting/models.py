@@ -3,73 +3,144 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from ..records import Model
+from ..records import Model, ModelKey, Workload
 from ..snapshot import AccountRow
 from .accounts import Account
 
+_HALF_LIFE_SECONDS = 300.0
+
+OTHERS_RATIO = 0.005
+"""Share of a container's CPU time that processes without a model may use while it counts as its model's alone.
+
+An entry point's shell and an init that reaps zombies stay far below; a shell that starts other programs does not.
+"""
+
+
+_FORGET_SECONDS = 30.0
+"""A container whose last model process ended may itself take as long to be removed."""
+
+
+class Occupancy:
+    """The models of one container's live processes, and recent CPU seconds of processes with and without a model."""
+
+    __slots__ = ("at", "last", "left_at", "models", "named_seconds", "other_seconds", "shared")
+
+    def __init__(self, *, shared: bool) -> None:
+        self.shared = shared
+        self.models: Counter[Account] = Counter()
+        self.last: Account | None = None
+        self.left_at = float("-inf")
+        self.named_seconds = 0.0
+        self.other_seconds = 0.0
+        self.at = float("-inf")
+
+    def add(self, named_seconds: float, other_seconds: float, now: float) -> None:
+        """Add CPU or GPU seconds of this tick by processes with a model, and by those without one."""
+        decay = 0.5 ** (min(now - self.at, 1e6) / _HALF_LIFE_SECONDS)
+        self.at = now
+        self.named_seconds = self.named_seconds * decay + named_seconds
+        self.other_seconds = self.other_seconds * decay + other_seconds
+
+    @property
+    def sole(self) -> Account | None:
+        """The only model, if no process without one worked beside it."""
+        if self.shared or len(self.models) != 1:
+            return None
+        alone = self.other_seconds <= OTHERS_RATIO * (self.named_seconds + self.other_seconds)
+        return next(iter(self.models)) if alone else None
+
 
 class ModelAccounts:
-    """One account per model name, namespace and phase; it outlives the processes and pods that serve it."""
+    """One account per model name, namespace and phase; it outlives the processes and pods that serve it.
 
-    def __init__(self, serials: Iterator[int]) -> None:
+    ``occupancy`` has an entry for each container that a model's process runs in.
+    """
+
+    def __init__(self, serials: Iterator[int], is_shared: Callable[[Workload], bool]) -> None:
+        """``is_shared`` says which rows collect unrelated work, so that none of them belongs to one model."""
         self._serials = serials
-        self._accounts: dict[tuple[str, str, str], Account] = {}
-        self._of: dict[Account, Counter[Account]] = {}
+        self._is_shared = is_shared
+        self._accounts: dict[ModelKey, Account] = {}
+        self.occupancy: dict[Account, Occupancy] = {}
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._accounts.values())
 
     def join(self, model: Model, container: Account) -> Account:
         """A process of ``container`` starts to work for ``model``."""
-        account = self._accounts.get(model[:3])
+        account = self._accounts.get(model.key)
         if account is None:
-            account = self._accounts[model[:3]] = Account(next(self._serials), model)
-        account.members += 1
-        account.ended_at = None
-        self._of.setdefault(container, Counter())[account] += 1
+            account = self._accounts[model.key] = Account(next(self._serials), model)
+        account.join()
+        if container not in self.occupancy:
+            shared = isinstance(container.owner, Workload) and self._is_shared(container.owner)
+            self.occupancy[container] = Occupancy(shared=shared)
+        self.occupancy[container].models[account] += 1
         return account
 
     def leave(self, account: Account, container: Account, now: float) -> None:
         """A process that had joined ended."""
-        account.members -= 1
-        if account.members == 0:
-            account.ended_at = now
-        models = self._of[container]
-        models[account] -= 1
-        if not models[account]:
-            del models[account]
-        if not models:
-            del self._of[container]
+        account.leave(now)
+        occupancy = self.occupancy[container]
+        occupancy.last = self.sole(container)
+        occupancy.left_at = now
+        occupancy.models[account] -= 1
+        if not occupancy.models[account]:
+            del occupancy.models[account]
 
-    def only(self, container: Account) -> Account | None:
-        """The model all processes of a container work for, if there is no doubt which."""
-        models = self._of.get(container)
-        return next(iter(models)) if models is not None and len(models) == 1 else None
+    def recognise(self, container: Account, seconds: float) -> None:
+        """A process that used ``seconds`` without a model has one now: its time does not count as another's."""
+        occupancy = self.occupancy.get(container)
+        if occupancy is not None:
+            occupancy.other_seconds = max(0.0, occupancy.other_seconds - seconds)
+
+    def sole(self, container: Account) -> Account | None:
+        """The model that a container as a whole works for.
+
+        None if there are several or none, if processes without a model worked beside it (`OTHERS_RATIO`), or if its row
+        collects unrelated work.
+        """
+        occupancy = self.occupancy.get(container)
+        return None if occupancy is None else occupancy.sole
 
     def by_container(self) -> dict[int, Model]:
-        """Serial of each container's account that has exactly one model → that model."""
+        """Serial of each container's account that works for one model → that model; an ended one keeps its last."""
         found = {}
-        for container in self._of:
-            account = self.only(container)
-            if account is not None and isinstance(account.owner, Model):
-                found[container.serial] = account.owner
+        for container, occupancy in self.occupancy.items():
+            account = self.sole(container)
+            if account is None and not occupancy.models and container.ended_at is not None:
+                account = occupancy.last
+            if account is not None:
+                found[container.serial] = _owner(account)
         return found
 
+    def forget(self, containers: Collection[Account], now: float) -> None:
+        """Forget the last model of containers that run without one for a while, or whose account was closed."""
+        for container, occupancy in list(self.occupancy.items()):
+            if occupancy.models:
+                continue
+            runs_on = container.ended_at is None and now - occupancy.left_at > _FORGET_SECONDS
+            if runs_on or container not in containers:
+                del self.occupancy[container]
+
     def expire(self, deadline: float) -> list[Account]:
-        """Drop the accounts whose last process ended before ``deadline``."""
-        gone = [account for account in self if account.expired(deadline)]
-        for account in gone:
-            if isinstance(account.owner, Model):
-                del self._accounts[account.owner[:3]]
-        return gone
+        """Remove the accounts whose last process ended before ``deadline``."""
+        expired = [account for account in self if account.expired(deadline)]
+        for account in expired:
+            del self._accounts[_owner(account).key]
+        return expired
 
     def restore(self, account: Account) -> None:
-        """Take over an account of an earlier run."""
-        if isinstance(account.owner, Model):
-            self._accounts[account.owner[:3]] = account
+        """Add an account of an earlier run."""
+        self._accounts[_owner(account).key] = account
 
     def rows(self) -> tuple[AccountRow, ...]:
-        """Rows of all of them."""
+        """Rows of all accounts."""
         return tuple([account.row for account in self if account.row])
+
+
+def _owner(account: Account) -> Model:
+    assert isinstance(account.owner, Model)
+    return account.owner

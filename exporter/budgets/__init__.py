@@ -1,1 +1,1 @@
-"""BUDGET: turns a file of energy budgets into the rules and alerts that Prometheus evaluates."""
+"""BUDGET: turns a file of energy budgets into recording and alerting rules for Prometheus."""

@@ -1,4 +1,4 @@
-"""What a budget is: so many joules for whom, in which rolling window, and how its burning is watched."""
+"""Energy budgets: an amount of joules for a selection of series in a rolling window, with its burn-rate alerts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SEVERITIES = ("critical", "warning", "info")
 
 
 class Burn(NamedTuple):
-    """An alert is due while the power of both spans, in seconds, is above ``factor`` times what the budget allows.
+    """A burn-rate alert: fires while the power over both spans is above ``factor`` times what the budget allows.
 
-    The long span says that it matters, the short one that it has not stopped.
+    The ``long`` span, in seconds, shows that the consumption is significant, the ``short`` one that it continues.
     """
 
     name: str
@@ -27,10 +27,10 @@ class Burn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rolling time in which a budget holds; all times are seconds.
+    """The rolling window of a budget. All times are in seconds.
 
-    ``interval`` is between two evaluations. The net growth of what was used is taken over ``lookback``, and a budget
-    that it exhausts within ``horizon`` is told of.
+    ``interval`` is the evaluation interval. The net growth of consumption is taken over ``lookback``; a budget that it
+    exhausts within ``horizon`` fires an alert.
     """
 
     name: str
@@ -42,9 +42,8 @@ class Window:
 
 
 def _window(name: str, seconds: int, spans: tuple[int, int, int, int, int, int], *times: int) -> Window:
-    # Error budgets are burnt at 14 or 6 times their rate before somebody is called. A machine cannot do that: it never
-    # draws more than its nameplate says, so a factor f is only ever reached by budgets below 1/f of full power.
-    # 2 is reached by every budget below half of it, 1.1 by nearly all.
+    # Alerts on error budgets use burn rates of 14 and 6. A machine never draws more than its rated power, so a factor f
+    # can only be reached by a budget below 1/f of full power: 2 by every budget below half of it, 1.1 by nearly all.
     fast, fast_short, medium, medium_short, slow, slow_short = spans
     burns = (
         Burn("fast", fast, fast_short, 2.0),
@@ -71,12 +70,12 @@ WINDOWS: Mapping[str, Window] = {
         _window("30d", 30 * DAY, (6 * HOUR, HOUR, DAY, 6 * HOUR, 3 * DAY, DAY), DAY, 3 * DAY, 2 * MINUTE),
     )
 }
-"""The shorter the window, the shorter the spans: those of 30 days are the ones in use for error budgets."""
+"""Shorter windows have shorter spans; those of 30 days are the usual ones for error budgets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One budget. ``selector`` maps names of labels to patterns, ``joules`` is what the window may hold."""
+    """One budget. ``selector`` pairs label names with patterns, ``joules`` is the amount allowed per window."""
 
     name: str
     selector: tuple[tuple[str, str], ...]
@@ -87,5 +86,5 @@ class Budget:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels of all its series."""
+        """Labels of all series of the budget."""
         return {"budget": self.name, "owner": self.owner, "severity": self.severity, "window": self.window.name}

@@ -19,10 +19,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the command. Returns the exit status: 0 written, 2 wrong usage or budgets, 1 if it cannot be written."""
+    """Run the command. Returns the exit status: 0 on success, 2 for invalid usage or budgets, 1 if writing fails."""
     parser = _Parser(
         prog="ai-energy-exporter budgets",
-        description="Check a file of energy budgets and write the rules and alerts that watch them. See docs/rules.md.",
+        description="Check a file of energy budgets and write its recording and alerting rules. See docs/rules.md.",
         epilog="Exit status: 0 fine, 2 bad usage or budgets, 1 anything else.",
         allow_abbrev=False,
     )
@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
         else:
             write(text, arguments.output)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prevents an error message at exit
         return 1
     except OSError as error:
         sys.stderr.write(f"{arguments.output}: {error.strerror}\n")

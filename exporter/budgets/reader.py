@@ -1,4 +1,4 @@
-"""Reads a file of budgets strictly: everything wrong with it becomes one line that names the line and the key."""
+"""Reads a file of budgets and reports every error in it as one message with the line and the key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .budget import SEVERITIES, WINDOWS, Budget
 
 KEYS = ("name", "selector", "kwh", "window", "owner", "severity")
 OPTIONAL = {"severity": "warning"}
-MOST_KWH = 1e9
+MAX_KWH = 1e9
 JOULES_PER_KWH = 3.6e6
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -24,7 +24,7 @@ _NULL = "tag:yaml.org,2002:null"
 
 
 class BudgetError(Exception):
-    """The file cannot be used; ``problems`` has one line for each thing wrong with it."""
+    """The file is invalid; ``problems`` has one message for each error."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -53,41 +53,41 @@ class _Reader:
 
     def document(self, root: yaml.Node | None) -> tuple[Budget, ...]:
         if root is None or not isinstance(root, yaml.MappingNode):
-            self._wrong(root, "the file must be a mapping with the key budgets")
+            self._report(root, "the file must be a mapping with the key budgets")
             return ()
-        found, meant = None, ""
+        found, misspelled = None, ""
         for key, node in self._pairs(root, ""):
             if key.value == "budgets":
                 found = node
             else:
-                meant += (hint := did_you_mean(key.value, ["budgets"]))
-                self._wrong(key, f"no such key: {quoted(key.value)}{hint}")
+                misspelled += (hint := did_you_mean(key.value, ["budgets"]))
+                self._report(key, f"no such key: {quoted(key.value)}{hint}")
         if found is None:
-            if not meant:  # mistyped, and said so already
-                self._wrong(root, "the key budgets is missing")
+            if not misspelled:  # the misspelled key is reported already
+                self._report(root, "the key budgets is missing")
         elif not isinstance(found, yaml.SequenceNode) or not found.value:
-            self._wrong(found, "budgets must be a list with at least one budget")
+            self._report(found, "budgets must be a list with at least one budget")
         else:
             return tuple(budget for item in found.value if (budget := self._budget(item)) is not None)
         return ()
 
     def _budget(self, node: yaml.Node) -> Budget | None:
         if not isinstance(node, yaml.MappingNode):
-            self._wrong(node, f"a budget must be a mapping of {', '.join(KEYS)}")
+            self._report(node, f"a budget must be a mapping of {', '.join(KEYS)}")
             return None
         before = len(self.problems)
         nodes: dict[str, yaml.Node] = {}
-        meant: set[str] = set()
+        misspelled: set[str] = set()
         for key, value in self._pairs(node, "budgets: "):
             if key.value in KEYS:
                 nodes[key.value] = value
             else:
                 hint = did_you_mean(key.value, KEYS)
-                meant |= {name for name in KEYS if hint.endswith(f" {name}?")}
-                self._wrong(key, f"budgets: no such key: {quoted(key.value)}{hint}")
+                misspelled |= {name for name in KEYS if hint.endswith(f" {name}?")}
+                self._report(key, f"budgets: no such key: {quoted(key.value)}{hint}")
         for name in KEYS:
-            if name not in nodes and name not in meant and name not in OPTIONAL:
-                self._wrong(node, f"budgets: the key {name} is missing")
+            if name not in nodes and name not in misspelled and name not in OPTIONAL:
+                self._report(node, f"budgets: the key {name} is missing")
         texts = {key: text for key, value in nodes.items() if key != "selector" for text in self._text(key, value)}
         kwh = self._kwh(nodes["kwh"], texts["kwh"]) if "kwh" in texts else 0.0
         self._one_of("window", nodes, texts, tuple(WINDOWS))
@@ -105,7 +105,7 @@ class _Reader:
 
     def _selector(self, node: yaml.Node) -> tuple[tuple[str, str], ...]:
         if not isinstance(node, yaml.MappingNode) or not node.value:
-            self._wrong(node, "selector: must be a mapping of labels, such as {namespace: team-a}")
+            self._report(node, "selector: must be a mapping of labels, such as {namespace: team-a}")
             return ()
         chosen: dict[str, str] = {}
         for key, value in self._pairs(node, "selector: "):
@@ -113,53 +113,53 @@ class _Reader:
                 try:
                     label, pattern = selector.check(key.value, text)
                 except ValueError as error:
-                    self._wrong(key, f"selector.{key.value}: {error}")
+                    self._report(key, f"selector.{key.value}: {error}")
                     continue
                 if label in chosen:
-                    self._wrong(key, f"selector.{key.value}: {label} is selected twice")
+                    self._report(key, f"selector.{key.value}: {label} is selected twice")
                 chosen[label] = pattern
         if (reason := selector.contradiction(chosen)) is not None:
-            self._wrong(node, f"selector: {reason}")
+            self._report(node, f"selector: {reason}")
         return tuple(sorted(chosen.items()))
 
     def _unique(self, budget: Budget, nodes: dict[str, yaml.Node]) -> None:
         line = nodes["name"].start_mark.line + 1
         if (first := self._names.setdefault(budget.name, line)) != line:
-            self._wrong(nodes["name"], f"name: {quoted(budget.name)} is taken by the budget in line {first}")
+            self._report(nodes["name"], f"name: {quoted(budget.name)} is taken by the budget in line {first}")
         other = self._selected.setdefault((budget.selector, budget.window.name), budget.name)
         if other != budget.name:
-            self._wrong(nodes["selector"], f"selector: {quoted(other)} has the same selector and window")
+            self._report(nodes["selector"], f"selector: {quoted(other)} has the same selector and window")
 
     def _pairs(self, node: yaml.MappingNode, prefix: str) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
         seen: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._wrong(key, f"{prefix}a key must be text")
+                self._report(key, f"{prefix}a key must be text")
             elif key.value in seen:
-                self._wrong(key, f"{prefix}{key.value} is set twice, first in line {seen[key.value]}")
+                self._report(key, f"{prefix}{key.value} is set twice, first in line {seen[key.value]}")
             else:
                 seen[key.value] = key.start_mark.line + 1
                 yield key, value
 
     def _text(self, key: str, node: yaml.Node) -> Iterator[str]:
-        """The text of a scalar, nothing if it is none."""
+        """The text of a node, nothing if it is not a scalar with a value."""
         if not isinstance(node, yaml.ScalarNode):
-            self._wrong(
+            self._report(
                 node, f"{key}: must be one value, not a {'list' if isinstance(node, yaml.SequenceNode) else 'mapping'}"
             )
         elif node.tag == _NULL or not node.value.strip():
-            self._wrong(node, f"{key}: has no value")
+            self._report(node, f"{key}: has no value")
         else:
             yield node.value
 
     def _kwh(self, node: yaml.Node, text: str) -> float:
         value = 0.0
         try:
-            value = number("KWH", 0.0, MOST_KWH).parse(text)
+            value = number("KWH", 0.0, MAX_KWH).parse(text)
             if value <= 0:
                 raise ValueError("must be above 0")
         except ValueError as error:
-            self._wrong(node, f"kwh: {error}")
+            self._report(node, f"kwh: {error}")
         return value
 
     def _one_of(self, key: str, nodes: dict[str, yaml.Node], texts: dict[str, str], words: tuple[str, ...]) -> None:
@@ -167,14 +167,14 @@ class _Reader:
             try:
                 choice(*words).parse(texts[key])
             except ValueError as error:
-                self._wrong(nodes[key], f"{key}: {error}{_HINTS.get(texts[key], '')}")
+                self._report(nodes[key], f"{key}: {error}{_HINTS.get(texts[key], '')}")
 
     def _like(
         self, key: str, nodes: dict[str, yaml.Node], texts: dict[str, str], pattern: re.Pattern[str], allowed: str
     ) -> None:
         if key in texts and not pattern.fullmatch(texts[key]):
-            self._wrong(nodes[key], f"{key}: {quoted(texts[key])} is not 1 to 63 of {allowed}")
+            self._report(nodes[key], f"{key}: {quoted(texts[key])} is not 1 to 63 of {allowed}")
 
-    def _wrong(self, node: yaml.Node | None, message: str) -> None:
+    def _report(self, node: yaml.Node | None, message: str) -> None:
         line = node.start_mark.line + 1 if node is not None else 1
         self.problems.append(f"{self._path}:{line}: {message}")

@@ -1,4 +1,4 @@
-"""The rules of budgets: what was used, how fast it burns, when it is gone, and the alerts on that."""
+"""The rules of budgets: energy used, burn rates, time until exhaustion, and alerts."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .budget import MINUTE, WINDOWS, Budget, Burn, Window
 from .selector import power
 
 Rule = dict[str, Any]
-"""A rule or a group of rules, as it stands in YAML."""
+"""A rule or a group of rules in its YAML structure."""
 
 SAMPLE_SECONDS = MINUTE
-"""A sample of a budget's power stands for this long: the interval of the rules that make it."""
+"""Time that one sample of a budget's power covers: the evaluation interval of its rules."""
 
 POWER = "budget:energy_joules:rate5m"
 USED = "budget:energy_used_joules:sum"
@@ -24,7 +24,7 @@ LEFT = "budget:energy_exhausted_in:seconds"
 
 
 def groups(budgets: Sequence[Budget]) -> list[Rule]:
-    """All groups of rules: a few for each budget, the rest once for all budgets of a window."""
+    """All groups of rules: two rules for each budget, the others shared by all budgets of a window."""
     used = [window for window in WINDOWS.values() if any(budget.window is window for budget in budgets)]
     return [
         _group("energy-budgets", SAMPLE_SECONDS, (rule for budget in budgets for rule in _of_budget(budget))),
@@ -43,41 +43,41 @@ def _of_budget(budget: Budget) -> Iterator[Rule]:
 
 
 def _of_window(window: Window) -> Iterator[Rule]:
-    mine = f'{{window="{window.name}"}}'
-    labels = {"window": window.name}  # they have it already; promtool takes rules without for duplicates
-    yield {"record": USED, "expr": _joules(mine, window.seconds), "labels": labels}
-    yield {"record": RATIO, "expr": f"{USED}{mine} / energy_budget_joules", "labels": labels}
-    # No alert is made of it: a typing error and a team that has used nothing yet look the same from here.
+    matcher = f'{{window="{window.name}"}}'
+    labels = {"window": window.name}  # the series have it already; without it promtool reports duplicate rules
+    yield {"record": USED, "expr": _joules(matcher, window.seconds), "labels": labels}
+    yield {"record": RATIO, "expr": f"{USED}{matcher} / energy_budget_joules", "labels": labels}
+    # No alert uses it: a typing error and a team without consumption so far cannot be distinguished.
     yield {
         "record": SELECTED,
-        "expr": f"{USED}{mine} >= bool 0\n  or\n0 * energy_budget_joules{mine}",
+        "expr": f"{USED}{matcher} >= bool 0\n  or\n0 * energy_budget_joules{matcher}",
         "labels": labels,
     }
     for burn in window.burns:
         for span, seconds in (("long", burn.long), ("short", burn.short)):
             yield {
                 "record": BURN,
-                # joules of the span over what the budget allows in it, not the mean power: half an hour of work in
-                # a span of six is burnt at a twelfth of its power
-                "expr": f"{_joules(mine, seconds)}\n  / (energy_budget_joules * {seconds} / {window.seconds})",
+                # joules in the span over those the budget allows in it, not mean power: half an hour of work in a span
+                # of six counts with a twelfth of its power
+                "expr": f"{_joules(matcher, seconds)}\n  / (energy_budget_joules * {seconds} / {window.seconds})",
                 "labels": labels | {"burn": burn.name, "span": span},
             }
-    growth = f"deriv({RATIO}{mine}[{show_duration(window.lookback)}])"
-    recent = f"avg_over_time({POWER}{mine}[{show_duration(window.burns[-1].long)}])"
+    growth = f"deriv({RATIO}{matcher}[{show_duration(window.lookback)}])"
+    recent = f"avg_over_time({POWER}{matcher}[{show_duration(window.burns[-1].long)}])"
     yield {
         "record": LEFT,
-        # nothing leaves a window that was not full yet, so in its first one a budget grows at any speed; it will only
-        # be used up if it burns faster than it may
-        "expr": f"clamp_min(1 - {RATIO}{mine}, 0) / ({growth} > 0)\n"
+        # no energy leaves a window that is not full yet, so in the first window consumption grows at any power; the
+        # budget will only be used up if the power is above what it allows
+        "expr": f"clamp_min(1 - {RATIO}{matcher}, 0) / ({growth} > 0)\n"
         f"  unless\n({recent} <= energy_budget_joules / {window.seconds}\n"
-        f"  unless {POWER}{mine} offset {show_duration(window.seconds)})",
+        f"  unless {POWER}{matcher} offset {show_duration(window.seconds)})",
         "labels": labels,
     }
 
 
-def _joules(mine: str, seconds: int) -> str:
-    # one second short: a range includes both its ends, and would count one sample too many
-    return f"sum_over_time({POWER}{mine}[{show_duration(seconds - 1)}]) * {SAMPLE_SECONDS}"
+def _joules(matcher: str, seconds: int) -> str:
+    # one second less: a range includes both ends, and would contain one sample too many
+    return f"sum_over_time({POWER}{matcher}[{show_duration(seconds - 1)}]) * {SAMPLE_SECONDS}"
 
 
 def _alerts(windows: Sequence[Window]) -> Iterator[Rule]:
@@ -86,17 +86,19 @@ def _alerts(windows: Sequence[Window]) -> Iterator[Rule]:
     yield _alert(
         "EnergyBudgetBurnFast",
         f"max without (burn, span) (\n{_burning(fast)}\n)",
-        "An energy budget burns at twice the speed it allows.",
-        "Budget {{ $labels.budget }} of {{ $labels.owner }} burns {{ $value | humanize }} times as fast as it may over "
-        f"its window ({{{{ $labels.window }}}}), more than {fast.factor:g} times in both the long and the short span.",
+        "An energy budget is consumed at twice the rate it allows.",
+        "Budget {{ $labels.budget }} of {{ $labels.owner }} is consumed at {{ $value | humanize }} times the rate it "
+        f"allows over its window ({{{{ $labels.window }}}}), more than {fast.factor:g} times in both the long and the "
+        "short span.",
         milder,
     )
     yield _alert(
         "EnergyBudgetBurnSlow",
         f"max without (burn, span) (\n{_burning(medium)}\n    or\n{_burning(slow)}\n)",
-        "An energy budget has burnt faster than it may for long.",
-        "Budget {{ $labels.budget }} of {{ $labels.owner }} burns {{ $value | humanize }} times as fast as it may over "
-        f"its window ({{{{ $labels.window }}}}): above {medium.factor:g} times, or for longer above {slow.factor:g}.",
+        "An energy budget has been consumed above its rate for a long time.",
+        "Budget {{ $labels.budget }} of {{ $labels.owner }} is consumed at {{ $value | humanize }} times the rate it "
+        f"allows over its window ({{{{ $labels.window }}}}): above {medium.factor:g} times, "
+        f"or above {slow.factor:g} times for longer.",
         "info",
     )
     due = "\n    or\n".join(f'{LEFT}{{window="{window.name}"}} < {window.horizon}' for window in windows)
@@ -105,13 +107,13 @@ def _alerts(windows: Sequence[Window]) -> Iterator[Rule]:
         f"(\n{_indented(due)}\n)\n  and {RATIO} > 0.5 < 1",
         "An energy budget will soon be used up.",
         "Budget {{ $labels.budget }} of {{ $labels.owner }} ({{ $labels.window }}) will be used up in "
-        "{{ $value | humanizeDuration }} if it goes on like this.",
+        "{{ $value | humanizeDuration }} at the current rate.",
         milder,
     )
     yield _alert(
         "EnergyBudget80Percent",
         f"{RATIO} >= 0.8 < 1",
-        "80 % of an energy budget are used.",
+        "80 % of an energy budget is used.",
         "{{ $labels.owner }} has used {{ $value | humanizePercentage }} of budget {{ $labels.budget }} "
         "({{ $labels.window }}).",
         milder,
@@ -135,8 +137,8 @@ def _indented(text: str) -> str:
 
 
 def _alert(name: str, expression: str, summary: str, description: str, severity: str = "") -> Rule:
-    """An alert; without ``severity`` the budget's own, which its series have as a label."""
-    # kept for a while: what swings about a threshold is one message, not ten
+    """An alert. ``severity`` overrides that of the budget, which is a label of its series."""
+    # an alert that oscillates around its threshold sends one notification, not ten
     rule: Rule = {"alert": name, "expr": expression, "keep_firing_for": show_duration(15 * MINUTE)}
     if severity:
         rule["labels"] = {"severity": severity}

@@ -1,4 +1,4 @@
-"""Whose joules a budget counts: labels and patterns become the PromQL of their power in watts."""
+"""The selection of a budget: turns labels and patterns into the PromQL of their power in watts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from ..config.value_types import quoted
 
 ALIASES = {"node": "instance", "model": "model_name"}
-"""What people call a label → what it is called."""
+"""Maps aliases that users write to label names."""
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "component": ("cpu", "dram", "gpu", "other"),
@@ -17,22 +17,22 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "phase": ("training", "inference", "unknown"),
     "runtime": ("kubernetes", "docker", "podman", "systemd", "slurm", "host"),
 }
-"""Labels with few values."""
+"""Labels with a fixed set of values."""
 
 _MODEL = ("model_name", "phase")
 _WORKLOAD = ("pod", "container", "runtime")
 _IDENTITY = ("image", "owner_kind", "owner_name", "container_id", "pod_uid")
-"""Labels that only ``energy_container_info`` has, as it has the pod labels on show: ``label_<name>``."""
+"""Labels that only ``energy_container_info`` has, like the exported pod labels ``label_<name>``."""
 
 _ELSEWHERE = ("pid", "comm", "device", "source", "gpu", "uuid", "gpu_instance", "reason")
-"""Labels of other metrics than nodes, containers and models have."""
+"""Labels that no metric of nodes, containers or models has."""
 
 _KNOWN = ("node", "model", "namespace", "cluster", "instance", "job", *CHOICES, *_MODEL, *_WORKLOAD, *_IDENTITY)
 _LABEL = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def check(label: str, pattern: str) -> tuple[str, str]:
-    """The real name of a label, and the pattern. Raises ValueError, also for what is most likely a typing error."""
+    """The label's real name and the pattern. Raises ValueError, also for probable typing errors."""
     if not _LABEL.fullmatch(label):
         raise ValueError("is not the name of a label")
     if label in _ELSEWHERE:
@@ -45,14 +45,14 @@ def check(label: str, pattern: str) -> tuple[str, str]:
         raise ValueError("has an empty item" if pattern.strip() else "is empty")
     for item in items:
         if not item.isprintable() or len(item) > 256:
-            raise ValueError(f"{quoted(item)} is not a printable text of at most 256 characters")
+            raise ValueError(f"{quoted(item)} is not printable text of at most 256 characters")
         if label in CHOICES and item not in CHOICES[label]:
             raise ValueError(f"{quoted(item)} is not one of {_list(CHOICES[label])}")
     return ALIASES.get(label, label), ",".join(items)
 
 
 def contradiction(labels: Iterable[str]) -> str | None:
-    """Why no series can have all these labels, None if one can."""
+    """Why no series can have all of these labels, None if one can."""
     given = set(labels)
     models = sorted(given & set(_MODEL))
     others = sorted(label for label in given if label in _WORKLOAD or _is_identity(label))
@@ -62,9 +62,9 @@ def contradiction(labels: Iterable[str]) -> str | None:
 
 
 def power(selector: Iterable[tuple[str, str]]) -> str:
-    """PromQL of the watts of everything that all patterns match.
+    """PromQL of the watts of all series that match every pattern.
 
-    Raw counters, not other rules: they have every label, and no other rule must come first.
+    It uses raw counters, not other rules: counters have every label and do not depend on the evaluation order.
     """
     given = dict(selector)
     identity = {label: pattern for label, pattern in given.items() if _is_identity(label)}

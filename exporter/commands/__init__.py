@@ -1,1 +1,1 @@
-"""COMMANDS: what the program does besides serving; arguments and printing only."""
+"""COMMANDS: what the program does besides serving; these modules only read arguments and print."""

@@ -1,4 +1,4 @@
-"""``ai-energy-exporter doctor``: runs every source, looks at the machine, and says how to mend what does not work."""
+"""``ai-energy-exporter doctor``: reads every source, checks the machine, and prints how to fix what does not work."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from typing import NamedTuple, TextIO
 from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
-from ..records import Component, EnergyReading, Namer, Problem, Reading, Source, SourceHealth, Unavailable
+from ..records import Component, EnergyReading, Namer, Problem, Reading, SourceHealth, Unavailable
 from ..service.assembly import make_host, make_namer
+from ..sources.protocol import Source
 from ..sources.registry import build
-from .host_checks import Finding, findings
+from .host_checks import HostCheck, run_checks
 
 PAUSE_SECONDS = 1.0
-"""Between the two readings that show what a source would say."""
+"""Time between the two readings of each source."""
 
-PATIENCE_SECONDS = 5.0
-"""After which a source counts as hung (fault 15)."""
+TIMEOUT_SECONDS = 5.0
+"""Time after which a source counts as hung (fault 15 of docs/faults.md)."""
 
 COMPONENTS: tuple[Component, ...] = ("cpu", "dram", "gpu", "platform")
 
 
 class Examination(NamedTuple):
-    """What two readings of one source gave; ``failure`` where the second could not be had."""
+    """Two readings of one source; ``failure`` if the second one could not be made."""
 
     source: str
     first: Reading | None
@@ -62,28 +63,28 @@ def report(
     out: TextIO,
     pause_seconds: float = PAUSE_SECONDS,
     namer: Namer | None = None,
-    patience_seconds: float = PATIENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
-    """Write the whole report. Takes about a second, at worst twice ``patience_seconds``; raises nothing."""
+    """Write the whole report. Takes about a second, at worst twice ``timeout_seconds``; raises nothing."""
     if namer is not None:
-        namer.health()  # they begin to ask while the sources are read
+        namer.health()  # the providers start their requests while the sources are read
     out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
     out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
-    examinations = examine(sources, host, pause_seconds, patience_seconds)
+    examinations = examine(sources, host, pause_seconds, timeout_seconds)
     for one in examinations:
         off = " (but switched off)" if settings.enabled_sources.get(one.source) is False else ""
-        _write(out, one.source, f"{one.state}{off}", [*_found(one), *_complaints(one)])
+        _write(out, one.source, f"{one.state}{off}", [*_reading_lines(one), *_problem_lines(one)])
     if namer is not None:
         out.write("\nNames\n")
-        names = ask_names(namer, patience_seconds)
+        names = wait_for_providers(namer, timeout_seconds)
         for directory in names:
-            _write(out, directory.name, "works" if directory.up else "no", _said(directory))
+            _write(out, directory.name, "works" if directory.up else "no", _provider_lines(directory))
         if not names:
-            _write(out, "paths", "works", ["nobody else to ask here: containers are named by their ids"])
+            _write(out, "paths", "works", ["no metadata provider on this machine: containers are named by their ids"])
         namer.close()
     out.write("\nThis machine\n")
-    for finding in findings(settings, host):
-        _write(out, finding.what, "ok" if not finding.fix else "!!", _advice(finding))
+    for check in run_checks(settings, host):
+        _write(out, check.what, "ok" if not check.fix else "!!", _check_lines(check))
     out.write(f"\n{verdict(examinations)}\n")
 
 
@@ -91,19 +92,19 @@ def examine(
     sources: Sequence[Source],
     host: Host,
     pause_seconds: float = PAUSE_SECONDS,
-    patience_seconds: float = PATIENCE_SECONDS,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> list[Examination]:
-    """Read every source twice, all at the same time, each in a thread of its own that is left behind if it hangs."""
-    patients = [_Patient(source, host, pause_seconds) for source in sources]
-    deadline = time.monotonic() + patience_seconds
-    for patient in patients:
-        patient.join(max(0.0, deadline - time.monotonic()))
-    return [patient.result() for patient in patients]
+    """Read every source twice, all concurrently, each in its own thread, which is left behind if it hangs."""
+    probes = [_Probe(source, host, pause_seconds) for source in sources]
+    deadline = time.monotonic() + timeout_seconds
+    for probe in probes:
+        probe.join(max(0.0, deadline - time.monotonic()))
+    return [probe.result() for probe in probes]
 
 
-def ask_names(namer: Namer, patience_seconds: float = PATIENCE_SECONDS) -> tuple[SourceHealth, ...]:
-    """How those are who know the names of pods and containers, once each has answered or failed."""
-    deadline = time.monotonic() + patience_seconds
+def wait_for_providers(namer: Namer, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[SourceHealth, ...]:
+    """Health of the metadata providers, once each has answered or failed."""
+    deadline = time.monotonic() + timeout_seconds
     while True:
         health = namer.health()
         if all(one.up or one.reason for one in health) or time.monotonic() >= deadline:
@@ -112,7 +113,7 @@ def ask_names(namer: Namer, patience_seconds: float = PATIENCE_SECONDS) -> tuple
 
 
 def verdict(examinations: Iterable[Examination]) -> str:
-    """Which components' joules are measured, which modelled and which unknown here, in a sentence or two."""
+    """Which components' joules are measured and which only estimated on this machine, in one or two sentences."""
     measured: set[Component] = set()
     estimated: set[Component] = set()
     for one in examinations:
@@ -124,13 +125,13 @@ def verdict(examinations: Iterable[Examination]) -> str:
     if names := [name for name in COMPONENTS if name in estimated - measured]:
         parts.append(f"Only estimated: {', '.join(names)}.")
     if not parts:
-        return "No meter works here: the exporter runs and says so, but shows no joules."
+        return "No meter works here: the exporter runs and reports that, but shows no joules."
     if not measured:
         parts.append("No joule on this machine is measured; the estimate's bounds are in energy_device_power_*_watts.")
     return " ".join(parts)
 
 
-class _Patient(threading.Thread):
+class _Probe(threading.Thread):
     def __init__(self, source: Source, host: Host, pause_seconds: float) -> None:
         super().__init__(name=f"doctor-{source.name}", daemon=True)
         self._source = source
@@ -149,7 +150,7 @@ class _Patient(threading.Thread):
             self._source.close()
         except Unavailable as error:
             self._failure = Problem(error.reason, error.message, error.fix)
-        except Exception as error:  # noqa: BLE001 - a broken source is a finding, not the end of the report
+        except Exception as error:  # noqa: BLE001 - a broken source must not end the report
             self._failure = Problem("error", f"{type(error).__name__}: {error}", "this is a bug: please report it")
 
     def result(self) -> Examination:
@@ -161,7 +162,7 @@ class _Patient(threading.Thread):
         return Examination(self._source.name, self._first, self._second, failure)
 
 
-def _found(one: Examination) -> list[str]:
+def _reading_lines(one: Examination) -> list[str]:
     if one.second is None:
         return []
     lines = [_meter(one, index) for index in range(len(one.second.meters))]
@@ -172,13 +173,13 @@ def _found(one: Examination) -> list[str]:
             f"{cpu.busy_seconds / max(cpu.window_seconds, 1e-9):.2f} CPUs in the last {cpu.window_seconds:.1f} s"
         )
     lines += [f"GPU {gpu.index}: {gpu.gpu_model or 'unknown model'} ({gpu.uuid})" for gpu in one.second.gpus]
-    users: dict[str, set[int]] = {}
+    users: dict[str, set[int | None]] = {}
     for use in one.second.gpu_uses:
-        users.setdefault(use.device, set()).add(use.process.key.pid)
+        users.setdefault(use.device, set()).add(use.pid)
     lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
     if one.second.socket_busy_seconds:
         lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")
-    return lines or ["nothing to tell on this machine"]
+    return lines or ["nothing to report on this machine"]
 
 
 def _meter(one: Examination, index: int) -> str:
@@ -203,13 +204,13 @@ def _meter(one: Examination, index: int) -> str:
 
 
 def _by_gauge(counted_watts: float, gauge_watts: float) -> str:
-    """What the device's own power gauge says beside its counter; in a second they may differ by a factor of two."""
+    """The device's power gauge beside its counter; over one second they may differ by a factor of two."""
     apart = counted_watts > 2 * gauge_watts or gauge_watts > 2 * counted_watts
     advice = ": implausible, unless its load changed just now" if apart and max(counted_watts, gauge_watts) > 1 else ""
     return f" by its counter, {gauge_watts:.1f} W by its power gauge{advice}"
 
 
-def _complaints(one: Examination) -> list[str]:
+def _problem_lines(one: Examination) -> list[str]:
     problems = [one.failure] if one.failure else list(one.second.problems if one.second else ())
     lines = []
     for problem in problems:
@@ -219,14 +220,14 @@ def _complaints(one: Examination) -> list[str]:
     return lines
 
 
-def _said(one: SourceHealth) -> list[str]:
+def _provider_lines(one: SourceHealth) -> list[str]:
     if one.up:
-        return ["tells the names of containers"]
+        return ["provides the names of containers"]
     return [one.message or "no answer yet", *([f"fix: {one.fix}"] if one.fix else [])]
 
 
-def _advice(finding: Finding) -> list[str]:
-    return [finding.text, f"fix: {finding.fix}"] if finding.fix else [finding.text]
+def _check_lines(check: HostCheck) -> list[str]:
+    return [check.text, f"fix: {check.fix}"] if check.fix else [check.text]
 
 
 def _write(out: TextIO, what: str, state: str, lines: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
-"""``ai-energy-exporter healthcheck``: ask the exporter of this container whether it is healthy.
+"""``ai-energy-exporter healthcheck``: query the health of the exporter in this container.
 
-For an image that has neither a shell nor curl. Flags are needed where neither the environment nor the settings file
-has the exporter's addresses.
+For an image without a shell or curl. Flags are needed where neither the environment nor the settings file contains the
+exporter's addresses.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from ..config.settings import ConfigError, Settings, load
 from ..config.value_types import Address
 
 TIMEOUT_SECONDS = 4.0
-"""Below the five seconds after which Docker gives up, so that the reason is printed."""
+"""Less than Docker's own timeout of five seconds, so that the reason is printed."""
 
 _LOOPBACK = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class UnaskableError(Exception):
-    """There is no address that answers everybody."""
+class NoHealthAddressError(Exception):
+    """Every configured address may demand a certificate or a password."""
 
 
 def target(settings: Settings) -> Address:
-    """Where to ask. Raises `UnaskableError` where only clients with a certificate or a password may be answered."""
+    """Address to query. Raises `NoHealthAddressError` if it might demand a client certificate or a password."""
     if settings.web_config_file and not settings.web_health_address:
-        raise UnaskableError("--web.config.file may demand a certificate or a password: set --web.health-address")
+        raise NoHealthAddressError("--web.config.file may demand a certificate or a password: set --web.health-address")
     host, port = (settings.web_health_address or settings.web_listen_address)[0]
     return Address(_LOOPBACK.get(host, host), port)
 
 
 def run(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
-    """Ask once and print the answer. Returns the exit status: 1 if unhealthy or unreachable."""
+    """Send one request and print the answer. Returns the exit status: 1 if unhealthy or unreachable."""
     try:
         address = target(load(flags, environ))
         with contextlib.closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)) as connection:
             connection.request("GET", "/-/healthy")
             answer = connection.getresponse()
-            healthy, said = answer.status == http.client.OK, answer.read(1000).decode(errors="replace")
-    except (ConfigError, UnaskableError) as error:
-        healthy, said = False, f"{error}\n"
+            healthy, text = answer.status == http.client.OK, answer.read(1000).decode(errors="replace")
+    except (ConfigError, NoHealthAddressError) as error:
+        healthy, text = False, f"{error}\n"
     except (OSError, http.client.HTTPException) as error:
-        healthy, said = False, f"{address}: {error!r}\n"
-    sys.stdout.write(said)
+        healthy, text = False, f"{address}: {error!r}\n"
+    sys.stdout.write(text)
     return 0 if healthy else 1

@@ -1,4 +1,4 @@
-"""Looks at what a machine must grant the exporter: rights, views, descriptors, a free port, a writable file."""
+"""Checks what the exporter needs from a machine: permissions, /proc and cgroups, descriptors, a port, a state file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sources.usage.cgroup_tree import find_hierarchy
 from ..sources.usage.process_clock import ProcessTable
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""Inode of the namespace that the host itself lives in (include/linux/proc_ns.h)."""
+"""Inode of the host's own PID namespace (include/linux/proc_ns.h)."""
 
 _CAP_DAC_OVERRIDE = 1 << 1
 _CAP_DAC_READ_SEARCH = 1 << 2
@@ -24,16 +24,16 @@ _CAP_DAC_READ_SEARCH = 1 << 2
 FEW_DESCRIPTORS = 1024
 
 
-class Finding(NamedTuple):
-    """One thing looked at; ``fix`` is "" where nothing has to be mended."""
+class HostCheck(NamedTuple):
+    """The result of one check; ``fix`` is "" if it passed."""
 
     what: str
     text: str
     fix: str = ""
 
 
-def findings(settings: Settings, host: Host) -> Iterator[Finding]:
-    """Look at everything, one after the other; raises nothing."""
+def run_checks(settings: Settings, host: Host) -> Iterator[HostCheck]:
+    """Run all checks, one after the other; raises nothing."""
     yield rights(host)
     yield processes(host)
     yield groups(host)
@@ -44,27 +44,27 @@ def findings(settings: Settings, host: Host) -> Iterator[Finding]:
     yield clock(host)
 
 
-def clock(host: Host) -> Finding:
-    """How finely is the CPU time of one process known?"""
+def clock(host: Host) -> HostCheck:
+    """Resolution of the CPU time of one process."""
     table = ProcessTable(host)
     native = table.native
     table.close()
     if native:
-        return Finding("clock", "CPU time of a process is read from its own clock, in nanoseconds")
+        return HostCheck("clock", "CPU time of a process is read from its own clock, in nanoseconds")
     ticks = os.sysconf("SC_CLK_TCK")
-    return Finding("clock", f"CPU time of a process is read from /proc, in steps of {1000 / ticks:g} ms ({ticks} Hz)")
+    return HostCheck("clock", f"CPU time of a process is read from /proc, in steps of {1000 / ticks:g} ms ({ticks} Hz)")
 
 
-def rights(host: Host) -> Finding:
-    """May files be read that belong to root alone, as RAPL's do since Linux 5.10 (CVE-2020-8694)?"""
+def rights(host: Host) -> HostCheck:
+    """Whether files of root can be read, as RAPL's are since Linux 5.10 (CVE-2020-8694)."""
     user = os.geteuid()
     if user == 0:
         outside = _outer_uid(host)
         if outside == 0:
-            return Finding("rights", "uid 0: reads what belongs to root; no capability is needed")
-        return Finding(
+            return HostCheck("rights", "uid 0: can read files of root; no capability is needed")
+        return HostCheck(
             "rights",
-            f"uid 0 of a user namespace, which is uid {outside} outside: cannot read what belongs to the host's root",
+            f"uid 0 of a user namespace, which is uid {outside} outside: cannot read files of the host's root",
             "run in the host's user namespace: not in a rootless engine; --userns=host (Docker, Podman), "
             "hostUsers: true (Kubernetes)",
         )
@@ -77,14 +77,14 @@ def rights(host: Host) -> Finding:
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
     if effective & (_CAP_DAC_READ_SEARCH | _CAP_DAC_OVERRIDE):
-        return Finding("rights", f"uid {user} with a capability that reads what belongs to root")
+        return HostCheck("rights", f"uid {user} with a capability to read files of root")
     fix = "run as uid 0 (all capabilities may be dropped), or give the files to a group: docs/permissions.md"
-    text = f"uid {user}: cannot read what belongs to root, as RAPL's counters do where no rule gave them to a group"
-    return Finding("rights", text, fix)
+    text = f"uid {user}: cannot read files of root, as RAPL's counters are unless a udev rule gave them to a group"
+    return HostCheck("rights", text, fix)
 
 
 def _outer_uid(host: Host) -> int:
-    """Who our uid 0 is in the user namespace around ours (user_namespaces(7)); 0 where nobody tells."""
+    """The uid of our uid 0 in the parent user namespace (user_namespaces(7)); 0 if unknown."""
     try:
         for line in host.text("/proc/self/uid_map").splitlines():
             inside, outside, _ = map(int, line.split())
@@ -95,71 +95,73 @@ def _outer_uid(host: Host) -> int:
     return 0
 
 
-def processes(host: Host) -> Finding:
-    """Does this procfs show the host's processes, or only those of our container?"""
+def processes(host: Host) -> HostCheck:
+    """Whether this procfs shows the host's processes, or only those of our container."""
     try:
         namespace = os.stat("/proc/self/ns/pid").st_ino
         seen_as = os.readlink(host.proc("self"))
     except OSError as error:
-        return Finding("processes", f"{host.procfs}: {error.strerror}", "mount procfs, or set --path.procfs")
+        return HostCheck("processes", f"{host.procfs}: {error.strerror}", "mount procfs, or set --path.procfs")
     if namespace == _INITIAL_PID_NAMESPACE:
-        return Finding("processes", f"{host.procfs} shows all processes of the host")
+        return HostCheck("processes", f"{host.procfs} shows all processes of the host")
     if seen_as != str(os.getpid()):
-        return Finding("processes", f"{host.procfs} shows the processes of an outer PID namespace")
-    return Finding(
+        return HostCheck("processes", f"{host.procfs} shows the processes of an outer PID namespace")
+    return HostCheck(
         "processes",
         f"{host.procfs} shows only the processes of our own PID namespace",
         "share the host's: hostPID: true (Kubernetes), --pid=host (Docker, Podman)",
     )
 
 
-def groups(host: Host) -> Finding:
-    """Where are CPU seconds per cgroup, and is it the root of the host's tree?"""
+def groups(host: Host) -> HostCheck:
+    """Which cgroup tree counts CPU seconds, and whether it is the root of the host's tree."""
     try:
         tree = find_hierarchy(host)
     except Unavailable as error:
-        return Finding("cgroups", error.message, error.fix or "mount the host's /sys, or set --path.cgroupfs")
+        return HostCheck("cgroups", error.message, error.fix or "mount the host's /sys, or set --path.cgroupfs")
     version = "v2" if tree.file == "cpu.stat" else "v1"
     text = f"{version} at {tree.root}"
     # only a hierarchy's true root has v1's release_agent, and only below v2's are there cgroup.events (cgroups(7))
     below_root = os.path.exists(f"{tree.root}/cgroup.events")
     if not below_root if version == "v2" else os.path.exists(f"{tree.root}/release_agent"):
-        return Finding("cgroups", f"{text}, the whole host")
+        return HostCheck("cgroups", f"{text}, the whole host")
     fix = "mount the host's /sys/fs/cgroup read-only and name it in --path.cgroupfs"
-    return Finding("cgroups", f"{text}, only our own part of the host's", fix)
+    return HostCheck("cgroups", f"{text}, only our own subtree of the host's", fix)
 
 
-def descriptors() -> Finding:
-    """How many files may be kept open? One for each process and group seen, half the price of opening it anew."""
+def descriptors() -> HostCheck:
+    """How many files may be open: keeping one for each process and group halves the cost of reading it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     text = f"{'any number of' if soft == resource.RLIM_INFINITY else soft} files may be open"
     if soft != resource.RLIM_INFINITY and soft < FEW_DESCRIPTORS:
-        return Finding("descriptors", text, "works, but slower; raise the limit: ulimit -n 65536, LimitNOFILE=65536")
-    return Finding("descriptors", text)
+        return HostCheck("descriptors", text, "works, but slower; raise the limit: ulimit -n 65536, LimitNOFILE=65536")
+    return HostCheck("descriptors", text)
 
 
-def state_file(path: str) -> Finding:
-    """Can the checkpoint be written?"""
+def state_file(path: str) -> HostCheck:
+    """Whether the checkpoint can be written."""
     if not path:
-        return Finding("state file", "none (--state.file): counters start at 0 after a restart")
+        return HostCheck("state file", "none (--state.file): counters start at 0 after a restart")
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        return Finding("state file", f"{folder} is not a directory", f"mkdir -p {folder}")
+        return HostCheck("state file", f"{folder} is not a directory", f"mkdir -p {folder}")
     if os.path.isdir(path):
-        return Finding("state file", f"{path} is a directory", "name a file in it")
+        return HostCheck("state file", f"{path} is a directory", "name a file in it")
     if not os.access(folder, os.W_OK | os.X_OK):
-        return Finding(
-            "state file", f"{folder} is not writable for us", "give this user the directory, or mount it writable"
+        return HostCheck(
+            "state file",
+            f"{folder} is not writable for this user",
+            "chown the directory to this user, or mount it writable",
         )
-    return Finding("state file", f"{path} can be written")
+    return HostCheck("state file", f"{path} can be written")
 
 
-def port(address: Address) -> Finding:
-    """Is the address free, and ours to listen on?"""
+def port(address: Address) -> HostCheck:
+    """Whether the address is free and this user may listen on it."""
     family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
     try:
         socket.create_server((address.host, address.port), family=family).close()
     except OSError as error:
         fix = "stop what listens there (dcgm-exporter has the same port), or set --web.listen-address"
-        return Finding("address", f"{address}: {error.strerror or error}", fix)
-    return Finding("address", f"{address} is free")
+        return HostCheck("address", f"{address}: {error.strerror or error}", fix)
+    return HostCheck("address", f"{address} is free")

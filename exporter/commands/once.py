@@ -6,12 +6,13 @@ import sys
 import time
 
 from ..config.settings import Settings
+from ..exposition.metrics.collector import exporter_registry
 from ..exposition.metrics.render import Renderer
 from ..service.assembly import make_host, make_sampler
 
 
 def run(settings: Settings) -> int:
-    """Print the scrape after two ticks, because usage is the difference of two readings; no state file is touched.
+    """Print the scrape after two ticks, because usage is the difference of two readings; no state file is used.
 
     Returns the exit status.
     """
@@ -22,6 +23,6 @@ def run(settings: Settings) -> int:
         snapshot = sampler.tick()
     finally:
         sampler.close()
-    sys.stdout.buffer.write(Renderer().body(snapshot))
+    sys.stdout.buffer.write(Renderer(exporter_registry()).body(snapshot))
     sys.stdout.flush()
     return 0

@@ -1,1 +1,1 @@
-"""CONFIGURE: settings, their value types, the YAML file and the command line."""
+"""Settings, their value types, the YAML file and the command line."""

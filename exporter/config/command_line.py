@@ -1,4 +1,4 @@
-"""The command line, made from the table of settings."""
+"""The command line parser, generated from the table of settings."""
 
 from __future__ import annotations
 
@@ -12,42 +12,43 @@ from .settings import TABLE, Setting
 from .value_types import did_you_mean, quoted
 
 COMMANDS = {
-    "doctor": "say of every source whether it works here, and how to mend it",
-    "healthcheck": "ask the exporter that runs with these settings whether it is healthy; exit status 0 if it is",
-    "budgets": "check a file of energy budgets and write their rules; goes first, and has flags of its own",
+    "doctor": "check every source on this machine and print how to fix what does not work",
+    "healthcheck": "query the running exporter's health; exit status 0 if it is healthy",
+    "budgets": "check a file of energy budgets and write their rules; must come first, has its own flags",
 }
 TITLES = {
     "config": "Configuration",
     "web": "Web server",
-    "path": "Where the host is",
+    "path": "Host paths",
     "sample": "Sampling",
     "state": "Checkpoint",
     "source": "Sources",
-    "estimate": "Estimate, where there is no meter",
+    "estimate": "Estimate without a meter",
     "idle": "Idle power",
     "attribution": "Attribution",
     "process": "Processes",
     "container": "Containers",
     "workload": "Workloads",
-    "kubernetes": "Names of pods",
-    "docker": "Names of Docker's containers",
-    "podman": "Names of Podman's containers",
+    "kubernetes": "Kubernetes metadata",
+    "docker": "Docker metadata",
+    "podman": "Podman metadata",
     "models": "Models",
     "demo": "Demonstration",
     "log": "Logs",
 }
 
 _EPILOG = """\
-Every setting may also be given as environment variable (in brackets) or in the file of
---config.file; a flag wins over the environment, the environment over the file, the file over the
-default. SIGHUP reads them again; SIGTERM stops.
+Every setting can also be an environment variable (in brackets) or a key of the file named by
+--config.file. Flags override the environment, the environment overrides the file, the file
+overrides the defaults. SIGHUP reloads them and retries what is
+down; SIGTERM stops.
 
-Exit status: 0 fine, 2 bad usage or configuration, 1 anything else.
+Exit status: 0 success, 2 usage or configuration error, 1 any other error.
 """
 
 
 class Arguments(NamedTuple):
-    """What the command line asks for; ``command`` is "" to serve, ``flags`` maps setting names to what was given."""
+    """The parsed command line; ``command`` is "" to serve, ``flags`` maps setting names to the given values."""
 
     flags: dict[str, object]
     command: str
@@ -66,12 +67,12 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
-    """Read the command line. Raises SystemExit: 0 after --help or --version, 2 on a usage error."""
+    """Parse the command line. Raises SystemExit: 0 after --help or --version, 2 on a usage error."""
     parser = _parser()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and not words[0].startswith("-"):
-        _check_command(parser, words[0])  # first, or a flag of the command that was meant would be complained about
-    _refuse_unknown(parser, words)
+        _check_command(parser, words[0])  # first, or the error would be about one of its flags
+    _reject_unknown(parser, words)
     parsed, rest = parser.parse_known_args(words)
     given: dict[str, Any] = vars(parsed)
     if given["command"] is not None:
@@ -88,15 +89,15 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [doctor | healthcheck] [--once] [--demo] [--config.file FILE]\n"
         "                          [--SETTING VALUE]...\n"
         "       %(prog)s budgets FILE [--output FILE] [--format rules|prometheusrule]",
-        description="Prometheus exporter that says which model, container or process uses how many joules, and why.",
+        description="Prometheus exporter that attributes energy in joules to models, containers and processes",
         epilog=_EPILOG,
         formatter_class=_Formatter,
         allow_abbrev=False,
         add_help=False,
     )
-    modes = parser.add_argument_group("Modes (without one: serve until told to stop)")
+    modes = parser.add_argument_group("Modes (default: serve until SIGTERM)")
     modes.add_argument(
-        "command", nargs="?", metavar="COMMAND", help="; ".join(f"{name}: {what}" for name, what in COMMANDS.items())
+        "command", nargs="?", metavar="COMMAND", help="; ".join(f"{name}: {about}" for name, about in COMMANDS.items())
     )
     modes.add_argument("--once", action="store_true", help="print one scrape after two ticks and exit")
     modes.add_argument("--config.check", action="store_true", help="check the settings and exit")
@@ -113,42 +114,42 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(group: argparse._ArgumentGroup, row: Setting) -> None:
     options: dict[str, Any] = {"dest": row.name, "default": argparse.SUPPRESS, "help": _help(row)}
-    if row.kind.shape == "flag":
+    if row.value_type.shape == "flag":
         options["action"] = argparse.BooleanOptionalAction
     else:
-        options["action"] = "store" if row.kind.shape == "one" else "append"
-        options["metavar"] = row.kind.what.replace("%", "%%")
+        options["action"] = "store" if row.value_type.shape == "one" else "append"
+        options["metavar"] = row.value_type.placeholder.replace("%", "%%")
     group.add_argument(f"--{row.name}", **options)
 
 
 def _help(row: Setting) -> str:
     shown = show_default(row)
-    repeatable = " Repeatable." if row.kind.shape in ("list", "mapping", "records") else ""
+    repeatable = " Repeatable." if row.value_type.shape in ("list", "mapping", "records") else ""
     default = f" Default: {shown}." if shown else ""
     return f"{row.help}{repeatable}{default} [{row.variable}]".replace("%", "%%")
 
 
 def show_default(row: Setting) -> str:
-    """The default as it would be given; "" where there is none."""
+    """Format the default as it would be written in the file; "" if there is none."""
     if row.default is None:
-        return "automatic" if row.kind.shape == "flag" else ""
-    return row.kind.show(row.default)
+        return "automatic" if row.value_type.shape == "flag" else ""
+    return row.value_type.format(row.default)
 
 
 def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
     if word == "budgets":
-        parser.error(f"budgets goes before all flags: {parser.prog} budgets FILE")
+        parser.error(f"budgets must come before all flags: {parser.prog} budgets FILE")
     if word not in COMMANDS:
-        parser.error(f"no such command: {quoted(word)}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})")
+        parser.error(f"unknown command: {quoted(word)}{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})")
 
 
-def _refuse_unknown(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:
-    # argparse would take the value of a mistyped flag for the command, and complain about that
+def _reject_unknown(parser: argparse.ArgumentParser, words: Iterable[str]) -> None:
+    # argparse would parse the value of a mistyped flag as the command and report that instead
     known = ["--help", "--version", "--once", "--config.check", *(f"--{name}" for name in TABLE)]
-    known += [f"--no-{row.name}" for row in TABLE.values() if row.kind.shape == "flag"]
+    known += [f"--no-{row.name}" for row in TABLE.values() if row.value_type.shape == "flag"]
     for word in words:
         if word == "--":
             return
         option = word.partition("=")[0]
         if option.startswith("--") and option not in known:
-            parser.error(f"no such flag: {option}{did_you_mean(option, known)}")
+            parser.error(f"unknown flag: {option}{did_you_mean(option, known)}")

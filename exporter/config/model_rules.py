@@ -1,4 +1,4 @@
-"""Rules by which an operator names models: what a process must look like, and what it is then called."""
+"""Operator-defined rules that map processes to model names and phases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .value_types import Kind, MisplacedError, did_you_mean, quoted
+from .value_types import NestedValueError, ValueType, did_you_mean, quoted
 from .yaml_file import Entry, entries
 
 FIELDS = ("namespace", "pod", "container", "image", "command")
-"""What a rule may match; every one of them is a regular expression, found anywhere in the value."""
+"""Fields that a rule may match, each with a regular expression that is searched for in the value."""
 
 PHASES = ("training", "inference", "unknown")
 
@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Claim(NamedTuple):
-    """What a rule says; "" where it says nothing."""
+    """The model name and phase that a rule assigns; "" for none."""
 
     model_name: str = ""
     phase: str = ""
@@ -41,16 +41,17 @@ class ModelRule:
 
     @property
     def reads_command(self) -> bool:
-        """Whether the command line matters."""
+        """Whether the rule needs the command line."""
         return any(name == "command" for name, _ in self.fields)
 
     def match(
         self, values: Mapping[str, str], variable: Callable[[str], str], name_of: Callable[[str], str]
     ) -> Claim | None:
-        """What the rule says of a process, None if it is not meant.
+        """Return what the rule assigns to a process, None if it does not match.
 
-        ``variable`` gives the value of an environment variable, "" if it is not set; it is asked last, because that is
-        what costs. ``name_of`` makes a name of a captured text; a rule whose name comes out empty names nothing.
+        ``variable`` returns the value of an environment variable, "" if it is not set; it is called last, because
+        reading the environment is expensive. ``name_of`` converts a captured text to a name; if a captured group gives
+        an empty name, the rule assigns no name.
         """
         groups: dict[str, str] = {}
         for name, pattern in self.fields:
@@ -68,8 +69,8 @@ class ModelRule:
         return Claim(_REFERENCE.sub(lambda match: parts[match[1]], self.model_name), self.phase)
 
 
-def rule_list() -> Kind:
-    """A list of rules: YAML mappings; in a flag or variable the same YAML on one line."""
+def rule_list() -> ValueType:
+    """A list of rules, as YAML mappings; a flag or variable has the same YAML on one line."""
 
     def parse(value: Any) -> tuple[ModelRule, ...]:
         texts = [value] if isinstance(value, str) else value
@@ -77,10 +78,10 @@ def rule_list() -> Kind:
         problems: list[tuple[str, str]] = []
         rules = tuple([_rule(entry, problems) for entry in given])
         if problems:
-            raise MisplacedError(problems)
+            raise NestedValueError(problems)
         return rules
 
-    return Kind("RULES", parse, lambda rules: "" if not rules else f"{len(rules)} rules", "records")
+    return ValueType("RULES", parse, lambda rules: "" if not rules else f"{len(rules)} rules", "records")
 
 
 def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
@@ -89,7 +90,7 @@ def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
     fields, environment = [], []
     for key, (where, value) in entry.values.items():
         if key not in _KEYS:
-            problems.append((where, f"no such key: {quoted(key)}{did_you_mean(key, _KEYS)}"))
+            problems.append((where, f"unknown key: {quoted(key)}{did_you_mean(key, _KEYS)}"))
         elif key == "environment":
             if isinstance(value, str):
                 problems.append((where, "environment must map names of variables to regular expressions"))
@@ -99,7 +100,7 @@ def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
                     problems.append((place, f"environment: {quoted(name)} is not the name of a variable"))
                 environment.append((name, _pattern(f"environment.{name}", place, pattern, problems)))
         elif not isinstance(value, str):
-            problems.append((where, f"{key} takes no mapping"))
+            problems.append((where, f"{key} must not be a mapping"))
         elif key in FIELDS:
             fields.append((key, _pattern(key, where, value, problems)))
         else:
@@ -111,17 +112,17 @@ def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
 
 
 def _check(rule: ModelRule, entry: Entry, problems: list[tuple[str, str]]) -> None:
-    """What is wrong with the rule as a whole."""
+    """Append the errors that concern the rule as a whole."""
     if not (rule.fields or rule.environment):
         problems.append((entry.where, f"a rule must match something: {', '.join(FIELDS)} or environment"))
     if not (rule.model_name or rule.phase):
-        problems.append((entry.where, "a rule must say model_name, phase or both"))
+        problems.append((entry.where, "a rule must set model_name, phase or both"))
     known = {name for _, pattern in (*rule.fields, *rule.environment) for name in pattern.groupindex}
     for name in _REFERENCE.findall(rule.model_name):
         if name not in known:
             where = entry.values["model_name"][0]
-            hint = did_you_mean(name, known) or f"; write (?P<{name}>...) in one of its patterns"
-            problems.append((where, f"model_name: no group is called {quoted(name)}{hint}"))
+            hint = did_you_mean(name, known) or f"; add (?P<{name}>...) to one of its patterns"
+            problems.append((where, f"model_name: no group is named {quoted(name)}{hint}"))
 
 
 def _pattern(key: str, where: str, text: str, problems: list[tuple[str, str]]) -> re.Pattern[str]:
@@ -148,5 +149,5 @@ def _text(key: str, where: str, value: str, problems: list[tuple[str, str]]) -> 
 
 
 def variables(rules: Sequence[ModelRule]) -> frozenset[str]:
-    """Every environment variable that the rules look at: no other is read."""
+    """Return the environment variables that the rules match; no others are read."""
     return frozenset(name for rule in rules for name, _ in rule.environment)

@@ -1,4 +1,4 @@
-"""Kinds of settings: how each is written, checked and shown; a bad value is one clear ValueError."""
+"""Value types of settings: parsing, checks and formatting; an invalid value raises a ValueError of one line."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """``parse`` takes text, a list of texts or a mapping of texts, as far as ``shape`` allows; raises ValueError.
+class ValueType:
+    """``parse`` takes text, a list of texts or a mapping of texts, depending on ``shape``; raises ValueError.
 
-    ``what`` names the value in help; ``show`` writes a parsed value the way it would be given. Of the shape
-    "records" is a list of mappings, which the file gives with the line of each.
+    ``placeholder`` stands for the value in help; ``format`` is the inverse of ``parse``. The shape "records" is a list
+    of mappings, to which the YAML file adds the line of each.
     """
 
-    what: str
+    placeholder: str
     parse: Callable[[Any], Any]
-    show: Callable[[Any], str] = str
+    format: Callable[[Any], str] = str
     shape: Literal["one", "flag", "list", "mapping", "records"] = "one"
 
 
-class MisplacedError(ValueError):
-    """Several things wrong inside one value: ``problems`` are pairs of where ("" if that is not known) and message."""
+class NestedValueError(ValueError):
+    """Several errors in one value: ``problems`` are pairs of ``file:line`` ("" if unknown) and message."""
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         super().__init__("; ".join(message for _, message in problems))
@@ -39,7 +39,7 @@ class MisplacedError(ValueError):
 
 
 class Address(NamedTuple):
-    """Where to listen; an empty ``host`` is every interface, port 0 is any free one."""
+    """An address to listen on; an empty ``host`` is every interface, port 0 is any free one."""
 
     host: str
     port: int
@@ -49,7 +49,7 @@ class Address(NamedTuple):
         return f"{host}:{self.port}"
 
 
-def text(what: str) -> Kind:
+def text(placeholder: str) -> ValueType:
     """Any text without control characters, such as a path."""
 
     def parse(value: object) -> str:
@@ -58,11 +58,11 @@ def text(what: str) -> Kind:
             raise ValueError(f"{quoted(word)} has characters that cannot be printed")
         return word
 
-    return Kind(what, parse)
+    return ValueType(placeholder, parse)
 
 
-def choice(*words: str) -> Kind:
-    """One of a few words."""
+def choice(*words: str) -> ValueType:
+    """One of these words."""
 
     def parse(value: object) -> str:
         word = _word(value)
@@ -70,10 +70,10 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"{quoted(word)} is not one of {', '.join(words)}")
         return word
 
-    return Kind("|".join(words), parse)
+    return ValueType("|".join(words), parse)
 
 
-def flag() -> Kind:
+def flag() -> ValueType:
     """True or false."""
 
     def parse(value: object) -> bool:
@@ -84,10 +84,10 @@ def flag() -> Kind:
             raise ValueError(f"{quoted(word)} is neither true nor false")
         return _WORDS[word.lower()]
 
-    return Kind("", parse, lambda value: str(value).lower(), "flag")
+    return ValueType("", parse, lambda value: str(value).lower(), "flag")
 
 
-def count(low: int, high: int) -> Kind:
+def count(low: int, high: int) -> ValueType:
     """A whole number from ``low`` to ``high``."""
 
     def parse(value: object) -> int:
@@ -98,10 +98,10 @@ def count(low: int, high: int) -> Kind:
             raise ValueError(f"{word} is not between {low} and {high}")
         return int(word)
 
-    return Kind("N", parse)
+    return ValueType("N", parse)
 
 
-def number(what: str, low: float, high: float) -> Kind:
+def number(placeholder: str, low: float, high: float) -> ValueType:
     """A number from ``low`` to ``high``; no exponent, infinity or NaN."""
 
     def parse(value: object) -> float:
@@ -112,10 +112,10 @@ def number(what: str, low: float, high: float) -> Kind:
             raise ValueError(f"{word[:60]} is not between {low:g} and {high:g}")
         return float(word)
 
-    return Kind(what, parse, lambda value: f"{value:g}")
+    return ValueType(placeholder, parse, lambda value: f"{value:g}")
 
 
-def duration(low: float, high: float) -> Kind:
+def duration(low: float, high: float) -> ValueType:
     """Seconds from ``low`` to ``high``, written with units: ``500ms``, ``1s``, ``1h30m``."""
 
     def parse(value: object) -> float:
@@ -127,11 +127,11 @@ def duration(low: float, high: float) -> Kind:
             raise ValueError(f"{word[:60]} is not between {show_duration(low)} and {show_duration(high)}")
         return seconds
 
-    return Kind("DURATION", parse, show_duration)
+    return ValueType("DURATION", parse, show_duration)
 
 
 def show_duration(seconds: float) -> str:
-    """Seconds as they are written in settings: the largest units first, exact to the millisecond."""
+    """Format seconds as a duration setting: largest unit first, exact to the millisecond."""
     left = round(seconds * 1000)
     parts = []
     for unit in ("d", "h", "m", "s", "ms"):
@@ -141,22 +141,22 @@ def show_duration(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
-def url_path() -> Kind:
-    """An absolute URL path below the root, of unreserved characters; not one that health is served at."""
+def url_path() -> ValueType:
+    """An absolute URL path below the root, of unreserved characters; not a health path."""
 
     def parse(value: object) -> str:
         word = _word(value)
         if not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)+", word):
             raise ValueError(f"{quoted(word)} is not a path such as /metrics")
         if word.startswith("/-/") or word in ("/healthz", "/readyz"):
-            raise ValueError(f"{quoted(word)} is where health is served")
+            raise ValueError(f"{quoted(word)} is reserved for health checks")
         return word
 
-    return Kind("PATH", parse)
+    return ValueType("PATH", parse)
 
 
-def server_url() -> Kind:
-    """Where a server is: http or https, host and maybe a port, nothing else."""
+def server_url() -> ValueType:
+    """The base URL of a server: scheme http or https, host and optional port."""
 
     def parse(value: object) -> str:
         word = _word(value).rstrip("/")
@@ -165,10 +165,10 @@ def server_url() -> Kind:
             raise ValueError(f"{quoted(word)} is not a URL such as https://10.96.0.1:443")
         return word
 
-    return Kind("URL", parse)
+    return ValueType("URL", parse)
 
 
-def address() -> Kind:
+def address() -> ValueType:
     """An `Address`: HOST:PORT, [IPV6]:PORT or :PORT."""
 
     def parse(value: object) -> Address:
@@ -178,11 +178,11 @@ def address() -> Kind:
             raise ValueError(f"{quoted(word)} is not HOST:PORT or [IPV6]:PORT with a port up to 65535")
         return Address(match[1] or match[2], int(match[3]))
 
-    return Kind("ADDRESS", parse)
+    return ValueType("ADDRESS", parse)
 
 
-def listing(item: Kind) -> Kind:
-    """One or more values: a YAML list, text separated by commas, or a flag given several times."""
+def listing(item: ValueType) -> ValueType:
+    """One or more values: a YAML list, text separated by commas, or a repeated flag."""
 
     def parse(value: object) -> tuple[Any, ...]:
         texts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -194,49 +194,49 @@ def listing(item: Kind) -> Kind:
             raise ValueError("lists the same value twice")
         return parsed
 
-    return Kind(item.what, parse, lambda value: ",".join(item.show(one) for one in value), "list")
+    return ValueType(item.placeholder, parse, lambda value: ",".join(item.format(one) for one in value), "list")
 
 
-def mapping(what: str, item: Kind) -> Kind:
-    """Names to values: a YAML mapping, ``name=value`` separated by commas, or a flag given several times."""
+def mapping(placeholder: str, item: ValueType) -> ValueType:
+    """Names to values: a YAML mapping, ``name=value`` separated by commas, or a repeated flag."""
 
     def parse(value: object) -> dict[str, Any]:
         if isinstance(value, Mapping):
             pairs = [(str(name), given) for name, given in value.items()]
         else:
             texts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-            pairs = [_pair(word, what) for given in texts for word in _word(given).split(",")]
+            pairs = [_pair(word, placeholder) for given in texts for word in _word(given).split(",")]
         parsed: dict[str, Any] = {}
         for name, given in pairs:
             if name in parsed:
-                raise ValueError(f"{quoted(name)} is given twice")
+                raise ValueError(f"{quoted(name)} is set twice")
             try:
                 parsed[name] = item.parse(given)
             except ValueError as error:
                 raise ValueError(f"{quoted(name)}: {error}") from None
         return parsed
 
-    def show(value: Mapping[str, Any]) -> str:
-        return ",".join(f"{name}={item.show(one)}" for name, one in value.items())
+    def format_pairs(value: Mapping[str, Any]) -> str:
+        return ",".join(f"{name}={item.format(one)}" for name, one in value.items())
 
-    return Kind(what, parse, show, "mapping")
+    return ValueType(placeholder, parse, format_pairs, "mapping")
 
 
 def quoted(value: str) -> str:
-    """Text for a message: in quotes, on one line, not too long."""
+    """Quote text for a message: on one line, at most 60 characters."""
     return repr(value if len(value) <= 60 else value[:57] + "...")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a message about a mistyped name: the nearest one that exists, or nothing."""
+    """Return "; did you mean NAME?" with the closest existing name, or ""."""
     close = difflib.get_close_matches(name, list(names), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _pair(word: str, what: str) -> tuple[str, str]:
+def _pair(word: str, placeholder: str) -> tuple[str, str]:
     name, equals, value = word.strip().partition("=")
     if not (name and equals and value):
-        raise ValueError(f"{quoted(word)} is not {what}")
+        raise ValueError(f"{quoted(word)} is not {placeholder}")
     return name.strip(), value.strip()
 
 

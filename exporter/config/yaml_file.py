@@ -1,4 +1,4 @@
-"""Reads a YAML file of settings into flat names, keeping the line of each, so that every error can point at it."""
+"""Reads a YAML file of settings into dotted names, with the line of each for error messages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import yaml
 from .value_types import did_you_mean, quoted
 
 SIZE_LIMIT = 1 << 20
-"""Bytes; a file of settings is never larger, and what is larger is the wrong file."""
+"""Bytes; a larger file is not a file of settings."""
 
 _NULL = "tag:yaml.org,2002:null"
 
 
 class Entry(NamedTuple):
-    """One mapping of a list of mappings: where it begins, and key → (where, text or mapping of the same form)."""
+    """One mapping of a list of mappings: its ``file:line``, and key → (``file:line``, text or nested mapping)."""
 
     where: str
     values: dict[str, tuple[str, str | dict[str, tuple[str, str]]]]
@@ -29,11 +29,11 @@ Layer = dict[str, tuple[str, Value]]
 def read(
     path: str, names: Collection[str], mappings: Collection[str], records: Collection[str] = ()
 ) -> tuple[Layer, list[str]]:
-    """Name → (``file:line``, value) for every setting in the file, and one line for each thing wrong with it.
+    """Return name → (``file:line``, value) for every setting in the file, and one line per error.
 
-    Keys may be nested (``web: {max-requests: 9}``) or dotted (``web.max-requests: 9``). ``mappings`` are
-    the names whose value is itself a mapping, ``records`` those whose value is a list of mappings, or one. Scalars
-    stay the text that was written. Never raises.
+    Keys may be nested (``web: {max-requests: 9}``) or dotted (``web.max-requests: 9``). ``mappings`` are the names
+    whose value is a mapping, ``records`` those whose value is a list of mappings, or one mapping. Scalars are kept as
+    text. Never raises.
     """
     try:
         root = compose(path)
@@ -47,7 +47,7 @@ def read(
 
 
 def entries(text: str) -> list[Entry]:
-    """A list of mappings, or one mapping, written on one line (``{a: 1, b: {c: 2}}``). Raises ValueError."""
+    """Parse a list of mappings, or one mapping, from text (``{a: 1, b: {c: 2}}``). Raises ValueError."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
@@ -59,7 +59,7 @@ def entries(text: str) -> list[Entry]:
 
 
 def compose(path: str) -> yaml.Node | None:
-    """Root of the file's only document, None if it is empty; ValueError says line and reason (``4: not YAML: ...``)."""
+    """Return the root of the file's only document, None if empty. Raises ValueError: ``4: not YAML: ...``."""
     try:
         with open(path, "rb") as file:
             data = file.read(SIZE_LIMIT + 1)
@@ -97,7 +97,7 @@ class _Walk:
         }
 
     def section(self, prefix: str, node: yaml.Node) -> None:
-        """Take over the settings of one mapping, whose keys go on from ``prefix``."""
+        """Add the settings of one mapping, whose names start with ``prefix``."""
         if not isinstance(node, yaml.MappingNode):
             self._wrong(node, f"{prefix.rstrip('.') or 'the file'} must be a mapping of settings")
             return
@@ -108,7 +108,7 @@ class _Walk:
                 continue
             name = prefix + key.value
             if name in seen:
-                self._wrong(key, f"{name} is set twice, first in line {seen[name]}")
+                self._wrong(key, f"{name} is set twice, first on line {seen[name]}")
                 continue
             seen[name] = key.start_mark.line + 1
             self._entry(name, key, value)
@@ -117,7 +117,7 @@ class _Walk:
         if name in self._sections and (name not in self._names or isinstance(value, yaml.MappingNode)):
             self.section(f"{name}.", value)
         elif name not in self._names:
-            self._wrong(key, f"no such setting: {quoted(name)}{did_you_mean(name, [*self._names, *self._sections])}")
+            self._wrong(key, f"unknown setting: {quoted(name)}{did_you_mean(name, [*self._names, *self._sections])}")
         elif name in self.layer:
             self._wrong(key, f"{name} is set twice, first at {self.layer[name][0]}")
         else:
@@ -134,7 +134,7 @@ class _Walk:
         if isinstance(node, yaml.SequenceNode):
             return [_scalar(item) for item in node.value]
         if name not in self._mappings:
-            raise ValueError("takes no mapping")
+            raise ValueError("must not be a mapping")
         return dict(_pairs(node))
 
     def _where(self, node: yaml.Node) -> str:
@@ -153,7 +153,7 @@ def _entries(nodes: list[yaml.Node], where: Callable[[yaml.Node], str]) -> list[
         for key, value in node.value:
             name = _scalar(key)
             if name in values:
-                raise ValueError(f"names {quoted(name)} twice in line {key.start_mark.line + 1}")
+                raise ValueError(f"has {quoted(name)} twice on line {key.start_mark.line + 1}")
             if isinstance(value, yaml.MappingNode):
                 lines = {_scalar(one): where(one) for one, _ in value.value}
                 values[name] = (where(key), {one: (lines[one], given) for one, given in _pairs(value)})
@@ -168,7 +168,7 @@ def _pairs(node: yaml.Node) -> Iterator[tuple[str, str]]:
     for key, value in node.value:
         name = _scalar(key)
         if name in seen:
-            raise ValueError(f"names {quoted(name)} twice")
+            raise ValueError(f"has {quoted(name)} twice")
         seen.add(name)
         yield name, _scalar(value)
 

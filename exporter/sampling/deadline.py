@@ -1,4 +1,4 @@
-"""Call what may hang from another thread, with a deadline and without ever stacking calls."""
+"""Calls with a deadline: what may hang runs in another thread, and calls never pile up."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Generic, NamedTuple, TypeVar
 A = TypeVar("A")
 R = TypeVar("R")
 
-PATIENCE_SECONDS = 0.05
-"""How long the calls behind a slow one wait for it before another thread takes them."""
+SPAWN_AFTER_SECONDS = 0.05
+"""How long calls queue behind a slow one before another thread is spawned for them."""
 
 
 class Done(NamedTuple, Generic[R]):
-    """How a call ended: with a result, or with an exception. ``seconds`` is how long it took."""
+    """The end of a call: a result or an exception. ``seconds`` is its duration."""
 
     result: R | None
     error: Exception | None
@@ -26,19 +26,19 @@ class Done(NamedTuple, Generic[R]):
 
 
 class _Batch:
-    """Calls that were asked for together; whoever ends the last one releases ``ended``."""
+    """Calls that were submitted together; the thread that ends the last one releases ``ended``."""
 
     def __init__(self, jobs: Sequence[Callable[[], None]]) -> None:
         self.jobs = deque(jobs)
         self.ended = threading.Lock()
         self.ended.acquire()
         self.over = False
-        self.last_hire = time.monotonic()
+        self.spawned_at = time.monotonic()
         self._total = len(jobs)
         self._counter = count(1)
 
     def work(self) -> None:
-        """Do what nobody does yet."""
+        """Run the calls that no other thread has started."""
         while self.jobs:
             try:
                 job = self.jobs.popleft()
@@ -49,11 +49,11 @@ class _Batch:
                 self.ended.release()
 
 
-class Crew:
-    """One daemon thread for the calls of several guards, and one more for each that hangs.
+class WorkerPool:
+    """One daemon thread for several `DeadlineCall`, and one more for each call that hangs.
 
-    Waking a thread costs more than most calls do, so all that is asked for in a tick is done by one.
-    Only `add` and `wait` of one thread at a time.
+    Waking a thread costs more than most calls do, so one thread runs all calls of a tick. `add` and `wait` must be
+    called from one thread at a time.
     """
 
     def __init__(self, name: str) -> None:
@@ -66,11 +66,11 @@ class Crew:
         self._stopped = False
 
     def add(self, job: Callable[[], None]) -> None:
-        """Have ``job`` done from the next `wait` on; it must not raise."""
+        """Run ``job`` from the next `wait` on; it must not raise."""
         self._added.append(job)
 
     def wait(self, timeout: float) -> None:
-        """Start what was added, and wait up to ``timeout`` seconds for the end of all of it."""
+        """Start the added jobs, and wait up to ``timeout`` seconds until all have ended."""
         if self._added:
             self._batch = _Batch(self._added)
             self._added = []
@@ -81,19 +81,19 @@ class Crew:
         until = time.monotonic() + timeout
         while True:
             now = time.monotonic()
-            if batch.jobs and now - batch.last_hire >= PATIENCE_SECONDS:
-                batch.last_hire = now
-                self._hire(batch)
+            if batch.jobs and now - batch.spawned_at >= SPAWN_AFTER_SECONDS:
+                batch.spawned_at = now
+                self._spawn(batch)
             left = until - now
-            # Once every call is in somebody's hands there is nothing to do but wait.
-            if batch.ended.acquire(timeout=max(0.0, min(left, PATIENCE_SECONDS) if batch.jobs else left)):
+            # Once every call has a thread, only waiting is left.
+            if batch.ended.acquire(timeout=max(0.0, min(left, SPAWN_AFTER_SECONDS) if batch.jobs else left)):
                 batch.over = True
                 return
             if left <= 0:
                 return
 
     def stop(self) -> None:
-        """Let the threads end after the calls they are in; a hung one is left to the end of the process."""
+        """End each thread after its current call; a hung thread ends with the process."""
         with self._lock:
             self._stopped = True
             if self._idle:
@@ -106,9 +106,9 @@ class Crew:
                 self._idle = False
                 self._todo.put(batch)
                 return
-        self._hire(batch)
+        self._spawn(batch)
 
-    def _hire(self, batch: _Batch) -> None:
+    def _spawn(self, batch: _Batch) -> None:
         threading.Thread(target=self._work, args=(batch,), name=self.name, daemon=True).start()
 
     def _work(self, first: _Batch) -> None:
@@ -122,36 +122,38 @@ class Crew:
             batch = self._todo.get()
 
 
-class Guard(Generic[A, R]):
-    """Calls ``call(argument)`` on a thread of ``crew`` (one of its own if None), one at a time.
+class DeadlineCall(Generic[A, R]):
+    """Runs ``call(argument)`` on a thread of ``pool`` (its own if None), one call at a time.
 
-    A call that outlives its deadline goes on alone: it is not asked for again until it returns, and what it
-    returns then is handed out as the answer to the next request, so no delta is lost (fault 15).
+    A call that exceeds its deadline continues: no further call is started until it returns, and its late result is
+    the result of the next request, so no delta is lost.
     """
 
-    def __init__(self, name: str, call: Callable[[A], R], clock: Callable[[], float], crew: Crew | None = None) -> None:
+    def __init__(
+        self, name: str, call: Callable[[A], R], clock: Callable[[], float], pool: WorkerPool | None = None
+    ) -> None:
         self._call = call
         self._clock = clock
-        self._crew = Crew(name) if crew is None else crew
-        self._alone = crew is None
+        self._pool = WorkerPool(name) if pool is None else pool
+        self._alone = pool is None
         self._done: queue.SimpleQueue[Done[R]] = queue.SimpleQueue()
         self._pending = False
 
     @property
     def busy(self) -> bool:
-        """Whether a call was asked for and its end was not yet taken."""
+        """Whether a call was requested and its end was not taken yet."""
         return self._pending
 
-    def ask(self, argument: A) -> None:
-        """Have the call made, unless one is still under way."""
+    def request(self, argument: A) -> None:
+        """Start the call, unless one is still running."""
         if not self._pending:
             self._pending = True
-            self._crew.add(lambda: self._work(argument))
+            self._pool.add(lambda: self._work(argument))
 
     def take(self, timeout: float) -> Done[R] | None:
-        """Wait up to ``timeout`` seconds for the end of all the crew's calls; None if this one is still under way."""
+        """Wait up to ``timeout`` seconds until all calls of the pool end; None if this one is still running."""
         if self._done.empty():
-            self._crew.wait(timeout)
+            self._pool.wait(timeout)
         try:
             done = self._done.get_nowait()
         except queue.Empty:
@@ -160,14 +162,14 @@ class Guard(Generic[A, R]):
         return done
 
     def stop(self) -> None:
-        """End the thread, if it is this guard's own."""
+        """End the thread, unless it belongs to a shared pool."""
         if self._alone:
-            self._crew.stop()
+            self._pool.stop()
 
     def _work(self, argument: A) -> None:
         began = self._clock()
         try:
             result, error = self._call(argument), None
-        except Exception as failure:  # noqa: BLE001 - whatever a source raises must not end the thread
+        except Exception as failure:  # noqa: BLE001 - no exception of a source may end the thread
             result, error = None, failure
         self._done.put(Done(result, error, self._clock() - began))

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 
 from ..accounting.accounts import Period
 from ..accounting.attribution import CpuIdle, share
-from ..accounting.device_inventory import is_stand_in
-from ..accounting.devices import Devices, Measured, Use
-from ..accounting.gpu_allocations import Allocations
+from ..accounting.devices import Devices, Restart
+from ..accounting.gpu_allocations import AllocationCache
 from ..accounting.ledger import Ledger, Limits
+from ..accounting.measurement import Measured, Use
 from ..host import Host
-from ..records import Allocation, Namer, Reading, Source
-from ..snapshot import Snapshot
-from .checkpointer import Changes, Keeper
-from .deadline import Crew
-from .source_runner import SourceState
+from ..records import Allocation, Namer, Reading
+from ..snapshot import ExporterState, GpuView, NodeEnergy, Snapshot
+from ..sources.protocol import Source
+from .checkpointer import Changes, Checkpointer
+from .deadline import WorkerPool
+from .source_runner import SourceRunner
 from .state_file import StateStore
 
 _log = logging.getLogger("sampler")
@@ -32,7 +33,7 @@ _MEMORY_BACK_RATIO = 0.75
 
 @dataclass(frozen=True, slots=True)
 class SamplerOptions:
-    """How to sample. Seconds and watts; see the settings table for what each means and its bounds."""
+    """How to sample, in seconds and watts; see the settings table for meanings and bounds."""
 
     interval_seconds: float = 1.0
     source_timeout_seconds: float = 0.5
@@ -50,9 +51,10 @@ class SamplerOptions:
 
 
 class Sampler:
-    """Owns the ledger and everything that changes with a tick. ``tick`` is called from one thread only.
+    """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
-    ``snapshot`` may be read from any thread: it is replaced by a single assignment.
+    ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
+    pools, by name, that read the sources and write the state file.
     """
 
     def __init__(
@@ -65,21 +67,21 @@ class Sampler:
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
         demo: bool = False,
+        pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
         self.options = options or SamplerOptions()
         self.snapshot: Snapshot | None = None
-        self.config_reload_ok = True
         self._host = host
         self._demo = demo
         self._observers = observers
-        self._crew = Crew("sources")
-        self._sources = [SourceState(source, host.clock, self._crew) for source in sources]
+        self._pool = pools("sources")
+        self._sources = [SourceRunner(source, host.clock, self._pool) for source in sources]
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
-        self._keeper = None if store is None else Keeper(store, host, demo=demo)
+        self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
-        self._devices = self._open_books()
-        self._allocations = Allocations()
+        self._devices = self._restore()
+        self._allocations = AllocationCache()
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -89,35 +91,31 @@ class Sampler:
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
 
-    def _open_books(self) -> Devices:
-        """Go on where the last run ended, if there was one."""
-        loaded = None if self._keeper is None else self._keeper.load()
+    def _restore(self) -> Devices:
+        """Restore the checkpoint of an earlier run, if there is one."""
+        loaded = None if self._checkpointer is None else self._checkpointer.load()
         if loaded is None:
             return Devices(self.options.idle_watts)
         state, same_boot = loaded
-        self._ledger.restore(state.books, self._host.clock(), same_boot=same_boot)
+        self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
         _log.info(
-            "books restored: %d accounts, %s", len(state.books.accounts), "same boot" if same_boot else "new boot"
+            "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
         )
-        return Devices(
-            self.options.idle_watts,
-            state.points if same_boot else {},
-            state.baselines,
-            state.known,
+        if not same_boot:
+            state.devices.points = {}
+        restart = Restart(
+            state.devices,
             ended_at=state.at,
             started_at=self._booted_at + self._host.clock(),
             sources=[source.name for source in self._sources],
-            # A meter of the CPU ends its stand-in: what that one has was all booked since.
-            modelled=sum(
-                state.books.devices.get(key, 0.0) for key, entry in state.known.items() if is_stand_in(entry.device)
-            ),
-            lags=state.lags,
+            lagging=state.lagging,
         )
+        return Devices(self.options.idle_watts, restart)
 
     # --- running ------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Tick on a steady schedule until ``stop``; ticks that were missed are skipped and counted (fault 52)."""
+        """Tick on a steady schedule until ``stop``; missed ticks are skipped and counted."""
         clock = self._host.clock
         due = clock()
         while not stop.is_set():
@@ -131,18 +129,24 @@ class Sampler:
             stop.wait(max(0.0, due - clock()))
 
     def reconfigure(self, options: SamplerOptions) -> None:
-        """Take new options from the next tick on; accounts and learned baselines stay. Call between ticks."""
+        """Apply new options from the next tick on; accounts and learned baselines stay. Call between ticks."""
         self.options = options
         self._ledger.limits = options.limits
         self._devices.configure(options.idle_watts)
 
+    def retry(self) -> None:
+        """Read the sources that are down in the next tick, and retry name providers at once. Call between ticks."""
+        for source in self._sources:
+            source.retry()
+        self._namer.retry()
+
     def close(self) -> None:
-        """Write a last checkpoint, release the state file, and let the sources go."""
-        if self._keeper is not None:
-            self._keeper.close(self._host.clock(), self._ledger, self._devices)
+        """Write a last checkpoint, release the state file, and close the sources."""
+        if self._checkpointer is not None:
+            self._checkpointer.close(self._host.clock(), self._ledger, self._devices)
         for source in self._sources:
             source.close()
-        self._crew.stop()
+        self._pool.stop()
         self._namer.close()
 
     # --- one tick -----------------------------------------------------------------------------------
@@ -155,13 +159,17 @@ class Sampler:
         readings = self._read(began)
         use = self._use(readings, window)
         measured = self._devices.measure((meter for reading in readings for meter in reading.meters), use)
-        self._part_with_devices(measured, began)
+        if began >= self._review_at:
+            self._review_at = began + _REVIEW_SECONDS
+            self._devices.review(measured, self._booted_at + began)  # by the wall clock at the start: it may be set
         implausible = [delta for delta in measured.deltas.values() if delta.event == "implausible"]
         for source in self._sources:
             source.reject(implausible)
-        told = next((reading.allocations for reading in readings if reading.allocations is not None), None)
-        allocations = self._allocations.learn(told, use.gpus, began)
-        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, self._ledger.owner)
+        news = next((reading.allocations for reading in readings if reading.allocations is not None), None)
+        allocations = self._allocations.update(news, use.gpus, began)
+        holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
+        owners = self._ledger.owners(holders)
+        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners)
         period = Period.of(
             began,
             window or self.options.interval_seconds,
@@ -170,21 +178,13 @@ class Sampler:
             shares.cpu,
             use.gpu_window_seconds,
         )
-        changed = self._ledger.post(
-            period,
-            measured.joules,
-            measured.energies,
-            shares,
-            cpu=use.cpu,
-            gpu_uses=use.gpu_uses,
-            allocations=allocations,
-        )
+        changed = self._ledger.post(period, shares, cpu=use.cpu, gpu_uses=use.gpu_uses, allocations=allocations)
         closed = self._ledger.take_closed()
-        if self._keeper is not None:
-            state = Changes(changed, closed)
-            self._keeper.write(began, self._ledger, self._devices, state, self.options.checkpoint_seconds)
+        if self._checkpointer is not None:
+            changes = Changes(changed, closed)
+            self._checkpointer.write(began, self._ledger, self._devices, changes, self.options.checkpoint_seconds)
         self._sequence += 1
-        snapshot = self.snapshot = self._picture(readings, measured, allocations, began)
+        snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
             observe(snapshot)
         self._check_memory(began)
@@ -193,7 +193,7 @@ class Sampler:
 
     def _read(self, now: float) -> list[Reading]:
         for source in self._sources:
-            # The estimate stands in for a meter: once there is one, it is not asked any more.
+            # The estimate replaces a meter: once there is one, the estimate is not read any more.
             if not (source.name == "estimate" and self._devices.cpu_metered):
                 source.ask(now)
         deadline = now + min(self.options.source_timeout_seconds, self.options.interval_seconds)
@@ -217,21 +217,15 @@ class Sampler:
             frozenset(device for reading in readings for device in reading.asleep),
         )
 
-    def _part_with_devices(self, measured: Measured, now: float) -> None:
-        if now >= self._review_at:
-            self._review_at = now + _REVIEW_SECONDS
-            self._devices.review(measured, self._booted_at + now)  # as the wall clock stood at the start (fault 50)
-        for device, component in self._devices.take_gone():
-            self._ledger.retire(device, component)
-
     # --- publishing ---------------------------------------------------------------------------------
 
-    def _picture(
+    def _snapshot(
         self, readings: Sequence[Reading], measured: Measured, allocations: tuple[Allocation, ...], began: float
     ) -> Snapshot:
         bounds = {bound.device: bound for reading in readings for bound in reading.bounds}
-        ledger = self._ledger
-        directories = self._namer.health()
+        ledger, devices = self._ledger, self._devices
+        components = sorted(devices.node_joules)
+        providers = self._namer.health()
         unnamed = ledger.unnamed()
         return Snapshot(
             sequence=self._sequence,
@@ -239,31 +233,33 @@ class Sampler:
             monotonic_at=began,
             interval_seconds=self.options.interval_seconds,
             demo=self._demo,
-            devices=self._devices.rows(measured, ledger.devices, bounds, self._host.wall() - self._host.clock()),
-            nodes=self._devices.node_rows(measured, ledger.nodes),
-            containers=ledger.containers(),
-            processes=ledger.processes(),
-            models=ledger.models(),
-            unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
-            retired=tuple((component, ledger.retired.get(component, 0.0)) for component in sorted(ledger.nodes)),
-            unnamed=tuple((component, unnamed.get(component, 0.0)) for component in sorted(ledger.nodes))
-            if directories or unnamed
-            else (),
-            retired_devices=ledger.retired_devices,
-            gpus=tuple(gpu for reading in readings for gpu in reading.gpus),
-            allocations=allocations,
-            container_models=ledger.container_models(),
-            sources=(*(source.health() for source in self._sources), *directories),
-            samples=self._sequence,
-            sample_seconds=self._sample_seconds,
-            overruns=self._overruns,
-            series_dropped=tuple(sorted(ledger.dropped().items())),
-            config_reload_ok=self.config_reload_ok,
-            start_time=self._start_time,
+            energy=NodeEnergy(
+                devices=devices.rows(measured, bounds, self._host.wall() - self._host.clock()),
+                nodes=devices.node_rows(measured),
+                containers=ledger.containers(),
+                processes=ledger.processes(),
+                models=ledger.models(),
+                unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
+                retired=tuple((component, ledger.retired.get(component, 0.0)) for component in components),
+                unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components)
+                if providers or unnamed
+                else (),
+                retired_devices=devices.retired_joules,
+                container_models=ledger.container_models(),
+            ),
+            gpu=GpuView(states=tuple(gpu for reading in readings for gpu in reading.gpus), allocations=allocations),
+            exporter=ExporterState(
+                sources=(*(source.health() for source in self._sources), *providers),
+                samples=self._sequence,
+                sample_seconds=self._sample_seconds,
+                overruns=self._overruns,
+                series_dropped=tuple(sorted(ledger.dropped().items())),
+                start_time=self._start_time,
+            ),
         )
 
     def _check_memory(self, now: float) -> None:
-        """Show fewer series before the kernel ends us: process series go first (fault 59)."""
+        """Publish fewer series before the kernel kills the exporter: process series are dropped first."""
         if now - self._memory_at < _MEMORY_CHECK_SECONDS:
             return
         self._memory_at = now
@@ -273,4 +269,4 @@ class Sampler:
         shed = ratio >= (_MEMORY_BACK_RATIO if self._ledger.shed_processes else _MEMORY_SHED_RATIO)
         if shed != self._ledger.shed_processes:
             self._ledger.shed_processes = shed
-            _log.warning("process series are %s", "dropped: memory is short" if shed else "back: memory is free again")
+            _log.warning("process series %s", "dropped: memory is short" if shed else "restored: memory is free again")

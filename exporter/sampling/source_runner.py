@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from ..accounting.meters import Delta
-from ..records import REASONS, Problem, Reading, Reason, Source, SourceHealth, Unavailable
-from .deadline import Crew, Guard
+from ..availability.tracker import RETRY_MAX_SECONDS, AvailabilityTracker, Backoff
+from ..records import Problem, Reading, SourceHealth, Unavailable
+from ..sources.protocol import Source
+from .deadline import DeadlineCall, WorkerPool
 
 _log = logging.getLogger("source")
 
-_RETRY_MOST_SECONDS = 60.0
 _PROBLEMS_KEPT = 100
 _LAST_READ_SECONDS = 1.0
 
 
-class SourceState:
+class SourceRunner:
     """Asks a source once a tick. A failure is one log line when it starts and one when it ends (fault 11)."""
 
-    def __init__(self, source: Source, clock: Callable[[], float], crew: Crew | None = None) -> None:
+    def __init__(self, source: Source, clock: Callable[[], float], pool: WorkerPool | None = None) -> None:
         self.name = source.name
         self._source = source
         self._clock = clock
-        self._guard: Guard[float, Reading] = Guard(f"source-{source.name}", source.read, clock, crew)
-        self._failures: dict[Reason, int] = dict.fromkeys(REASONS, 0)
-        self._up: bool | None = None
-        self._reason: Reason | None = None
-        self._message = ""
-        self._fix = ""
-        self._last_success = 0.0
-        self._read_seconds = 0.0
+        self._guard: DeadlineCall[float, Reading] = DeadlineCall(f"source-{source.name}", source.read, clock, pool)
+        self._availability = AvailabilityTracker(source.name, "source", _log, optional=True)
+        self._backoff = Backoff()
         self._retry_at = float("-inf")
-        self._retry_seconds = 1.0
         self._problems: dict[str, Problem] = {}
         self._counted_at: dict[str, float] = {}
         self._jumping: set[str] = set()
@@ -42,7 +38,13 @@ class SourceState:
     def ask(self, now: float) -> None:
         """Start a read, unless one hangs or the source rests after a failure."""
         if now >= self._retry_at:
-            self._guard.ask(now)
+            self._guard.request(now)
+
+    def retry(self) -> None:
+        """Let the next `ask` read a source that is down, whatever its backoff; a read that hangs is not repeated."""
+        if self._availability.up is False:
+            self._retry_at = float("-inf")
+            self._backoff.reset()
 
     def take(self, deadline: float, wall: float) -> Reading | None:
         """What the source read by boot time ``deadline``; None if nothing came."""
@@ -54,28 +56,16 @@ class SourceState:
         if done is None:
             if not self._late:
                 self._late = True
-                self._failures["timeout"] += 1
-                self._down(Unavailable("timeout", "a read outlived its deadline", "see --source.timeout"))
+                self._failed(Unavailable("timeout", "a read outlived its deadline", "see --source.timeout"))
             return None
         self._late = False
-        self._read_seconds += done.seconds
+        self._availability.add_read_seconds(done.seconds)
         if done.result is None:
-            error = done.error
-            if isinstance(error, Unavailable):
-                known, cause = error, None
-            else:
-                known, cause = Unavailable("error", f"{type(error).__name__}: {error}"), error
-            self._failures[known.reason] += 1
-            self._down(known, cause)
-            self._retry_at = self._clock() + self._retry_seconds
-            self._retry_seconds = min(2 * self._retry_seconds, _RETRY_MOST_SECONDS)
+            self._failed(done.error or TypeError("the source returned no reading"))
+            self._retry_at = self._clock() + self._backoff.next()
             return None
-        self._retry_seconds = 1.0
-        self._last_success = wall
-        if self._up is not True:
-            if self._up is False:
-                _log.info("source is back", extra={"source": self.name})
-            self._up, self._reason, self._message, self._fix = True, None, "", ""
+        self._backoff.reset()
+        self._availability.succeeded(wall)
         self._note(done.result.problems)
         if done.result.rest_seconds:
             self._retry_at = self._clock() + done.result.rest_seconds
@@ -88,7 +78,7 @@ class SourceState:
         jumping = {delta.device.id for delta in implausible if delta.device.source == self.name}
         if jumping:
             self._health = None
-            self._failures["implausible"] += len(jumping)
+            self._availability.count("implausible", len(jumping))
         for device in jumping - self._jumping:
             _log.warning("no plausible power explains the reading", extra={"source": self.name, "device": device})
         self._jumping = jumping
@@ -96,21 +86,12 @@ class SourceState:
     def health(self) -> SourceHealth:
         """How it is now; the same object until something changes."""
         if self._health is None:
-            self._health = self._state()
+            health = self._availability.health()
+            problem = next(iter(self._problems.values()), None)
+            if problem is not None:
+                health = replace(health, reason=problem.reason, message=problem.message, fix=problem.fix)
+            self._health = health
         return self._health
-
-    def _state(self) -> SourceHealth:
-        problem = next(iter(self._problems.values()), None)
-        return SourceHealth(
-            self.name,
-            bool(self._up),
-            self._reason if problem is None else problem.reason,
-            self._message if problem is None else problem.message,
-            self._fix if problem is None else problem.fix,
-            self._failures.copy(),
-            self._last_success,
-            self._read_seconds,
-        )
 
     def close(self) -> None:
         """End its thread, after the read it is in; a source that hangs keeps its files until the process ends."""
@@ -120,19 +101,9 @@ class SourceState:
         if not self._guard.busy:
             self._source.close()
 
-    def _down(self, error: Unavailable, cause: Exception | None = None) -> None:
-        """Take note of a failure; an unexpected ``cause`` is logged with its traceback."""
-        if self._up is not False or self._reason != error.reason:
-            # Most machines lack most meters: that is news only where there was one.
-            absent = self._up is None and error.reason == "not_found"
-            _log.log(
-                logging.INFO if absent else logging.WARNING,
-                "source is not available",
-                exc_info=cause,
-                extra={"source": self.name, "reason": error.reason, "cause": error.message, "fix": error.fix},
-            )
-        self._up = False
-        self._reason, self._message, self._fix = error.reason, error.message, error.fix
+    def _failed(self, error: Exception) -> None:
+        """Mark the source as down; its partial failures no longer apply."""
+        self._availability.failed(error)
         self._problems.clear()
 
     def _note(self, problems: Sequence[Problem]) -> None:
@@ -143,9 +114,9 @@ class SourceState:
         current = {f"{problem.reason}: {problem.message}": problem for problem in problems[:_PROBLEMS_KEPT]}
         self._counted_at = {key: at for key, at in self._counted_at.items() if key in current}
         for key, problem in current.items():
-            if now - self._counted_at.get(key, float("-inf")) >= _RETRY_MOST_SECONDS:
+            if now - self._counted_at.get(key, float("-inf")) >= RETRY_MAX_SECONDS:
                 self._counted_at[key] = now
-                self._failures[problem.reason] += 1
+                self._availability.count(problem.reason)
             if key not in self._problems:
                 _log.warning(
                     "part of a source is not available",

@@ -5,26 +5,30 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 
 from ..accounting.checkpoint import State, StateCorruptError, decode
 
 
 class StateLocked(Exception):  # noqa: N818 - the state of the world, not a mistake
-    """Another exporter uses this state file (fault 57)."""
+    """Another exporter has locked this state file."""
 
 
 class StateForeign(Exception):  # noqa: N818 - the state of the world, not a mistake
-    """The books are those of a simulated node and the exporter's are not, or the other way round."""
+    """The state file is that of a simulated node and the exporter's node is real, or the reverse."""
 
 
 class StateStore:
     """The state file, locked for as long as this object lives.
 
+    ``on_write`` is called after each successful write, by the thread that wrote.
+
     Raises `StateLocked` at once if another process holds it, OSError if the folder cannot be written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, on_write: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._on_write = on_write
         self._file = -1
         self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -46,7 +50,7 @@ class StateStore:
         except StateCorruptError as error:
             aside = self._set_aside()
             raise StateCorruptError(f"{self.path}: {error}; set aside as {aside}") from None
-        state.lags = self._lagging
+        state.lagging = self._lagging
         return state
 
     def write(self, job: tuple[bytes, bool]) -> None:
@@ -66,6 +70,7 @@ class StateStore:
             self._set_lagging(lagging=True)
             raise
         self._set_lagging(lagging=False)
+        self._on_write()
 
     def _set_lagging(self, *, lagging: bool) -> None:
         """Record beside the file that it lags, as the lock file's length: a full disk cannot refuse a sparse byte."""

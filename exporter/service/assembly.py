@@ -6,19 +6,20 @@ from collections.abc import Callable, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
-from ..records import Namer, Source
+from ..records import Namer
 from ..sampling.sampler import Sampler, SamplerOptions
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
+from ..sources.protocol import Source
 from ..sources.registry import build
-from ..workloads.metadata.registry import NameOptions, directories
+from ..workloads.metadata.registry import MetadataOptions, metadata_providers
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
 
 
 def make_host(settings: Settings) -> Host:
-    """The machine, as far as the settings say where it is."""
+    """The host, with the roots of the settings."""
     return Host(
         procfs=settings.path_procfs,
         sysfs=settings.path_sysfs,
@@ -28,8 +29,8 @@ def make_host(settings: Settings) -> Host:
 
 
 def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
-    """Who names containers and recognises models on this machine."""
-    names = NameOptions(
+    """The namer of this host's containers and models."""
+    metadata = MetadataOptions(
         settings.kubernetes_names,
         settings.kubernetes_node_name,
         settings.kubernetes_url,
@@ -43,7 +44,7 @@ def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
     )
-    return WorkloadNamer(directories(names, host), Models(host, models), settings.kubernetes_labels)
+    return WorkloadNamer(metadata_providers(metadata, host), Models(host, models), settings.kubernetes_labels)
 
 
 def make_sampler(
@@ -52,7 +53,7 @@ def make_sampler(
     store: StateStore | None = None,
     observers: Sequence[Callable[[Snapshot], None]] = (),
 ) -> Sampler:
-    """The sampler of this machine, or of the simulated one."""
+    """The sampler of this host, or of the simulated one."""
     sources: Sequence[Source]
     namer: Namer
     if settings.demo:
@@ -72,7 +73,7 @@ def make_sampler(
 
 
 def sampler_options(settings: Settings) -> SamplerOptions:
-    """The settings that the sampler takes, also anew while it runs."""
+    """The sampler's options, which may be replaced while it runs."""
     return SamplerOptions(
         interval_seconds=settings.sample_interval,
         source_timeout_seconds=min(settings.source_timeout, settings.sample_interval),

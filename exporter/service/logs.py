@@ -1,4 +1,4 @@
-"""Log lines for people and machines: logfmt or JSON on stderr, one event one line, whatever the text contains."""
+"""Log formatting: logfmt or JSON on stderr, one line per event, whatever the text contains."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_TEXT = 8192
 
 
 class LogfmtFormatter(logging.Formatter):
-    """``ts=… level=info component=… msg="…"``; text is quoted and escaped, so that it cannot forge a line or a key."""
+    """``ts=… level=info component=… msg="…"``; values are quoted and escaped, so they cannot forge a line or key."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line without a line break."""
+        """Format the record as one line, without the line break."""
         return " ".join(f"{key}={_logfmt_value(value)}" for key, value in _fields(self, record).items())
 
 
@@ -29,12 +29,12 @@ class JsonFormatter(logging.Formatter):
     """The same fields as one JSON object, ASCII only."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line without a line break."""
+        """Format the record as one line, without the line break."""
         return json.dumps(_fields(self, record))
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
-    """Send all log lines, also those of libraries, to ``stream`` (stderr if None); calling it again changes the style.
+    """Send all log lines, including those of libraries, to ``stream`` (stderr if None); may be called again.
 
     ``level`` is debug, info, warn or error; ``style`` is logfmt or json.
     """
@@ -46,18 +46,18 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     for old in ours:
         root.removeHandler(old)
     root.setLevel(_LEVELS[level])
-    logging.raiseExceptions = False  # a closed stderr is no reason to fail
+    logging.raiseExceptions = False  # a closed stderr must not stop the process
 
 
 def _fields(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, str]:
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     fields = {
-        "ts": f"{moment}.{int(record.msecs):03d}Z",
+        "ts": f"{second}.{int(record.msecs):03d}Z",
         "level": _NAMES.get(record.levelno, "info"),
         "component": record.name.rpartition(".")[2] if record.name.startswith(f"{_PACKAGE}.") else record.name,
         "msg": record.getMessage()[:_MAX_TEXT],
     }
-    # what was given as extra={…} becomes fields of the line
+    # values passed as extra={…} become fields of the line
     own = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
     extra = {key: value for key, value in vars(record).items() if key not in own and value not in (None, "")}
     fields |= {key: str(value)[:_MAX_TEXT] for key, value in extra.items() if key not in fields}

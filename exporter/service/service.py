@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from ..config.settings import ConfigError, Settings, reloaded
 from ..config.value_types import Address
-from ..exposition.metrics.prerender import Prepared
+from ..exposition.metrics.collector import Instruments, exporter_registry
+from ..exposition.metrics.prerender import Prepared, ScrapeBody
 from ..exposition.metrics.render import Renderer
 from ..exposition.status.history import History
 from ..exposition.status.page import Page
@@ -25,18 +26,19 @@ from ..sampling.state_file import StateForeign, StateLocked, StateStore
 from ..snapshot import Snapshot
 from . import logs
 from .assembly import make_host, make_sampler, sampler_options
+from .endpoints import Endpoints
 from .systemd import Notifier
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 4.0
-"""Stopping takes no longer, whatever hangs; the promise is 5 s, and Kubernetes kills after 30."""
+"""Longest time to stop, whatever hangs; the documented limit is 5 s, and Kubernetes kills after 30 s."""
 
 _SAMPLER_ENDED = 0
 _PIPE_BYTES = 64 * 1024
 
 SWITCH_SECONDS = 0.0001
-"""A tenth of the default: neither a scrape nor a tick waits long for the other's turn to end."""
+"""The interpreter's thread switch interval, a tenth of the default: scrapes and ticks wait less for each other."""
 
 
 def serve(settings: Settings, access: Access | None, reread: Callable[[], Settings]) -> int:
@@ -49,7 +51,7 @@ def serve(settings: Settings, access: Access | None, reread: Callable[[], Settin
 
 
 class _Latest:
-    """The newest snapshot: written by the sampler's thread, read by the server's; one assignment needs no lock."""
+    """The newest snapshot: the sampler's thread writes it, the server's reads it; one assignment needs no lock."""
 
     snapshot: Snapshot | None = None
 
@@ -58,10 +60,10 @@ class _Latest:
 
 
 class _Events:
-    """Numbers of signals, and 0 when sampling ended; made and awaited by the main thread.
+    """Numbers of signals, and 0 when sampling ended; created and read by the main thread.
 
-    Python runs handlers in the main thread only, but the kernel may hand a signal to another one, and then nothing
-    wakes the main thread from a wait for a lock or queue. What the interpreter writes into a pipe does.
+    Python runs handlers in the main thread only, but the kernel may deliver a signal to another one, and then nothing
+    wakes the main thread from a wait for a lock or queue. The interpreter's write to a pipe does.
     """
 
     def __init__(self) -> None:
@@ -70,11 +72,11 @@ class _Events:
         signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
 
     def put(self, number: int) -> None:
-        """Add one; from any thread."""
+        """Add a number, from any thread."""
         os.write(self._writes, bytes([number]))
 
     def get(self) -> set[int]:
-        """Wait for the next ones: all that came since the last call, so that none queues behind hundreds of another."""
+        """Wait for numbers: all since the last call, so that no signal queues behind hundreds of another."""
         return set(os.read(self._reads, _PIPE_BYTES))
 
 
@@ -83,7 +85,7 @@ def _ignore(number: int, frame: object) -> None:
 
 
 class Service:
-    """Serves until told to stop. Signals only leave their number: nothing runs inside a handler."""
+    """Serves until a signal stops it. Handlers only record the signal's number."""
 
     def __init__(self, settings: Settings, host: Host, access: Access | None, reread: Callable[[], Settings]) -> None:
         self._settings = settings
@@ -95,55 +97,68 @@ class Service:
         self._sampler: Sampler | None = None
         self._new_options: SamplerOptions | None = None
         self._reload_ok = True
+        self._retry = False
 
     def run(self) -> int:
-        """Run to the end. Raises `ListenError`, `StateForeign`, `StateLocked` before anything was changed."""
+        """Run until stopped. Raises `ListenError`, `StateForeign`, `StateLocked` before anything was changed."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _ignore)
-        settings, latest, history, prepared = self._settings, _Latest(), History(), Prepared(Renderer().body)
+        settings, latest, history, instruments = self._settings, _Latest(), History(), Instruments()
+        instruments.config_last_reload_successful.set_function(self._config_ok)
+        prepared = Prepared(Renderer(exporter_registry(instruments)).body)
+        page = Page(history, settings.web_telemetry_path)
+        endpoints = Endpoints(lambda: latest.snapshot, _timed(prepared, instruments), page, self._host.clock)
         server = Server(
-            lambda: latest.snapshot,
-            prepared,
-            Page(history, settings.web_telemetry_path),
-            self._host.clock,
+            endpoints.pages(settings.web_telemetry_path),
+            endpoints.health(),
             ServerOptions(
-                listen=tuple(map(str, settings.web_listen_address)),
-                telemetry_path=settings.web_telemetry_path,
+                listen=settings.web_listen_address,
                 max_requests=settings.web_max_requests,
-                listen_health=tuple(map(str, settings.web_health_address)),
+                listen_health=settings.web_health_address,
             ),
             self._access,
+            lambda status: instruments.http_requests.labels(status).inc(),
         )
         sys.setswitchinterval(SWITCH_SECONDS)
         bound = server.start()
         try:
-            store = _open_store(settings.state_file)
-            # Who renders ahead must know of a snapshot before those who scrape do; systemd is told last.
-            told = Notifier(os.environ).observe
-            observers = (prepared.observe, latest.observe, history.observe, self._reconfigure, told)
+            store = _open_store(
+                settings.state_file,
+                lambda: instruments.state_last_write_timestamp_seconds.set(self._host.wall()),
+            )
+            # The prerenderer observes a snapshot before the server does; systemd is notified last.
+            notify = Notifier(os.environ).observe
+            observers = (
+                instruments.observe,
+                prepared.observe,
+                latest.observe,
+                history.observe,
+                self._reconfigure,
+                notify,
+            )
             sampler = make_sampler(settings, self._host, store, observers)
             self._announce(bound, server.health_addresses)
             return self._supervise(sampler, server)
         finally:
             server.stop()
 
-    def _announce(self, bound: Sequence[tuple[str, int]], health: Sequence[tuple[str, int]]) -> None:
+    def _announce(self, bound: Sequence[Address], health: Sequence[Address]) -> None:
         scheme = "https" if self._access is not None and self._access.tls is not None else "http"
         for address in bound:
             log.info(
                 "ai-energy-exporter %s listens on %s://%s%s (Python %s, pid %d%s)",
                 __version__,
                 scheme,
-                Address(*address),
+                address,
                 self._settings.web_telemetry_path,
                 platform.python_version(),
                 os.getpid(),
                 ", SIMULATED NODE" if self._settings.demo else "",
             )
         for address in health:
-            log.info("health is served on http://%s", Address(*address))
+            log.info("health is served on http://%s", address)
         if self._access is not None:
-            self._access.announce()
+            self._access.log_warnings()
 
     def _supervise(self, sampler: Sampler, server: Server) -> int:
         self._sampler = sampler
@@ -151,7 +166,8 @@ class Service:
         thread.start()
         while (events := self._events.get()) == {signal.SIGHUP}:
             self._reload()
-        watchdog = threading.Timer(STOP_SECONDS, _give_up)
+            self._retry = True
+        watchdog = threading.Timer(STOP_SECONDS, _exit_now)
         watchdog.daemon = True
         watchdog.start()
         for number in events - {_SAMPLER_ENDED, signal.SIGHUP}:
@@ -167,12 +183,12 @@ class Service:
         try:
             sampler.run(self._stop)
         except Exception:
-            log.exception("sampling failed; a scrape would be stale from now on, so the exporter stops")
+            log.exception("sampling failed, the exporter stops: every later scrape would be stale")
         finally:
             self._events.put(_SAMPLER_ENDED)
 
     def _reload(self) -> None:
-        """Take over what may change while running; anything wrong leaves all as it was (fault 58)."""
+        """Apply the settings that may change while running; an error leaves all of them unchanged."""
         try:
             new = self._reread()
         except ConfigError as error:
@@ -188,27 +204,42 @@ class Service:
             log.warning("%s changed: needs a restart to take effect", name)
         log.info("settings reloaded")
 
+    def _config_ok(self) -> float:
+        return float(self._reload_ok and (self._access is None or self._access.ok))
+
     def _reconfigure(self, _: Snapshot) -> None:
-        """Called by the sampler's own thread at the end of each tick, because options may change only between two."""
+        """Apply what SIGHUP requested between two ticks: observers run in the sampler's thread at the end of each."""
         if self._sampler is None:
             return
-        self._sampler.config_reload_ok = self._reload_ok and (self._access is None or self._access.ok)
         options, self._new_options = self._new_options, None
         if options is not None:
             self._sampler.reconfigure(options)
+        if self._retry:
+            self._retry = False
+            self._sampler.retry()
 
 
-def _open_store(path: str) -> StateStore | None:
-    """Lock the state file; without a place to write, serving goes on without it (fault 55)."""
+def _timed(body: ScrapeBody, instruments: Instruments) -> ScrapeBody:
+    """The same body; its duration is observed."""
+
+    def timed(snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:
+        with instruments.scrape_duration_seconds.time():
+            return body(snapshot, openmetrics=openmetrics, gzipped=gzipped)
+
+    return timed
+
+
+def _open_store(path: str, on_write: Callable[[], None]) -> StateStore | None:
+    """Lock the state file; if it cannot be created, the exporter serves without it."""
     if not path:
         return None
     try:
-        return StateStore(path)
+        return StateStore(path, on_write)
     except OSError as error:
         log.warning("no checkpoints: %s: %s; counters start at 0 after a restart", path, error.strerror)
         return None
 
 
-def _give_up() -> None:
-    log.error("stopping took longer than %.1f s: something hangs, ending all the same", STOP_SECONDS)
+def _exit_now() -> None:
+    log.error("stopping took longer than %.1f s: a thread hangs, exiting without it", STOP_SECONDS)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Tell systemd that the exporter is ready, and that it still samples (sd_notify(3), sd_watchdog_enabled(3))."""
+"""Readiness and watchdog notifications for systemd (sd_notify(3), sd_watchdog_enabled(3))."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 
 class Notifier:
-    """Called at the end of every tick: the first call says ``READY=1``, later ones ``WATCHDOG=1``.
+    """Sends ``READY=1`` after the first tick, then ``WATCHDOG=1`` twice per watchdog period.
 
-    So the unit is started when a scrape can be answered, and is started again when sampling has stopped. Without
-    systemd (no ``NOTIFY_SOCKET``) nothing is said, and a manager that does not listen is no reason to fail.
+    The unit becomes active when a scrape can be served, and systemd restarts it when sampling has stopped. Without
+    ``NOTIFY_SOCKET`` nothing is sent. Errors of the socket are ignored.
     """
 
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -20,23 +20,23 @@ class Notifier:
         microseconds = environ.get("WATCHDOG_USEC", "")
         self._period = int(microseconds) / 2e6 if microseconds.isdigit() else None
         self._clock = clock
-        self._said_at: float | None = None
+        self._sent_at: float | None = None
 
     def observe(self, _: object) -> None:
-        """A tick has ended and its snapshot is published."""
+        """Send what is due; called when a tick has ended and its snapshot is published."""
         now = self._clock()
-        if self._said_at is None:
-            self._say(b"READY=1", now)
-        elif self._period is not None and now - self._said_at >= self._period:
-            self._say(b"WATCHDOG=1", now)
+        if self._sent_at is None:
+            self._send(b"READY=1", now)
+        elif self._period is not None and now - self._sent_at >= self._period:
+            self._send(b"WATCHDOG=1", now)
 
-    def _say(self, word: bytes, now: float) -> None:
+    def _send(self, message: bytes, now: float) -> None:
         if not self._path:
             return
-        # "@" stands for the NUL of an abstract socket's name.
+        # A leading "@" stands for the NUL byte of an abstract socket name.
         address = f"\0{self._path[1:]}" if self._path.startswith("@") else self._path
-        # What is not heard, as while the manager's queue is full, is said again after the next tick.
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
-            to.setblocking(False)
-            to.sendto(word, address)
-            self._said_at = now
+        # A message that cannot be sent, for example because the manager's queue is full, is sent after the next tick.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(message, address)
+            self._sent_at = now

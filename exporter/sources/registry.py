@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Mapping
 
 from ..host import Host
-from ..records import Source, Unavailable
+from ..records import Unavailable
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
 from .hwmon.source import HwmonSource
-from .nvml.process import NvmlProcess, Patience
+from .nvml.process import NvmlProcess, Timeouts
 from .podresources.source import SOCKET, PodResourcesSource
+from .protocol import Source
 from .usage.cgroup_tree import find_hierarchy
 from .usage.cgroups import CgroupSource
 from .usage.procfs import ProcfsSource
@@ -30,15 +31,15 @@ def build(
     pod_resources: str = SOCKET,
     linux: bool = sys.platform == "linux",
 ) -> list[Source]:
-    """Make the sources of this machine; ``enabled`` False leaves one out, None lets the machine decide.
+    """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
-    ``deadline_seconds`` is what the sampler grants one reading, ``pod_resources`` is the kubelet's socket. /proc
-    tells who used the CPUs only where cgroups do not; psutil only where the system has no /proc.
+    ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket. CPU use by
+    process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
-        "nvml": lambda: NvmlProcess(host, Patience.of(deadline_seconds)),
+        "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
         "hwmon": lambda: HwmonSource(host),
         "drm": lambda: DrmSource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),

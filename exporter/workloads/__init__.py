@@ -1,1 +1,1 @@
-"""NAME: whose cgroup is it, and which model does a process work for."""
+"""NAME: the workload of each cgroup and the model of each process."""

@@ -301,7 +301,7 @@ def _cost() -> Builder[Panel]:
 
 def _meters() -> Builder[Panel]:
     def events(kind: str) -> str:
-        return f"sum by ({q.NODES}) ({q.increase(f'energy_counter_{kind}_total')})"
+        return f"sum by ({q.NODES}) ({q.increase(f'energy_meter_{kind}_total')})"
 
     ask = Ask(
         13,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
 from exporter.sampling.sampler import Sampler, SamplerOptions
@@ -53,7 +54,7 @@ def _scrapes() -> Iterator[tuple[float, str]]:
     demo = DemoSource(SAMPLE_SECONDS)
     host = Host(clock=clock, wall=lambda: began + clock())
     sampler = Sampler([demo], demo, host, SamplerOptions(interval_seconds=SAMPLE_SECONDS), demo=True)
-    servers, renderer = Servers(clock), Renderer()
+    servers, renderer = Servers(clock), Renderer(exporter_registry())
     own = f'instance="{NODE}",job="energy"'
     due = 0.0
     while clock.simulated <= HOURS * 3600:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from random import Random
 from typing import get_args
 
@@ -11,8 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
-from exporter.accounting.gpu_claims import Place
-from exporter.records import HOST, Allocation, CpuUse, Device, GpuUse, GroupKey, GroupUse, Process, ProcessKey, Workload
+from exporter.records import (
+    HOST,
+    Allocation,
+    CpuUse,
+    Device,
+    GpuUse,
+    GroupKey,
+    GroupUse,
+    Place,
+    Process,
+    ProcessKey,
+    Workload,
+)
+from tests.support.gpu_uses import known
 
 CPU = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)
 DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 8.0)
@@ -91,8 +104,8 @@ def test_gpu_single_holder_gets_everything_even_without_samples() -> None:
 def test_gpu_shared_by_activity_and_idle_by_hold() -> None:
     uses = [GpuUse(GPU.id, A, process(1), 0.6), GpuUse(GPU.id, B, process(2), 0.2), GpuUse(GPU.id, B, process(3), 0.0)]
     shares = share([Energy(GPU, 200.0, 60.0)], None, uses)
-    active = {charge.use.process.key.pid: charge.joules for charge in shares.gpu if charge.mode == "active"}
-    idle = {charge.use.process.key.pid: charge.joules for charge in shares.gpu if charge.mode == "idle"}
+    active = {known(charge.use).key.pid: charge.joules for charge in shares.gpu if charge.mode == "active"}
+    idle = {known(charge.use).key.pid: charge.joules for charge in shares.gpu if charge.mode == "idle"}
     assert active == pytest.approx({1: 150.0, 2: 50.0})
     assert idle == pytest.approx({1: 20.0, 2: 20.0, 3: 20.0})
 
@@ -111,9 +124,9 @@ def test_gpu_held_by_several_without_samples_is_unknown() -> None:
 
 def test_gpu_process_of_another_namespace_pays_for_itself() -> None:
     """Fault 28: nobody knows whose it is, but it is not its neighbour's."""
-    uses = [GpuUse(GPU.id, A, process(1), 0.25), GpuUse(GPU.id, None, process(0), 0.75)]
+    uses = [GpuUse(GPU.id, A, process(1), 0.25), GpuUse(GPU.id, None, None, 0.75)]
     shares = share([Energy(GPU, 100.0, 60.0)], None, uses)
-    assert [(c.use.process.key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 25.0), (1, "idle", 30.0)]
+    assert [(known(c.use).key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 25.0), (1, "idle", 30.0)]
     assert shares.unattributed == {("gpu", "unknown"): 75.0, ("gpu", "idle"): 30.0}
     alone = share([Energy(GPU, 100.0, 60.0)], None, uses[1:])
     assert (alone.gpu, alone.unattributed) == ((), {("gpu", "unknown"): 100.0, ("gpu", "idle"): 60.0})
@@ -136,19 +149,23 @@ def owner(group: GroupKey) -> Workload:
     return HOST if place is None else Workload(*place, "kubernetes", "3f2e")
 
 
+def owners(uses: Iterable[GpuUse]) -> dict[GroupKey, Workload]:
+    return {use.group: owner(use.group) for use in uses if use.group is not None}
+
+
 def given_to(*shares: tuple[Place, float]) -> list[Allocation]:
     return [Allocation(GPU.id, *place, weight) for place, weight in shares]
 
 
 def holding(path: str, pid: int, seconds: float = 0.0, hold: float = 1.0) -> GpuUse:
-    return GpuUse(GPU.id, GroupKey(path, 1), process(pid), seconds, hold)
+    return GpuUse(GPU.id, GroupKey(path, 1), process(pid) if pid else None, seconds, hold)
 
 
 def divided(energy: Energy, uses: list[GpuUse], given: list[Allocation]) -> tuple[dict[object, float], Shares]:
     """Joules by pid or container and mode, zeros left out."""
-    shares = share([energy], None, uses, "node", given, owner)
+    shares = share([energy], None, uses, "node", given, owners(uses))
     assert given_out(shares, None) == pytest.approx(energy.joules, rel=1e-12)
-    found: dict[object, float] = {(c.use.process.key.pid, c.mode): c.joules for c in shares.gpu if c.joules}
+    found: dict[object, float] = {(known(c.use).key.pid, c.mode): c.joules for c in shares.gpu if c.joules}
     found |= {(c.place, c.mode): c.joules for c in shares.places if c.joules}
     return found, shares
 
@@ -190,7 +207,12 @@ def test_who_was_given_nothing_has_a_claim_beside_them() -> None:
 def test_another_runtimes_container_of_the_same_name_is_another() -> None:
     workload = Workload(*POD_A, "podman")
     shares = share(
-        [Energy(GPU, 0.0, 60.0)], None, [holding("/x", 1)], "node", given_to((POD_A, 1.0)), lambda _: workload
+        [Energy(GPU, 0.0, 60.0)],
+        None,
+        [holding("/x", 1)],
+        "node",
+        given_to((POD_A, 1.0)),
+        {GroupKey("/x", 1): workload},
     )
     assert [(charge.place, charge.joules) for charge in shares.places] == [(POD_A, 30.0)]
 
@@ -210,7 +232,7 @@ def test_a_pod_without_a_name_is_one_of_those_that_were_given_the_card() -> None
 def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
     """Faults 28 and 29: nobody else was given the card, so it is no guess."""
     alone = given_to((POD_A, 1.0))
-    hidden = GpuUse(GPU.id, None, process(0), 0.75)
+    hidden = GpuUse(GPU.id, None, None, 0.75)
     assert divided(Energy(GPU, 100.0, 60.0), [], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
     assert divided(Energy(GPU, 100.0, 60.0), [hidden], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
     found, _ = divided(Energy(GPU, 100.0, 60.0), [hidden, holding("/a", 1, 0.25)], alone)
@@ -222,7 +244,7 @@ def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
 @pytest.mark.parametrize(
     ("given", "uses"),
     [
-        (given_to((POD_A, 1.0), (POD_B, 1.0)), [GpuUse(GPU.id, None, process(0), 0.75)]),
+        (given_to((POD_A, 1.0), (POD_B, 1.0)), [GpuUse(GPU.id, None, None, 0.75)]),
         (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/xorg", 2)]),
         (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/unnamed", 2)]),
     ],
@@ -233,10 +255,10 @@ def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], us
 
 
 def test_a_card_given_to_nobody_is_divided_as_ever() -> None:
-    uses = [holding("/a", 1, 0.5), GpuUse(GPU.id, None, process(0), 0.0)]
+    uses = [holding("/a", 1, 0.5), GpuUse(GPU.id, None, None, 0.0)]
     energy = Energy(GPU, 100.0, 60.0)
     elsewhere = [Allocation("GPU-2", *POD_B)]
-    assert share([energy], None, uses, "node", elsewhere, owner) == share([energy], None, uses)
+    assert share([energy], None, uses, "node", elsewhere, owners(uses)) == share([energy], None, uses)
 
 
 def test_nested_meters_are_never_summed() -> None:
@@ -300,7 +322,7 @@ holders_of_a_card = st.lists(
         st.one_of(st.just(0.0), st.floats(0.01, 1.0)),
     ),
     max_size=6,
-    unique_by=lambda use: use.process.key.pid,
+    unique_by=lambda use: use.pid,
 )
 
 

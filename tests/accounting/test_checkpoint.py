@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.accounting.accounts import Books, SavedAccount
+from exporter.accounting.accounts import LedgerState, SavedAccount
 from exporter.accounting.baseline import Sample
 from exporter.accounting.checkpoint import VERSION, State, StateCorruptError, decode, encode
 from exporter.accounting.device_inventory import SavedDevice
+from exporter.accounting.devices import DeviceState
 from exporter.accounting.meters import Point
 from exporter.records import Device, Model, ProcessOwner, Workload
 
@@ -27,11 +28,15 @@ def state(joules: float = 1.0) -> State:
     return State(
         "boot-1",
         12.5,
-        {"package-0": Point(1000.25, 12.0)},
-        {"package-0": [Sample(0.1, 50.0)]},
-        Books(
+        DeviceState(
+            {"package-0": Point(1000.25, 12.0)},
             {"package-0": joules},
             {"cpu": joules},
+            {"gpu": 7.5},
+            {GPU.id: SavedDevice(GPU, 1.7e9), "package-0": SavedDevice(replace(GPU, id="package-0", within=None))},
+            {"package-0": [Sample(0.1, 50.0)]},
+        ),
+        LedgerState(
             {("cpu", "idle"): 0.25},
             {"cpu": 0.0},
             [
@@ -39,9 +44,7 @@ def state(joules: float = 1.0) -> State:
                 SavedAccount(PROCESS, 99, {("cpu", "active"): joules, ("gpu", "idle"): 3.0}),
                 SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
             ],
-            {"gpu": 7.5},
         ),
-        known={GPU.id: SavedDevice(GPU, 1.7e9), "package-0": SavedDevice(replace(GPU, id="package-0", within=None))},
     )
 
 
@@ -52,23 +55,24 @@ def test_round_trip() -> None:
 
 @given(st.floats(0, 1e15), st.floats(0, 1e15))
 def test_floats_survive_exactly(first: float, second: float) -> None:
-    line = State("", 1.0, books=Books(devices={"d": second}))
+    line = State("", 1.0, DeviceState(joules={"d": second}))
     read = decode(encode(state(first), whole=True) + encode(line, whole=False))
-    assert read.books.devices == {"package-0": first, "d": second}
+    assert read.devices.joules == {"package-0": first, "d": second}
 
 
 def test_journal_replaces_and_closes() -> None:
     gone = Workload("", "", "gone", "docker")
     start = state()
-    start.books.accounts.append(SavedAccount(gone, 0, {("cpu", "active"): 5.0}))
-    later = State("", 13.5, {"package-0": Point(1100.0, 13.0)}, closed=[gone])
-    later.books = Books({"package-0": 2.0}, {"cpu": 2.0}, {("cpu", "gap"): 1.0}, {"cpu": 5.0})
-    later.books.accounts = [SavedAccount(WORKLOAD._replace(container_id="new"), 0, {("cpu", "active"): 2.0})]
+    start.ledger.accounts.append(SavedAccount(gone, 0, {("cpu", "active"): 5.0}))
+    later = State("", 13.5, closed=[gone])
+    later.devices = DeviceState({"package-0": Point(1100.0, 13.0)}, {"package-0": 2.0}, {"cpu": 2.0})
+    new = SavedAccount(WORKLOAD._replace(container_id="new"), 0, {("cpu", "active"): 2.0})
+    later.ledger = LedgerState({("cpu", "gap"): 1.0}, {"cpu": 5.0}, [new])
     read = decode(encode(start, whole=True) + encode(later, whole=False))
     assert read.at == 13.5
-    assert read.points == {"package-0": Point(1100.0, 13.0)}
-    assert read.books.unattributed == {("cpu", "idle"): 0.25, ("cpu", "gap"): 1.0}
-    accounts = {account.owner: account.joules for account in read.books.accounts}
+    assert read.devices.points == {"package-0": Point(1100.0, 13.0)}
+    assert read.ledger.unattributed == {("cpu", "idle"): 0.25, ("cpu", "gap"): 1.0}
+    accounts = {account.owner: account.joules for account in read.ledger.accounts}
     assert gone not in accounts
     assert accounts[WORKLOAD._replace(container_id="new")] == {("cpu", "active"): 2.0}
     assert len(accounts) == 3
@@ -77,11 +81,11 @@ def test_journal_replaces_and_closes() -> None:
 def test_every_torn_end_is_passed_over() -> None:
     """Fault 53: a kill in the middle of a write loses that line, nothing else."""
     whole = encode(state(1.0), whole=True)
-    journal = encode(State("", 13.5, books=Books(devices={"package-0": 2.0})), whole=False)
+    journal = encode(State("", 13.5, DeviceState(joules={"package-0": 2.0})), whole=False)
     for end in range(len(journal)):
         read = decode(whole + journal[:end])
         # A line that lacks only its newline is complete.
-        assert read.books.devices["package-0"] == (2.0 if end == len(journal) - 1 else 1.0)
+        assert read.devices.joules["package-0"] == (2.0 if end == len(journal) - 1 else 1.0)
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:

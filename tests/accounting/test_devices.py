@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.accounting.device_inventory import SavedDevice
-from exporter.accounting.devices import Devices, Measured, Use
+from exporter.accounting.device_inventory import RETIRE_AFTER_SECONDS, SavedDevice
+from exporter.accounting.devices import Devices, DeviceState, Restart
+from exporter.accounting.measurement import Measured, Use
 from exporter.accounting.meters import Point
 from exporter.records import CpuUse, Device, EnergyReading, GpuState, GpuUse, PowerBounds, Process, ProcessKey
 
@@ -45,7 +46,7 @@ def test_node_is_the_platform_no_more() -> None:
         "dram-0": 10.0,
         "other": 30.0,
     }
-    rows = node.devices.node_rows(measured, {"cpu": 60.0, "dram": 10.0, "other": 30.0})
+    rows = node.devices.node_rows(measured)
     assert {row.component: row.watts for row in rows} == {"cpu": 60.0, "dram": 10.0, "other": 30.0}
 
 
@@ -79,7 +80,7 @@ def test_a_platform_that_is_read_later_than_its_parts_after_a_restart_is_not_cou
     """Its gap has what they used since, theirs included; if it was away before, theirs is not known any more."""
     points = {"psys-0": Point(0.0, 0.0), "package-0": Point(60.0 * ended_at, ended_at)}
     saved = {device.id: SavedDevice(device) for device in (PSYS, PACKAGE)}
-    node = Node(Devices(None, points, None, saved, sources=("rapl",), ended_at=ended_at))
+    node = Node(Devices(None, Restart(DeviceState(points, known=saved), ended_at=ended_at, sources=("rapl",))))
     node.now = 30.0
     for second in range(31, 41):
         node.tick({PACKAGE: 60.0 * second})
@@ -122,7 +123,7 @@ def test_a_part_counts_unless_its_whole_is_awaited(
     """Fault 16: with ``--no-source.rapl`` the CPU is not lost; RAPL's counter is not told once more when it is back."""
     points = {"package-0": Point(100.0, 0.0), "socket-0": Point(100.0, 0.0)}
     saved = {device.id: SavedDevice(device) for device in devices}
-    node = Node(Devices(None, points, None, saved, sources=sources))
+    node = Node(Devices(None, Restart(DeviceState(points, known=saved), sources=sources)))
     joules = sum(sum(sum(value) for value in parts(node.tick({SOCKET: at})).values()) for at in (150.0, 200.0))
     assert joules == (0.0 if awaited else 100.0)
     back = parts(node.tick({PACKAGE: 250.0, SOCKET: 250.0}))
@@ -153,10 +154,10 @@ def test_stuck_counter_under_load_is_flagged_and_nothing_invented() -> None:
     node = Node()
     for _ in range(12):
         measured = node.tick({PACKAGE: 500.0}, busy=3.0)
-    (row,) = node.devices.rows(measured, {}, {}, BOOTED_AT)
+    (row,) = node.devices.rows(measured, {}, BOOTED_AT)
     assert (row.stuck, row.joules, row.watts) == (True, 0.0, 0.0)
     measured = node.tick({PACKAGE: 560.0}, busy=3.0)
-    assert not node.devices.rows(measured, {}, {}, BOOTED_AT)[0].stuck
+    assert not node.devices.rows(measured, {}, BOOTED_AT)[0].stuck
 
 
 def test_vanished_device_keeps_its_joules_and_loses_its_watts() -> None:
@@ -165,7 +166,7 @@ def test_vanished_device_keeps_its_joules_and_loses_its_watts() -> None:
     node.tick({PACKAGE: 0.0, DRAM: 0.0})
     node.tick({PACKAGE: 50.0, DRAM: 5.0})
     measured = node.tick({DRAM: 10.0})
-    assert {row.device.id: row.watts for row in node.devices.rows(measured, {}, {}, BOOTED_AT)} == {
+    assert {row.device.id: row.watts for row in node.devices.rows(measured, {}, BOOTED_AT)} == {
         "package-0": None,
         "dram-0": 5.0,
     }
@@ -206,7 +207,9 @@ def test_gpu_that_was_read_late_was_watched_all_the_time() -> None:
     measured = tick(5.0, 400.0, 4.0, 0.0)
     assert parts(measured) == {"GPU-1": (360.0, 40.0, 0.0), "GPU-2": (0.0, 0.0, 400.0)}
     assert measured.utilization["GPU-1"] == 0.5
-    assert devices.samples() == {"GPU-1": [(0.5, 100.0)], "GPU-2": []}, "nothing is learned from what nobody watched"
+    assert devices.state().baselines == {"GPU-1": [(0.5, 100.0)], "GPU-2": []}, (
+        "nothing is learned from what nobody watched"
+    )
 
 
 def test_modules_of_several_sockets_are_the_platform_together() -> None:
@@ -224,14 +227,14 @@ def test_modules_of_several_sockets_are_the_platform_together() -> None:
         "grace-1": 100.0,
         "other": 800.0,
     }
-    rows = node.devices.node_rows(measured, {"cpu": 200.0, "other": 800.0})
+    rows = node.devices.node_rows(measured)
     assert {row.component: row.watts for row in rows} == {"cpu": 200.0, "other": 800.0}
 
 
 def test_bounds_belong_to_their_device() -> None:
     node = Node()
     measured = node.tick({ESTIMATE: 1.0})
-    (row,) = node.devices.rows(measured, {}, {"cpu-estimate": PowerBounds("cpu-estimate", 1.0, 9.0)}, BOOTED_AT)
+    (row,) = node.devices.rows(measured, {"cpu-estimate": PowerBounds("cpu-estimate", 1.0, 9.0)}, BOOTED_AT)
     assert (row.low_watts, row.high_watts, row.idle_watts) == (1.0, 9.0, 3.0)
 
 
@@ -239,11 +242,11 @@ def test_when_a_device_was_last_read() -> None:
     """Faults 22 and 27: a device without a believable reading is down, and its last reading stays where it was."""
     node = Node()
     measured = node.tick({PACKAGE: 0.0, DRAM: 0.0})
-    assert [row.up for row in node.devices.rows(measured, {}, {}, BOOTED_AT)] == [True, True]
+    assert [row.up for row in node.devices.rows(measured, {}, BOOTED_AT)] == [True, True]
     node.now += 1.0
     readings = [EnergyReading(PACKAGE, node.now, 1e9, None), EnergyReading(DRAM, node.now, 5.0, None, None, 0.97)]
     measured = node.devices.measure(readings, Use(1.0, 4.0))
-    rows = {row.device.id: row for row in node.devices.rows(measured, {}, {}, BOOTED_AT)}
+    rows = {row.device.id: row for row in node.devices.rows(measured, {}, BOOTED_AT)}
     assert (rows["package-0"].up, rows["package-0"].last_read) == (False, BOOTED_AT + 1.0)
     assert (rows["dram-0"].up, rows["dram-0"].last_read) == (True, BOOTED_AT + 2.0)
     assert rows["dram-0"].agreement_ratio == 0.97
@@ -251,9 +254,9 @@ def test_when_a_device_was_last_read() -> None:
 
 def test_sleeping_device_is_neither_up_nor_down() -> None:
     node = Node()
-    node.devices.rows(node.tick({PACKAGE: 0.0}), {}, {}, BOOTED_AT)
+    node.devices.rows(node.tick({PACKAGE: 0.0}), {}, BOOTED_AT)
     measured = node.devices.measure([], Use(1.0, 4.0, asleep=("package-0",)))
-    (row,) = node.devices.rows(measured, {}, {}, BOOTED_AT)
+    (row,) = node.devices.rows(measured, {}, BOOTED_AT)
     assert (row.up, row.last_read) == (None, BOOTED_AT + 1.0)
 
 
@@ -261,9 +264,29 @@ def test_a_part_that_was_away_is_taken_back_from_other_after_a_restart_too() -> 
     """The platform's joules had it meanwhile; both counters begin with a gap."""
     points = {"psys-0": Point(1_000.0, 10.0), "package-0": Point(300.0, 5.0)}
     saved = {device.id: SavedDevice(device) for device in (PSYS, PACKAGE)}
-    node = Node(Devices(None, points, None, saved, sources=("rapl",), ended_at=10.0))
+    node = Node(Devices(None, Restart(DeviceState(points, known=saved), ended_at=10.0, sources=("rapl",))))
     node.now = 10.0
     total = 0.0
     for second in range(11, 31):
         total += sum(sum(value) for value in parts(node.tick({PSYS: 100.0 * second, PACKAGE: 60.0 * second})).values())
     assert total == pytest.approx(100.0 * 20)
+
+
+def test_totals_survive_a_restart() -> None:
+    """Fault 53: the device's counter, the node's and what retired devices had; the next run adds to them."""
+    node = Node()
+    for second in range(3):
+        node.tick({PACKAGE: 60.0 * second, DRAM: 5.0 * second})
+    measured = node.tick({PACKAGE: 180.0})
+    for at in (0.0, RETIRE_AFTER_SECONDS):
+        node.devices.review(measured, BOOTED_AT + at)
+    state = node.devices.state()
+    assert state.joules == {"package-0": 180.0}
+    assert state.node_joules == {"cpu": 180.0, "dram": 10.0}
+    assert state.retired_joules == {"dram": 10.0}
+    again = Node(Devices(None, Restart(state, ended_at=node.now, sources=("rapl",))))
+    again.now = node.now
+    again.tick({PACKAGE: 240.0})
+    assert again.devices.joules == {"package-0": 240.0}
+    assert again.devices.node_joules == {"cpu": 240.0, "dram": 10.0}
+    assert again.devices.retired_joules == {"dram": 10.0}

@@ -1,4 +1,4 @@
-"""Budgets are read strictly: every wrong file gives one line that names the line and the key."""
+"""Budgets are read strictly: every invalid file gives one message with the line and the key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ budgets:
 
 
 def problems(path: Path, content: str | bytes) -> tuple[str, ...]:
-    """What is said of a file, without its folder."""
+    """Messages about a file, without its folder."""
     file = path / "b.yaml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(BudgetError) as error:
@@ -108,7 +108,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG, ids=lambda value: None)
-def test_a_wrong_file_gives_one_line_with_line_and_key_and_status_2(
+def test_an_invalid_file_gives_one_message_with_line_and_key_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, message: str
 ) -> None:
     (found,) = problems(tmp_path, content)
@@ -120,12 +120,12 @@ def test_a_wrong_file_gives_one_line_with_line_and_key_and_status_2(
     assert len(written.err.splitlines()) == 1
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BudgetError) as error:
         read(str(tmp_path / "none.yaml"))
     assert error.value.problems == (f"{tmp_path}/none.yaml: No such file or directory",)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     wrong = GOOD.replace("kwh: 10", "kwh: x").replace("window: day", "window: y").replace("critical", "z")
     assert [line.split(":")[2].strip() for line in problems(tmp_path, wrong)] == ["kwh", "window", "severity"]

@@ -45,7 +45,7 @@ def test_pod_labels_are_looked_up_in_the_identity_of_containers() -> None:
         (("phase", "label_team"), False),
     ],
 )
-def test_what_no_series_has_together_is_refused(labels: tuple[str, ...], possible: bool) -> None:
+def test_labels_that_no_series_has_together_are_rejected(labels: tuple[str, ...], possible: bool) -> None:
     assert (contradiction(labels) is None) is possible
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.commands import host_checks as checkup
+from exporter.commands import host_checks
 from exporter.commands.doctor import examine, report, verdict
 from exporter.config.settings import load
 from exporter.config.value_types import Address
@@ -35,7 +35,7 @@ from exporter.records import (
     Workload,
 )
 from exporter.sources.cpu.rapl import RaplSource
-from exporter.workloads.metadata.registry import NameOptions, directories
+from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 
@@ -92,8 +92,8 @@ def test_watts_are_the_difference_of_two_readings() -> None:
     assert source.closed
 
 
-@pytest.mark.parametrize(("gauge", "said"), [(41.0, ""), (90.0, ": implausible, unless its load changed just now")])
-def test_counter_and_gauge_are_compared(gauge: float, said: str) -> None:
+@pytest.mark.parametrize(("gauge", "text"), [(41.0, ""), (90.0, ": implausible, unless its load changed just now")])
+def test_counter_and_gauge_are_compared(gauge: float, text: str) -> None:
     """Fault 25."""
     out = io.StringIO()
     clock = iter([10.0, 12.0])
@@ -103,7 +103,7 @@ def test_counter_and_gauge_are_compared(gauge: float, said: str) -> None:
 
     source = ScriptedSource("rapl", read(100.0), read(180.0))
     report(load({}, {}), [source], Host(clock=lambda: next(clock)), out, pause_seconds=0.0)
-    assert f"package-0 (cpu): 40.0 W by its counter, {gauge} W by its power gauge{said}\n" in out.getvalue()
+    assert f"package-0 (cpu): 40.0 W by its counter, {gauge} W by its power gauge{text}\n" in out.getvalue()
 
 
 def test_every_way_to_fail_is_told_with_its_fix() -> None:
@@ -125,7 +125,7 @@ def test_every_way_to_fail_is_told_with_its_fix() -> None:
     assert "fix: reload it" in page
 
 
-def test_who_holds_a_card_is_told_without_its_meter() -> None:
+def test_holders_of_a_card_are_reported_without_its_meter() -> None:
     """AMD and Intel: hwmon has the joules, drm the users."""
     uses = [GpuUse("xe-0000:03:00.0", None, Process(ProcessKey(pid, 1), "python3"), 0.5) for pid in (7, 8)]
     page = written(ScriptedSource("drm", lambda now: Reading(gpu_uses=tuple(uses))))
@@ -146,7 +146,7 @@ def test_a_source_that_hangs_is_left_behind(tmp_path: Path) -> None:
     os.mkfifo(zone / "energy_uj")
     host = Host(sysfs=str(tmp_path))
     healthy = ScriptedSource("procfs", lambda now: Reading())
-    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, patience_seconds=0.3)
+    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, timeout_seconds=0.3)
     assert (hung.state, fine.state) == ("no", "works")
     assert hung.failure is not None
     assert hung.failure.reason == "timeout"
@@ -155,7 +155,7 @@ def test_a_source_that_hangs_is_left_behind(tmp_path: Path) -> None:
 
 
 class ScriptedNamer(Namer):
-    """Those who know names: each is asked again and again, and the last of its answers stays."""
+    """Metadata providers with scripted health; the last value of each repeats."""
 
     def __init__(self, *healths: SourceHealth | Sequence[SourceHealth]) -> None:
         self.closed = False
@@ -179,53 +179,53 @@ UP = replace(ASKED, up=True, last_success=1.0)
 REFUSED = replace(ASKED, name="docker", reason="permission", message="unix:///d: Permission denied", fix="run as root")
 
 
-def names_section(namer: Namer, patience_seconds: float = 20.0) -> list[str]:
+def names_section(namer: Namer, timeout_seconds: float = 20.0) -> list[str]:
     """What the report says under "Names"."""
     out = io.StringIO()
     settings = load({"web.listen-address": ["127.0.0.1:0"]}, {})
-    report(settings, [], Host(), out, pause_seconds=0.0, namer=namer, patience_seconds=patience_seconds)
+    report(settings, [], Host(), out, pause_seconds=0.0, namer=namer, timeout_seconds=timeout_seconds)
     return out.getvalue().partition("\nNames\n")[2].partition("\n\n")[0].splitlines()
 
 
 class TestNames:
-    def test_who_answers_and_who_refuses(self) -> None:
-        """Fault 49: the reason with its fix; who has only been asked is waited for."""
+    def test_providers_that_answer_and_that_refuse(self) -> None:
+        """Fault 49: the reason with its fix; a provider without an answer yet is waited for."""
         namer = ScriptedNamer([ASKED, ASKED, UP], REFUSED)
         assert names_section(namer) == [
-            "  kubernetes   works   tells the names of containers",
+            "  kubernetes   works   provides the names of containers",
             "  docker       no      unix:///d: Permission denied",
             "                       fix: run as root",
         ]
         assert namer.closed
 
-    def test_nobody_to_ask(self) -> None:
+    def test_no_provider(self) -> None:
         assert names_section(ScriptedNamer()) == [
-            "  paths        works   nobody else to ask here: containers are named by their ids"
+            "  paths        works   no metadata provider on this machine: containers are named by their ids"
         ]
 
-    def test_who_hangs_is_not_waited_for_forever(self) -> None:
+    def test_a_provider_that_hangs_is_not_waited_for_forever(self) -> None:
         """Fault 49: slow."""
-        assert names_section(ScriptedNamer(ASKED, UP), patience_seconds=0.1) == [
+        assert names_section(ScriptedNamer(ASKED, UP), timeout_seconds=0.1) == [
             "  kubernetes   no      no answer yet",
-            "  kubernetes   works   tells the names of containers",
+            "  kubernetes   works   provides the names of containers",
         ]
 
     def test_a_server_that_refuses_and_one_that_answers(self, tmp_path: Path) -> None:
-        """The real directory, over a real socket."""
+        """The real provider, over a real socket."""
         with FakeApiServer() as server:
             server.add(make_pod(1))
-            options = NameOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
-            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
-            assert lines == ["  kubernetes   works   tells the names of containers"]
+            options = MetadataOptions("api", "node-1", server.url, docker_socket="off", podman_socket="off")
+            lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
+            assert lines == ["  kubernetes   works   provides the names of containers"]
             server.status = 403
-            lines = names_section(WorkloadNamer(directories(options, Host(), {})))
-            assert lines[0] == f"  kubernetes   no      {server.url} answers 403: no"
+            lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
+            assert lines[0] == f"  kubernetes   no      {server.url}: status 403: no"
             assert "verbs: [list, watch]" in lines[1]
 
 
-def test_no_source_at_all_is_said_plainly() -> None:
+def test_no_source_at_all_is_reported() -> None:
     """Fault 69."""
-    assert written().endswith("No meter works here: the exporter runs and says so, but shows no joules.\n")
+    assert written().endswith("No meter works here: the exporter runs and reports that, but shows no joules.\n")
 
 
 def test_measured_and_estimated_are_never_mixed_up() -> None:
@@ -240,38 +240,38 @@ class TestCheckup:
     def test_a_port_in_use(self) -> None:
         """Fault 68."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
-            finding = checkup.port(Address(*taken.getsockname()))
-        assert "Address already in use" in finding.text
-        assert "--web.listen-address" in finding.fix
-        assert checkup.port(Address("127.0.0.1", 0)).fix == ""
+            check = host_checks.port(Address(*taken.getsockname()))
+        assert "Address already in use" in check.text
+        assert "--web.listen-address" in check.fix
+        assert host_checks.port(Address("127.0.0.1", 0)).fix == ""
 
     @pytest.mark.parametrize("listen", ["", "::1"])
     def test_other_families_do_not_raise(self, listen: str) -> None:
-        assert checkup.port(Address(listen, 0)).what == "address"
+        assert host_checks.port(Address(listen, 0)).what == "address"
 
     def test_state_file(self, tmp_path: Path) -> None:
-        assert checkup.state_file("").fix == ""
-        assert checkup.state_file(str(tmp_path / "state")).fix == ""
-        assert checkup.state_file(str(tmp_path)).fix != ""
-        assert "is not a directory" in checkup.state_file(str(tmp_path / "none/state")).text
+        assert host_checks.state_file("").fix == ""
+        assert host_checks.state_file(str(tmp_path / "state")).fix == ""
+        assert host_checks.state_file(str(tmp_path)).fix != ""
+        assert "is not a directory" in host_checks.state_file(str(tmp_path / "none/state")).text
 
     def test_a_container_that_sees_only_its_own_cgroup(self, tmp_path: Path) -> None:
         (tmp_path / "cgroup.controllers").write_text("cpu\n")
         (tmp_path / "cpu.stat").write_text("usage_usec 1\n")
         host = Host(cgroupfs=str(tmp_path))
-        assert checkup.groups(host).text == f"v2 at {tmp_path}, the whole host"
+        assert host_checks.groups(host).text == f"v2 at {tmp_path}, the whole host"
         (tmp_path / "cgroup.events").write_text("populated 1\n")
-        assert "--path.cgroupfs" in checkup.groups(host).fix
+        assert "--path.cgroupfs" in host_checks.groups(host).fix
 
     def test_no_cgroups_at_all(self, tmp_path: Path) -> None:
-        assert checkup.groups(Host(cgroupfs=str(tmp_path))).fix != ""
+        assert host_checks.groups(Host(cgroupfs=str(tmp_path))).fix != ""
 
     def test_a_missing_procfs(self, tmp_path: Path) -> None:
-        assert "--path.procfs" in checkup.processes(Host(procfs=str(tmp_path))).fix
+        assert "--path.procfs" in host_checks.processes(Host(procfs=str(tmp_path))).fix
 
     def test_a_procfs_of_another_namespace(self, tmp_path: Path) -> None:
         (tmp_path / "self").symlink_to(str(os.getpid()))
-        inner = checkup.processes(Host(procfs=str(tmp_path)))
+        inner = host_checks.processes(Host(procfs=str(tmp_path)))
         assert "all processes of the host" in inner.text or "hostPID" in inner.fix
 
 

@@ -1,4 +1,4 @@
-"""The image's health check: which address it asks, and what it makes of the answer."""
+"""The image's health check: which address it queries, and how it judges the response."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Callable
 import pytest
 
 from exporter.cli import main
-from exporter.commands.healthcheck import UnaskableError, target
+from exporter.commands.healthcheck import NoHealthAddressError, target
 from exporter.config.settings import load
 from exporter.config.value_types import Address
+from tests.support.patience import patience
 from tests.support.program import ENVIRONMENT, Running
 from tests.support.repository import REPOSITORY
 
@@ -21,7 +22,7 @@ VARIABLE = "AI_ENERGY_WEB_LISTEN_ADDRESS"
 
 
 @pytest.mark.parametrize(
-    ("listen", "asked"),
+    ("listen", "queried"),
     [
         (":9400", Address("127.0.0.1", 9400)),
         ("0.0.0.0:9401", Address("127.0.0.1", 9401)),
@@ -29,8 +30,8 @@ VARIABLE = "AI_ENERGY_WEB_LISTEN_ADDRESS"
         ("10.0.0.7:9403", Address("10.0.0.7", 9403)),
     ],
 )
-def test_every_interface_is_asked_on_loopback(listen: str, asked: Address) -> None:
-    assert target(load({}, {VARIABLE: listen})) == asked
+def test_every_interface_is_queried_on_loopback(listen: str, queried: Address) -> None:
+    assert target(load({}, {VARIABLE: listen})) == queried
 
 
 def test_the_address_for_health_goes_first() -> None:
@@ -39,7 +40,7 @@ def test_the_address_for_health_goes_first() -> None:
 
 
 def test_where_a_certificate_may_be_demanded_it_says_what_to_set() -> None:
-    with pytest.raises(UnaskableError, match=r"set --web\.health-address"):
+    with pytest.raises(NoHealthAddressError, match=r"set --web\.health-address"):
         target(load({"web.config.file": "web.yml"}, {}))
 
 
@@ -48,19 +49,21 @@ def test_a_healthy_exporter(start: Callable[..., Running]) -> None:
     address = start("--demo").url.split("/")[2]
     command = [sys.executable, "-W", "error", "-m", "exporter", "healthcheck"]
     environ = ENVIRONMENT | {VARIABLE: address}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=patience(), check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "healthy\n", "")
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "text"),
     [
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nunhealthy\n", "unhealthy\n"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "BadStatusLine"),
         (b"", "RemoteDisconnected"),
     ],
 )
-def test_whatever_else_answers_is_not_healthy(answer: bytes, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whatever_else_answers_is_not_healthy(answer: bytes, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -74,10 +77,10 @@ def test_whatever_else_answers_is_not_healthy(answer: bytes, said: str, capsys: 
         address = Address(*server.getsockname())
         assert main(["healthcheck", "--web.listen-address", str(address)], {}) == 1
         thread.join()
-    assert said in capsys.readouterr().out
+    assert text in capsys.readouterr().out
 
 
-def test_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address(*server.getsockname())
     assert main(["healthcheck", "--web.listen-address", str(address)], {}) == 1

@@ -1,4 +1,4 @@
-"""The command line: every setting has a flag, the help tells all of them, and usage errors exit with 2."""
+"""The command line: every setting has a flag, the help lists all of them, and usage errors exit with 2."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from exporter.config.command_line import TITLES, parse
 from exporter.config.settings import TABLE
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The first line of the complaint about a command line."""
+def rejected(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return the first line of the usage error."""
     with pytest.raises(SystemExit) as leave:
         parse(words)
     assert leave.value.code == 2
@@ -28,7 +28,7 @@ def test_only_what_was_given_is_a_flag() -> None:
     assert (arguments.command, arguments.once, arguments.check) == ("", False, False)
 
 
-def test_flags_are_handed_on_as_they_were_given() -> None:
+def test_flags_are_passed_on_unparsed() -> None:
     words = "--web.listen-address=:1 --web.listen-address [::1]:2 --no-source.rapl --source.hwmon --idle.watts a=1"
     assert parse(words.split()).flags == {
         "web.listen-address": [":1", "[::1]:2"],
@@ -39,7 +39,7 @@ def test_flags_are_handed_on_as_they_were_given() -> None:
 
 
 @pytest.mark.parametrize("words", ["doctor --path.procfs /p", "--path.procfs /p doctor"])
-def test_the_command_may_stand_before_or_behind(words: str) -> None:
+def test_the_command_may_come_first_or_last(words: str) -> None:
     arguments = parse(words.split())
     assert arguments.command == "doctor"
     assert arguments.flags == {"path.procfs": "/p"}
@@ -52,29 +52,29 @@ def test_modes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "error"),
     [
-        ("--web.listen-adress :1", "no such flag: --web.listen-adress; did you mean --web.listen-address?"),
-        ("--no-process.top", "no such flag: --no-process.top"),
-        ("--process 3", "no such flag: --process"),
+        ("--web.listen-adress :1", "unknown flag: --web.listen-adress; did you mean --web.listen-address?"),
+        ("--no-process.top", "unknown flag: --no-process.top"),
+        ("--process 3", "unknown flag: --process"),
         ("--process.top", "argument --process.top: expected one argument"),
         ("--once=3", "argument --once: ignored explicit argument '3'"),
-        ("serve", "no such command: 'serve' (there are doctor, healthcheck, budgets)"),
-        ("docter", "no such command: 'docter'; did you mean doctor? (there are doctor, healthcheck, budgets)"),
-        ("--demo docter", "no such command: 'docter'; did you mean doctor? (there are doctor, healthcheck, budgets)"),
+        ("serve", "unknown command: 'serve' (commands: doctor, healthcheck, budgets)"),
+        ("docter", "unknown command: 'docter'; did you mean doctor? (commands: doctor, healthcheck, budgets)"),
+        ("--demo docter", "unknown command: 'docter'; did you mean doctor? (commands: doctor, healthcheck, budgets)"),
         (
             "budgts b.yaml --output r.yml",
-            "no such command: 'budgts'; did you mean budgets? (there are doctor, healthcheck, budgets)",
+            "unknown command: 'budgts'; did you mean budgets? (commands: doctor, healthcheck, budgets)",
         ),
-        ("--demo budgets b.yaml", "budgets goes before all flags: ai-energy-exporter budgets FILE"),
+        ("--demo budgets b.yaml", "budgets must come before all flags: ai-energy-exporter budgets FILE"),
         ("doctor doctor", "unrecognized arguments: doctor"),
         ("-x", "unrecognized arguments: -x"),
         ("--", ""),
     ],
 )
-def test_usage_errors(capsys: pytest.CaptureFixture[str], words: str, complaint: str) -> None:
-    if complaint:
-        assert complaint in refused(capsys, *words.split())
+def test_usage_errors(capsys: pytest.CaptureFixture[str], words: str, error: str) -> None:
+    if error:
+        assert error in rejected(capsys, *words.split())
     else:
         assert parse(words.split()).flags == {}
 
@@ -86,7 +86,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"ai-energy-exporter {__version__}\n"
 
 
-def test_help_tells_every_setting_with_variable_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_setting_with_variable_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leave:
         parse(["--help"])
     assert leave.value.code == 0

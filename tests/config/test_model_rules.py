@@ -1,4 +1,4 @@
-"""Rules that name models: what the file may say, what they match, and that every mistake is one line with its place."""
+"""Model rules: parsing, matching, and errors of one line with file and line number."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def load_text(folder: Path, text: str) -> tuple[ModelRule, ...]:
 
 
 def problems(folder: Path, text: str) -> list[str]:
-    """Every complaint about a file, its folder left out."""
+    """Return every error about a file, without its folder."""
     with pytest.raises(ConfigError) as caught:
         load_text(folder, text)
     return [line.removeprefix(f"{folder}/") for line in caught.value.problems]
 
 
 def claim(rule: ModelRule, values: dict[str, str], environ: dict[str, str] | None = None) -> Claim | None:
-    """What a rule says of a process."""
+    """Return what a rule assigns to a process."""
     return rule.match(values, lambda name: (environ or {}).get(name, ""), lambda text: text.strip("/"))
 
 
@@ -62,15 +62,15 @@ class TestFile:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("models: {image: a}", "c.yml:1: no such setting: 'models.image'; did you mean models.keys?"),
+            ("models: {image: a}", "c.yml:1: unknown setting: 'models.image'; did you mean models.keys?"),
             ("models: x", "c.yml:1: models: must be a list of mappings"),
             ("models: [x]", "c.yml:1: models must be a list of mappings"),
             ("models: [{image: [a]}]", "c.yml:1: models is nested too deeply"),
-            ("models: [{image: a, image: b}]", "c.yml:1: models names 'image' twice in line 1"),
+            ("models: [{image: a, image: b}]", "c.yml:1: models has 'image' twice on line 1"),
             ("models: [{image: , phase: training}]", "c.yml:1: models has no value"),
             (
                 "models:\n- image: a\n  modelname: b\n  phase: training",
-                "c.yml:3: models: no such key: 'modelname'; did you mean model_name?",
+                "c.yml:3: models: unknown key: 'modelname'; did you mean model_name?",
             ),
             (
                 "models:\n- image: a\n  command: '['\n  phase: training",
@@ -82,25 +82,25 @@ class TestFile:
             ),
             (
                 "models:\n- image: {a: b}\n  phase: training",
-                "c.yml:2: models: image takes no mapping",
+                "c.yml:2: models: image must not be a mapping",
             ),
             (
                 "models:\n- phase: training",
                 "c.yml:2: models: a rule must match something: "
                 "namespace, pod, container, image, command or environment",
             ),
-            ("models:\n- image: a", "c.yml:2: models: a rule must say model_name, phase or both"),
+            ("models:\n- image: a", "c.yml:2: models: a rule must set model_name, phase or both"),
             (
                 "models:\n- image: a\n  phase: learning",
                 "c.yml:3: models: phase: 'learning' is not one of training, inference, unknown",
             ),
             (
                 "models:\n- image: (?P<app>a)\n  model_name: ${ap}",
-                "c.yml:3: models: model_name: no group is called 'ap'; did you mean app?",
+                "c.yml:3: models: model_name: no group is named 'ap'; did you mean app?",
             ),
             (
                 "models:\n- image: a\n  model_name: ${path}",
-                "c.yml:3: models: model_name: no group is called 'path'; write (?P<path>...) in one of its patterns",
+                "c.yml:3: models: model_name: no group is named 'path'; add (?P<path>...) to one of its patterns",
             ),
             (
                 "models:\n- image: (a)\n  model_name: x-$1",
@@ -126,15 +126,15 @@ class TestFile:
             ),
         ],
     )
-    def test_a_mistake_is_one_line_with_its_place(self, tmp_path: Path, text: str, expected: str) -> None:
+    def test_an_error_is_one_line_with_its_location(self, tmp_path: Path, text: str, expected: str) -> None:
         assert problems(tmp_path, text) == [expected]
 
-    def test_all_mistakes_are_told_at_once(self, tmp_path: Path) -> None:
+    def test_all_errors_are_reported_at_once(self, tmp_path: Path) -> None:
         lines = problems(tmp_path, "models:\n- image: '['\n  phase: x\n- pod: a\nprocess: {top: x}")
         assert [line.partition(": ")[0] for line in lines] == ["c.yml:2", "c.yml:3", "c.yml:4", "c.yml:5"]
 
     @pytest.mark.parametrize("text", ["{image: '['}", "[", "{image: a}", "x", "[[[", "- {image: a, phase: b}", "\x00"])
-    def test_mistakes_on_one_line_name_the_flag(self, text: str) -> None:
+    def test_errors_of_a_flag_name_the_flag(self, text: str) -> None:
         with pytest.raises(ConfigError) as caught:
             load({"models": [text]}, {})
         assert all(line.startswith("--models: ") for line in caught.value.problems)
@@ -153,19 +153,19 @@ class TestMatch:
         assert claim(self.RULE, {"image": "acme/llm"}, {"TAG": "2"}) is None
         assert claim(self.RULE, {"image": "acme/llm"}) is None
 
-    def test_a_variable_is_not_asked_for_in_vain(self) -> None:
-        asked: list[str] = []
+    def test_a_variable_is_read_only_if_the_fields_match(self) -> None:
+        read: list[str] = []
 
         def variable(name: str) -> str:
-            asked.append(name)
+            read.append(name)
             return "v1"
 
         assert self.RULE.match({"image": "other"}, variable, str) is None
-        assert asked == []
+        assert read == []
         assert self.RULE.match({"image": "acme/llm"}, variable, str) == Claim("llm:v1")
-        assert asked == ["TAG"]
+        assert read == ["TAG"]
 
-    def test_a_capture_is_made_a_name_and_may_be_none(self) -> None:
+    def test_a_captured_text_is_converted_and_may_be_empty(self) -> None:
         rule = rule_list().parse("{command: '-w(?P<path> .*)?', model_name: 'x/${path}', phase: training}")[0]
         assert claim(rule, {"command": "-w a/"}) == Claim("x/ a", "training")
         assert claim(rule, {"command": "-w"}) == Claim("", "training")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import installed
-from tests.support.live import cgroup_mount, wait_for
+from tests.support.live import cgroup_mount
+from tests.support.patience import patience, wait_for
 from tests.support.prerequisites import lacking
 from tests.support.repository import REPOSITORY
 
@@ -62,7 +63,7 @@ class Machine:
             env=installed.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=patience(60),
             check=False,
         )
 

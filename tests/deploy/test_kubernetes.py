@@ -30,6 +30,7 @@ from tests.support.manifests import (
     rendered,
 )
 from tests.support.needs import needs
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 OLDEST, NEWEST = "1.25", "1.37"
@@ -149,7 +150,7 @@ def test_the_rules_are_all_there_for_both_kinds_of_prometheus(tmp_path: Path) ->
     for name, text in mounted["data"].items():
         (tmp_path / name).write_text(text)
     check = ["promtool", "check", "rules", *map(str, tmp_path.iterdir())]
-    subprocess.run(check, check=True, capture_output=True, timeout=60)
+    subprocess.run(check, check=True, capture_output=True, timeout=patience(60))
 
 
 @needs("promtool")
@@ -161,7 +162,7 @@ def test_prometheus_takes_the_scrape_configuration(tmp_path: Path) -> None:
     assert job.pop("kubernetes_sd_configs") == [{"role": "pod", "namespaces": {"names": ["ai-energy-exporter"]}}]
     (tmp_path / "scrape.yml").write_text(yaml.safe_dump(config))
     command = ["promtool", "check", "config", str(tmp_path / "scrape.yml")]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=patience(60))
     assert job["honor_labels"] is True
 
 

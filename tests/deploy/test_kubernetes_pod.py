@@ -29,8 +29,8 @@ from exporter.config.command_line import parse
 from exporter.config.settings import ENVIRONMENT_PREFIX, load
 from exporter.exposition.web.tls_config import TLS_NAMES
 from tests.support import installed
-from tests.support.live import PATIENCE_SECONDS, wait_for
 from tests.support.manifests import OVERLAYS, Object, mounts, of_kind, pods, render, variables
+from tests.support.patience import patience, wait_for
 from tests.support.repository import REPOSITORY
 
 each = pytest.mark.parametrize("name", OVERLAYS)
@@ -202,7 +202,7 @@ class Pod:
     def get(url: str) -> tuple[int, str]:
         """Status and text of a page."""
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=patience()) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -215,7 +215,7 @@ class Pod:
     def stop(self) -> None:
         """End it: all that `unshare` and the script start, they become."""
         self._process.kill()
-        self._process.wait(PATIENCE_SECONDS)
+        self._process.wait(patience())
 
 
 @pytest.fixture

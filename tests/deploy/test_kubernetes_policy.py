@@ -13,11 +13,10 @@ import pytest
 
 from exporter.host import Host
 from exporter.records import Workload
-from exporter.workloads.metadata.http_client import Channel
+from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
-from exporter.workloads.metadata.provider import FeedDirectory
+from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
-from tests.support.live import wait_for
 from tests.support.manifests import (
     DOCUMENT,
     FOLDER,
@@ -30,6 +29,7 @@ from tests.support.manifests import (
     rendered,
     variables,
 )
+from tests.support.patience import wait_for
 from tests.support.policy import references, security
 from tests.support.repository import REPOSITORY
 
@@ -110,8 +110,8 @@ def test_what_breaks_it_is_noticed(complaint: str) -> None:
     objects = {found["kind"]: found for found in copy.deepcopy(render("base"))}
     pod = objects["DaemonSet"]["spec"]["template"]["spec"]
     SPOILED[complaint](objects, pod, pod["containers"][0])
-    heard = [*security([*objects.values()]), *references([*objects.values()])]
-    assert [line for line in heard if complaint in line], heard
+    on_progress = [*security([*objects.values()]), *references([*objects.values()])]
+    assert [line for line in on_progress if complaint in line], on_progress
 
 
 @each
@@ -200,20 +200,20 @@ def test_openshift_allows_what_the_pod_asks_for_and_no_more() -> None:
     assert used | {"projected"} <= set(scc["volumes"])
 
 
-def test_the_api_server_is_asked_for_what_the_role_allows_and_all_of_it() -> None:
-    """The exporter's own client against a server that writes down what it is asked."""
+def test_requests_to_the_api_server_are_exactly_what_the_role_allows() -> None:
+    """The exporter's own client against a server that records its requests."""
     with FakeApiServer() as server:
         server.add(make_pod(1))
-        directory = FeedDirectory(ApiServer(Channel(server.url, API_FIXES), "node-1"), Host())
+        provider = BackgroundProvider(ApiServer(HttpClient(server.url, API_FIXES), "node-1"), Host())
         try:
-            directory.find(Workload(pod="", runtime="kubernetes", container_id=container_id(1), pod_uid=uid(1)))
+            provider.find(Workload(pod="", runtime="kubernetes", container_id=container_id(1), pod_uid=uid(1)))
             wait_for(lambda: server.watching)
         finally:
-            directory.close()
-        asked = {("watch" if "watch" in request.query else "list", request.path) for request in server.requests}
+            provider.close()
+        requested = {("watch" if "watch" in request.query else "list", request.path) for request in server.requests}
     (role,) = of_kind(render("base"), "ClusterRole")
     (rule,) = role["rules"]
-    assert asked == {(verb, f"/api/v1/{resource}") for verb in rule["verbs"] for resource in rule["resources"]}
+    assert requested == {(verb, f"/api/v1/{resource}") for verb in rule["verbs"] for resource in rule["resources"]}
 
 
 def test_patches_of_overlays_can_be_combined(tmp_path: Path) -> None:

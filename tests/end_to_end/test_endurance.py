@@ -12,7 +12,8 @@ import pytest
 from benchmarks.soak.faults import FAULTS
 from benchmarks.soak.figures import Figures, measure, trends
 from benchmarks.soak.run import Outcome, Pace, soak
-from tests.support.live import Scrape, wait_for
+from tests.support.live import Scrape
+from tests.support.patience import wait_for
 
 
 def test_flat_and_every_end_is_clean() -> None:

@@ -21,6 +21,7 @@ from exporter.sources.nvml.driver import Driver
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.nvml.node import fresh_bindings
+from tests.support.patience import patience
 
 
 def steps(count: int = 1000, every: int = 20, watts: float = 250.0) -> list[Sample]:
@@ -136,7 +137,7 @@ def test_all_of_it(libraries: Path, gpu: Gpu, tmp_path: Path) -> None:
             env=os.environ | gpu.driver.environment(),
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=patience(100),
             check=False,
         )
     finally:
@@ -165,7 +166,7 @@ def test_without_cuda_the_load_says_so() -> None:
     if Path("/proc/driver/nvidia").exists():
         pytest.skip("this machine has an NVIDIA driver")
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu_load"], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-m", "benchmarks.gpu_load"], capture_output=True, text=True, check=False, timeout=patience(30)
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "no CUDA driver" in done.stderr

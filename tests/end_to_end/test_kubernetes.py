@@ -1,4 +1,4 @@
-"""Names of pods, end to end: the exporter as a process, cgroups as the kubelet makes them, an API server over TLS."""
+"""Pod names end to end: the exporter as a process, cgroups with the kubelet's layout, an API server over TLS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ledger_bench import PACKAGE, Bench, process, use
 from exporter.accounting.attribution import Energy
 from exporter.accounting.containers import NAMING_SECONDS
 from exporter.accounting.ledger import Limits
@@ -21,41 +20,43 @@ from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host, boot_seconds
 from exporter.records import GroupKey, SourceHealth, Workload
 from exporter.service.assembly import make_sampler
-from exporter.workloads.metadata.cache import LINGER_SECONDS, FactBook
-from exporter.workloads.metadata.container_metadata import Facts
+from exporter.workloads.metadata.cache import LINGER_SECONDS, MetadataCache
+from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.metadata.pod_parser import read_pod
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubernetes_api import Pod
 from tests.support.kubernetes_node import LAYOUTS, NAMESPACE, Node
-from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree, wait_for
+from tests.support.ledger_bench import PACKAGE, Bench, process, use
+from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree
+from tests.support.patience import wait_for
 
 JOULES = "energy_container_joules_total"
 LABELS = "--kubernetes.labels=app.kubernetes.io/name"
 
 
 def row(pod: Pod | str, container: str = "main") -> dict[str, str]:
-    """What identifies a container's series."""
+    """Labels that identify the series of a container."""
     name = pod if isinstance(pod, str) else str(pod["metadata"]["name"])
     return {"namespace": NAMESPACE, "pod": name, "container": container, "runtime": "kubernetes"}
 
 
 def shown(exporter: Exporter, pod: Pod, container: str = "main") -> bool:
-    """Whether joules are on show under its names."""
+    """Whether joules are exported under its names."""
     return exporter.scrape().total(JOULES, component="cpu", mode="active", **row(pod, container)) > 0
 
 
 def unnamed(scrape: Scrape) -> float:
-    """Joules that wait for a name."""
+    """Joules of containers without a name so far."""
     return scrape.total("energy_unnamed_joules")
 
 
 def failures(exporter: Exporter, reason: str) -> float:
-    """How often asking the API server failed so."""
+    """Failed requests to the API server with this reason."""
     return exporter.scrape().total("energy_source_failures_total", source="kubernetes", reason=reason)
 
 
 def under_ids(auditor: Auditor) -> set[tuple[str, str, str, str]]:
-    """Series that were ever on show for a pod whose name was not known."""
+    """Series that were ever exported for a pod without a name."""
     return {seen for seen in auditor.seen if seen[3] == "kubernetes" and not seen[0]}
 
 
@@ -75,8 +76,8 @@ class Cluster:
     exporter: Exporter
     auditor: Auditor
 
-    def learns(self, pod: Pod) -> None:
-        """A pod comes, and gets its name."""
+    def run_named(self, pod: Pod) -> None:
+        """Start a pod and wait for its name."""
         self.node.run(pod)
         self.node.server.add(pod)
         wait_for(lambda: shown(self.exporter, pod), f"the name of {pod['metadata']['name']}")
@@ -101,8 +102,8 @@ def cluster(shared: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize(("kind", "names"), [("v2", "api"), ("v1", "kubelet")])
-def test_every_runtime_and_driver_under_names_that_come_late(tmp_path: Path, kind: str, names: str) -> None:
-    """Fault 49: slow. Joules are booked at once, shown under one name only, and none is lost."""
+def test_every_runtime_and_driver_with_late_names(tmp_path: Path, kind: str, names: str) -> None:
+    """Fault 49: slow. Joules are attributed immediately, exported under one name only, and none is lost."""
     with tree(kind) as cgroups:
         node = Node(tmp_path, cgroups)
         node.server.list_delay_seconds = 2.0
@@ -154,12 +155,12 @@ class TestPods:
         waited = unnamed(cluster.exporter.scrape())
         cluster.node.server.add(pod)
         wait_for(lambda: shown(cluster.exporter, pod), "the name")
-        assert cluster.exporter.scrape().total(JOULES, **row(pod)) >= waited, "what was booked before came along"
+        assert cluster.exporter.scrape().total(JOULES, **row(pod)) >= waited, "earlier joules moved to the new name"
 
     def test_a_container_that_is_restarted_in_place(self, cluster: Cluster) -> None:
         """Fault 40: another id and another cgroup, the same series."""
         pod = cluster.node.pod("crashing")
-        cluster.learns(pod)
+        cluster.run_named(pod)
         before = cluster.exporter.scrape()
         cluster.node.tree.remove(cluster.node.group(pod))
         again = cluster.node.pod("crashing", attempt=1)
@@ -175,15 +176,15 @@ class TestPods:
     def test_a_pod_that_is_gone_keeps_its_series(self, cluster: Cluster) -> None:
         """Fault 42: for `workload.linger`, so that Prometheus sees its last value."""
         pod = cluster.node.pod("done")
-        cluster.learns(pod)
+        cluster.run_named(pod)
         cluster.node.tree.remove(cluster.node.group(pod).rpartition("/")[0])
         cluster.node.server.delete(pod["metadata"]["uid"])
         cluster.auditor.check()
         assert shown(cluster.exporter, pod)
 
-    def test_an_owner_that_changes_is_told_in_the_same_series(self, cluster: Cluster) -> None:
+    def test_a_changed_owner_is_exported_in_the_same_series(self, cluster: Cluster) -> None:
         pod = cluster.node.pod("relabelled")
-        cluster.learns(pod)
+        cluster.run_named(pod)
         before = cluster.exporter.scrape().total(JOULES, **row(pod))
         pod["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "j"}]
         cluster.node.server.add(pod)
@@ -192,38 +193,38 @@ class TestPods:
 
 
 class TestTrouble:
-    """Fault 49: whatever the API server does, names go on afterwards, and nothing is lost or shown twice."""
+    """Fault 49: after any failure of the API server, names continue, and nothing is lost or exported twice."""
 
     def test_a_connection_that_breaks_within_an_event(self, cluster: Cluster) -> None:
         server = cluster.node.server
         wait_for(lambda: server.watching, "the watch")
         server.drop_watches(b'{"type":"ADDED","object":{"metadata":{"name":"hal')
-        cluster.learns(cluster.node.pod("after-the-break"))
+        cluster.run_named(cluster.node.pod("after-the-break"))
 
     @pytest.mark.parametrize("as_event", [False, True])
     def test_a_version_that_is_gone(self, cluster: Cluster, as_event: bool) -> None:
         server = cluster.node.server
         server.expired_as_event = as_event
         wait_for(lambda: server.watching, "the watch")
-        lists = len(server.asked(watch=""))
+        lists = len(server.requests_with(watch=""))
         missed = cluster.node.pod(f"missed-{as_event}")
         server.drop_watches()
         server.add(missed)
         server.compact()
         cluster.node.run(missed)
-        wait_for(lambda: shown(cluster.exporter, missed), "the pod that no event told")
-        assert len(server.asked(watch="")) > lists
+        wait_for(lambda: shown(cluster.exporter, missed), "the pod that had no event")
+        assert len(server.requests_with(watch="")) > lists
 
     def test_garbage_in_the_watch(self, cluster: Cluster) -> None:
         server = cluster.node.server
         before = failures(cluster.exporter, "implausible")
 
-        def complains() -> bool:
-            server.say(b"\x00\xff{not json}\n")
+        def reported() -> bool:
+            server.send(b"\x00\xff{not json}\n")
             return failures(cluster.exporter, "implausible") > before
 
-        wait_for(complains, "the complaint")
-        cluster.learns(cluster.node.pod("after-the-garbage"))
+        wait_for(reported, "the failure")
+        cluster.run_named(cluster.node.pod("after-the-garbage"))
 
 
 def test_a_token_that_expired_and_is_replaced(node: Node) -> None:
@@ -235,9 +236,9 @@ def test_a_token_that_expired_and_is_replaced(node: Node) -> None:
     wait_for(lambda: shown(exporter, first), "the first name")
     node.server.tokens = {"eyJhbGciOi.second"}
     node.server.drop_watches()
-    wait_for(lambda: failures(exporter, "permission") > 0, "the refusal")
+    wait_for(lambda: failures(exporter, "permission") > 0, "the rejection")
     assert exporter.scrape().total("energy_source_up", source="kubernetes") == 0
-    assert any("answers 401" in line and "fix=" in line for line in exporter.log)
+    assert any("status 401" in line and "fix=" in line for line in exporter.log)
     node.run(second)
     node.server.add(second)
     node.use_token("eyJhbGciOi.second")
@@ -265,7 +266,7 @@ def test_a_server_that_is_down_at_the_start_and_comes_later(node: Node) -> None:
 
 
 def test_a_restart_while_the_server_is_down_keeps_the_names(node: Node) -> None:
-    """Faults 49 and 53: names, and the model that only the pod's owner could tell the phase of."""
+    """Faults 49 and 53: names, and the model whose phase only the owner of the pod determines."""
     script = node.folder / "run.py"
     script.write_text(BUSY)
     pod = node.pod("tune-x", owner=("Job", "tune"))
@@ -287,8 +288,8 @@ def test_a_restart_while_the_server_is_down_keeps_the_names(node: Node) -> None:
     newcomer = node.pod("newcomer")
     node.run(newcomer)
     for name in (JOULES, "energy_model_joules_total"):
-        told = {key: value for key, value in last.items() if key[0] == name}
-        assert {key: (value, back.get(key)) for key, value in told.items() if back.get(key, -1.0) < value} == {}
+        expected = {key: value for key, value in last.items() if key[0] == name}
+        assert {key: (value, back.get(key)) for key, value in expected.items() if back.get(key, -1.0) < value} == {}
     wait_for(lambda: second.scrape().info(**row(pod)) == last.info(**row(pod)), "all that was known of it")
     wait_for(lambda: second.scrape().total(JOULES, **row(pod)) > last.total(JOULES, **row(pod)) + 1, "more joules")
     wait_for(lambda: unnamed(second.scrape()) > 0, "joules of the newcomer")
@@ -304,7 +305,7 @@ def test_a_restart_while_the_server_is_down_keeps_the_names(node: Node) -> None:
 
 
 class Sampled:
-    """The same node, sampled in this process, so that half a minute need not be waited for."""
+    """The same node, sampled in this process with a clock that can skip half a minute."""
 
     def __init__(self, node: Node) -> None:
         self._skipped = 0.0
@@ -332,8 +333,8 @@ def sampled(node: Node) -> Iterator[Sampled]:
     made.sampler.close()
 
 
-def test_a_sandbox_is_the_pods_once_no_name_can_be_hoped_for(node: Node, sampled: Sampled) -> None:
-    """No API tells of the "pause" container: its id is one that may still get a name, until it waited long enough."""
+def test_a_sandbox_is_the_pods_after_the_naming_time(node: Node, sampled: Sampled) -> None:
+    """No API lists the "pause" container: its id may still get a name until the naming time has passed."""
     pod = node.pod("llama")
     node.run(pod)
     node.run(pod, "pause")
@@ -351,8 +352,8 @@ def test_a_sandbox_is_the_pods_once_no_name_can_be_hoped_for(node: Node, sampled
     assert scrape["energy_conservation_error_ratio", ()] < 1e-9
 
 
-def test_a_name_that_comes_very_late_takes_all_joules_along(node: Node, sampled: Sampled) -> None:
-    """Fault 49: after half a minute the ids are shown, because joules that nobody sees help nobody."""
+def test_a_very_late_name_applies_to_all_joules(node: Node, sampled: Sampled) -> None:
+    """Fault 49: after half a minute the ids are exported instead of hiding the joules any longer."""
     pod = node.pod("llama")
     group = node.run(pod)
     node.server_down()
@@ -373,32 +374,35 @@ def test_a_name_that_comes_very_late_takes_all_joules_along(node: Node, sampled:
 
 
 @dataclass
-class BookDirectory:
-    """What a `FeedDirectory` is to the tick, without its thread: whoever has the book writes into it."""
+class CacheProvider:
+    """A `BackgroundProvider` without its thread: the test writes into the cache."""
 
-    book: FactBook
+    cache: MetadataCache
 
-    def find(self, workload: Workload) -> Facts | None:
-        return self.book.find(workload.container_id) or self.book.find(workload.pod_uid)
+    def find(self, workload: Workload) -> ContainerMetadata | None:
+        return self.cache.find(workload.container_id) or self.cache.find(workload.pod_uid)
 
     def expects(self, workload: Workload) -> bool:
-        return self.book.find(workload.container_id or workload.pod_uid) is None
+        return self.cache.find(workload.container_id or workload.pod_uid) is None
 
     def changed(self) -> set[str]:
-        return self.book.changed()
+        return self.cache.changed()
 
     def health(self) -> SourceHealth:
         return SourceHealth("kubernetes", True, None, "", "", {}, 0.0, 0.0)
 
+    def retry(self) -> None:
+        """It is never down."""
+
     def close(self) -> None:
-        """Nothing runs."""
+        """No thread to stop."""
 
 
 def test_a_thousand_pods_a_minute_leave_nothing_behind() -> None:
-    """Fault 43: fourteen minutes, in which a pod lives six seconds, and every tenth is gone before it was told of."""
+    """Fault 43: fourteen minutes, in which a pod lives six seconds, and every tenth ends before it has metadata."""
     bench: Bench
-    book = FactBook(lambda: bench.now)
-    bench = Bench(Limits(container_max=2000), WorkloadNamer([BookDirectory(book)]))
+    cache = MetadataCache(lambda: bench.now)
+    bench = Bench(Limits(container_max=2000), WorkloadNamer([CacheProvider(cache)]))
     seconds, each_tick = 3.0, 50
     alive: list[tuple[str, list[GroupKey]]] = []
     blocks: list[int] = []
@@ -408,9 +412,9 @@ def test_a_thousand_pods_a_minute_leave_nothing_behind() -> None:
         alive += new
         for number, (uid, groups) in enumerate(gone):
             if number % 10:
-                book.put(*read_pod(_minimal(uid, groups[2])))
-            book.drop(uid)
-        book.expire()
+                cache.put(*read_pod(_minimal(uid, groups[2])))
+            cache.remove(uid)
+        cache.expire()
         bench.tick(
             [use(groups[2], 0.01, (process(groups[2].inode), 0.01)) for _, groups in alive],
             started=[group for _, groups in new for group in groups],
@@ -425,12 +429,12 @@ def test_a_thousand_pods_a_minute_leave_nothing_behind() -> None:
         if bench.now in (8 * 60, 14 * 60):
             gc.collect()
             blocks.append(sys.getallocatedblocks())
-    assert len(book) <= 2 * 1000 * (LINGER_SECONDS + 2 * seconds) / 60
+    assert len(cache) <= 2 * 1000 * (LINGER_SECONDS + 2 * seconds) / 60
     assert blocks[1] - blocks[0] < 6 * 1000, "not one object for each pod of six minutes"
 
 
 def _pod_groups(number: int) -> tuple[str, list[GroupKey]]:
-    """Uid of a pod, and its own group, its sandbox's and its container's."""
+    """Uid of a pod, and the groups of the pod, its sandbox and its container."""
     uid = f"00000000-0000-4000-8000-{number:012x}"
     own = f"/kubepods/burstable/pod{uid}"
     paths = (own, f"{own}/{number:012x}{'a' * 52}", f"{own}/{number:012x}{'b' * 52}")
@@ -449,7 +453,7 @@ def _minimal(uid: str, group: GroupKey) -> Pod:
 
 
 def test_a_burst_of_pods_at_that_rate(cluster: Cluster) -> None:
-    """Fault 43: four seconds of it with real processes; none is shown under its ids, and those gone are named too."""
+    """Fault 43: four seconds of it with real processes; none is exported under its ids; ended ones are named too."""
     node, pods = cluster.node, []
     began = time.monotonic()
     for number in range(60):

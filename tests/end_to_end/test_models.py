@@ -1,4 +1,4 @@
-"""Which model uses how many joules, end to end: real families of processes, in the cgroups of real pods."""
+"""Joules of models, end to end: real process families in cgroups with the layout of pods."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.fake_kubernetes_api import Pod
 from tests.support.kubernetes_node import NAMESPACE, Node
-from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree, wait_for
+from tests.support.live import BUSY, Auditor, Exporter, Scrape, tree
+from tests.support.patience import wait_for
 
 JOULES = "energy_model_joules_total"
 CONTAINER_JOULES = "energy_container_joules_total"
@@ -18,21 +19,21 @@ CONTAINER_JOULES = "energy_container_joules_total"
 VLLM = f"""
 import ctypes, os
 
-def call_yourself(title):  # as setproctitle does: over the command line that /proc shows
+def set_title(title):  # as setproctitle does: over the command line that /proc shows
     with open("/proc/self/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     start, end = int(fields[45]), int(fields[46])
     ctypes.memmove(start, title.encode()[: end - start - 1].ljust(end - start, b"\\0"), end - start)
 
 if os.fork() == 0:
-    call_yourself("VLLM::EngineCore")
+    set_title("VLLM::EngineCore")
     for rank in range(2):
         if os.fork() == 0:
-            call_yourself(f"VLLM::Worker_TP{{rank}}")
+            set_title(f"VLLM::Worker_TP{{rank}}")
             break
 {BUSY}
 """
-"""A server with an engine core and two tensor-parallel workers, which say of themselves what vLLM's say."""
+"""A server with an engine core and two tensor-parallel workers, with the titles of vLLM's."""
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Cluster:
         return group
 
     def end(self, pod: Pod) -> None:
-        """It is gone from node and cluster."""
+        """Remove it from node and cluster."""
         self.node.tree.remove(self.node.group(pod).rpartition("/")[0])
         self.node.server.delete(pod["metadata"]["uid"])
 
@@ -62,8 +63,8 @@ class Cluster:
     def joules(self, model: str, phase: str = "inference") -> float:
         return self.scrape().total(JOULES, model_name=model, namespace=NAMESPACE, phase=phase, component="cpu")
 
-    def learns(self, model: str, phase: str = "inference") -> None:
-        """A model is known, by this name and phase."""
+    def wait_for_model(self, model: str, phase: str = "inference") -> None:
+        """Wait until a model has joules under this name and phase."""
         wait_for(lambda: self.joules(model, phase) > 0, f"model {model}")
 
     def info(self, pod: Pod) -> dict[str, str]:
@@ -87,14 +88,14 @@ def cluster(shared: Cluster) -> Iterator[Cluster]:
     yield shared
     shared.node.tree.remove("kubepods.slice")
     shared.auditor.check()
-    # Whatever was late, no model had a series without its namespace before it had one with it.
+    # However late a name was, no model had a series without its namespace before the one with it.
     assert {model for model in shared.auditor.models if model[1] != NAMESPACE} == set()
 
 
 def test_workers_work_for_the_model_of_their_parent(cluster: Cluster) -> None:
     pod = cluster.node.pod("qwen-0", owner=("StatefulSet", "qwen"))
     cluster.start(pod, "serve", "Qwen/Qwen2.5-7B-Instruct", "--tensor-parallel-size", "2")
-    cluster.learns("Qwen/Qwen2.5-7B-Instruct")
+    cluster.wait_for_model("Qwen/Qwen2.5-7B-Instruct")
     wait_for(lambda: cluster.info(pod)["model_name"] == "Qwen/Qwen2.5-7B-Instruct", "one model for all of them")
     assert cluster.info(pod)["model_source"] == "command"
 
@@ -117,14 +118,14 @@ def test_workers_work_for_the_model_of_their_parent(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("where", "name"), [("annotations", "mistralai/Mistral-Small-3.2"), ("labels", "mistral-small")]
 )
-def test_a_pod_says_its_model_by_annotation_or_label(cluster: Cluster, where: str, name: str) -> None:
-    said = {"ai-energy-exporter/model-name": name}
+def test_a_model_by_annotation_or_label(cluster: Cluster, where: str, name: str) -> None:
+    metadata = {"ai-energy-exporter/model-name": name}
     if where == "annotations":
-        pod = cluster.node.pod("told-annotations", owner=("Job", "tune"), annotations=said)
+        pod = cluster.node.pod("by-annotations", owner=("Job", "tune"), annotations=metadata)
     else:
-        pod = cluster.node.pod("told-labels", owner=("Job", "tune"), labels=said)
+        pod = cluster.node.pod("by-labels", owner=("Job", "tune"), labels=metadata)
     cluster.start(pod)
-    cluster.learns(name, "training")
+    cluster.wait_for_model(name, "training")
     wait_for(lambda: cluster.info(pod)["model_name"] == name, "the model of the container")
     assert cluster.info(pod)["model_source"] == where.removesuffix("s")
 
@@ -132,23 +133,23 @@ def test_a_pod_says_its_model_by_annotation_or_label(cluster: Cluster, where: st
 @pytest.mark.parametrize(
     ("kind", "phase"), [("Job", "training"), ("ReplicaSet", "inference"), ("PyTorchJob", "training"), ("", "unknown")]
 )
-def test_the_owner_tells_the_phase_where_the_program_does_not(cluster: Cluster, kind: str, phase: str) -> None:
+def test_the_owner_determines_the_phase_if_the_program_does_not(cluster: Cluster, kind: str, phase: str) -> None:
     pod = cluster.node.pod(f"owned-{kind.lower()}", owner=(kind, "llama"))
-    cluster.start(pod, "--model_name_or_path", f"meta/llama-{kind or 'nobody'}", program="run.py")
-    cluster.learns(f"meta/llama-{kind or 'nobody'}", phase)
+    cluster.start(pod, "--model_name_or_path", f"meta/llama-{kind or 'unowned'}", program="run.py")
+    cluster.wait_for_model(f"meta/llama-{kind or 'unowned'}", phase)
 
 
-def test_the_program_is_believed_before_the_owner(cluster: Cluster) -> None:
+def test_the_program_takes_precedence_over_the_owner(cluster: Cluster) -> None:
     pod = cluster.node.pod("trainer", owner=("ReplicaSet", "trainer"))
     cluster.start(pod, "--model_name_or_path", "google/gemma-3-4b", program="train.py")
-    cluster.learns("google/gemma-3-4b", "training")
+    cluster.wait_for_model("google/gemma-3-4b", "training")
 
 
 def test_a_models_counter_survives_a_rollout(cluster: Cluster) -> None:
-    """The pod of the next version has another name, uid and container; the model's series goes on."""
+    """The pod of the next version has another name, uid and container; the model's series continues."""
     old = cluster.node.pod("roll-7c9d-a", owner=("ReplicaSet", "roll-7c9d"), labels={"pod-template-hash": "7c9d"})
     cluster.start(old, "serve", "Qwen/Qwen3-32B")
-    cluster.learns("Qwen/Qwen3-32B")
+    cluster.wait_for_model("Qwen/Qwen3-32B")
     new = cluster.node.pod("roll-5b8e-b", owner=("ReplicaSet", "roll-5b8e"), labels={"pod-template-hash": "5b8e"})
     cluster.start(new, "serve", "Qwen/Qwen3-32B")
     wait_for(lambda: cluster.info(new).get("model_name") == "Qwen/Qwen3-32B", "the model of the new pod")
@@ -165,21 +166,21 @@ def test_several_models_in_one_container_stay_apart(cluster: Cluster) -> None:
     pod = cluster.node.pod("both")
     group = cluster.start(pod, "serve", "org/embedder")
     cluster.node.tree.start(group, [sys.executable, str(cluster.node.folder / "bin/vllm"), "serve", "org/reranker"])
-    cluster.learns("org/embedder")
-    cluster.learns("org/reranker")
-    wait_for(lambda: cluster.info(pod)["model_name"] == "", "nobody's model alone")
+    cluster.wait_for_model("org/embedder")
+    cluster.wait_for_model("org/reranker")
+    wait_for(lambda: cluster.info(pod)["model_name"] == "", "no single model")
     for model in ("org/embedder", "org/reranker"):
         before = cluster.joules(model)
         wait_for(lambda model=model, least=before + 1: cluster.joules(model) > least, f"joules of {model}")  # type: ignore[misc]
 
 
-def test_a_name_that_comes_late_makes_no_second_series_of_the_model(cluster: Cluster) -> None:
-    """Its namespace is the pod's, and that is on the way: what was used meanwhile is counted when it comes."""
+def test_a_late_name_makes_no_second_series_of_the_model(cluster: Cluster) -> None:
+    """Its namespace is that of the pod, which is pending: joules used meanwhile are counted once it is known."""
     pod = cluster.node.pod("late-0")
     cluster.node.run(pod, command=[sys.executable, str(cluster.node.folder / "bin/vllm"), "serve", "org/late"])
     wait_for(lambda: cluster.scrape().total("energy_unnamed_joules") > 3, "joules without a name")
     waited = cluster.scrape().total("energy_unnamed_joules", component="cpu")
     assert cluster.joules("org/late") == 0
     cluster.node.server.add(pod)
-    cluster.learns("org/late")
+    cluster.wait_for_model("org/late")
     assert cluster.joules("org/late") > 0.9 * waited

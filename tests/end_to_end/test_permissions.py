@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import installed
-from tests.support.live import Meter, wait_for
+from tests.support.live import Meter
+from tests.support.patience import patience, wait_for
 from tests.support.repository import REPOSITORY
 
 SYSFS = "/opt/host/sys"
@@ -62,7 +63,7 @@ def inside(meter: Meter, *lines: str) -> subprocess.CompletedProcess[str]:
         env=installed.environment() | {"AI_ENERGY_PATH_SYSFS": SYSFS, "AI_ENERGY_SAMPLE_INTERVAL": "100ms"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
 
@@ -121,7 +122,7 @@ def test_the_fix_that_doctor_prints_is_all_it_takes(meter: Meter) -> None:
     """Done as it is written, as root, with a group of that user for GROUP."""
     report = inside(meter, f"exec {member(GROUP)} {installed.PROGRAM} doctor").stdout
     assert re.search(r"rapl +no .*energy_uj: Permission denied.*\(permission\)", report)
-    assert re.search(r"rights +!! +uid 65534: cannot read what belongs to root", report)
+    assert re.search(r"rights +!! +uid 65534: cannot read files of root", report)
     (fix,) = re.findall(r"fix: .*let a group of this user read it: sudo (sh -c '.*?')", report)
     mended = inside(meter, fix.replace("GROUP", str(GROUP)))
     assert (mended.returncode, mended.stderr) == (0, "")
@@ -146,7 +147,7 @@ _LOOK = """
 import json, os, sys
 from exporter.host import Host
 from exporter.sources.usage.process_clock import ProcessTable
-from exporter.workloads.models.process_root import Inside
+from exporter.workloads.models.process_root import ProcessRootFs
 from exporter.workloads.models.proc import command_line, container_marks, environment
 
 host = Host()
@@ -164,7 +165,7 @@ looks = {
     "command line": lambda pid: command_line(host, pid) != b"",
     "cgroup": lambda pid: container_marks(host, pid) is not None,
     "variables": lambda pid: environment(host, pid, ["MODEL"]) == {"MODEL": "a"},
-    "files": lambda pid: Inside("/proc", pid).entries("/", 1) != [],
+    "files": lambda pid: ProcessRootFs("/proc", pid).entries("/", 1) != [],
     "open GPU files": open_files,
 }
 
@@ -231,7 +232,7 @@ def test_processes_of_others(column: str, strangers: list[int]) -> None:
         input=_LOOK,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,11 +15,10 @@ from typing import Any
 
 import pytest
 
+from tests.support import patience
 from tests.support.needs import needs
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
-
-PATIENCE_SECONDS = 40.0
 
 pytestmark = needs("prometheus")
 
@@ -64,11 +62,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     for process in (server, exporter):
         process.terminate()
-        process.wait(10)
+        process.wait(patience.patience())
 
 
 def query(url: str, expression: str) -> list[tuple[dict[str, str], float]]:
-    answer = urllib.request.urlopen(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=5)
+    answer = urllib.request.urlopen(
+        f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=patience.patience()
+    )
     with answer:
         result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
     return [(sample["metric"], float(sample["value"][1])) for sample in result]
@@ -76,15 +76,14 @@ def query(url: str, expression: str) -> list[tuple[dict[str, str], float]]:
 
 def wait_for(url: str, expression: str) -> list[tuple[dict[str, str], float]]:
     """Ask until there is an answer."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
+
+    def ask() -> list[tuple[dict[str, str], float]]:
         try:
-            if found := query(url, expression):
-                return found
+            return query(url, expression)
         except (urllib.error.URLError, ConnectionError):
-            pass
-        assert time.monotonic() < deadline, f"no answer to {expression}"
-        time.sleep(0.25)
+            return []
+
+    return patience.wait_for(ask, f"an answer to {expression}", 40.0)
 
 
 def test_target_is_healthy_and_every_sample_is_taken(prometheus: str) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.live import RANGE_MICROJOULES, WATTS, Audit, Exporter, Meter, Scrape, wait_for
+from tests.support.live import RANGE_MICROJOULES, WATTS, Audit, Exporter, Meter, Scrape
+from tests.support.patience import wait_for
 
 
 @pytest.fixture
@@ -129,5 +130,5 @@ def test_after_a_reboot_accounts_go_on_but_sensors_start_anew(
     time.sleep(1.0)
     back = start().scrape()
     assert device_joules(back) >= device_joules(series)
-    assert device_joules(back) == pytest.approx(state.books.devices["package-0"], abs=WATTS * 0.5)
+    assert device_joules(back) == pytest.approx(state.devices.joules["package-0"], abs=WATTS * 0.5)
     assert ("energy_unattributed_joules_total", (("component", "cpu"), ("reason", "gap"))) not in back

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import wait_for
 from tests.support.program import Running, run
-from tests.support.served import HASH, PASSWORD, WebFolder, basic, eventually, users
+from tests.support.served import HASH, PASSWORD, WebFolder, basic, users
 
 Start = Callable[..., Running]
 DESCRIPTORS = 48
 
 
 class Port:
-    """What the program is to be started with, and what a client needs to come in."""
+    """Flags for the program, and what a client needs to be authorized."""
 
     def __init__(self, web: WebFolder, *, tls: bool) -> None:
         path = web.serve_tls(rest=users(bob=HASH)) if tls else web.write(users(bob=HASH))
@@ -35,17 +36,17 @@ class Port:
 
 @pytest.fixture(params=["plain", "tls"])
 def port(request: pytest.FixtureRequest, tmp_path: Path) -> Port:
-    """A port that speaks plain HTTP, or TLS."""
+    """A port with plain HTTP, or TLS."""
     return Port(WebFolder(tmp_path), tls=request.param == "tls")
 
 
 def test_short_of_memory_rows_and_descriptors(start: Start, port: Port, tmp_path: Path) -> None:
-    """Faults 59, 60, 61 and 66, all at once: it says so, containers are folded, and who is silent makes room."""
+    """Faults 59, 60, 61 and 66 at once: logged, containers are folded, and silent clients are dropped."""
     limit = tmp_path / "cgroup/memory.max"
     limit.parent.mkdir()
     limit.write_text(f"{24 << 20}\n")
     running = port.open(start, "--demo", "--path.cgroupfs", str(limit.parent), "--container.max", "10")
-    running.logged("process series are dropped: memory is short")
+    running.logged("process series dropped: memory is short")
     resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     host, _, number = running.url.split("/")[2].rpartition(":")
     with ExitStack() as stack:
@@ -56,8 +57,8 @@ def test_short_of_memory_rows_and_descriptors(start: Start, port: Port, tmp_path
             assert samples["energy_node_joules_total"] > 0
             assert samples["energy_container_joules_total"] > 0
             assert samples["energy_series_dropped_total"] > 0
-        running.logged("connections at once for now: Too many open files")
-    eventually(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) < DESCRIPTORS / 2, 20)
+        running.logged("connections for now: Too many open files")
+    wait_for(lambda: len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) < DESCRIPTORS / 2)
     assert running.stop()[0] == 0
 
 

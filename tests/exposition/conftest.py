@@ -20,13 +20,13 @@ from exporter.records import (
     Component,
     Device,
     GpuState,
-    Loss,
     Model,
     ProcessOwner,
     SourceHealth,
+    UnattributedReason,
     Workload,
 )
-from exporter.snapshot import AccountRow, DeviceRow, NodeRow, Snapshot
+from exporter.snapshot import AccountRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
 from tests.support.served import LOCAL, Exporter, WebFolder
 
 GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
@@ -215,7 +215,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             0.2,
         ),
     )
-    unattributed: tuple[tuple[Component, Loss, float], ...] = (
+    unattributed: tuple[tuple[Component, UnattributedReason, float], ...] = (
         ("cpu", "idle", 96 * seconds),
         ("cpu", "exited", 1.5 * seconds),
         ("cpu", "kernel", 2 * seconds),
@@ -236,33 +236,39 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         5000.0 + sequence,
         1.0,
         demo,
-        tuple(devices),
-        (
-            NodeRow("cpu", booked["cpu"], 224 * wave),
-            NodeRow("dram", booked["dram"], 44.0),
-            NodeRow("gpu", booked["gpu"], 1617 * wave),
-            NodeRow("other", booked["other"], 131.5),
+        energy=NodeEnergy(
+            tuple(devices),
+            (
+                NodeRow("cpu", booked["cpu"], 224 * wave),
+                NodeRow("dram", booked["dram"], 44.0),
+                NodeRow("gpu", booked["gpu"], 1617 * wave),
+                NodeRow("other", booked["other"], 131.5),
+            ),
+            tuple(containers),
+            tuple(processes),
+            tuple(models),
+            {100: llama, 101: llama, 102: mistral, 103: embedder},
+            unattributed,
+            retired,
+            unnamed,
         ),
-        tuple(containers),
-        tuple(processes),
-        tuple(models),
-        unattributed,
-        retired,
-        unnamed,
-        gpus=tuple(gpus),
-        allocations=(
-            Allocation(f"{GPU}0", *jobs[0][:3], gpu="0"),
-            Allocation(f"{GPU}1", *jobs[1][:3], 2.0, gpu="1"),
-            Allocation(f"{GPU}1", *jobs[2][:3], gpu="1"),
-            Allocation(f"MIG-{GPU}", *jobs[3][:3], 1 / 7, "1", "4"),
+        gpu=GpuView(
+            states=tuple(gpus),
+            allocations=(
+                Allocation(f"{GPU}0", *jobs[0][:3], gpu="0"),
+                Allocation(f"{GPU}1", *jobs[1][:3], 2.0, gpu="1"),
+                Allocation(f"{GPU}1", *jobs[2][:3], gpu="1"),
+                Allocation(f"MIG-{GPU}", *jobs[3][:3], 1 / 7, "1", "4"),
+            ),
         ),
-        container_models={100: llama, 101: llama, 102: mistral, 103: embedder},
-        sources=sources,
-        samples=40_001 + sequence,
-        sample_seconds=171.3,
-        overruns=2,
-        series_dropped=(("process", 12), ("container", 0)),
-        start_time=now - seconds,
+        exporter=ExporterState(
+            sources=sources,
+            samples=40_001 + sequence,
+            sample_seconds=171.3,
+            overruns=2,
+            series_dropped=(("process", 12), ("container", 0)),
+            start_time=now - seconds,
+        ),
     )
 
 
@@ -284,10 +290,13 @@ def serve(busy_node: Callable[..., Snapshot]) -> Iterator[Callable[..., Exporter
     with ExitStack() as stack:
 
         def start(
-            options: ServerOptions | None = None, body: ScrapeBody | None = None, web: str | Access | None = None
+            options: ServerOptions | None = None,
+            body: ScrapeBody | None = None,
+            web: str | Access | None = None,
+            telemetry_path: str = "/metrics",
         ) -> Exporter:
             access = Access(web) if isinstance(web, str) else web
-            exporter = Exporter(options or ServerOptions(listen=LOCAL), body, access)
+            exporter = Exporter(options or ServerOptions(listen=LOCAL), body, access, telemetry_path)
             stack.callback(exporter.server.stop)
             exporter.snapshot = busy_node()
             exporter.now = exporter.snapshot.monotonic_at + 1

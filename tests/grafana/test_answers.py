@@ -10,6 +10,7 @@ import yaml
 
 from tests.support.boards import filled, queries
 from tests.support.needs import needs
+from tests.support.patience import patience
 
 QUERIES = {query.name: query for query in queries()}
 
@@ -374,5 +375,5 @@ def test_panels_answer_right(tmp_path: Path) -> None:
     file = tmp_path / "answers.yml"
     file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": tests}), encoding="utf-8")
     command = ["promtool", "test", "rules", str(file)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -18,6 +18,7 @@ from grafana_foundation_sdk.models import units
 
 from tests.support.boards import BOARDS, filled, panels, queries, selectors, variables
 from tests.support.needs import needs
+from tests.support.patience import patience
 
 QUERIES = queries()
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
@@ -266,5 +267,5 @@ def test_target_promql_rule(tmp_path: Path) -> None:
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), encoding="utf-8")
     command = ["promtool", "check", "rules", "--lint=none", str(file)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr

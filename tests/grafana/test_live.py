@@ -5,8 +5,8 @@ A metric that is renamed, or a label that is dropped, leaves a panel empty here.
 
 from __future__ import annotations
 
+import contextlib
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,11 +14,11 @@ import pytest
 
 from tests.support.boards import BOARDS, Query, filled, panels, queries, variables
 from tests.support.needs import needs
+from tests.support.patience import wait_for
 from tests.support.stack import CLUSTER, NODE, Server, running
 
 pytestmark = needs("prometheus")
 
-PATIENCE_SECONDS = 75.0
 QUERIES = queries()
 MODEL = "Qwen/Qwen2.5-7B-Instruct"
 
@@ -56,18 +56,18 @@ def of_no_cluster(query: Query) -> set[str]:
 def test_every_query_has_an_answer_with_its_labels(server: Server) -> None:
     waiting = {query.name: query for query in QUERIES if query.name not in MAY_BE_EMPTY}
     lacking: dict[str, set[str]] = {}
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while waiting and time.monotonic() < deadline:
+
+    def all_have() -> bool:
         for name, query in list(waiting.items()):
-            try:
-                found = answer(server, query)
-            except OSError:  # not up yet
-                break
+            found = answer(server, query)
             seen = {label for series in found for label in series["metric"]}
             lacking[name] = labels(query) - seen - of_no_cluster(query)
             if found and not lacking[name]:
                 del waiting[name]
-        time.sleep(1.0)
+        return not waiting
+
+    with contextlib.suppress(AssertionError):  # the next line says which lacks what
+        wait_for(all_have, "every answer", 75.0, every_seconds=1.0)
     assert {name: (lacking.get(name), query.expr) for name, query in waiting.items()} == {}
 
 
@@ -103,9 +103,8 @@ def test_the_reason_fits_what_the_node_plays(server: Server) -> None:
     """Gemma is asked nothing; the training of Llama runs into its card's power limit."""
     *_, why = [query for query in QUERIES if (query.board, query.panel["id"]) == ("energy-models", 6)]
     expected = {"google/gemma-3-27b-it": 1.0, "meta-llama/Llama-3.1-8B": 2.0}
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    found: dict[str, float] = {}
-    while not expected.items() <= found.items():
-        assert time.monotonic() < deadline, found
-        time.sleep(1.0)
-        found = {series["metric"]["model_name"]: float(series["value"][1]) for series in answer(server, why)}
+
+    def found() -> dict[str, float]:
+        return {series["metric"]["model_name"]: float(series["value"][1]) for series in answer(server, why)}
+
+    wait_for(lambda: expected.items() <= found().items(), "the reasons", 75.0, every_seconds=1.0)

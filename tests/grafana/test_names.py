@@ -10,11 +10,14 @@ import pytest
 import yaml
 
 from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.collector import Instruments
 from tests.support.boards import BOARDS, Query, queries, selectors, variables
 from tests.support.repository import REPOSITORY
 
 QUERIES = queries()
-FAMILIES = {family.name: frozenset(family.labels) for family in CATALOGUE}
+FAMILIES = {family.name: frozenset(family.labels) for family in CATALOGUE} | {
+    own.name: frozenset(own.labels) for own in Instruments().rows()
+}
 TARGET = {"cluster", "job", "instance"}
 
 FOREIGN = {
@@ -90,6 +93,10 @@ def test_most_of_the_catalogue_is_on_show() -> None:
         "energy_device_power_low_watts",
         "energy_device_power_high_watts",
         "energy_source_read_seconds_total",
+        "energy_http_requests_total",
+        "energy_sample_duration_seconds",
+        "energy_scrape_duration_seconds",
+        "energy_state_last_write_timestamp_seconds",
     }
     assert set(FAMILIES) - used_families() == other_form | shares | rest
 

@@ -16,6 +16,7 @@ from grafana.pictures import png, storage
 from grafana.pictures.units import shown
 from tests.support.boards import BOARDS
 from tests.support.needs import needs
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 PICTURES = REPOSITORY / "docs" / "pictures"
@@ -112,7 +113,7 @@ def test_alerts_can_be_recorded(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yml"
     rules.write_text(yaml.safe_dump({"groups": storage.alerts()}), encoding="utf-8")
     command = ["promtool", "check", "rules", "--lint=none", str(rules)]
-    checked = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=patience(30), check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 

@@ -152,7 +152,7 @@ def test_the_budget_leaves_descriptors_for_sockets() -> None:
 def test_a_budget_never_gives_more_than_it_has() -> None:
     budget = FdBudget(2)
     assert [budget.take() for _ in range(3)] == [True, True, False]
-    budget.give()
+    budget.release()
     assert (budget.take(), budget.left) == (True, 0)
     assert FdBudget(-5).left == 0
 
@@ -179,7 +179,7 @@ def test_what_is_no_cpu_list_is_refused(text: str) -> None:
         count_cpus(text)
 
 
-def test_cpus_are_counted_where_something_tells(tmp_path: Path) -> None:
+def test_cpus_are_counted_from_sys_or_stat(tmp_path: Path) -> None:
     host = Host(str(tmp_path / "proc"), str(tmp_path / "sys"))
     assert host.cpu_count() == (os.cpu_count() or 1)
     (tmp_path / "proc").mkdir()

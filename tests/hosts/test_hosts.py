@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 
 from exporter.host import FdBudget
-from exporter.records import Reading, Source, Unavailable
+from exporter.records import Reading, Unavailable
 from exporter.sources.cpu.estimate import EstimateSource
 from exporter.sources.cpu.rapl import RaplSource
 from exporter.sources.drm.source import DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.driver import Driver
-from exporter.sources.nvml.sleep import Sleepers
+from exporter.sources.nvml.runtime_pm import RuntimePm
+from exporter.sources.protocol import Source
 from exporter.sources.usage.cgroups import CgroupSource
 from tests.support import machine as machines
-from tests.support import record_host
+from tests.support import record_host, ttar
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver
 from tests.support.nvml.node import fresh_bindings
@@ -75,22 +76,24 @@ def test_recorded_numbers_agree(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", machines.names())
 def test_every_changed_file_was_there_before(name: str) -> None:
+    tree = ttar.parse((HOSTS / name / machines.ARCHIVE).read_bytes())
     for later in (HOSTS / name).glob("t[1-9].json"):
-        assert all((HOSTS / name / "t0" / path).is_file() for path in json.loads(later.read_text())["files"])
+        assert all(isinstance(tree.get(path), bytes) for path in json.loads(later.read_text())["files"])
 
 
 GPU_MACHINES = [name for name in machines.names() if (HOSTS / name / "gpus.json").exists()]
 
 
 @pytest.mark.parametrize("name", GPU_MACHINES)
-def test_cards_agree_with_the_machine(name: str) -> None:
+def test_cards_agree_with_the_machine(name: str, tmp_path: Path) -> None:
     """Their holders are processes of it, their places those of its bus, and the joules of both files the same."""
     document = json.loads((HOSTS / name / "gpus.json").read_text())
     later = [json.loads(path.read_text()) for path in sorted((HOSTS / name).glob("t[1-9].json"))]
-    pids = {path.name for path in (HOSTS / name / "t0/proc").glob("[0-9]*")}
+    root = machines.load(name, tmp_path / "machine").root
+    pids = {path.name for path in (root / "proc").glob("[0-9]*")}
     for card in document["gpus"]:
         assert len(card["instants"]) <= len(later) + 1
-        place = HOSTS / name / "t0/sys/bus/pci/drivers/nvidia" / card["pci_bus_id"]
+        place = root / "sys/bus/pci/drivers/nvidia" / card["pci_bus_id"]
         assert (place / "power/runtime_status").is_file()
         holders = [holder for said in card["instants"] for holder in (said, *said.get("mig", ()))]
         assert pids.issuperset(
@@ -167,19 +170,19 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
     recorder = record_host.Recorder(processes=1000, root=str(machine.root))
     recorder.record(recorder.busiest())
     record_host.write(tmp_path / "copy", [recorder])
-    copy = tmp_path / "copy/t0"
+    copy = tmp_path / "unpacked"
+    ttar.unpack((tmp_path / "copy" / machines.ARCHIVE).read_bytes(), copy)
     host = machine.host()
     copied = replace(
         host, procfs=str(copy / "proc"), sysfs=str(copy / "sys"), cgroupfs=str(copy / "cgroup"), fds=FdBudget(64)
     )
-    for link, target in recorder.outside.items():
-        (copy / link).parent.mkdir(exist_ok=True)
-        (copy / link).symlink_to(target)
     for source in (RaplSource, HwmonSource, EstimateSource, DrmSource):
         assert _read(source(copied), machine.now) == _read(source(host), machine.now)
     for each in (host, copied):
-        assert Sleepers(each).places() == Sleepers(host).places()
-        assert Sleepers(each).among(Sleepers(host).places()) == Sleepers(host).among(Sleepers(host).places())
+        assert RuntimePm(each).pci_addresses() == RuntimePm(host).pci_addresses()
+        assert RuntimePm(each).suspended(RuntimePm(host).pci_addresses()) == RuntimePm(host).suspended(
+            RuntimePm(host).pci_addresses()
+        )
     groups = [{group.path for group in CgroupSource(h).read(machine.now).cpu.started} for h in (host, copied)]  # type: ignore[union-attr]
     assert groups[0] == groups[1] > {"/"}
 
@@ -187,9 +190,11 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
 def test_this_machine_can_be_recorded(tmp_path: Path) -> None:
     """Linux only, as the recorder is: what it writes is a machine with this process in it."""
     assert record_host.main(["me", "--seconds", "0.05", "--processes", "5000", "--out", str(tmp_path)]) == 0
-    root = tmp_path / "me/t0"
-    assert (root / f"proc/{os.getpid()}/stat").read_text().startswith(f"{os.getpid()} (")
-    assert (root / "proc/sys/kernel/random/boot_id").read_text() == record_host.BOOT_ID
+    tree = ttar.parse((tmp_path / "me" / machines.ARCHIVE).read_bytes())
+    stat, boot_id = tree[f"proc/{os.getpid()}/stat"], tree["proc/sys/kernel/random/boot_id"]
+    assert isinstance(stat, bytes)
+    assert stat.startswith(f"{os.getpid()} (".encode())
+    assert boot_id == record_host.BOOT_ID.encode()
     later = json.loads((tmp_path / "me/t2.json").read_text())
     assert "proc/uptime" in later["files"]
     assert record_host.main(["me", "--out", str(tmp_path)]) == 2

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.image_builder import Image, built, missing
 from tests.support.image_container import Container
+from tests.support.patience import patience
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,6 @@ def python(image: Image) -> Callable[[str], str]:
 
     def run(code: str) -> str:
         command = ["/usr/sbin/chroot", str(image.root), "/opt/venv/bin/python", "-B", "-W", "error", "-c", code]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env={}).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=True, env={}).stdout
 
     return run

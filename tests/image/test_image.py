@@ -80,7 +80,7 @@ class TestRunning:
             for path in (REPOSITORY / "exporter").rglob("*.py")
             if path.stem != "__main__"
         ]
-        names += ["bcrypt", "h2.connection", "psutil", "pynvml", "yaml"]
+        names += ["bcrypt", "h2.connection", "prometheus_client", "psutil", "pynvml", "yaml"]
         assert python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)") == ""
 
     def test_libraries_of_drivers_find_theirs(self, python: Python) -> None:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from tests.support import patience
 from tests.support.prerequisites import lacking
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
@@ -29,7 +30,6 @@ from tests.support.repository import REPOSITORY
 T = TypeVar("T")
 
 SHIPPED = REPOSITORY / "prometheus"
-PATIENCE_SECONDS = 45.0
 
 FASTER = 60
 """Minutes of the shipped configuration become seconds; nothing else of it is changed."""
@@ -60,21 +60,22 @@ def faster_rules(text: str) -> str:
 
 def get(url: str) -> Any:
     """JSON of a page."""
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=patience.patience()) as answer:
         return json.load(answer)
 
 
-def wait_for(ask: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def wait_for(ask: Callable[[], T], what: str) -> T:
     """Ask until the answer is not empty."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def answer() -> T | None:
         try:
-            if found := ask():
-                return found
+            return ask()
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            pass
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(0.25)
+            return None
+
+    found = patience.wait_for(answer, what, 45.0)
+    assert found is not None
+    return found
 
 
 Samples = list[tuple[dict[str, str], float]]
@@ -126,7 +127,7 @@ class Stack:
         )
 
         def sent() -> bool:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=patience.patience()) as answer:
                 return bool(answer.status == 200)
 
         wait_for(sent, "Alertmanager")
@@ -213,7 +214,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         for process in reversed(processes):  # the sender before the store, or it waits for that to return
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+                process.wait(patience.patience())
             process.kill()
             process.wait()
         others.shutdown()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.patience import wait_for
 from tests.support.repository import REPOSITORY
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def arrived(stack: Stack) -> dict[tuple[str, str], list[dict[str, str]]]:
     """Labels of whatever reached the Alertmanager until all that is expected had, by alert and receiver."""
     seen: dict[tuple[str, str], list[dict[str, str]]] = {}
     stack.wait_for('up{instance="demo-node"} == 1')
-    deadline = time.monotonic() + 50
-    while time.monotonic() < deadline:
+
+    def all_have() -> bool:
         for alert in stack.alerts():
             if "cluster" in alert["labels"]:
                 continue  # made up by a test below
@@ -49,9 +50,10 @@ def arrived(stack: Stack) -> dict[tuple[str, str], list[dict[str, str]]]:
                 labels = seen.setdefault((alert["labels"]["alertname"], receiver["name"]), [])
                 if alert["labels"] not in labels:
                     labels.append(alert["labels"])
-        if set(EXPECTED) <= set(seen):
-            break
-        time.sleep(0.25)
+        return set(EXPECTED) <= set(seen)
+
+    with contextlib.suppress(AssertionError):  # each test says which of its own is missing
+        wait_for(all_have, "all alerts", 50.0)
     return seen
 
 
@@ -72,13 +74,12 @@ def test_an_exceeded_budget_holds_back_what_else_is_said_of_it(
     stack: Stack, arrived: dict[tuple[str, str], list[dict[str, str]]]
 ) -> None:
     assert ("EnergyBudgetExceeded", "platform") in arrived
-    deadline = time.monotonic() + 20
-    while True:
+
+    def is_held_back() -> bool:
         burning = [one for one in stack.alerts() if one["labels"]["alertname"] == "EnergyBudgetBurnSlow"]
-        if burning and all(one["status"]["inhibitedBy"] for one in burning):
-            break
-        assert time.monotonic() < deadline, burning
-        time.sleep(0.25)
+        return bool(burning) and all(one["status"]["inhibitedBy"] for one in burning)
+
+    wait_for(is_held_back, "the inhibition")
 
 
 Case = tuple[str, dict[str, str], str, dict[str, str]]
@@ -114,13 +115,12 @@ def test_a_cause_holds_back_its_effects_and_nothing_else(stack: Stack) -> None:
     for _, cause, labels in pairs:
         stack.tell(cause, labels)
     silent = {case for case, *_ in HELD_BACK}
-    deadline = time.monotonic() + 20
-    while True:  # causes are noted one after the other: once the last ones are, all are
-        held = {case for case, _, labels in pairs if stack.alert(labels)["status"]["inhibitedBy"]}
-        if held >= silent or time.monotonic() > deadline:
-            break
-        time.sleep(0.25)
-    assert held == silent
+
+    def held() -> set[str]:
+        return {case for case, _, labels in pairs if stack.alert(labels)["status"]["inhibitedBy"]}
+
+    wait_for(lambda: held() >= silent, "the inhibition")  # causes are noted one by one: the last ones are the last
+    assert held() == silent
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)

@@ -1,15 +1,18 @@
-"""What Prometheus' and Alertmanager's own tools say of the shipped configuration."""
+"""What Prometheus' and Alertmanager's own tools say of the shipped configuration and of the scrapes."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support import machine as machines
 from tests.support.needs import needs
-from tests.support.repository import REPOSITORY
+from tests.support.patience import patience
+from tests.support.repository import HOSTS, REPOSITORY
 
 SHIPPED = REPOSITORY / "prometheus"
 
@@ -19,7 +22,7 @@ needs_amtool = needs("amtool")
 
 def tool(*command: str) -> str:
     """Output of a tool that must succeed."""
-    done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=SHIPPED, capture_output=True, text=True, timeout=patience(100), check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -65,3 +68,31 @@ def test_targets_are_lists_that_prometheus_can_watch() -> None:
     for path in SHIPPED.glob("targets/*.yml"):
         for group in yaml.safe_load(path.read_text(encoding="utf-8")):
             assert set(group) <= {"targets", "labels"}
+
+
+def complaints(scrape: bytes) -> list[str]:
+    """What ``promtool check metrics`` says of a scrape."""
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=scrape, capture_output=True, timeout=patience(60), check=False
+    )
+    return (done.stdout + done.stderr).decode().splitlines()
+
+
+@needs_promtool
+@pytest.mark.parametrize("name", machines.names())
+def test_the_scrape_of_every_recorded_machine_follows_the_conventions(name: str) -> None:
+    assert complaints((HOSTS / name / "expected.prom").read_bytes()) == []
+
+
+@needs_promtool
+def test_the_scrape_of_the_demo_node_follows_the_conventions() -> None:
+    command = [sys.executable, "-m", "exporter", "--demo", "--once", "--sample.interval=100ms"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=patience(60), check=True)
+    assert b"energy_model_joules_total" in done.stdout
+    assert complaints(done.stdout) == []
+
+
+@needs_promtool
+def test_a_name_against_the_conventions_is_noticed() -> None:
+    scrape = b"# HELP energy_counter_x_total X.\n# TYPE energy_counter_x_total counter\nenergy_counter_x_total 1\n"
+    assert complaints(scrape) == ["energy_counter_x_total metric name should not include type 'counter'"]

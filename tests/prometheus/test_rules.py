@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.collector import Instruments
 from tests.support import promql
 from tests.support.repository import REPOSITORY
 
@@ -51,7 +52,9 @@ FOREIGN: Mapping[str, set[str]] = {
 }
 """Metrics of model servers, with the labels that rules may count on; all have the pod's."""
 
-OWN = {family.name: set(family.labels) for family in CATALOGUE}
+OWN = {family.name: set(family.labels) for family in CATALOGUE} | {
+    own.name: set(own.labels) for own in Instruments().rows()
+}
 
 
 def groups() -> Iterator[dict[str, Any]]:

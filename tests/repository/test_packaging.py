@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import exporter
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 LOCKS = {path.name: path.read_text(encoding="utf-8") for path in REPOSITORY.glob("requirements*.lock")}
@@ -24,7 +25,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the source archive."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=patience(60))
     return folder
 
 
@@ -47,7 +48,11 @@ def test_the_command_of_the_wheel_runs(built: Path, tmp_path: Path) -> None:
     module, function = re.findall(r"ai-energy-exporter = ([\w.]+):(\w+)", entry.read_text())[0]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {module} import {function}; sys.exit({function}())"
     run = subprocess.run(
-        [sys.executable, "-I", "-c", code, "--version"], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-I", "-c", code, "--version"],
+        capture_output=True,
+        text=True,
+        timeout=patience(30),
+        check=True,
     )
     assert run.stdout == f"ai-energy-exporter {exporter.__version__}\n"
 
@@ -115,5 +120,5 @@ def test_every_target_of_the_makefile_is_in_its_help() -> None:
     phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[0].split())
     assert phony == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     command = ["make", "--no-print-directory", "help"]
-    helped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10)
+    helped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=patience())
     assert phony == {line.split()[1] for line in helped.stdout.splitlines()}

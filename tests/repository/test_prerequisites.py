@@ -12,6 +12,7 @@ import pytest
 
 from tests.__main__ import skipped
 from tests.support import prerequisites
+from tests.support.patience import patience
 from tests.support.prerequisites import Prerequisite, install, lacking, run
 from tests.support.repository import REPOSITORY
 
@@ -144,7 +145,7 @@ def test_skipped_tests_are_counted_by_reason(tmp_path: Path) -> None:
     )
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", "test_it.py"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=patience(60))
     assert skipped([report, report]) == Counter({"a is missing": 6, "b is missing": 2})
 
 

@@ -10,8 +10,9 @@ from exporter.accounting.devices import Devices
 from exporter.accounting.ledger import Ledger
 from exporter.host import Host
 from exporter.records import GroupKey, Namer, Process, Workload
-from exporter.sampling.checkpointer import Changes, Keeper
+from exporter.sampling.checkpointer import Changes, Checkpointer
 from exporter.sampling.state_file import StateStore
+from tests.support.patience import wait_for
 
 
 class Names(Namer):
@@ -41,20 +42,18 @@ class Disk(StateStore):
 def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: Path) -> None:
     """Fault 55: after half a line nothing that is appended can be read."""
     disk = Disk(str(tmp_path / "state"))
-    keeper, ledger, devices = Keeper(disk, Host(procfs=str(tmp_path))), Ledger(Names()), Devices()
+    checkpointer, ledger, devices = Checkpointer(disk, Host(procfs=str(tmp_path))), Ledger(Names()), Devices()
 
     def tick(now: float) -> None:
-        ledger.devices["package-0"] = now
-        keeper.write(now, ledger, devices, Changes((), ()), 60.0)
+        devices.joules["package-0"] = now
+        checkpointer.write(now, ledger, devices, Changes((), ()), 60.0)
 
     tick(1.0)
     disk.full = True
     tick(2.0)
-    deadline = time.monotonic() + 30.0
-    while disk.full and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(lambda: not disk.full)
     time.sleep(0.1)
     tick(3.0)
     tick(4.0)
     disk.close()
-    assert decode((tmp_path / "state").read_bytes()).books.devices == {"package-0": 4.0}
+    assert decode((tmp_path / "state").read_bytes()).devices.joules == {"package-0": 4.0}

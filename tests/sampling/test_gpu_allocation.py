@@ -13,11 +13,12 @@ import pytest
 from exporter.accounting.containers import OVERFLOW
 from exporter.accounting.gpu_allocations import KEPT_SECONDS
 from exporter.exposition.metrics.render import Renderer
-from exporter.records import GroupKey, Mode, Model, Namer, Process, ProcessOwner, Source, SourceHealth, Workload
+from exporter.records import GroupKey, Mode, Model, Namer, Process, ProcessOwner, SourceHealth, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSource
+from exporter.sources.protocol import Source
 from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.fake_kubelet import Claim, Kubelet, Messages, claiming, pod
@@ -114,17 +115,17 @@ class Cluster:
     def check(self) -> None:
         """Nothing is lost and nothing is counted twice."""
         assert self.snapshot is not None
-        assert self.snapshot.conservation_error_ratio <= 1e-9
-        booked = sum(sum(row.joules) for row in self.snapshot.containers)
-        booked += sum(joules for _, joules in (*self.snapshot.retired, *self.snapshot.unnamed))
-        booked += sum(joules for *_, joules in self.snapshot.unattributed)
-        assert booked == pytest.approx(sum(row.joules for row in self.snapshot.devices), rel=1e-9)
+        assert self.snapshot.energy.conservation_error_ratio <= 1e-9
+        booked = sum(sum(row.joules) for row in self.snapshot.energy.containers)
+        booked += sum(joules for _, joules in (*self.snapshot.energy.retired, *self.snapshot.energy.unnamed))
+        booked += sum(joules for *_, joules in self.snapshot.energy.unattributed)
+        assert booked == pytest.approx(sum(row.joules for row in self.snapshot.energy.devices), rel=1e-9)
 
     def joules(self, mode: Mode = "idle") -> dict[str, float]:
         """GPU joules by ``namespace/pod/container``, zeros left out."""
         assert self.snapshot is not None
         found = {}
-        for row in self.snapshot.containers:
+        for row in self.snapshot.energy.containers:
             assert isinstance(row.owner, Workload)
             joules = dict(zip(row.cells, row.joules, strict=True)).get(("gpu", mode), 0.0)
             if joules:
@@ -135,7 +136,7 @@ class Cluster:
         """GPU joules by pid."""
         assert self.snapshot is not None
         found = {}
-        for row in self.snapshot.processes:
+        for row in self.snapshot.energy.processes:
             assert isinstance(row.owner, ProcessOwner)
             found[row.owner.pid] = dict(zip(row.cells, row.joules, strict=True)).get(("gpu", mode), 0.0)
         return found
@@ -144,7 +145,9 @@ class Cluster:
         """GPU joules that are nobody's, by reason."""
         assert self.snapshot is not None
         return {
-            reason: joules for component, reason, joules in self.snapshot.unattributed if component == "gpu" and joules
+            reason: joules
+            for component, reason, joules in self.snapshot.energy.unattributed
+            if component == "gpu" and joules
         }
 
 
@@ -186,7 +189,7 @@ def test_a_card_that_is_given_and_idle_is_charged_to_its_pod(cluster: Cluster) -
     assert cluster.joules() == {"research/notebook-0/jupyter": 20 * IDLE_WATTS}
     assert cluster.nobodys() == {}
     assert cluster.snapshot is not None
-    (row,) = [row for row in cluster.snapshot.containers if row.cells and row.cells[0][0] == "gpu"]
+    (row,) = [row for row in cluster.snapshot.energy.containers if row.cells and row.cells[0][0] == "gpu"]
     assert (row.components, row.watts) == (("gpu",), (IDLE_WATTS,))
     assert cluster.kubelet.calls == 3, "it is asked every ten seconds"
 
@@ -271,7 +274,7 @@ def test_dra(cluster: Cluster) -> None:
     cluster.run(10)
     expected = {"a/one/main": 10 * IDLE_WATTS, "b/two/main": 5 * IDLE_WATTS, "c/three/main": 5 * IDLE_WATTS}
     assert cluster.joules() == pytest.approx(expected)
-    assert {each.pod: each.device for each in cluster.run(1).allocations} == {
+    assert {each.pod: each.device for each in cluster.run(1).gpu.allocations} == {
         "one": first.uuid,
         "two": second.uuid,
         "three": second.uuid,
@@ -347,7 +350,7 @@ def test_an_account_ends_with_the_last_that_could_add_to_it(cluster: Cluster) ->
     assert cluster.nobodys()["idle"] >= 280 * IDLE_WATTS
     snapshot = cluster.run(40)
     assert cluster.joules() == {}
-    assert dict(snapshot.retired)["gpu"] == pytest.approx(charged)
+    assert dict(snapshot.energy.retired)["gpu"] == pytest.approx(charged)
 
 
 def test_a_card_passed_on(cluster: Cluster) -> None:
@@ -370,7 +373,7 @@ def test_the_kubelet_is_down(cluster: Cluster) -> None:
     cluster.kubelet.stop()
     snapshot = cluster.run(200)
     assert cluster.joules() == {"ns/pod/main": 205 * IDLE_WATTS}
-    (health,) = [source for source in snapshot.sources if source.name == "podresources"]
+    (health,) = [source for source in snapshot.exporter.sources if source.name == "podresources"]
     assert (health.up, health.reason) == (False, "not_found")
     cluster.run(int(KEPT_SECONDS))
     charged = cluster.joules()["ns/pod/main"]
@@ -389,7 +392,7 @@ def test_more_containers_than_are_shown(node: Node, kubelet: Kubelet) -> None:
     kept = cluster.kubelet.pods[0]
     cluster.kubelet.pods = [kept]
     snapshot = cluster.run(30)
-    assert OVERFLOW in [row.owner for row in snapshot.containers]
+    assert OVERFLOW in [row.owner for row in snapshot.energy.containers]
     assert sum(cluster.joules().values()) == 40 * IDLE_WATTS
     assert cluster.sampler is not None
     cluster.sampler.close()

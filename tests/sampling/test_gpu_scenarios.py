@@ -85,7 +85,7 @@ class Stage:
         self.snapshot = self.sampler.tick()
         self.play(LEARNING_TICKS, lambda _: {})
         self.before = self.snapshot
-        for row in self.snapshot.devices:
+        for row in self.snapshot.energy.devices:
             card = next(card for card in self.cards if card.gpu.uuid == row.device.id)
             assert row.idle_watts == pytest.approx(card.idle_watts, rel=1e-3)
             assert row.idle_method == "learned"
@@ -125,12 +125,14 @@ class Stage:
         """Σ processes + unattributed = cards, and the same for containers and models; cards = what they burned."""
         last = self.snapshot
         assert last is not None
-        cards = sum(row.joules for row in last.devices)
+        cards = sum(row.joules for row in last.energy.devices)
         assert cards == pytest.approx(sum(card.joules for card in self.cards), abs=2e-3 * len(self.cards))
-        rest = sum(joules for _, _, joules in last.unattributed) + sum(joules for _, joules in last.retired)
-        for accounts in (last.processes, last.containers, last.models):
+        rest = sum(joules for _, _, joules in last.energy.unattributed) + sum(
+            joules for _, joules in last.energy.retired
+        )
+        for accounts in (last.energy.processes, last.energy.containers, last.energy.models):
             assert sum(_joules(row) for row in accounts) + rest == pytest.approx(cards, rel=1e-9)
-        assert last.conservation_error_ratio <= 1e-9
+        assert last.energy.conservation_error_ratio <= 1e-9
 
     def _step(self, shares: Shares) -> None:
         self._steps += 1
@@ -169,7 +171,9 @@ def _joules(row: AccountRow, modes: Sequence[str] = ("active", "idle")) -> float
 
 
 def _of_processes(snapshot: Snapshot, mode: str) -> dict[int, float]:
-    return {row.owner.pid: _joules(row, [mode]) for row in snapshot.processes if isinstance(row.owner, ProcessOwner)}
+    return {
+        row.owner.pid: _joules(row, [mode]) for row in snapshot.energy.processes if isinstance(row.owner, ProcessOwner)
+    }
 
 
 @pytest.fixture
@@ -242,7 +246,7 @@ def test_one_that_came_and_went_between_two_ticks(stage: Stage) -> None:
     strangers = sum(stage.truth.pop(pid) for pid in list(stage.truth) if pid >= 1000)
     stage.check(BURST_TOLERANCE)
     assert stage.snapshot is not None
-    unknown = sum(joules for _, reason, joules in stage.snapshot.unattributed if reason != "idle")
+    unknown = sum(joules for _, reason, joules in stage.snapshot.energy.unattributed if reason != "idle")
     assert unknown == pytest.approx(strangers, rel=BURST_TOLERANCE)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.accounting.device_inventory import GIVE_UP_SECONDS
+from exporter.accounting.device_inventory import RETIRE_AFTER_SECONDS
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
 from exporter.records import (
@@ -173,24 +173,24 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def check(snapshot: Snapshot) -> Scrape:
     """No series is there twice, devices and what is left of those that are gone make the node, and it was divided."""
     scrape = Scrape.parse(Renderer().body(snapshot).decode())
-    assert snapshot.conservation_error_ratio <= 1e-9
+    assert snapshot.energy.conservation_error_ratio <= 1e-9
     given: defaultdict[str, float] = defaultdict(float)
-    for row in snapshot.devices:
+    for row in snapshot.energy.devices:
         if row.device.within is None:
             given[row.device.component] += row.joules
-    for component, joules in snapshot.retired_devices.items():
+    for component, joules in snapshot.energy.retired_devices.items():
         given[component] += joules
-    assert given == pytest.approx({node.component: node.joules for node in snapshot.nodes}, rel=1e-12)
+    assert given == pytest.approx({node.component: node.joules for node in snapshot.energy.nodes}, rel=1e-12)
     return scrape
 
 
 def row(snapshot: Snapshot, device: Device) -> DeviceRow:
-    (found,) = [row for row in snapshot.devices if row.device.id == device.id]
+    (found,) = [row for row in snapshot.energy.devices if row.device.id == device.id]
     return found
 
 
 def ids(snapshot: Snapshot) -> set[str]:
-    return {row.device.id for row in snapshot.devices}
+    return {row.device.id for row in snapshot.energy.devices}
 
 
 @pytest.mark.parametrize("stop", [Machine.end, Machine.kill])
@@ -212,8 +212,8 @@ def test_a_device_that_is_away_is_shown_with_its_joules(machine: Machine, stop: 
         "energy_device_joules_total",
         "energy_device_stuck",
         "energy_device_up",
-        "energy_counter_resets_total",
-        "energy_counter_wraps_total",
+        "energy_meter_resets_total",
+        "energy_meter_wraps_total",
         "energy_power_source_info",
     }
     assert scrape.find("energy_device_joules_total", device="GPU-new") == [(labels, 20 * WATTS)]
@@ -235,7 +235,7 @@ def test_a_replaced_card_stays_for_a_week_and_leaves_its_joules(machine: Machine
     first = machine.start()
     assert (row(first, OLD).joules, row(first, OLD).up) == (before, False)
     assert (row(first, NEW).joules, row(first, NEW).up) == (0.0, True)
-    machine.run(GIVE_UP_SECONDS - 2 * DAY, step=DAY / 4)
+    machine.run(RETIRE_AFTER_SECONDS - 2 * DAY, step=DAY / 4)
     machine.wall_ahead += 30 * DAY
     machine.run(1_200.0)
     machine.wall_ahead -= 30 * DAY
@@ -245,11 +245,11 @@ def test_a_replaced_card_stays_for_a_week_and_leaves_its_joules(machine: Machine
     assert row(still, OLD).up is False, "how long it is missed goes on after a restart"
     gone = machine.run(3 * DAY, step=DAY / 4)
     assert ids(gone) == {"package-0", "GPU-new"}
-    assert gone.retired_devices == {"gpu": before}
+    assert gone.energy.retired_devices == {"gpu": before}
     machine.kill()
     again = machine.start()
     assert ids(again) == {"package-0", "GPU-new"}
-    assert again.retired_devices == {"gpu": before}
+    assert again.energy.retired_devices == {"gpu": before}
     assert check(again)["energy_device_retired_joules_total", (("component", "cpu"),)] == 0
 
 
@@ -258,11 +258,11 @@ def test_a_card_that_returns_after_it_was_given_up_begins_at_zero(machine: Machi
     machine.start()
     before = row(machine.run(60.0), OLD).joules
     machine.sources["nvml"].devices = []
-    lost = machine.run(GIVE_UP_SECONDS + DAY, step=DAY / 4)
+    lost = machine.run(RETIRE_AFTER_SECONDS + DAY, step=DAY / 4)
     assert ids(lost) == {"package-0"}
     machine.sources["nvml"].devices = [OLD]
     back = machine.run(120.0, step=60.0)
-    assert back.retired_devices == {"gpu": before}
+    assert back.energy.retired_devices == {"gpu": before}
     assert row(back, OLD).joules + before == pytest.approx((machine.now - FIRST_READ) * WATTS)
 
 
@@ -272,7 +272,7 @@ def test_what_sleeps_or_is_switched_off_is_not_missed(machine: Machine) -> None:
     machine.run(60.0)
     machine.end()
     machine.start("nvml")
-    off = machine.run(GIVE_UP_SECONDS + DAY, step=DAY / 4)
+    off = machine.run(RETIRE_AFTER_SECONDS + DAY, step=DAY / 4)
     assert row(off, OLD).up is None
     assert check(off).find("energy_device_up", device="GPU-old") == []
     machine.end()
@@ -282,7 +282,7 @@ def test_what_sleeps_or_is_switched_off_is_not_missed(machine: Machine) -> None:
         machine.sources["nvml"].asleep = (name,)
         machine.tick(70.0)
         assert row(machine.tick(), OLD).up is None
-    assert row(machine.run(GIVE_UP_SECONDS + DAY, step=DAY / 4), OLD).up is None
+    assert row(machine.run(RETIRE_AFTER_SECONDS + DAY, step=DAY / 4), OLD).up is None
     machine.sources["nvml"].asleep = ()
     assert row(machine.tick(), OLD).up is False
 
@@ -296,7 +296,7 @@ def test_a_card_that_is_away_is_no_part_of_the_nodes_capacity(machine: Machine) 
     machine.readable["nvml"] = (NEW,)
     machine.start()
     machine.tick()
-    (container,) = [row for row in machine.tick().containers if "gpu" in row.busy_components]
+    (container,) = [row for row in machine.tick().energy.containers if "gpu" in row.busy_components]
     assert dict(zip(container.busy_components, container.ratios, strict=True))["gpu"] == pytest.approx(1.0)
 
 
@@ -307,11 +307,11 @@ def test_a_part_is_not_counted_while_its_whole_is_away(machine: Machine) -> None
     machine.run(60.0)
     machine.end()
     machine.readable = {"rapl": (CORE,)}
-    start = machine.start().nodes
-    assert machine.run(60.0).nodes[0].joules == start[0].joules
+    start = machine.start().energy.nodes
+    assert machine.run(60.0).energy.nodes[0].joules == start[0].joules
     machine.sources["rapl"].devices = [PACKAGE, CORE]
     back = machine.tick()
-    assert back.nodes[0].joules == pytest.approx((machine.now - FIRST_READ) * WATTS)
+    assert back.energy.nodes[0].joules == pytest.approx((machine.now - FIRST_READ) * WATTS)
 
 
 @pytest.mark.parametrize("restarted", [True, False])
@@ -329,14 +329,14 @@ def test_an_estimate_that_a_meter_replaced_leaves_its_joules(machine: Machine, r
         machine.sources["rapl"].devices = [PACKAGE]
         measured = machine.tick(70.0)
     assert ids(measured) == {"package-0"}
-    assert measured.retired_devices == {"cpu": modelled}
+    assert measured.energy.retired_devices == {"cpu": modelled}
     assert machine.sampler is not None
     machine.sampler.reconfigure(replace(machine.sampler.options, idle_watts={"package-0": 1.0}))
     machine.run(60.0)
     machine.kill()
     machine.readable["rapl"] = ()
     again = machine.start()
-    assert (ids(again), again.retired_devices) == ({"package-0", "cpu-estimate"}, {"cpu": modelled})
+    assert (ids(again), again.energy.retired_devices) == ({"package-0", "cpu-estimate"}, {"cpu": modelled})
     assert row(again, PACKAGE).up is False
 
 
@@ -356,8 +356,8 @@ def test_what_was_modelled_while_the_meter_was_away_is_not_counted_again(machine
         machine.start()
     machine.sources["rapl"].devices = [PACKAGE]
     back = machine.run(70.0)
-    assert back.retired_devices["cpu"] > 0
-    assert back.nodes[0].joules == pytest.approx((machine.now - FIRST_READ) * WATTS)
+    assert back.energy.retired_devices["cpu"] > 0
+    assert back.energy.nodes[0].joules == pytest.approx((machine.now - FIRST_READ) * WATTS)
 
 
 def test_a_counter_does_not_fall_where_its_file_could_not_be_written(machine: Machine) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,13 +29,14 @@ from exporter.records import (
     ProcessKey,
     ProcessUse,
     Reading,
-    Source,
     Unavailable,
     Workload,
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.cpu.rapl import RaplSource
+from exporter.sources.protocol import Source
+from tests.support.patience import patience, wait_for
 
 PACKAGE = Device("package-0", "cpu", "meter", "measured", "package-0", 4.0, max_watts=500.0)
 DRAM = Device("dram-0", "dram", "meter", "measured", "dram", 4.0, max_watts=200.0)
@@ -120,11 +122,17 @@ class Uses:
 class Names(Namer):
     """A container per group."""
 
+    def __init__(self) -> None:
+        self.retries = 0
+
     def workload(self, group: GroupKey) -> Workload:
         return Workload("default", "pod", group.path.strip("/"), "docker")
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         return None
+
+    def retry(self) -> None:
+        self.retries += 1
 
 
 class Bench:
@@ -137,13 +145,14 @@ class Bench:
         (root / "sys/devices/system/cpu/online").write_text(f"0-{PACKAGE.capacity - 1:.0f}\n")
         host = Host(str(root / "proc"), str(root / "sys"), clock=clock.boot, wall=clock.wall)
         settings = SamplerOptions(idle_watts={"package-0": 10.0, "dram-0": 1.0}, **options)  # type: ignore[arg-type]
-        self.sampler = Sampler(sources, Names(), host, settings)
+        self.names = Names()
+        self.sampler = Sampler(sources, self.names, host, settings)
 
     def tick(self, count: int = 1, seconds: float = 1.0) -> Snapshot:
         for _ in range(count):
             self.clock.now += seconds
             snapshot = self.sampler.tick()
-            assert snapshot.conservation_error_ratio < 1e-9
+            assert snapshot.energy.conservation_error_ratio < 1e-9
         return snapshot
 
 
@@ -164,33 +173,33 @@ def bench(clock: Clock, tmp_path: Path) -> Make:
 
 
 def device(snapshot: Snapshot, name: str) -> DeviceRow:
-    return next(row for row in snapshot.devices if row.device.id == name)
+    return next(row for row in snapshot.energy.devices if row.device.id == name)
 
 
 def nodes(snapshot: Snapshot) -> dict[str, tuple[float, float | None]]:
     """Joules and watts by component, to the microjoule."""
     return {
         row.component: (round(row.joules, 6), None if row.watts is None else round(row.watts, 6))
-        for row in snapshot.nodes
+        for row in snapshot.energy.nodes
     }
 
 
 def booked(snapshot: Snapshot) -> dict[str, float]:
     """Joules of all containers, of nobody and of who is gone, by component."""
     joules: defaultdict[str, float] = defaultdict(float)
-    for row in snapshot.containers:
+    for row in snapshot.energy.containers:
         for (component, _), value in zip(row.cells, row.joules, strict=True):
             joules[component] += value
-    for component, _, value in snapshot.unattributed:
+    for component, _, value in snapshot.energy.unattributed:
         joules[component] += value
-    for component, value in snapshot.retired:
+    for component, value in snapshot.energy.retired:
         joules[component] += value
     return dict(joules)
 
 
 def lost(snapshot: Snapshot, component: str, reason: str) -> float:
     """Joules of nobody, for one reason."""
-    return sum(joules for *key, joules in snapshot.unattributed if key == [component, reason])
+    return sum(joules for *key, joules in snapshot.energy.unattributed if key == [component, reason])
 
 
 # --- counters ----------------------------------------------------------------------------------------------
@@ -249,7 +258,7 @@ def test_a_source_that_fails_is_down_with_a_reason_and_others_are_not(
     made.tick(3)
     meter.failure = Unavailable("permission", "energy_uj: permission denied", "chmod g+r")
     down = made.tick(20)
-    health = {source.name: source for source in down.sources}
+    health = {source.name: source for source in down.exporter.sources}
     assert (health["meter"].up, health["meter"].reason, health["meter"].fix) == (False, "permission", "chmod g+r")
     assert health["uses"].up
     assert device(down, "package-0").watts is None
@@ -262,6 +271,19 @@ def test_a_source_that_fails_is_down_with_a_reason_and_others_are_not(
     assert booked(up)["cpu"] == pytest.approx(62 * 50.0)
 
 
+def test_a_retry_reads_what_is_down_with_the_next_tick_and_asks_for_names_again(clock: Clock, bench: Make) -> None:
+    """Fault 11: after a right was given, nobody has to wait for the end of a backoff."""
+    meter = Meter(clock, package=50.0)
+    made = bench(meter, Uses())
+    meter.failure = Unavailable("permission", "energy_uj: denied")
+    assert not made.tick(100).exporter.sources[0].up
+    meter.failure = None
+    assert not made.tick().exporter.sources[0].up
+    made.sampler.retry()
+    assert made.tick().exporter.sources[0].up
+    assert made.names.retries == 1
+
+
 def test_a_part_that_cannot_be_read_is_told_while_the_rest_counts(
     clock: Clock, bench: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,7 +291,7 @@ def test_a_part_that_cannot_be_read_is_told_while_the_rest_counts(
     meter = Meter(clock, package=50.0)
     meter.problems = (Problem("permission", "dram: permission denied", "run as root"),)
     snapshot = bench(meter, Uses()).tick(10)
-    (health, _) = snapshot.sources
+    (health, _) = snapshot.exporter.sources
     assert (health.up, health.reason, health.fix) == (True, "permission", "run as root")
     assert health.failures["permission"] == 1
     assert nodes(snapshot)["cpu"][0] == pytest.approx(9 * 50.0)
@@ -339,9 +361,9 @@ def test_the_wall_clock_may_jump(tmp_path: Path) -> None:
             clock.ahead += jumps.get(step, 0.0)
             snapshot = made.tick()
             assert snapshot.taken_at == clock.wall()
-            devices = tuple(row._replace(last_read=None) for row in snapshot.devices)
-            assert {row.last_read for row in snapshot.devices} == {clock.wall()}
-            seen.append((devices, snapshot.nodes, booked(snapshot), snapshot.monotonic_at))
+            devices = tuple(row._replace(last_read=None) for row in snapshot.energy.devices)
+            assert {row.last_read for row in snapshot.energy.devices} == {clock.wall()}
+            seen.append((devices, snapshot.energy.nodes, booked(snapshot), snapshot.monotonic_at))
         return seen
 
     assert run({5: 3600.0, 9: -7200.0, 14: 0.5}) == run({})
@@ -358,7 +380,7 @@ def test_a_suspend_is_no_spike(clock: Clock, bench: Make) -> None:
     meter.watts[PACKAGE] = 50.0
     after = made.tick()
     assert nodes(after)["cpu"][1] == pytest.approx(50.0)
-    assert after.overruns == woken.overruns
+    assert after.exporter.overruns == woken.exporter.overruns
 
 
 def test_a_suspend_that_may_hide_a_wrap_is_a_gap(clock: Clock, bench: Make) -> None:
@@ -410,11 +432,11 @@ def test_ticks_that_were_missed_are_skipped_and_counted() -> None:
     sampler.close()
     began = [snapshot.monotonic_at - taken[0].monotonic_at for snapshot in taken]
     steps = [later - earlier for earlier, later in pairwise(began)]
-    assert taken[-1].overruns >= 3
+    assert taken[-1].exporter.overruns >= 3
     assert steps[1] > 3.4 * interval
     assert sum(steps[2:]) > 1.5 * interval
     # Skipped ticks are skipped: all in all, ticks and skipped ones fill the time.
-    assert began[-1] / interval == pytest.approx(5 + taken[-1].overruns, abs=0.9)
+    assert began[-1] / interval == pytest.approx(5 + taken[-1].exporter.overruns, abs=0.9)
 
 
 # --- scarcity ----------------------------------------------------------------------------------------------
@@ -437,27 +459,27 @@ def test_when_memory_is_short_process_series_go_first_and_come_back(
     resident(0.3)
     caplog.set_level(logging.INFO)
     plenty = made.tick(12)
-    assert len(plenty.processes) == 3
+    assert len(plenty.energy.processes) == 3
     resident(0.9)
     short = made.tick(20)
-    assert short.processes == ()
-    assert len(short.containers) == 3
+    assert short.energy.processes == ()
+    assert len(short.energy.containers) == 3
     assert nodes(short)["cpu"][0] == pytest.approx(31 * 50.0)
     resident(0.3)
     again = made.tick(20)
-    assert len(again.processes) == 3
+    assert len(again.energy.processes) == 3
     assert [record.name for record in caplog.records] == ["sampler", "sampler"]
 
 
 def test_containers_beyond_the_budget_are_one_row_and_nothing_is_lost(clock: Clock, bench: Make) -> None:
     """Fault 66: five rows for forty containers."""
     snapshot = bench(Meter(clock, package=50.0), Uses(40), container_max=5).tick(11)
-    names = [row.owner.container for row in snapshot.containers if isinstance(row.owner, Workload)]
+    names = [row.owner.container for row in snapshot.energy.containers if isinstance(row.owner, Workload)]
     assert len(names) == 6
     assert names.count("other") == 1
-    assert dict(snapshot.series_dropped)["container"] > 0
+    assert dict(snapshot.exporter.series_dropped)["container"] > 0
     other = next(
-        row for row in snapshot.containers if isinstance(row.owner, Workload) and row.owner.container == "other"
+        row for row in snapshot.energy.containers if isinstance(row.owner, Workload) and row.owner.container == "other"
     )
     active = dict(zip(other.cells, other.joules, strict=True))["cpu", "active"]
     assert active == pytest.approx(10 * 40.0 * 35 / 40)
@@ -467,22 +489,27 @@ def test_containers_beyond_the_budget_are_one_row_and_nothing_is_lost(clock: Clo
 def test_without_any_source_there_is_an_honest_nothing(bench: Make) -> None:
     """Fault 69."""
     snapshot = bench().tick(3)
-    assert (snapshot.devices, snapshot.nodes, snapshot.containers, snapshot.sources) == ((), (), (), ())
-    assert (snapshot.unattributed, snapshot.retired, snapshot.samples) == ((), (), 3)
+    assert (snapshot.energy.devices, snapshot.energy.nodes, snapshot.energy.containers, snapshot.exporter.sources) == (
+        (),
+        (),
+        (),
+        (),
+    )
+    assert (snapshot.energy.unattributed, snapshot.energy.retired, snapshot.exporter.samples) == ((), (), 3)
 
 
 def test_a_meter_without_uses_is_nobodys_energy(clock: Clock, bench: Make) -> None:
     snapshot = bench(Meter(clock, package=50.0)).tick(11)
     assert nodes(snapshot)["cpu"][0] == pytest.approx(500.0)
     assert booked(snapshot)["cpu"] == pytest.approx(500.0)
-    assert snapshot.containers == ()
+    assert snapshot.energy.containers == ()
 
 
 def test_uses_without_a_meter_are_busy_but_have_no_joules(bench: Make) -> None:
     """Fault 17: no zeros where nothing was measured."""
     snapshot = bench(Uses()).tick(3)
-    assert snapshot.nodes == ()
-    for row in snapshot.containers:
+    assert snapshot.energy.nodes == ()
+    for row in snapshot.energy.containers:
         assert row.joules == ()
         assert row.ratios == (0.25,)
 
@@ -511,25 +538,26 @@ def test_one_source_that_hangs_leaves_the_others_fresh(clock: Clock, bench: Make
             """Nothing is open."""
 
     hanging = Hanging()
-    made = bench(Meter(clock, package=50.0), hanging, Uses(), source_timeout_seconds=0.1)
+    made = bench(Meter(clock, package=50.0), hanging, Uses(), interval_seconds=3600.0, source_timeout_seconds=3600.0)
+    patient = made.sampler.options
     made.tick(2)
     threads = threading.active_count()
+    made.sampler.reconfigure(replace(patient, source_timeout_seconds=patience(0.3)))
     began = time.monotonic()
     first = made.tick()
-    assert 0.08 < time.monotonic() - began < 1.0
-    began = time.monotonic()
-    last = made.tick(50)
-    assert time.monotonic() - began < 2.0
-    assert threading.active_count() == threads + 1, "one for the others beside the one that hangs"
+    assert time.monotonic() - began > 0.25
+    made.sampler.reconfigure(patient)
+    last = made.tick(50)  # none of them waits for it
+    wait_for(lambda: threading.active_count() == threads + 1, "one for the others beside the one that hangs")
     assert nodes(last)["cpu"] == (52 * 50.0, 50.0)
     assert nodes(first)["dram"] == nodes(last)["dram"] == (5.0, None)
-    health = {source.name: source for source in last.sources}
+    health = {source.name: source for source in last.exporter.sources}
     assert (health["hanging"].up, health["hanging"].reason, health["meter"].up) == (False, "timeout", True)
     assert health["hanging"].failures["timeout"] == 1
     fifo.write_text("")
-    time.sleep(0.1)
+    wait_for(lambda: threading.active_count() == threads, "the end of the call")
     after = made.tick(2)
     assert hanging.reads == 4
     assert nodes(after)["dram"][0] == pytest.approx(5.0 * 54 - 5.0, abs=5.1)
-    assert {source.name: source.up for source in after.sources}["hanging"]
+    assert {source.name: source.up for source in after.exporter.sources}["hanging"]
     made.sampler.close()

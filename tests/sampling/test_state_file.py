@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.accounting.accounts import Books
 from exporter.accounting.checkpoint import State, StateCorruptError, encode
+from exporter.accounting.devices import DeviceState
 from exporter.sampling.state_file import StateLocked, StateStore
 from tests.accounting.test_checkpoint import state
 
@@ -36,6 +36,18 @@ def test_damaged_checkpoint_is_set_aside(data: bytes, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.glob("state.corrupt-*")] == ["state.corrupt-1"]
     store.write((encode(state(), whole=True), True))
     assert store.load() == state()
+    store.close()
+
+
+def test_every_successful_write_is_told_and_no_other(tmp_path: Path) -> None:
+    written: list[None] = []
+    store = StateStore(str(tmp_path / "state"), lambda: written.append(None))
+    with pytest.raises(OSError, match="no checkpoint"):
+        store.write((encode(state(), whole=False), False))
+    assert written == []
+    store.write((encode(state(), whole=True), True))
+    store.write((encode(state(), whole=False), False))
+    assert len(written) == 2
     store.close()
 
 
@@ -68,10 +80,10 @@ def test_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     store = StateStore(str(path))
     read = store.load()
     assert read is not None
-    assert (read.books.devices, read.lags) == ({"package-0": 1.0}, True), "the next run knows that it lacks something"
+    assert (read.devices.joules, read.lagging) == ({"package-0": 1.0}, True), "the next run knows that it is behind"
     store.write((encode(state(3.0), whole=True), True))
-    store.write((encode(State("", 14.0, books=Books(devices={"package-0": 4.0})), whole=False), False))
+    store.write((encode(State("", 14.0, DeviceState(joules={"package-0": 4.0})), whole=False), False))
     read = store.load()
     assert read is not None
-    assert (read.books.devices, read.lags) == ({"package-0": 4.0}, False)
+    assert (read.devices.joules, read.lagging) == ({"package-0": 4.0}, False)
     store.close()

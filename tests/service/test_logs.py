@@ -1,4 +1,4 @@
-"""Log lines: both styles carry the same fields, and no text can forge a line or a key."""
+"""Log lines: both styles have the same fields, and no text can forge a line or a key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIELD = re.compile(r'([a-z]+)=("(?:[^"\\]|\\.)*"|[^\s"]+)(?: |$)')
 
 @pytest.fixture(autouse=True)
 def root_logger() -> Iterator[None]:
-    """Give the root logger back as it was: other tests read its records."""
+    """Restore the root logger: other tests read its records."""
     logger = logging.getLogger()
     before = (logger.handlers[:], logger.level, logging.raiseExceptions)
     yield
@@ -37,7 +37,7 @@ def fields(line: str) -> dict[str, str]:
 
 
 def logged(style: str, level: str = "debug") -> tuple[io.StringIO, logging.Logger]:
-    """The stream that lines go to, and a logger of one component."""
+    """Return the stream of the log lines, and a logger of one component."""
     stream = io.StringIO()
     logs.configure(level, style, stream)
     return stream, logging.getLogger("exporter.sampling.sampler")
@@ -62,13 +62,13 @@ class TestBothStyles:
         assert stream.getvalue().count("\n") == 1
         assert "Traceback" in parse(stream.getvalue().rstrip("\n"))["error"]
 
-    def test_what_is_below_the_level_is_not_written(self, style: str, parse: Parse) -> None:
+    def test_lines_below_the_level_are_not_written(self, style: str, parse: Parse) -> None:
         stream, logger = logged(style, "warn")
         logger.info("quiet")
         logger.warning("loud")
         assert [parse(line)["msg"] for line in stream.getvalue().splitlines()] == ["loud"]
 
-    def test_extra_values_are_fields_of_their_own(self, style: str, parse: Parse) -> None:
+    def test_extra_values_become_fields(self, style: str, parse: Parse) -> None:
         stream, logger = logged(style)
         logger.warning("down", extra={"source": "rapl", "fix": 'say "please"\nts=1', "cause": "", "level": "forged"})
         line = parse(stream.getvalue().rstrip("\n"))
@@ -90,7 +90,7 @@ class TestBothStyles:
 @example("a\nts=2026 level=error msg=forged")
 @example("\r\x1b[2J\u2028\u202e\x00")
 @example("\ud800")
-def test_hostile_text_is_one_line_and_comes_back_whole(text: str) -> None:
+def test_hostile_text_is_one_line_and_parses_to_itself(text: str) -> None:
     for style, parse in (("logfmt", fields), ("json", json.loads)):
         stream, logger = logged(style)
         logger.info("%s", text)
@@ -119,5 +119,5 @@ def test_lines_of_libraries_have_the_same_style() -> None:
 def test_a_closed_stderr_does_not_stop_the_program(capsys: pytest.CaptureFixture[str]) -> None:
     stream, logger = logged("logfmt")
     stream.close()
-    logger.info("nobody reads this")
+    logger.info("not read")
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""What systemd is told, by a real socket in its place."""
+"""Notifications to systemd, received by a real socket in its place."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Manager:
         self.socket.bind(address)
         self.socket.settimeout(0)
 
-    def heard(self) -> list[bytes]:
-        """What was said since the last call."""
-        words = []
+    def received(self) -> list[bytes]:
+        """Return the messages since the last call."""
+        messages = []
         while True:
             try:
-                words.append(self.socket.recv(100))
+                messages.append(self.socket.recv(100))
             except BlockingIOError:
-                return words
+                return messages
 
 
 @pytest.fixture
@@ -41,39 +41,39 @@ def test_ready_once_and_then_twice_in_each_period(manager: Manager, tmp_path: Pa
     ticks = iter([100.0, 101.0, 109.9, 110.0, 111.0, 120.5])
     environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000000"}
     notifier = Notifier(environ, clock=lambda: next(ticks))
-    said = []
+    sent = []
     for _ in range(6):
         notifier.observe(None)
-        said.append(manager.heard())
-    assert said == [[b"READY=1"], [], [], [b"WATCHDOG=1"], [], [b"WATCHDOG=1"]]
+        sent.append(manager.received())
+    assert sent == [[b"READY=1"], [], [], [b"WATCHDOG=1"], [], [b"WATCHDOG=1"]]
 
 
-def test_without_a_watchdog_nothing_more_is_said(manager: Manager, tmp_path: Path) -> None:
+def test_without_a_watchdog_only_ready_is_sent(manager: Manager, tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")}, clock=iter(range(0, 1000, 100)).__next__)
     for _ in range(3):
         notifier.observe(None)
-    assert manager.heard() == [b"READY=1"]
+    assert manager.received() == [b"READY=1"]
 
 
 def test_abstract_socket(tmp_path: Path) -> None:
     name = f"aee-notify-{tmp_path.name}-{id(tmp_path)}"
     manager = Manager(f"\0{name}")
     Notifier({"NOTIFY_SOCKET": f"@{name}"}).observe(None)
-    assert manager.heard() == [b"READY=1"]
+    assert manager.received() == [b"READY=1"]
     manager.socket.close()
 
 
-def test_a_manager_that_does_not_listen_yet_is_told_later(tmp_path: Path) -> None:
+def test_ready_is_sent_again_until_a_manager_listens(tmp_path: Path) -> None:
     path = str(tmp_path / "late")
     notifier = Notifier({"NOTIFY_SOCKET": path})
     notifier.observe(None)
     manager = Manager(path)
     notifier.observe(None)
-    assert manager.heard() == [b"READY=1"]
+    assert manager.received() == [b"READY=1"]
     manager.socket.close()
 
 
-def test_what_finds_no_room_in_the_queue_is_said_again_after_the_next_tick(manager: Manager, tmp_path: Path) -> None:
+def test_a_message_that_finds_the_queue_full_is_sent_after_the_next_tick(manager: Manager, tmp_path: Path) -> None:
     environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000000"}
     notifier = Notifier(environ, clock=iter([0.0, 10.0, 11.0]).__next__)
     notifier.observe(None)
@@ -83,9 +83,9 @@ def test_what_finds_no_room_in_the_queue_is_said_again_after_the_next_tick(manag
                 other.setblocking(False)
                 other.sendto(b"STATUS=1", environ["NOTIFY_SOCKET"])
     notifier.observe(None)
-    assert set(manager.heard()) == {b"READY=1", b"STATUS=1"}
+    assert set(manager.received()) == {b"READY=1", b"STATUS=1"}
     notifier.observe(None)
-    assert manager.heard() == [b"WATCHDOG=1"]
+    assert manager.received() == [b"WATCHDOG=1"]
 
 
 @pytest.mark.parametrize("environ", [{}, {"WATCHDOG_USEC": "soon"}, {"NOTIFY_SOCKET": "/nonexistent/socket"}])

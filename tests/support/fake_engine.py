@@ -1,4 +1,4 @@
-"""Docker's and Podman's API on a unix socket, as far as it tells of containers; its words are those of Podman 4.3."""
+"""The container part of the Docker and Podman APIs on a Unix socket, with responses modelled on Podman 4.3."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PODMAN = "/v4.0.0/libpod"
 
 
 class FakeEngine:
-    """Change its containers from the test. ``status`` answers every request with that code."""
+    """The test changes its containers. If ``status`` is set, every request gets that status."""
 
     def __init__(self, path: Path, *, podman: bool = False) -> None:
         self.path = str(path)
@@ -25,67 +25,67 @@ class FakeEngine:
         self._podman = podman
         self._containers: dict[str, dict[str, Any]] = {}
         self._pods: dict[str, dict[str, Any]] = {}
-        self._listeners: set[socket.socket] = set()
+        self._subscribers: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._server = _Server(self.path, _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
-    # --- what the test does ---------------------------------------------------------------------------
+    # --- called by the test ---------------------------------------------------------------------------
 
     def run(self, container_id: str, name: str, *, pod: str = "", silent: bool = False, **more: Any) -> None:
-        """Create and start a container; ``silent`` keeps the events back."""
+        """Create and start a container; ``silent`` sends no events."""
         config = {"Env": ["PATH=/bin"], "Labels": None, "Image": "demo/llm:v1", **more}
-        told: dict[str, Any] = {"Id": container_id, "Path": "python", "Args": ["-m", "vllm"], "Config": config}
+        inspected: dict[str, Any] = {"Id": container_id, "Path": "python", "Args": ["-m", "vllm"], "Config": config}
         if self._podman:
-            told |= {"Name": name, "Image": "c4b0" * 16, "ImageName": f"localhost/{config['Image']}", "Pod": pod}
+            inspected |= {"Name": name, "Image": "c4b0" * 16, "ImageName": f"localhost/{config['Image']}", "Pod": pod}
         else:
-            told |= {"Name": f"/{name}", "Image": "sha256:" + "c4b0" * 16}
-        self._containers[container_id] = told
+            inspected |= {"Name": f"/{name}", "Image": "sha256:" + "c4b0" * 16}
+        self._containers[container_id] = inspected
         if not silent:
-            self._tell("create", container_id)
-            self._tell("start", container_id)
+            self._emit("create", container_id)
+            self._emit("start", container_id)
 
     def rename(self, container_id: str, name: str) -> None:
-        """Give a container another name."""
+        """Rename a container."""
         self._containers[container_id]["Name"] = name if self._podman else f"/{name}"
-        self._tell("rename", container_id)
+        self._emit("rename", container_id)
 
     def remove(self, container_id: str) -> None:
-        """Take a container away."""
+        """Remove a container."""
         del self._containers[container_id]
-        self._tell("remove" if self._podman else "destroy", container_id)
+        self._emit("remove" if self._podman else "destroy", container_id)
 
     def make_pod(self, pod_id: str, name: str) -> None:
-        """Make a pod of Podman."""
+        """Create a Podman pod."""
         self._pods[pod_id] = {"Id": pod_id, "Name": name, "Labels": {"team": "nlp"}, "Containers": []}
 
-    def say(self, line: bytes) -> None:
-        """Send one line to all who listen."""
+    def send(self, line: bytes) -> None:
+        """Send one line to all event streams."""
         with self._lock:
-            for listener in self._listeners:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just hung up
-                    listener.sendall(f"{len(line):x}\r\n".encode() + line + b"\r\n")
+            for subscriber in self._subscribers:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it just disconnected
+                    subscriber.sendall(f"{len(line):x}\r\n".encode() + line + b"\r\n")
 
-    def hang_up(self) -> None:
-        """Cut the connections of all who listen."""
+    def disconnect(self) -> None:
+        """Close all event streams."""
         with self._lock:
-            for listener in self._listeners:
-                listener.shutdown(socket.SHUT_RDWR)
+            for subscriber in self._subscribers:
+                subscriber.shutdown(socket.SHUT_RDWR)
 
     @property
-    def listening(self) -> int:
-        """How many listen to events."""
+    def subscribers(self) -> int:
+        """Number of open event streams."""
         with self._lock:
-            return len(self._listeners)
+            return len(self._subscribers)
 
     def close(self) -> None:
-        """Stop; the socket's file stays, as it does when an engine dies."""
+        """Stop; the socket file stays, as it does when an engine crashes."""
         self._over.set()
         self._server.shutdown()
         with contextlib.suppress(OSError):
-            self.hang_up()
+            self.disconnect()
         self._server.server_close()
 
     def __enter__(self) -> FakeEngine:
@@ -94,14 +94,14 @@ class FakeEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tell(self, action: str, container_id: str) -> None:
+    def _emit(self, action: str, container_id: str) -> None:
         event = {"status": action, "id": container_id, "Type": "container", "Action": action}
-        self.say(json.dumps(event | {"Actor": {"ID": container_id, "Attributes": {}}}).encode() + b"\n")
+        self.send(json.dumps(event | {"Actor": {"ID": container_id, "Attributes": {}}}).encode() + b"\n")
 
-    # --- what it answers ------------------------------------------------------------------------------
+    # --- responses ------------------------------------------------------------------------------------
 
-    def answer(self, handler: _Handler) -> None:
-        """Answer one request."""
+    def respond(self, handler: _Handler) -> None:
+        """Respond to one request."""
         path = handler.path.partition("?")[0]
         self.requests.append((handler.command, path))
         prefix = PODMAN if self._podman else ""
@@ -111,7 +111,9 @@ class FakeEngine:
         elif path == f"{prefix}/events":
             self._stream(handler)
         elif path == f"{prefix}/containers/json":
-            handler.send_json(200, [{"Id": key, "Names": [told["Name"]]} for key, told in self._containers.items()])
+            handler.send_json(
+                200, [{"Id": key, "Names": [container["Name"]]} for key, container in self._containers.items()]
+            )
         elif path == f"{PODMAN}/pods/json" and self._podman:
             handler.send_json(200, list(self._pods.values()) or None)
         elif one and one[1] in self._containers:
@@ -124,7 +126,7 @@ class FakeEngine:
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
         with self._lock:
-            self._listeners.add(handler.connection)
+            self._subscribers.add(handler.connection)
         try:
             while not self._over.is_set() and handler.connection.recv(1):
                 pass
@@ -133,7 +135,7 @@ class FakeEngine:
         finally:
             handler.close_connection = True
             with self._lock:
-                self._listeners.discard(handler.connection)
+                self._subscribers.discard(handler.connection)
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):
@@ -141,14 +143,14 @@ class _Server(ThreadingMixIn, UnixStreamServer):
     request_queue_size = 32
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are what the tests are about."""
+        """The tests disconnect clients on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def send_json(self, status: int, body: Any) -> None:
-        """An answer in one piece."""
+        """Send a complete response."""
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
@@ -156,12 +158,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _handler(engine: FakeEngine) -> type[_Handler]:
     class Handler(_Handler):
         def do_GET(self) -> None:
-            engine.answer(self)
+            engine.respond(self)
 
     return Handler

@@ -113,14 +113,14 @@ class Kubelet:
         self._server.start()
 
     def stop(self) -> None:
-        """Hang up on everybody; the socket goes."""
+        """Close all connections and remove the socket."""
         if self._server is not None:
             self._server.stop(None).wait()
             self._server = None
         self.path.unlink(missing_ok=True)
 
     def service(self, call: Any) -> Any:
-        """Google's server asks who serves a method."""
+        """Google's server looks up the handler of a method."""
         return grpc.unary_unary_rpc_method_handler(self._list) if call.method == LIST else None
 
     def _list(self, request: bytes, context: Any) -> bytes:

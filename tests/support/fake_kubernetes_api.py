@@ -1,6 +1,6 @@
-"""A Kubernetes API server, as far as the pods of a node go: list, watch, pages, bookmarks, and what goes wrong.
+"""The pod part of a Kubernetes API server: list, watch, pages, bookmarks, and failures.
 
-Also answers ``/pods`` as a kubelet does. Run by itself it serves a node full of pods, for benchmarks:
+It also serves ``/pods`` like a kubelet. Run as a program, it serves a node full of pods for benchmarks:
 ``python -m tests.support.fake_kubernetes_api 110``.
 """
 
@@ -20,11 +20,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.patience import patience
+
 Pod = dict[str, Any]
 
 
 class Request(NamedTuple):
-    """One request as it came in."""
+    """One received request."""
 
     path: str
     query: dict[str, str]
@@ -32,19 +34,21 @@ class Request(NamedTuple):
 
 
 class FakeApiServer:
-    """Listens on 127.0.0.1. Change its pods from the test, its temper through the attributes.
+    """Listens on 127.0.0.1. The test changes its pods by methods, and its failures by attributes.
 
-    ``tokens`` are accepted, None accepts all. ``status`` answers every request with that code. ``next_answers`` holds
-    raw bytes sent instead of the next answers, one for each request, after which the connection is cut.
-    ``expired_as_event`` says 410 inside of a watch rather than as its status.
+    ``tokens`` are accepted, None accepts all. If ``status`` is set, every request gets that status. ``next_responses``
+    holds raw bytes sent instead of the next responses, one for each request, after which the connection is closed.
+    ``expired_as_event`` sends 410 as an event of the watch, not as its status.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None, tokens: set[str] | None = None, port: int = 0) -> None:
         self.tokens = tokens
         self.status: int | None = None
-        self.next_answers: deque[bytes] = deque()
+        self.next_responses: deque[bytes] = deque()
         self.expired_as_event = False
         self.list_delay_seconds = 0.0
+        self.may_list = threading.Event()
+        self.may_list.set()
         self.page_size: int | None = None
         self.requests: list[Request] = []
         self._pods: dict[str, Pod] = {}
@@ -63,69 +67,69 @@ class FakeApiServer:
         self.port: int = self._server.server_address[1]
         self.url = f"{'https' if context else 'http'}://127.0.0.1:{self.port}"
 
-    # --- what the test does ---------------------------------------------------------------------------
+    # --- called by the test ---------------------------------------------------------------------------
 
     def add(self, pod: Pod) -> None:
-        """A pod appears, or replaces the one of its uid."""
+        """Add a pod, or replace the one with its uid."""
         uid = pod["metadata"]["uid"]
-        self._note("MODIFIED" if uid in self._pods else "ADDED", pod)
+        self._record("MODIFIED" if uid in self._pods else "ADDED", pod)
 
     def delete(self, uid: str) -> None:
-        """A pod goes."""
-        self._note("DELETED", self._pods[uid])
+        """Delete a pod."""
+        self._record("DELETED", self._pods[uid])
 
     def bookmark(self) -> None:
-        """Tell all watches the newest version, without a change of any pod."""
-        self._note("BOOKMARK", {"metadata": {"uid": ""}})
+        """Send the newest version to all watches, without a change of any pod."""
+        self._record("BOOKMARK", {"metadata": {"uid": ""}})
 
     def error(self, code: int, reason: str = "InternalError") -> None:
         """Send an ERROR event to all watches."""
-        self.say(json.dumps({"type": "ERROR", "object": _status(code, reason)}).encode() + b"\n")
+        self.send(json.dumps({"type": "ERROR", "object": _status(code, reason)}).encode() + b"\n")
 
     def compact(self) -> None:
-        """Forget all events, so that older versions are 410 Gone."""
+        """Delete all events, so that older versions are 410 Gone."""
         with self._changed:
             self._version += 1
             self._oldest = self._version
             self._events.clear()
 
     def forget_events(self, keep: int) -> None:
-        """Forget all events but the last ``keep``, which only spares memory."""
+        """Delete all events but the last ``keep``, to save memory."""
         with self._changed:
             del self._events[:-keep]
 
-    def drop_watches(self, last_words: bytes = b"") -> None:
-        """Cut all watches in the middle; ``last_words`` are sent first, as part of a chunk that never ends."""
+    def drop_watches(self, last_bytes: bytes = b"") -> None:
+        """Close all watches abruptly; ``last_bytes`` are sent first, as part of an incomplete chunk."""
         with self._changed:
             for watcher in list(self._watchers):
-                with contextlib.suppress(OSError):  # it may have ended by itself
-                    if last_words:
-                        watcher.sendall(f"{len(last_words) + 100:x}\r\n".encode() + last_words)
+                with contextlib.suppress(OSError):  # it may have ended already
+                    if last_bytes:
+                        watcher.sendall(f"{len(last_bytes) + 100:x}\r\n".encode() + last_bytes)
                     socket.socket.shutdown(watcher, socket.SHUT_RDWR)
             self._watchers.clear()
 
-    def say(self, line: bytes) -> None:
-        """Send one line to all watches, whatever it is."""
+    def send(self, line: bytes) -> None:
+        """Send one line, valid or not, to all watches."""
         with self._changed:
             for watcher in list(self._watchers):
                 try:
                     watcher.sendall(_chunk(line))
-                except OSError:  # it hung up
+                except OSError:  # it disconnected
                     self._watchers.discard(watcher)
 
     @property
     def watching(self) -> int:
-        """Watches that are open."""
+        """Number of open watches."""
         with self._changed:
             return len(self._watchers)
 
-    def asked(self, **query: str) -> list[Request]:
-        """Requests with these parameters; "" stands for one that was not given."""
+    def requests_with(self, **query: str) -> list[Request]:
+        """Requests with these parameters; "" stands for a missing one."""
         wanted = query.items()
         return [r for r in list(self.requests) if all(r.query.get(name, "") == value for name, value in wanted)]
 
     def close(self) -> None:
-        """Stop listening and cut all connections."""
+        """Stop listening and close all connections."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -139,7 +143,7 @@ class FakeApiServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _note(self, kind: str, pod: Pod) -> None:
+    def _record(self, kind: str, pod: Pod) -> None:
         with self._changed:
             self._version += 1
             pod = copy.deepcopy(pod)
@@ -152,16 +156,16 @@ class FakeApiServer:
             self._events.append((self._version, kind, pod))
             self._changed.notify_all()
 
-    # --- what it answers ------------------------------------------------------------------------------
+    # --- responses ------------------------------------------------------------------------------------
 
-    def answer(self, handler: _Handler) -> None:
-        """Answer one GET."""
+    def respond(self, handler: _Handler) -> None:
+        """Respond to one GET."""
         url = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         token = handler.headers.get("Authorization", "").removeprefix("Bearer ")
         self.requests.append(Request(url.path, query, token))
-        if self.next_answers:
-            handler.wfile.write(self.next_answers.popleft())
+        if self.next_responses:
+            handler.wfile.write(self.next_responses.popleft())
             handler.close_connection = True
         elif self.tokens is not None and token not in self.tokens:
             handler.send_json(401, _status(401, "Unauthorized"))
@@ -179,6 +183,7 @@ class FakeApiServer:
         elif query.get("watch", "").lower() in ("1", "true"):
             self._watch(handler, query)
         else:
+            self.may_list.wait(patience(60))
             time.sleep(self.list_delay_seconds)
             self._list(handler, query)
 
@@ -226,11 +231,11 @@ class FakeApiServer:
     def _stream(self, handler: _Handler, query: Mapping[str, str], since: int, deadline: float) -> None:
         while True:
             with self._changed:
-                news = [event for event in self._events if event[0] > since]
-                if not news and not self._closing:
+                pending = [event for event in self._events if event[0] > since]
+                if not pending and not self._closing:
                     self._changed.wait(min(0.5, max(0.0, deadline - time.monotonic())))
-                    news = [event for event in self._events if event[0] > since]
-                for version, kind, pod in news:
+                    pending = [event for event in self._events if event[0] > since]
+                for version, kind, pod in pending:
                     since = version
                     if kind == "BOOKMARK":
                         if query.get("allowWatchBookmarks") == "true":
@@ -257,11 +262,11 @@ class _Server(ThreadingHTTPServer):
             with self.context.wrap_socket(request, server_side=True) as wrapped:
                 wrapped.settimeout(None)
                 super().finish_request(wrapped, client_address)
-        except OSError:  # the client does not trust us, or hung up: its right
+        except OSError:  # the client does not trust the certificate, or disconnected
             return
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are what the tests are about."""
+        """The tests disconnect clients on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -269,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def send_json(self, status: int, body: Mapping[str, Any]) -> None:
-        """An answer with its length, in one piece."""
+        """Send a complete response with its length."""
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -279,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def start_stream(self) -> None:
-        """The head of an answer in chunks."""
+        """Send the head of a chunked response."""
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -287,7 +292,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _handler(server: FakeApiServer) -> type[_Handler]:
@@ -295,7 +300,7 @@ def _handler(server: FakeApiServer) -> type[_Handler]:
         wbufsize = 0
 
         def do_GET(self) -> None:
-            server.answer(self)
+            server.respond(self)
 
     return Handler
 
@@ -326,7 +331,7 @@ def container_id(number: int) -> str:
 
 
 def uid(number: int) -> str:
-    """A pod's uid."""
+    """Uid of a pod."""
     return f"00000000-0000-4000-8000-{number:012x}"
 
 
@@ -339,9 +344,9 @@ def make_pod(
     containers: Mapping[str, str] | None = None,
     change: Callable[[Pod], object] | None = None,
 ) -> Pod:
-    """A running pod as an API server shows it, ``containers`` by name with their ids; ``change`` edits it at the end.
+    """A running pod as an API server returns it, ``containers`` by name with their ids; ``change`` edits it at the end.
 
-    As long as those of a real cluster: 10 kB, half of it ``managedFields``.
+    As large as in a real cluster: 10 kB, half of it ``managedFields``.
     """
     ids = {"main": container_id(number)} if containers is None else containers
     name = name or f"pod-{number}"

@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Sequence
 
 from tests.support.image_builder import Image
+from tests.support.patience import patience
 from tests.support.program import free_port
 
-PATIENCE_SECONDS = 30.0
 STATE_FOLDER = "var/lib/ai-energy-exporter"
 
 _ENTER = """
@@ -45,15 +45,15 @@ class Container:
         """Exit status and output of the image's health check."""
         kind, *command = self._image.config["Healthcheck"]["Test"]
         assert kind == "CMD"
-        done = subprocess.run(self._entered(command), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(self._entered(command), capture_output=True, text=True, timeout=patience(60), check=False)
         return done.returncode, done.stdout + done.stderr
 
     def metrics(self) -> str:
         """One scrape, as soon as there is one."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience(30)
         while True:
             try:
-                with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=patience()) as answer:
                     return str(answer.read().decode())
             except urllib.error.HTTPError as error:
                 error.close()  # no sample yet

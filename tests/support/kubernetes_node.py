@@ -1,4 +1,4 @@
-"""A Kubernetes node to watch: an API server over TLS, and pods that run in cgroups as the kubelet lays them out."""
+"""A Kubernetes node: an API server over TLS, and pods that run in cgroups with the layout of the kubelet."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def container_id(*words: object) -> str:
-    """64 hex digits as a runtime draws them, the same for the same words."""
+    """64 hex digits like the id of a container, the same for the same words."""
     return hashlib.sha256("/".join(map(str, words)).encode()).hexdigest()
 
 
 class Node:
-    """``flags`` make the exporter watch it. Pods are made by `pod`, told to the API server by its ``add``."""
+    """``flags`` point the exporter at it. `pod` creates a pod, the ``add`` of ``server`` adds it to the API server."""
 
     def __init__(self, folder: Path, tree: Tree) -> None:
         authority = trustme.CA()
@@ -66,7 +66,7 @@ class Node:
 
     @property
     def flags(self) -> list[str]:
-        """Command line of an exporter that watches this node."""
+        """Command line of an exporter of this node."""
         return [
             f"--path.sysfs={self.folder / 'sys'}",
             f"--path.cgroupfs={self.tree.root}",
@@ -80,7 +80,7 @@ class Node:
         ]
 
     def watch(self, *flags: str) -> tuple[Exporter, Auditor]:
-        """Start an exporter, and who looks at all it says."""
+        """Start an exporter, and the auditor of all its scrapes."""
         exporter = Exporter(*self.flags, *flags)
         self._exporters.append(exporter)
         auditor = Auditor(exporter)
@@ -115,7 +115,7 @@ class Node:
         return make_pod(next(self._numbers), name, namespace=NAMESPACE, node=NODE, containers=ids, change=change)
 
     def group(self, pod: Pod, container: str = "main", layout: str = "containerd-systemd") -> str:
-        """Path of the cgroup of one of its containers, or of its sandbox ("pause"), which its status does not tell."""
+        """Path of the cgroup of one of its containers, or of its sandbox ("pause"), which is not in its status."""
         ids = {status["name"]: status["containerID"] for status in pod["status"]["containerStatuses"]}
         uid = str(pod["metadata"]["uid"])
         return LAYOUTS[layout](uid, ids.get(container, container_id(uid, container)).rpartition("/")[2])
@@ -134,7 +134,7 @@ class Node:
         (self.folder / "token.new").rename(self.folder / "token")
 
     def server_down(self) -> None:
-        """Nobody listens any more."""
+        """Close the API server's port."""
         self.server.close()
 
     def server_back(self, *pods: Pod) -> None:
@@ -144,7 +144,7 @@ class Node:
             self.server.add(pod)
 
     def close(self) -> None:
-        """End everything but the tree."""
+        """Stop everything but the tree."""
         for auditor in self._auditors:
             auditor.stop()
         for exporter in self._exporters:

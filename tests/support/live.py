@@ -15,15 +15,15 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import patience, wait_for
 from tests.support.repository import REPOSITORY
 
-PATIENCE_SECONDS = 20.0
 RANGE_MICROJOULES = 65_532_610_987
 WATTS = 60.0
 INTERVAL_SECONDS = 0.1
@@ -39,14 +39,6 @@ while True:
 """A Python program that uses a twentieth of a CPU."""
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
-
-
-def wait_for(condition: Callable[[], object], what: str = "it", seconds: float = PATIENCE_SECONDS) -> None:
-    """Until it holds; patient, because the machine may be busy."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.02)
 
 
 class Meter:
@@ -161,7 +153,7 @@ class Exporter:
         found = None
         while found is None:
             try:
-                line = lines.get(timeout=PATIENCE_SECONDS)
+                line = lines.get(timeout=patience())
             except queue.Empty:
                 raise AssertionError(f"does not listen (status {self.process.poll()}): {self.log}") from None
             assert "level=error" not in line, line
@@ -177,11 +169,11 @@ class Exporter:
 
     def body(self, accept: str = "text/plain") -> str:
         """One scrape as it comes; the first waits for the first sample."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience()
         request = urllib.request.Request(self.url, headers={"Accept": accept})
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=patience()) as answer:
                     return str(answer.read().decode())
             except urllib.error.HTTPError as error:
                 error.close()
@@ -197,7 +189,7 @@ class Exporter:
         """Send it a signal and wait for its end."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(PATIENCE_SECONDS)
+            self.process.wait(patience())
 
 
 class Audit:
@@ -276,7 +268,7 @@ class Auditor(Audit):
     def stop(self) -> None:
         """No more scrapes; nothing is checked."""
         self._over.set()
-        self._thread.join(PATIENCE_SECONDS)
+        self._thread.join(patience())
 
     def _work(self) -> None:
         while not self._over.wait(INTERVAL_SECONDS):

@@ -1,25 +1,28 @@
-"""Recorded machines as hosts for tests: copy one out, read it, let its recorded seconds pass, read it again."""
+"""Recorded machines as hosts for tests: unpack one, read it, advance it to its next instant, read it again."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from exporter.host import FdBudget, Host
+from tests.support import ttar
 from tests.support.nvml.control import FakeDriver
 from tests.support.nvml.recorded import Cards
 from tests.support.repository import HOSTS
+
+ARCHIVE = "t0.ttar"
+"""Every file and link of a machine at its first instant."""
 
 WALL_EPOCH = 1767225600.0
 """Unix time at which every recorded machine booted: 2026-01-01."""
 
 
 class Machine:
-    """One recorded machine, copied to a folder of its own. Its clocks stand still until `advance`.
+    """One recorded machine, unpacked into a folder of its own. Its clocks stand still until `advance`.
 
     After each `advance`, ``seconds`` is how much time passed, ``joules`` what each device used in it and
-    ``busy_seconds`` what all CPUs did (None where a live recording does not know).
+    ``busy_seconds`` the CPU seconds of all its CPUs (None in a recording of a real machine, which does not know them).
     """
 
     def __init__(self, name: str, target: Path) -> None:
@@ -28,11 +31,7 @@ class Machine:
         self.seconds = 0.0
         self.joules: dict[str, float] = {}
         self.busy_seconds: float | None = None
-        shutil.copytree(HOSTS / name / "t0", target, symlinks=True, dirs_exist_ok=True)
-        links = HOSTS / name / "links.json"
-        for path, to in json.loads(links.read_text(encoding="utf-8")).items() if links.exists() else ():
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            (target / path).symlink_to(to)
+        ttar.unpack((HOSTS / name / ARCHIVE).read_bytes(), target)
         self._instants = sorted((HOSTS / name).glob("t[1-9].json"))
         self._shown = 0
         self._cards: Cards | None = None
@@ -61,18 +60,18 @@ class Machine:
 
     @property
     def gpus(self) -> Path | None:
-        """What its NVIDIA driver says at each instant; None where there is none."""
+        """What its NVIDIA driver reports at each instant; None for a machine without one."""
         path = HOSTS / self.name / "gpus.json"
         return path if path.exists() else None
 
     def plug(self, driver: FakeDriver) -> None:
-        """Let a fake driver have its cards, and go on with every `advance`."""
+        """Put its NVIDIA cards into a fake driver, which every later `advance` updates."""
         assert self.gpus is not None
         self._cards = Cards(json.loads(self.gpus.read_text(encoding="utf-8")), driver)
         self._cards.show(self._shown, WALL_EPOCH + self._now)
 
     def advance(self) -> None:
-        """Go on to the next instant. Files are rewritten in place, so those kept open show it too."""
+        """Move to the next instant. Files are rewritten in place, so that open descriptors read the new content."""
         later = json.loads(self._instants.pop(0).read_text(encoding="utf-8"))
         for path, text in later["files"].items():
             (self.root / path).write_text(text, encoding="utf-8")
@@ -91,5 +90,5 @@ def names() -> list[str]:
 
 
 def load(name: str, target: Path) -> Machine:
-    """Copy a machine to ``target`` (a fresh folder) as it was at its first instant."""
+    """Unpack a machine into ``target``, a fresh folder, as it was at its first instant."""
     return Machine(name, target)

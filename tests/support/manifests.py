@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.patience import patience
 from tests.support.prerequisites import lacking
 from tests.support.repository import REPOSITORY
 
@@ -32,7 +33,7 @@ def rendered(folder: Path) -> list[Object]:
     if reason := lacking("kubectl"):
         pytest.skip(reason)
     command = [KUBECTL, "kustomize", str(folder)]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    text = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=True).stdout
     return [found for found in yaml.load_all(text, Loader=LOADER) if found]
 
 

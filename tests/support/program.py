@@ -20,12 +20,12 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 COMMAND = [sys.executable, "-W", "error", "-m", "exporter"]
 FAST = ["--sample.interval", "100ms", "--web.listen-address", "127.0.0.1:0", "--log.format", "json"]
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("AI_ENERGY_")}
-PATIENCE_SECONDS = 20.0
 
 
 def run(*flags: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def run(*flags: str, environ: dict[str, str] | None = None) -> subprocess.Comple
         env=ENVIRONMENT | (environ or {}),
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=patience(),
         check=False,
     )
 
@@ -76,7 +76,7 @@ class Running:
 
     def logged(self, part: str) -> str:
         """Wait for a log line with this text and return its message."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience()
         while True:
             try:
                 line = self._queue.get(timeout=max(0.01, deadline - time.monotonic()))
@@ -89,11 +89,11 @@ class Running:
 
     def samples(self) -> dict[str, float]:
         """Sum of each family's samples, as soon as there is a scrape."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience()
         while True:
             try:
                 request = urllib.request.Request(self.url, headers=self.headers)
-                with urllib.request.urlopen(request, timeout=5, context=self.tls) as answer:
+                with urllib.request.urlopen(request, timeout=patience(), context=self.tls) as answer:
                     text = answer.read().decode()
                 break
             except urllib.error.HTTPError as error:
@@ -109,7 +109,7 @@ class Running:
 
     def wait_for(self, name: str, condition: Callable[[float], bool]) -> None:
         """Scrape until a family's sum is as wanted."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience()
         while not condition(found := self.samples().get(name, 0.0)):
             assert time.monotonic() < deadline, f"{name} stays {found}"
             time.sleep(0.05)
@@ -118,5 +118,5 @@ class Running:
         """Exit status, and the seconds it took to stop."""
         began = time.monotonic()
         self.process.send_signal(number)
-        status = self.process.wait(PATIENCE_SECONDS)
+        status = self.process.wait(patience())
         return status, time.monotonic() - began

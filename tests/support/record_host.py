@@ -18,6 +18,8 @@ from pathlib import Path
 
 from exporter.records import Unavailable
 from exporter.sources.nvml.driver import Driver
+from tests.support import ttar
+from tests.support.machine import ARCHIVE
 from tests.support.nvml import recorded
 from tests.support.repository import HOSTS
 
@@ -39,15 +41,11 @@ KFD_PROPERTY = re.compile(r"^(cpu_cores_count|simd_count|simd_per_cu|location_id
 
 
 class Recorder:
-    """Reads files below real roots into ``files`` and ``links``, named as in ``t0/``; leaves out what is unreadable.
-
-    ``outside`` are the links that lead out of the tree: open device nodes.
-    """
+    """Reads files below real roots into ``files`` and ``links``, by path in the archive; skips unreadable ones."""
 
     def __init__(self, processes: int, root: str = "") -> None:
         self.files: dict[str, str] = {}
         self.links: dict[str, str] = {}
-        self.outside: dict[str, str] = {}
         self._processes = processes
         self._root = root
         self._host_name = socket.gethostname()
@@ -105,7 +103,7 @@ class Recorder:
                 text = _read(f"{self._root}/proc/{pid}/{name}")
                 self._put(f"proc/{pid}/{name}", redact(text) if name == "cmdline" else text)
             for fd, target in self._open_gpus(pid):
-                self.outside[f"proc/{pid}/fd/{fd}"] = target
+                self.links[f"proc/{pid}/fd/{fd}"] = target
                 self._put(f"proc/{pid}/fdinfo/{fd}", _read(f"{self._root}/proc/{pid}/fdinfo/{fd}"))
 
     def _cpus(self) -> None:
@@ -201,19 +199,13 @@ def _anonymous(file: str, text: str, device: str) -> str:
 
 
 def write(target: Path, instants: list[Recorder]) -> None:
-    """Write ``t0/``, ``t1.json``, …; files that appeared or went in between are left as they were."""
+    """Write ``t0.ttar``, ``t1.json``, …; files that appeared or disappeared in between stay as they were at first."""
     first = instants[0]
-    for name, text in first.files.items():
-        path = target / "t0" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    for name, link in first.links.items():
-        path = target / "t0" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(link)
-    if first.outside:
-        (target / "links.json").write_text(json.dumps(first.outside, indent=1) + "\n", encoding="utf-8")
-    print(f"{target}: {len(first.files)} files, {len(first.links) + len(first.outside)} links")
+    tree: dict[str, ttar.Entry] = {name: text.encode() for name, text in first.files.items()}
+    tree |= {name: ttar.Symlink(link) for name, link in first.links.items()}
+    target.mkdir(parents=True)
+    (target / ARCHIVE).write_bytes(ttar.pack(tree))
+    print(f"{target}: {len(first.files)} files, {len(first.links)} links")
     for number, (before, after) in enumerate(itertools.pairwise(instants), start=1):
         changed = {name: text for name, text in sorted(after.files.items()) if before.files.get(name, text) != text}
         document = {"seconds": round(after.uptime - before.uptime, 2), "joules": {}, "files": changed}

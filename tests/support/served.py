@@ -1,4 +1,4 @@
-"""A running server for tests, its clients over real sockets, and the files that tell it whom to let in."""
+"""A running server for tests, clients over real sockets, and web configuration files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import http.client
 import os
 import socket
 import ssl
-import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import bcrypt
 import trustme
 
+from exporter.config.value_types import Address
+from exporter.exposition.metrics.collector import Instruments, exporter_registry
 from exporter.exposition.metrics.prerender import ScrapeBody
 from exporter.exposition.metrics.render import Renderer
 from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import Server, ServerOptions
+from exporter.service.endpoints import Endpoints
 from exporter.snapshot import Snapshot
+from tests.support.patience import patience
 
-LOCAL = ("127.0.0.1:0",)
+LOCAL = (Address("127.0.0.1", 0),)
 BIG = b"x" * 64 * 1024 * 1024
 PASSWORD = "open sesame"
 HASH = bcrypt.hashpw(PASSWORD.encode(), b"$2b$04$abcdefghijklmnopqrstuu").decode()
@@ -33,31 +35,41 @@ Answer = tuple[http.client.HTTPResponse, bytes]
 
 
 class Exporter:
-    """A running server, and what a test needs to change under it."""
+    """A running server, with the snapshot and clock that a test may change."""
 
-    def __init__(self, options: ServerOptions, body: ScrapeBody | None = None, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        body: ScrapeBody | None = None,
+        access: Access | None = None,
+        telemetry_path: str = "/metrics",
+    ) -> None:
         self.snapshot: Snapshot | None = None
         self.now = 1000.0
-        renderer = Renderer()
+        self.instruments = Instruments()
+        renderer = Renderer(exporter_registry(self.instruments))
+        page = Page(History(), telemetry_path)
+        endpoints = Endpoints(lambda: self.snapshot, body or renderer.body, page, lambda: self.now)
         self.server = Server(
-            lambda: self.snapshot,
-            body or renderer.body,
-            Page(History(), options.telemetry_path),
-            lambda: self.now,
+            endpoints.pages(telemetry_path),
+            endpoints.health(),
             options,
             access,
+            lambda status: self.instruments.http_requests.labels(status).inc(),
         )
         self.addresses = self.server.start()
         self.port = self.addresses[0][1]
 
-    def connect(self, timeout: float = 5.0, source: str = "127.0.0.1") -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout, (source, 0))
+    def connect(self, timeout: float | None = None, source: str = "127.0.0.1") -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout or patience(), (source, 0))
 
     def client(self, tls: ssl.SSLContext | None = None, source: str = "127.0.0.1") -> http.client.HTTPConnection:
-        """An HTTP client of this address; with ``tls`` it speaks HTTPS."""
+        """An HTTP client of this address; HTTPS if ``tls`` is given."""
         if tls is None:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10, source_address=(source, 0))
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, source_address=(source, 0), context=tls)
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=patience(), source_address=(source, 0))
+        return http.client.HTTPSConnection(
+            "127.0.0.1", self.port, timeout=patience(), source_address=(source, 0), context=tls
+        )
 
     def get(
         self,
@@ -68,7 +80,7 @@ class Exporter:
         **headers: str,
     ) -> Answer:
         with closing(self.client(tls, source)) as client:
-            return ask(client, path, method, **headers)
+            return fetch(client, path, method, **headers)
 
     def raw(self, request: bytes) -> bytes:
         """Send bytes, and read until the server closes."""
@@ -78,7 +90,7 @@ class Exporter:
 
 
 class WebFolder:
-    """A web configuration, the certificates it names, and an authority that makes them."""
+    """A web configuration, its certificates, and the authority that issues them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -100,7 +112,7 @@ class WebFolder:
     def issue(
         self, *names: str, authority: trustme.CA | None = None, ended: bool = False, name: str = "server"
     ) -> None:
-        """Make a certificate for these names and write it and its key; ``ended`` is one that expired yesterday."""
+        """Issue a certificate for these names and write it and its key; ``ended`` is one that expired yesterday."""
         made = (authority or self.authority).issue_cert(*(names or ("127.0.0.1",)), not_after=_yesterday(ended))
         self.replace(f"{name}.crt", b"".join(blob.bytes() for blob in made.cert_chain_pems))
         self.replace(f"{name}.key", made.private_key_pem.bytes())
@@ -131,7 +143,7 @@ def _yesterday(ended: bool) -> datetime.datetime | None:
 
 
 def users(**hashes: str) -> str:
-    """The section of a web configuration that lets these users in."""
+    """The section of a web configuration with these users."""
     return "basic_auth_users:\n" + "".join(f"  {name}: {value}\n" for name, value in hashes.items())
 
 
@@ -140,7 +152,7 @@ def basic(name: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-def ask(client: http.client.HTTPConnection, path: str = "/metrics", method: str = "GET", **headers: str) -> Answer:
+def fetch(client: http.client.HTTPConnection, path: str = "/metrics", method: str = "GET", **headers: str) -> Answer:
     """One request on a connection that is kept."""
     client.request(method, path, headers={key.replace("_", "-"): value for key, value in headers.items()})
     answer = client.getresponse()
@@ -166,13 +178,6 @@ def is_closed(client: socket.socket) -> bool:
         return client.recv(1) == b""
     except ConnectionResetError:
         return True
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def big_body(snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import patience, wait_for
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
 
@@ -29,11 +30,19 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
 
+    def is_ready(self) -> bool:
+        """Whether it answers queries: until then it says 503."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=patience()):
+                return True
+        except OSError:
+            return False
+
     def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer of its API; raises OSError if there is none."""
         address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(address, timeout=15) as answer:
+            with urllib.request.urlopen(address, timeout=patience()) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             with error:
@@ -98,9 +107,11 @@ def running(folder: Path) -> Iterator[Server]:
             subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log) for command in commands
         ]
         try:
-            yield Server(f"http://127.0.0.1:{port}")
+            server = Server(f"http://127.0.0.1:{port}")
+            wait_for(server.is_ready, "Prometheus", 60.0)
+            yield server
         finally:
             for process in started:
                 process.terminate()
             for process in started:
-                process.wait(15)
+                process.wait(patience())

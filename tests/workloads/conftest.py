@@ -1,4 +1,4 @@
-"""A /proc of processes that tests write down: pid, parent, start time, command line, cgroup."""
+"""A /proc with processes written by tests: pid, parent, start time, command line, cgroup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTAINER_A = "/kubepods.slice/cri-containerd-" + "a" * 64 + ".scope"
 
 @dataclass
 class Clock:
-    """Boot-time seconds that pass when told."""
+    """Boot-time seconds that the test advances."""
 
     now: float = 1000.0
 
@@ -33,7 +33,7 @@ class WrittenProc:
 
     @property
     def host(self) -> Host:
-        """The machine it belongs to."""
+        """A host with this /proc and clock."""
         return Host(procfs=str(self.root), clock=self.clock)
 
     def add(
@@ -47,7 +47,7 @@ class WrittenProc:
         cgroup: str = CONTAINER_A,
         environ: Mapping[str, str] | None = None,
     ) -> Process:
-        """Write one process, or write it anew; returns it as a source would."""
+        """Write or replace one process; returns it as a source would."""
         folder = self.root / str(pid)
         folder.mkdir(exist_ok=True)
         raw = words if isinstance(words, bytes) else b"".join(word.encode() + b"\0" for word in words)
@@ -64,7 +64,7 @@ class WrittenProc:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands still."""
+    """A clock that only the test advances."""
     return Clock()
 
 

@@ -33,7 +33,7 @@ CATALOGUE: tuple[Family, ...] = (
         "Energy the node used, in joules, by disjoint component: sum() is the node; other is what a platform meter "
         "shows beyond cpu, dram and gpu.",
         ("component",),
-        lambda snapshot: (((n.component,), n.joules) for n in snapshot.nodes),
+        lambda snapshot: (((n.component,), n.joules) for n in snapshot.energy.nodes),
     ),
     Family(
         "energy_node_power_watts",
@@ -41,7 +41,7 @@ CATALOGUE: tuple[Family, ...] = (
         "Power of the node by disjoint component, in watts: the mean over the last sample interval; absent when no "
         "device of the component could be read.",
         ("component",),
-        lambda snapshot: (((n.component,), n.watts) for n in snapshot.nodes),
+        lambda snapshot: (((n.component,), n.watts) for n in snapshot.energy.nodes),
     ),
     # its devices
     of_device(
@@ -208,7 +208,7 @@ CATALOGUE: tuple[Family, ...] = (
         "Xid errors that the driver told of the GPU since the exporter started; it tells none of a GPU that fell off "
         "the bus (Xid 79): energy_device_up does.",
         GPU_LABELS,
-        lambda snapshot: (((g.index, g.uuid, g.gpu_instance), g.xid_errors) for g in snapshot.gpus),
+        lambda snapshot: (((g.index, g.uuid, g.gpu_instance), g.xid_errors) for g in snapshot.gpu.states),
     ),
     of_gpu(
         "energy_gpu_last_xid",
@@ -258,7 +258,7 @@ CATALOGUE: tuple[Family, ...] = (
         "Energy that no workload caused or that cannot be told whose it is, in joules: idle power kept by the node, "
         "exited processes, the kernel, gaps between samples, unknown.",
         ("component", "reason"),
-        lambda snapshot: (((component, reason), value) for component, reason, value in snapshot.unattributed),
+        lambda snapshot: (((component, reason), value) for component, reason, value in snapshot.energy.unattributed),
     ),
     Family(
         "energy_retired_joules_total",
@@ -266,7 +266,7 @@ CATALOGUE: tuple[Family, ...] = (
         "Energy of containers that ended and are no longer exposed, in joules: node = containers + unattributed + "
         "retired, always.",
         ("component",),
-        lambda snapshot: (((component,), value) for component, value in snapshot.retired),
+        lambda snapshot: (((component,), value) for component, value in snapshot.energy.retired),
     ),
     Family(
         "energy_unnamed_joules",
@@ -274,14 +274,14 @@ CATALOGUE: tuple[Family, ...] = (
         "Energy of containers that are not exposed yet because their names are on the way, in joules: for at most "
         "half a minute after their start, node = containers + unattributed + retired + this.",
         ("component",),
-        lambda snapshot: (((component,), value) for component, value in snapshot.unnamed),
+        lambda snapshot: (((component,), value) for component, value in snapshot.energy.unnamed),
     ),
     plain(
         "energy_conservation_error_ratio",
         "gauge",
         "Largest relative error of devices = containers + unattributed + retired over all components; rounding only, "
         "below 1e-9.",
-        lambda snapshot: snapshot.conservation_error_ratio,
+        lambda snapshot: snapshot.energy.conservation_error_ratio,
     ),
     # how well it is known
     Family(
@@ -319,12 +319,12 @@ CATALOGUE: tuple[Family, ...] = (
         lambda source: source.read_seconds,
     ),
     of_meter(
-        "energy_counter_wraps_total",
+        "energy_meter_wraps_total",
         "Times a device's hardware energy counter wrapped and was continued exactly.",
         lambda row: row.wraps,
     ),
     of_meter(
-        "energy_counter_resets_total",
+        "energy_meter_resets_total",
         "Times a device's hardware energy counter went back without a plausible wrap: nothing was charged for that "
         "interval.",
         lambda row: row.resets,
@@ -335,19 +335,19 @@ CATALOGUE: tuple[Family, ...] = (
         "counter",
         "Samples taken; the exporter samples on its own timer, not per scrape, because power must be integrated "
         "more often than it is scraped.",
-        lambda snapshot: snapshot.samples,
+        lambda snapshot: snapshot.exporter.samples,
     ),
     plain(
         "energy_sample_seconds_total",
         "counter",
         "Time spent taking samples, in seconds.",
-        lambda snapshot: snapshot.sample_seconds,
+        lambda snapshot: snapshot.exporter.sample_seconds,
     ),
     plain(
         "energy_sample_overruns_total",
         "counter",
         "Samples skipped because the previous one was not finished; energy counters lose nothing by it.",
-        lambda snapshot: snapshot.overruns,
+        lambda snapshot: snapshot.exporter.overruns,
     ),
     plain(
         "energy_sample_interval_seconds",
@@ -366,13 +366,7 @@ CATALOGUE: tuple[Family, ...] = (
         "counter",
         "Accounts left out of a level because its limit was reached; their energy stays in the level above.",
         ("level",),
-        lambda snapshot: (((level,), count) for level, count in snapshot.series_dropped),
-    ),
-    plain(
-        "energy_config_last_reload_successful",
-        "gauge",
-        "1 if the configuration was loaded when last asked, 0 if the old one had to be kept.",
-        lambda snapshot: float(snapshot.config_reload_ok),
+        lambda snapshot: (((level,), count) for level, count in snapshot.exporter.series_dropped),
     ),
     Family(
         "energy_exporter_build_info",
@@ -382,4 +376,4 @@ CATALOGUE: tuple[Family, ...] = (
         build_info,
     ),
 )
-"""Every family in the order of the exposition; `process_*` of the exporter itself follows it."""
+"""Every family in the order of the exposition; what the exporter measures of itself follows it."""

@@ -7,13 +7,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from ... import __version__
-from ...records import REASONS, GpuState, Model, SourceHealth
+from ...records import REASONS, GpuState, Model, SourceHealth, Workload
 from ...snapshot import AccountRow, DeviceRow, Snapshot
-from .labels import escape, escape_help
+from .labels import clean, escape, escape_help
 
 Kind = Literal["counter", "gauge"]
 Quantity = Literal["joules", "watts", "ratios"]
@@ -46,6 +47,15 @@ class Family:
         """Unit the name ends in, "" for plain numbers."""
         return next((unit for unit in UNITS if self.stem.endswith(f"_{unit}")), "")
 
+    def series(self, snapshot: Snapshot) -> Iterator[tuple[dict[str, str], float]]:
+        """Yield labels and value of each series: clean labels, finite values, and none twice (the first one stays)."""
+        seen = set()
+        for values, value in self.samples(snapshot):
+            labels = tuple(map(clean, values))
+            if value is not None and isfinite(value) and labels not in seen:
+                seen.add(labels)
+                yield dict(zip(self.labels, labels, strict=True)), value
+
     def header(self, *, openmetrics: bool) -> bytes:
         """The lines before its samples."""
         if not openmetrics:
@@ -62,24 +72,29 @@ class Level(NamedTuple):
     rows: Callable[[Snapshot], tuple[AccountRow, ...]]
     values: Callable[[Any], tuple[str, ...]]
 
+    def unique(self, snapshot: Snapshot) -> Iterable[AccountRow]:
+        """The rows of a snapshot, of those with the same labels only the newest: a pid may have been reused."""
+        rows = sorted(self.rows(snapshot), key=attrgetter("serial"))
+        return {self.values(row.owner): row for row in rows}.values()
+
 
 PROCESS = Level(
     "process",
     ("pid", "comm", "namespace", "pod", "container"),
-    attrgetter("processes"),
+    attrgetter("energy.processes"),
     lambda owner: (str(owner.pid), owner.comm, owner.namespace, owner.pod, owner.container),
 )
 CONTAINER = Level(
     "container",
     ("namespace", "pod", "container", "runtime"),
-    attrgetter("containers"),
-    attrgetter("namespace", "pod", "container", "runtime"),
+    attrgetter("energy.containers"),
+    attrgetter("key"),
 )
 MODEL = Level(
     "model",
     ("model_name", "namespace", "phase"),
-    attrgetter("models"),
-    attrgetter("model_name", "namespace", "phase"),
+    attrgetter("energy.models"),
+    attrgetter("key"),
 )
 LEVELS = (PROCESS, CONTAINER, MODEL)
 
@@ -98,13 +113,21 @@ class ContainerInfo(Family):
 
     level: Level
 
+    def series(self, snapshot: Snapshot) -> Iterator[tuple[dict[str, str], float]]:
+        """Yield labels, the chosen ones too, and 1 for each account."""
+        for row in self.level.unique(snapshot):
+            assert isinstance(row.owner, Workload)
+            identity = container_identity(row.owner, snapshot.energy.container_models.get(row.serial))
+            labels = dict(zip(self.labels, identity, strict=True)) | chosen_labels(row.owner.labels)
+            yield {name: clean(value) for name, value in labels.items()}, 1.0
+
 
 def account(level: Level, suffix: str, quantity: Quantity, help_text: str) -> AccountFamily:
     """Family of one quantity of a level of accounts."""
     counter = quantity == "joules"
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for row in level.rows(snapshot):
+        for row in level.unique(snapshot):
             owner = level.values(row.owner)
             if quantity == "joules":
                 for cell, value in zip(row.cells, row.joules, strict=True):
@@ -171,7 +194,7 @@ def of_device(name: str, kind: Kind, help_text: str, value: Callable[[DeviceRow]
     """Family with a series per device."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for row in snapshot.devices:
+        for row in snapshot.energy.devices:
             yield (row.device.component, row.device.id, row.device.source), value(row)
 
     return Family(name, kind, help_text, DEVICE_LABELS, samples)
@@ -181,7 +204,7 @@ def of_meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> 
     """Of devices with a hardware energy counter: a power gauge or an estimate has none that could wrap."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for row in snapshot.devices:
+        for row in snapshot.energy.devices:
             if row.device.quality == "measured" and row.device.method != "power_integrated":
                 yield (row.device.id,), value(row)
 
@@ -195,7 +218,7 @@ def of_gpu(name: str, help_text: str, value: Callable[[GpuState], float | None])
     """Family with a series per GPU and MIG instance."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for gpu in snapshot.gpus:
+        for gpu in snapshot.gpu.states:
             yield (gpu.index, gpu.uuid, gpu.gpu_instance), value(gpu)
 
     return Family(name, "gauge", help_text, GPU_LABELS, samples)
@@ -207,7 +230,7 @@ def of_gpu_parts(
     """Family with several series per GPU."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for gpu in snapshot.gpus:
+        for gpu in snapshot.gpu.states:
             for part, value in parts(gpu):
                 yield (gpu.index, gpu.uuid, gpu.gpu_instance, part), value
 
@@ -217,28 +240,28 @@ def of_gpu_parts(
 def of_source(name: str, kind: Kind, help_text: str, value: Callable[[SourceHealth], float | None]) -> Family:
     """Family with a series per source."""
     return Family(
-        name, kind, help_text, ("source",), lambda snapshot: (((s.name,), value(s)) for s in snapshot.sources)
+        name, kind, help_text, ("source",), lambda snapshot: (((s.name,), value(s)) for s in snapshot.exporter.sources)
     )
 
 
 def gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Identity of each GPU."""
-    for gpu in snapshot.gpus:
+    for gpu in snapshot.gpu.states:
         yield (gpu.index, gpu.uuid, gpu.gpu_instance, gpu.gpu_model, gpu.driver_version, gpu.pci_bus_id), 1
 
 
 def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
     """Part of each GPU that each container was given: the GPU's replicas are parts of it, as its MIG slices are."""
     given: defaultdict[str, float] = defaultdict(float)
-    for allocation in snapshot.allocations:
+    for allocation in snapshot.gpu.allocations:
         given[allocation.device] += allocation.share
-    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.allocations:
+    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.gpu.allocations:
         yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, given[device])
 
 
-def container_identity(owner: Any, model: Model | None) -> tuple[str, ...]:
+def container_identity(owner: Workload, model: Model | None) -> tuple[str, ...]:
     """Label values of ``energy_container_info`` for a `Workload` and the model it works for."""
-    return (*owner[:9], *((model.model_name, model.source) if model else ("", "")))
+    return (*owner.info_labels, *((model.model_name, model.source) if model else ("", "")))
 
 
 def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -254,34 +277,35 @@ def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def container_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Identity of each container account."""
-    for row in snapshot.containers:
-        yield container_identity(row.owner, snapshot.container_models.get(row.serial)), 1
+    for row in CONTAINER.unique(snapshot):
+        assert isinstance(row.owner, Workload)
+        yield container_identity(row.owner, snapshot.energy.container_models.get(row.serial)), 1
 
 
 def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
     """Joules of devices that are gone, from 0, of the components that devices have."""
-    for node in snapshot.nodes:
+    for node in snapshot.energy.nodes:
         if node.component != "other":
-            yield (node.component,), snapshot.retired_devices.get(node.component, 0.0)
+            yield (node.component,), snapshot.energy.retired_devices.get(node.component, 0.0)
 
 
 def power_source_info(snapshot: Snapshot) -> Iterator[Sample]:
     """Source, quality and method of each device."""
-    for row in snapshot.devices:
+    for row in snapshot.energy.devices:
         device = row.device
         yield (device.component, device.id, device.source, device.quality, device.method), 1
 
 
 def idle_info(snapshot: Snapshot) -> Iterator[Sample]:
     """How each device's idle power is known."""
-    for row in snapshot.devices:
+    for row in snapshot.energy.devices:
         if row.idle_watts is not None:
             yield (row.device.component, row.device.id, row.device.source, row.idle_method), 1
 
 
 def failures(snapshot: Snapshot) -> Iterator[Sample]:
     """Failures of each source by reason, from 0."""
-    for source in snapshot.sources:
+    for source in snapshot.exporter.sources:
         for reason in REASONS:
             yield (source.name, reason), source.failures.get(reason, 0)
 

@@ -1,4 +1,8 @@
-"""Choose format and encoding from request headers; whatever they hold, there is an answer."""
+"""Choose format and encoding from request headers; whatever they hold, there is an answer.
+
+prometheus_client 0.26 has `choose_encoder`, which ignores q-values: it answers OpenMetrics where the header likes it
+less than plain text, and even where it refuses it (``q=0``).
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import sys
 from itertools import groupby
 
 from .catalogue import CATALOGUE
+from .collector import Described, Instruments
 from .families import Family
 
 _INTRO = """\
@@ -38,9 +39,10 @@ _GROUPS = {
     "energy_conservation_": "What no workload is charged with",
     "energy_power_source_": "Sources and meters",
     "energy_source_": "Sources and meters",
-    "energy_counter_": "Sources and meters",
+    "energy_meter_": "Sources and meters",
 }
 _LAST_GROUP = "The exporter itself"
+_DAEMON = "The daemon"
 
 _QUERIES = (
     ("Power of the node, now and by component", "sum by (component) (rate(energy_node_joules_total[5m]))"),
@@ -65,19 +67,28 @@ def _group(family: Family) -> str:
     return next((title for prefix, title in _GROUPS.items() if family.name.startswith(prefix)), _LAST_GROUP)
 
 
+def _heading(title: str) -> str:
+    return f"\n## {title}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n"
+
+
+def _row(metric: Family | Described) -> str:
+    labels = ", ".join([f"`{label}`" for label in metric.labels]) or "–"
+    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |\n"
+
+
 def reference() -> str:
     """Return the whole document."""
     parts = [_INTRO]
     order = list(dict.fromkeys((*_GROUPS.values(), _LAST_GROUP)))
     families = sorted(CATALOGUE, key=lambda family: order.index(_group(family)))
     for title, members in groupby(families, key=_group):
-        parts.append(f"\n## {title}\n\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n")
-        for family in members:
-            labels = ", ".join([f"`{label}`" for label in family.labels]) or "–"
-            parts.append(f"| `{family.name}` | {family.kind} | {labels} | {family.help} |\n")
+        parts.append(_heading(title))
+        parts += map(_row, members)
+    parts.append(_heading(_DAEMON))
+    parts += map(_row, Instruments().rows())
     parts.append(
-        "\nBesides these there are the usual `process_*` metrics of the exporter itself: CPU time, memory, file\n"
-        "descriptors and start time.\n"
+        "\nBesides these there are the usual metrics of a Python process: `process_*` (CPU time, memory, file\n"
+        "descriptors, start time), `python_info` and `python_gc_*`.\n"
     )
     parts.append("\n## Examples\n")
     parts += [f"\n{title}:\n\n```promql\n{query}\n```\n" for title, query in _QUERIES]

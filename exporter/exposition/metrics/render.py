@@ -11,12 +11,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from math import isfinite
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
 from ...records import Model, Workload
 from ...snapshot import AccountRow, Snapshot
 from .catalogue import CATALOGUE
 from .families import LEVELS, AccountFamily, ContainerInfo, Family, Level, chosen_labels, container_identity
 from .labels import pairs
-from .own import OwnProcess
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -29,15 +31,19 @@ Lines = dict[str, list[bytes]]
 
 
 class Renderer:
-    """Renders each snapshot once per format and shares the bytes among all scrapers. For one thread only."""
+    """Renders each snapshot once per format and shares the bytes among all scrapers. For one thread only.
 
-    def __init__(self, catalogue: tuple[Family, ...] = CATALOGUE) -> None:
+    The metrics of ``own``, which are the exporter's about itself, follow the catalogue's; they are as of when the body
+    is rendered.
+    """
+
+    def __init__(self, own: CollectorRegistry | None = None, catalogue: tuple[Family, ...] = CATALOGUE) -> None:
         self._families = [
             (family, family.header(openmetrics=False), family.header(openmetrics=True)) for family in catalogue
         ]
         self._levels = [_LevelRenderer(level, catalogue) for level in LEVELS]
         self._prefixes: dict[str, dict[tuple[str, ...], bytes]] = {}
-        self._own = OwnProcess()
+        self._own = own
         self._snapshot: Snapshot | None = None
         self._lines: Lines = {}
         self._bodies: dict[tuple[bool, bool], bytes] = {}
@@ -91,10 +97,17 @@ class Renderer:
             if any(lines):  # a family without samples is left out
                 parts.append(openmetrics_header if openmetrics else text_header)
                 parts += lines
-        parts.append(self._own.body(openmetrics=openmetrics))
+        if self._own is not None:
+            parts.append(_text(self._own, openmetrics))
         if openmetrics:
             parts.append(_EOF)
         return b"".join(parts)
+
+
+def _text(registry: CollectorRegistry, openmetrics: bool) -> bytes:
+    if not openmetrics:
+        return generate_latest(registry)
+    return generate_openmetrics(registry).removesuffix(_EOF)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Account:
@@ -144,7 +157,7 @@ class _LevelRenderer:
         lines[self._watts] = [account.chunks[1] for account in accounts]
         lines[self._ratios] = [account.chunks[2] for account in accounts]
         if self._info is not None:
-            lines[self._info.name] = self._infos(self._info, accounts, snapshot.container_models)
+            lines[self._info.name] = self._infos(self._info, accounts, snapshot.energy.container_models)
 
     def _update(self, account: _Account | None, row: AccountRow) -> _Account:
         if account is not None:

@@ -1,4 +1,4 @@
-"""Style and script of the status page, inlined so that it needs nothing from anywhere else."""
+"""Style and script of the status page, inlined so that it loads no other resource."""
 
 from __future__ import annotations
 
@@ -103,9 +103,9 @@ async function refresh() {
   if (!document.hidden && getSelection().isCollapsed) {
     let page = null;
     try {
-      const answer = await fetch(location.href, {cache: "no-store"});
-      if (answer.ok) page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    } catch (error) { /* shown as lost below */ }
+      const response = await fetch(location.href, {cache: "no-store"});
+      if (response.ok) page = new DOMParser().parseFromString(await response.text(), "text/html");
+    } catch (error) { /* the body gets the class "lost" below */ }
     if (page) document.querySelector("main").replaceWith(page.querySelector("main"));
     document.body.classList.toggle("lost", !page);
   }

@@ -1,4 +1,4 @@
-"""The last minutes of power, in bounded memory, for the sparklines of the status page."""
+"""Power over the last minutes, in bounded memory, for the sparklines of the status page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOP = 12
 
 
 class Point(NamedTuple):
-    """Watts at one moment (``at``: boot-time seconds), of each component and, by serial, of the top accounts."""
+    """Watts at one time (``at``: boot-time seconds): by component, and by serial for the top accounts."""
 
     at: float
     nodes: Mapping[Component, float]
@@ -25,30 +25,30 @@ class Point(NamedTuple):
 
 
 class History:
-    """Fed by the sampler's thread, read by the server's without a lock: points are immutable."""
+    """Written by the sampler's thread, read by the server's without a lock, because points are immutable."""
 
     def __init__(self, points: int = POINTS, window_seconds: float = WINDOW_SECONDS) -> None:
         self._points: deque[Point] = deque(maxlen=points)
-        # A little less than due, so that a tick which comes early by a hair is not skipped.
+        # Slightly less than the nominal spacing, so that a tick that comes a little early is not skipped.
         self._spacing = window_seconds / points * 0.9
-        self._due = float("-inf")
+        self._next_at = float("-inf")
 
     def observe(self, snapshot: Snapshot) -> None:
-        """Remember a snapshot, unless the last point is too recent for this one to be another, or no power is known."""
-        if snapshot.monotonic_at < self._due or all(node.watts is None for node in snapshot.nodes):
+        """Add a point, unless the last one is too recent or the snapshot has no power."""
+        if snapshot.monotonic_at < self._next_at or all(node.watts is None for node in snapshot.energy.nodes):
             return
-        self._due = snapshot.monotonic_at + self._spacing
+        self._next_at = snapshot.monotonic_at + self._spacing
         self._points.append(
             Point(
                 snapshot.monotonic_at,
-                {node.component: node.watts for node in snapshot.nodes if node.watts is not None},
-                _top(snapshot.containers),
-                _top(snapshot.models),
+                {node.component: node.watts for node in snapshot.energy.nodes if node.watts is not None},
+                _top(snapshot.energy.containers),
+                _top(snapshot.energy.models),
             )
         )
 
     def points(self) -> list[Point]:
-        """Copy the points, oldest first."""
+        """Return a copy of the points, oldest first."""
         while True:
             try:
                 return list(self._points)

@@ -1,4 +1,4 @@
-"""Small pieces of HTML for the status page; every text that comes from outside is cleaned and escaped here."""
+"""HTML elements of the status page; text from outside is cleaned and escaped here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def text(value: str) -> str:
 
 
 def name(value: str) -> str:
-    """Escape a name, isolated so that its writing direction cannot change what stands around it."""
+    """Escape a name and isolate its writing direction from the surrounding text."""
     return f"<bdi>{text(value)}</bdi>"
 
 
@@ -28,7 +28,7 @@ def number(value: float) -> str:
 
 
 def watts(value: float | None) -> str:
-    """Format watts with the unit; unknown is a dash."""
+    """Format watts with the unit; None is a dash."""
     return "–" if value is None else f"{number(value)} W"
 
 
@@ -42,7 +42,7 @@ def energy(joules: float) -> tuple[str, str]:
 
 
 def percent(ratio: float | None) -> str:
-    """Format a ratio as a percentage; unknown is a dash."""
+    """Format a ratio as a percentage; None is a dash."""
     if ratio is None:
         return "–"
     if 0 < ratio < 0.001:
@@ -56,7 +56,7 @@ def tag(label: str, kind: str = "") -> str:
 
 
 def spark(values: Sequence[float], kind: str, tall: bool = False) -> str:
-    """Return a line over time of watts from 0 to their maximum; nothing for fewer than two points."""
+    """Return a sparkline of watts, scaled from 0 to their maximum; "" for fewer than two points or no power."""
     if len(values) < 2 or max(values) <= 0:
         return ""
     step, scale = _SPARK_WIDTH / (len(values) - 1), (_SPARK_HEIGHT - 2) / max(values)
@@ -70,7 +70,7 @@ def spark(values: Sequence[float], kind: str, tall: bool = False) -> str:
 
 
 def bar(parts: Iterable[tuple[str, float]], css: str = "bar") -> str:
-    """Return a bar of (kind, ratio) parts, together at most 1."""
+    """Return a stacked bar of (kind, ratio) parts, which sum to at most 1."""
     at, rects = 0.0, []
     for kind, ratio in parts:
         width = 100 * min(max(ratio, 0.0), 1.0)
@@ -87,7 +87,7 @@ def meter(ratio: float | None, kind: str) -> str:
 
 
 def table(heads: Iterable[tuple[str, str]], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table; ``heads`` are (title, class), cells are HTML already, one for each head."""
+    """Return a table; ``heads`` are (title, class), and each row has one HTML cell per head."""
     columns = list(heads)
     head = "".join([f'<th class="{css}">{title}</th>' for title, css in columns])
     body = "".join(

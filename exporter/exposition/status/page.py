@@ -1,4 +1,4 @@
-"""The status page at ``/``: one self-contained, live HTML page that also works without JavaScript."""
+"""The status page: one self-contained HTML page that refreshes itself, and also works without JavaScript."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Page:
 def _waiting() -> str:
     return (
         '<section class="card empty panel"><h2>Waiting for the first sample</h2>'
-        "<p>Energy is the difference of two readings; the first takes a moment.</p></section>"
+        "<p>Energy is the difference between two readings; the first sample takes a moment.</p></section>"
     )
 
 
@@ -67,7 +67,7 @@ def _content(snapshot: Snapshot, points: Sequence[Point]) -> str:
         "is read.</p>"
     )
     parts = [demo if snapshot.demo else ""]
-    if snapshot.nodes:
+    if snapshot.energy.nodes:
         parts += [_hero(snapshot, points), _components(snapshot, points)]
     else:
         parts.append(_unmetered(snapshot))
@@ -75,7 +75,7 @@ def _content(snapshot: Snapshot, points: Sequence[Point]) -> str:
         _workloads(snapshot, points),
         _models(snapshot, points),
         _devices(snapshot),
-        _gpus(snapshot.gpus),
+        _gpus(snapshot.gpu.states),
         _sources(snapshot),
         _footer(snapshot),
     ]
@@ -86,16 +86,16 @@ def _content(snapshot: Snapshot, points: Sequence[Point]) -> str:
 
 
 def _node_watts(snapshot: Snapshot) -> float | None:
-    known = [node.watts for node in snapshot.nodes if node.watts is not None]
+    known = [node.watts for node in snapshot.energy.nodes if node.watts is not None]
     return sum(known) if known else None
 
 
 def _hero(snapshot: Snapshot, points: Sequence[Point]) -> str:
     now = _node_watts(snapshot)
     value = "–" if now is None else f"{number(now)}<small>W</small>"
-    joules, unit = energy(sum(node.joules for node in snapshot.nodes))
+    joules, unit = energy(sum(node.joules for node in snapshot.energy.nodes))
     line = spark([sum(point.nodes.values()) for point in points], "active", tall=True)
-    qualities = {row.device.quality for row in snapshot.devices if row.device.within is None}
+    qualities = {row.device.quality for row in snapshot.energy.devices if row.device.within is None}
     note = tag("estimated" if qualities == {"estimated"} else "partly estimated", "warn")
     return (
         '<div class="grid hero"><section class="card"><div class="label">Node power now '
@@ -108,22 +108,22 @@ def _hero(snapshot: Snapshot, points: Sequence[Point]) -> str:
 
 
 def _accounted(snapshot: Snapshot) -> str:
-    error = snapshot.conservation_error_ratio
+    error = snapshot.energy.conservation_error_ratio
     badge = tag("every joule accounted for", "good") if error <= _CONSERVED else tag("joules do not add up", "bad")
     return f'<p class="check">{badge}<span class="hint">error <code>{error:.1e}</code></span></p>'
 
 
 def _uses(snapshot: Snapshot) -> str:
     active = idle = 0.0
-    for row in snapshot.containers:
+    for row in snapshot.energy.containers:
         for (_, mode), joules in zip(row.cells, row.joules, strict=True):
             if mode == "active":
                 active += joules
             else:
                 idle += joules
-    node_idle = sum(joules for _, reason, joules in snapshot.unattributed if reason == "idle")
-    unexplained = sum(joules for _, reason, joules in snapshot.unattributed if reason != "idle")
-    retired = sum(joules for _, joules in snapshot.retired)
+    node_idle = sum(joules for _, reason, joules in snapshot.energy.unattributed if reason == "idle")
+    unexplained = sum(joules for _, reason, joules in snapshot.energy.unattributed if reason != "idle")
+    retired = sum(joules for _, joules in snapshot.energy.retired)
     uses = (
         ("active", "Active work", active),
         ("idle", "Idle, held by workloads", idle),
@@ -143,7 +143,7 @@ def _uses(snapshot: Snapshot) -> str:
 
 def _components(snapshot: Snapshot, points: Sequence[Point]) -> str:
     cards = []
-    for node in snapshot.nodes:
+    for node in snapshot.energy.nodes:
         joules, unit = energy(node.joules)
         value = "–" if node.watts is None else f"{number(node.watts)}<small>W</small>"
         cards.append(
@@ -155,16 +155,16 @@ def _components(snapshot: Snapshot, points: Sequence[Point]) -> str:
 
 
 def _unmetered(snapshot: Snapshot) -> str:
-    fixes = "".join([f"<p>{name(s.name)}: {text(s.fix)}</p>" for s in snapshot.sources if s.fix])
-    advice = fixes or "<p>On a virtual machine the hypervisor hides the meters; the estimate source can stand in.</p>"
+    fixes = "".join([f"<p>{name(s.name)}: {text(s.fix)}</p>" for s in snapshot.exporter.sources if s.fix])
+    advice = fixes or "<p>Virtual machines have no access to the meters; the estimate source is the alternative.</p>"
     return (
-        '<section class="card empty panel"><h2>Nothing is measured on this machine</h2>'
-        "<p>No energy meter could be read, so there are no joules to divide. Nothing is made up in their place: the "
-        f"series are absent.</p>{advice}</section>"
+        '<section class="card empty panel"><h2>No energy meter on this machine</h2>'
+        "<p>No energy meter could be read, so there is no energy to attribute, and the energy series are absent.</p>"
+        f"{advice}</section>"
     )
 
 
-# --- who uses it ---------------------------------------------------------------------------------------
+# --- workloads ---------------------------------------------------------------------------------------
 
 
 def _top(rows: Sequence[AccountRow]) -> list[AccountRow]:
@@ -181,14 +181,14 @@ def _amount(row: AccountRow) -> str:
 
 
 def _workloads(snapshot: Snapshot, points: Sequence[Point]) -> str:
-    if not snapshot.containers:
+    if not snapshot.energy.containers:
         return ""
     rows = []
-    for row in _top(snapshot.containers):
+    for row in _top(snapshot.energy.containers):
         owner = row.owner
         assert isinstance(owner, Workload)
         title, below = (owner.pod, f"{owner.namespace} · {owner.container}") if owner.pod else (owner.container, "")
-        model = snapshot.container_models.get(row.serial)
+        model = snapshot.energy.container_models.get(row.serial)
         if model:
             below = " · ".join(filter(None, (below, model.model_name)))
         power = sum(row.watts)
@@ -203,15 +203,15 @@ def _workloads(snapshot: Snapshot, points: Sequence[Point]) -> str:
             )
         )
     heads = (("Workload", "name"), ("", "wide"), ("Power", "n"), ("Share", "n wide"), ("Energy", "n"), ("", "n wide"))
-    count = len(snapshot.containers)
+    count = len(snapshot.energy.containers)
     return card("Workloads", table(heads, rows), f"top {len(rows)} of {count} by power" if count > TOP else "by power")
 
 
 def _models(snapshot: Snapshot, points: Sequence[Point]) -> str:
-    if not snapshot.models:
+    if not snapshot.energy.models:
         return ""
     rows = []
-    for row in _top(snapshot.models):
+    for row in _top(snapshot.energy.models):
         model = row.owner
         assert isinstance(model, Model)
         power = sum(row.watts)
@@ -229,14 +229,14 @@ def _models(snapshot: Snapshot, points: Sequence[Point]) -> str:
     return card("Models", table(heads, rows))
 
 
-# --- what measures it ----------------------------------------------------------------------------------
+# --- devices and sources -------------------------------------------------------------------------------
 
 
 def _devices(snapshot: Snapshot) -> str:
-    if not snapshot.devices:
+    if not snapshot.energy.devices:
         return ""
     rows = []
-    for row in snapshot.devices:
+    for row in snapshot.energy.devices:
         device = row.device
         bounds = ""
         if row.low_watts is not None and row.high_watts is not None:
@@ -304,9 +304,9 @@ def _gpus(gpus: Sequence[GpuState]) -> str:
 
 
 def _sources(snapshot: Snapshot) -> str:
-    if not snapshot.sources:
+    if not snapshot.exporter.sources:
         return ""
-    rows = [(name(source.name), _state(source), _last(source), _advice(source)) for source in snapshot.sources]
+    rows = [(name(source.name), _state(source), _last(source), _advice(source)) for source in snapshot.exporter.sources]
     return card("Sources", table((("Source", ""), ("State", ""), ("Last success", "wide"), ("What to do", "")), rows))
 
 
@@ -328,12 +328,12 @@ def _advice(source: SourceHealth) -> str:
 
 
 def _footer(snapshot: Snapshot) -> str:
-    cost = 1000 * snapshot.sample_seconds / snapshot.samples if snapshot.samples else 0.0
+    cost = 1000 * snapshot.exporter.sample_seconds / snapshot.exporter.samples if snapshot.exporter.samples else 0.0
     return (
         f'<footer><span class="live">Sampled at {_clock(snapshot.taken_at)}</span>'
-        '<span class="stale">The exporter does not answer; this is what it last said.</span> · every '
-        f"{snapshot.interval_seconds:g} s · {snapshot.samples:,} samples, "
-        f"{cost:.1f} ms each · {snapshot.overruns:,} skipped"
+        '<span class="stale">The exporter does not respond; this page shows its last state.</span> · every '
+        f"{snapshot.interval_seconds:g} s · {snapshot.exporter.samples:,} samples, "
+        f"{cost:.1f} ms each · {snapshot.exporter.overruns:,} skipped"
         "</footer>"
     )
 

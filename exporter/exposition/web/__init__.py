@@ -1,1 +1,1 @@
-"""An HTTP server with TLS, logins and limits for each client; it knows nothing of energy."""
+"""An HTTP server with TLS, basic authentication and per-client limits; the handlers it serves are passed in."""

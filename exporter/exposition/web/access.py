@@ -1,4 +1,4 @@
-"""Who is served what: the web configuration as it is on disk now, asked once for each connection and each request."""
+"""Authorization of connections and requests by the web configuration, which is reloaded when it changes on disk."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ from typing import NamedTuple
 
 import h11
 
-from .basic_auth import Limits, Logins, Verdict, bcrypt_check
-from .clients import Client, Headers, Response
+from .basic_auth import Logins, TokenBucket, Verdict, bcrypt_check
+from .clients import Client
+from .response import Headers, Response
 from .tls import TlsPolicy
 from .web_config import RateLimit, WebConfig, read
 from .web_config_file import WebConfigError
 
 log = logging.getLogger(__name__)
 
-_QUIET_SECONDS = 60.0
+_REPEAT_SECONDS = 60.0
+"""Between two log lines about the same kind of rejection."""
 
-_ANEW = Response(503, b"the TLS settings changed: connect anew\n", headers=((b"Retry-After", b"0"),), close=True)
-_LOG_IN = Response(
+_RECONNECT = Response(503, b"the TLS settings changed: reconnect\n", headers=((b"Retry-After", b"0"),), close=True)
+_UNAUTHORIZED = Response(
     401, b"log in\n", headers=((b"WWW-Authenticate", b'Basic realm="ai-energy-exporter", charset="UTF-8"'),)
 )
-_LATER = Response(429, b"too many failed logins\n", headers=((b"Retry-After", b"10"),))
-_TOO_OFTEN = Response(429, b"too many requests: see rate_limit\n", headers=((b"Retry-After", b"1"),))
+_TOO_MANY_FAILURES = Response(429, b"too many failed logins\n", headers=((b"Retry-After", b"10"),))
+_RATE_LIMITED = Response(429, b"too many requests: see rate_limit\n", headers=((b"Retry-After", b"1"),))
 
 
 class _Rules(NamedTuple):
-    """One reading of the file, ready to use."""
+    """One version of the file, parsed and checked."""
 
     config: WebConfig
     tls: TlsPolicy | None
 
 
 class Access:
-    """The doorkeeper. What cannot be used when it starts is a `WebConfigError`; later, all stays as it was."""
+    """Authorizes connections and requests.
+
+    A configuration that is invalid at startup raises `WebConfigError`; one that becomes invalid later is logged, and
+    the previous one stays in force. ``ok`` is False meanwhile.
+    """
 
     def __init__(
         self, path: str, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
@@ -47,142 +53,144 @@ class Access:
         self._clock = clock
         self._wall = wall
         self._rules = _prepare(path)
-        self._seen: object = _signature(self._rules.config.files)
+        self._loaded_signature: object = _signature(self._rules.config.files)
         self._problems: tuple[str, ...] = ()
-        self._told: tuple[str, ...] = ()
+        self._logged: tuple[str, ...] = ()
         self._logins = Logins(self._rules.config.users, clock) if self._rules.config.users else None
-        self._rate = _limits(self._rules.config.rate, clock)
-        self._refusals = Refusals(clock)
+        self._rate = _token_bucket(self._rules.config.rate, clock)
+        self._rejections = RejectionLog(clock)
         self._expired: TlsPolicy | None = None
 
     @property
     def tls(self) -> TlsPolicy | None:
-        """How to shake hands with a new client; None is plain HTTP."""
+        """The policy for new connections; None is plain HTTP."""
         return self._rules.tls
 
     @property
     def headers(self) -> Headers:
-        """Headers to add to every answer."""
+        """Headers to add to every response."""
         return self._rules.config.headers
 
     # --- clients ------------------------------------------------------------------------------------
 
-    def refuse(self, client: Client) -> Response | None:
-        """Why this connection is served nothing at all, None if it is."""
+    def check_certificate(self, client: Client) -> Response | None:
+        """Return the rejection of a connection by its TLS policy or client certificate, None if it is accepted."""
         tls = self._rules.tls
-        if not _same_terms(client.tls, tls):
-            return _ANEW
-        reason = tls.admits(client.certificate, self._wall()) if tls is not None else ""
+        if not _compatible(client.tls, tls):
+            return _RECONNECT
+        reason = tls.rejection_reason(client.certificate, self._wall()) if tls is not None else ""
         if not reason:
             return None
-        self._refusals.note("a client certificate", client.host, reason)
+        self._rejections.record("a client certificate", client.host, reason)
         return Response(403, f"{reason}\n".encode(), close=True)
 
-    def admit(self, request: h11.Request, client: Client) -> Response | Awaitable[Response | None] | None:
-        """Why this request is not answered, None if it is; may take until bcrypt is done."""
+    def authorize(self, request: h11.Request, client: Client) -> Response | Awaitable[Response | None] | None:
+        """Return the rejection of a request, None if it is accepted; an awaitable while bcrypt checks a password."""
         if self._rate is not None and not self._rate.take(""):
-            return _TOO_OFTEN
+            return _RATE_LIMITED
         if self._logins is None:
             return None
         authorization = next((value for name, value in request.headers if name == b"authorization"), None)
         if authorization is None:
-            return _LOG_IN
-        verdict = self._logins.check(authorization, client.place)
+            return _UNAUTHORIZED
+        verdict = self._logins.check(authorization, client.client_key)
         if isinstance(verdict, Verdict):
-            return self._consequence(verdict, client)
-        return self._consequence_of(verdict, client)
+            return self._response(verdict, client)
+        return self._await_response(verdict, client)
 
-    async def _consequence_of(self, verdict: asyncio.Future[Verdict], client: Client) -> Response | None:
-        # Others may wait for the same verdict: a client that leaves must not cancel it.
-        return self._consequence(await asyncio.shield(verdict), client)
+    async def _await_response(self, verdict: asyncio.Future[Verdict], client: Client) -> Response | None:
+        # Several clients may await one verdict: a disconnecting client must not cancel it.
+        return self._response(await asyncio.shield(verdict), client)
 
-    def _consequence(self, verdict: Verdict, client: Client) -> Response | None:
-        if verdict is Verdict.RIGHT:
+    def _response(self, verdict: Verdict, client: Client) -> Response | None:
+        if verdict is Verdict.VALID:
             return None
-        late = verdict is Verdict.LATER
-        self._refusals.note("a login", client.host, "too many failed" if late else "wrong name or password")
-        return _LATER if late else _LOG_IN
+        throttled = verdict is Verdict.THROTTLED
+        self._rejections.record("a login", client.host, "too many failed" if throttled else "wrong name or password")
+        return _TOO_MANY_FAILURES if throttled else _UNAUTHORIZED
 
     def handshake_failed(self, host: str, reason: str) -> None:
-        """Tell the log, but not for each of thousands."""
-        self._refusals.note("a TLS handshake", host, reason)
+        """Log a failed handshake, at a limited rate."""
+        self._rejections.record("a TLS handshake", host, reason)
 
     # --- files --------------------------------------------------------------------------------------
 
-    def announce(self) -> None:
-        """Tell the log what the operator should know about the file."""
-        for note in self._rules.config.notes:
-            log.warning("%s", note)
-        if self.tls is not None and self.tls.complaint:
-            log.warning("%s: clients may refuse this certificate: %s", self.tls.settings.where, self.tls.complaint)
+    def log_warnings(self) -> None:
+        """Log what the operator should know about the configuration in force."""
+        for warning in self._rules.config.warnings:
+            log.warning("%s", warning)
+        if self.tls is not None and self.tls.certificate_problem:
+            log.warning(
+                "%s: clients may reject this certificate: %s", self.tls.settings.where, self.tls.certificate_problem
+            )
 
     def refresh(self) -> bool:
-        """Take over what changed on disk; True if connections made so far are to be given up. Call once a second."""
-        self._look_after_tls()
+        """Reload files that changed; True if existing connections must be closed. Call once a second."""
+        self._maintain_tls()
         old, signature = self._rules, _signature(self._rules.config.files)
-        if signature == self._seen and not self._problems:
+        if signature == self._loaded_signature and not self._problems:
             return False
         try:
             new = _prepare(self._path, old)
         except WebConfigError as error:
-            self._complain(error.problems)
+            self._log_problems(error.problems)
             return False
-        self._rules, self._problems, self._told, self.ok = new, (), (), True
-        # Other files may have changed while they were read for the first time: those are read again.
-        self._seen = signature if new.config.files == old.config.files else None
+        self._rules, self._problems, self._logged, self.ok = new, (), (), True
+        # A newly referenced file may have changed while it was read for the first time: read it again.
+        self._loaded_signature = signature if new.config.files == old.config.files else None
         if new.config.users and self._logins is None:
             self._logins = Logins(new.config.users, self._clock)
         elif self._logins is not None:
             self._logins.replace_users(new.config.users)
         if new.config.rate != old.config.rate:
-            self._rate = _limits(new.config.rate, self._clock)
+            self._rate = _token_bucket(new.config.rate, self._clock)
         log.info("%s: web configuration and certificates reloaded", self._path)
-        self.announce()
-        return not _same_terms(old.tls, new.tls)
+        self.log_warnings()
+        return not _compatible(old.tls, new.tls)
 
     def stop(self) -> None:
-        """Let go of the thread that checks passwords."""
+        """Stop the thread that checks passwords."""
         if self._logins is not None:
             self._logins.stop()
 
-    def _complain(self, problems: tuple[str, ...]) -> None:
-        """Once, and only of what lasts: a certificate and its key are seldom replaced at the same instant."""
-        if problems == self._problems and problems != self._told:
-            self._told, self.ok = problems, False
+    def _log_problems(self, problems: tuple[str, ...]) -> None:
+        """Log problems once, when two reads in a row find them: a certificate and its key are replaced one by one."""
+        if problems == self._problems and problems != self._logged:
+            self._logged, self.ok = problems, False
             for problem in problems:
                 log.error("web configuration not reloaded: %s", problem)
         self._problems = problems
 
-    def _look_after_tls(self) -> None:
+    def _maintain_tls(self) -> None:
         if self.tls is None:
             return
-        self.tls.renew_when_full()
+        self.tls.bound_session_cache()
         expires_at = self.tls.expires_at
         if expires_at is not None and expires_at < self._wall() and self._expired is not self.tls:
             self._expired = self.tls
-            log.warning("%s: this certificate has expired: clients will refuse it", self.tls.settings.where)
+            log.warning("%s: this certificate has expired: clients will reject it", self.tls.settings.where)
 
 
-class Refusals:
-    """Tells the log who was not let in: of each kind the first at once, then one line a minute with their number."""
+class RejectionLog:
+    """Logs rejected clients: per kind the first at once, then at most one line a minute with the count."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._kinds: dict[str, tuple[float, int]] = {}
 
-    def note(self, what: str, host: str, reason: str) -> None:
-        """One more; nothing of what the client sent is to be in ``reason``."""
-        told_at, untold = self._kinds.get(what, (float("-inf"), 0))
-        if self._clock() - told_at < _QUIET_SECONDS:
-            self._kinds[what] = (told_at, untold + 1)
+    def record(self, kind: str, host: str, reason: str) -> None:
+        """Count a rejection and log it if one is due. ``reason`` must hold nothing that the client sent."""
+        logged_at, suppressed = self._kinds.get(kind, (float("-inf"), 0))
+        if self._clock() - logged_at < _REPEAT_SECONDS:
+            self._kinds[kind] = (logged_at, suppressed + 1)
             return
-        more = f", and {untold} more since the last such line" if untold else ""
-        log.warning("%s was refused: %s (from %s%s)", what, reason, host, more)
-        self._kinds[what] = (self._clock(), 0)
+        more = f", and {suppressed} more since the last such line" if suppressed else ""
+        log.warning("%s was rejected: %s (from %s%s)", kind, reason, host, more)
+        self._kinds[kind] = (self._clock(), 0)
 
 
 def _prepare(path: str, old: _Rules | None = None) -> _Rules:
-    """Read the file and try out what it says. Raises `WebConfigError`."""
+    """Read the file and check that it can be used. Raises `WebConfigError`."""
     config = read(path)
     problems = []
     tls = old.tls if old is not None else None
@@ -192,10 +200,10 @@ def _prepare(path: str, old: _Rules | None = None) -> _Rules:
         except ValueError as error:
             problems.append(f"{path}: basic_auth_users: {error}")
     elif old is not None and old.config.users:
-        problems.append(f"{path}: basic_auth_users: has nobody left; to let everybody in, restart")
+        problems.append(f"{path}: basic_auth_users: lists no user any more; to serve without logins, restart")
     if config.tls is None:
         if tls is not None:
-            problems.append(f"{path}: tls_server_config: is gone; to serve without TLS, restart")
+            problems.append(f"{path}: tls_server_config: was removed; to serve without TLS, restart")
     elif tls is None or tls.settings != config.tls:
         try:
             tls = TlsPolicy(config.tls)
@@ -206,17 +214,17 @@ def _prepare(path: str, old: _Rules | None = None) -> _Rules:
     return _Rules(config, tls)
 
 
-def _same_terms(one: TlsPolicy | None, other: TlsPolicy | None) -> bool:
-    """Whether a connection that was made under one policy is good enough for the other."""
-    return one is other or (one is not None and other is not None and one.settings.same_terms(other.settings))
+def _compatible(one: TlsPolicy | None, other: TlsPolicy | None) -> bool:
+    """Whether a connection made under one policy may continue under the other."""
+    return one is other or (one is not None and other is not None and one.settings.compatible_with(other.settings))
 
 
-def _limits(rate: RateLimit | None, clock: Callable[[], float]) -> Limits | None:
-    return None if rate is None else Limits(rate.burst, rate.interval, clock)
+def _token_bucket(rate: RateLimit | None, clock: Callable[[], float]) -> TokenBucket | None:
+    return None if rate is None else TokenBucket(rate.burst, rate.interval, clock)
 
 
 def _signature(files: Iterable[str]) -> tuple[tuple[int, ...] | None, ...]:
-    """What changes when one of these files does."""
+    """Metadata that changes when one of the files does; None for a file that cannot be read."""
     found: list[tuple[int, ...] | None] = []
     for file in files:
         try:

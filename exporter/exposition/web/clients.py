@@ -1,4 +1,4 @@
-"""What the server knows of its clients: their requests' answers, their deadlines, and who waits for what."""
+"""State of all open connections: their deadlines, their queues, and which one to drop when there is no room."""
 
 from __future__ import annotations
 
@@ -9,29 +9,18 @@ from typing import NamedTuple, Protocol
 
 import h11
 
-from .fair_queue import Turns
+from .fair_queue import FairQueue
+from .response import Response
 from .tls import Certificate, TlsPolicy
-
-Headers = tuple[tuple[bytes, bytes], ...]
-
-
-class Response(NamedTuple):
-    """What to answer. ``close`` ends the connection after it."""
-
-    status: int
-    body: bytes
-    content_type: bytes = b"text/plain; charset=utf-8"
-    headers: Headers = ()
-    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds a client may take: to send a request, to read the answer, and to stay between two requests.
+    """Seconds that a client may take.
 
-    No dripped byte prolongs any of them; the first request's includes the TLS handshake. Prometheus keeps its
-    connection between scrapes, so idling is allowed for longer than any sensible scrape interval. ``login`` is how
-    long it waits for the check of its password.
+    ``request``: to send a complete request, the first one including the TLS handshake. ``login``: to wait for the check
+    of its password. ``write``: to read the response. ``idle``: between two requests; longer than any sensible scrape
+    interval, because Prometheus keeps its connection. Bytes that arrive meanwhile extend none of them.
     """
 
     request: float = 5.0
@@ -40,85 +29,94 @@ class Deadlines:
     idle: float = 300.0
 
 
-class Open(Protocol):
-    """A connection in a queue, since when (the loop's clock), and of whom: its address, or its network of IPv6."""
+class OpenConnection(Protocol):
+    """A connection in a queue since ``since`` (the loop's clock, in seconds); ``client_key`` is that of `Client`."""
 
     since: float
-    place: str
+    client_key: str
 
     def abort(self) -> None:
-        """Close at once, whatever is under way."""
+        """Close at once, whatever is in progress."""
 
     def close(self) -> None:
-        """Close if it idles."""
+        """Close if idle."""
 
 
-Queue = OrderedDict[Open, None]
+Queue = OrderedDict[OpenConnection, None]
 
 _READ_BYTES = 16 * 1024
 _SLOW_SECONDS = 1.0
 _STALLED_SECONDS = 0.2
-"""An answer takes milliseconds; who takes this long gives way where there is no room for another."""
+"""A response takes milliseconds; one that takes this long is aborted when the limit is reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Every open connection, each in at most one queue, ordered by who has been in it longest.
+    """Every open connection, each in at most one queue, ordered by the time it entered.
 
-    ``buffer`` is what all of them read to, one after the other.
+    ``buffer`` is shared: each connection copies what it received before the next one reads.
     """
 
-    every: set[Open] = field(default_factory=set)
-    waiting: Queue = field(default_factory=OrderedDict)
-    asking: Queue = field(default_factory=OrderedDict)
+    connections: set[OpenConnection] = field(default_factory=set)
+    reading: Queue = field(default_factory=OrderedDict)
+    authenticating: Queue = field(default_factory=OrderedDict)
     writing: Queue = field(default_factory=OrderedDict)
     idle: Queue = field(default_factory=OrderedDict)
     buffer: bytearray = field(default_factory=lambda: bytearray(_READ_BYTES))
 
     def evict(self, now: float) -> None:
-        """Drop one: who waits longest without a complete request, else idles, else logs in, else reads its answer.
+        """Drop the oldest connection without a complete request, else an idle, authenticating or writing one.
 
-        Where few are waiting, and none for long, the one that just came may be among them: who idles goes first.
+        Idle connections go first while the requests that are being read are few and recent: the newest connection may
+        be among them.
         """
-        slowest = next(iter(self.waiting), None)
-        fresh = slowest is None or (2 * len(self.waiting) < len(self.every) and now - slowest.since < _SLOW_SECONDS)
-        first = (self.idle, self.waiting) if fresh else (self.waiting, self.idle)
-        for queue in (*first, self.asking, self.writing):
+        slowest = next(iter(self.reading), None)
+        fresh = slowest is None or (
+            2 * len(self.reading) < len(self.connections) and now - slowest.since < _SLOW_SECONDS
+        )
+        first = (self.idle, self.reading) if fresh else (self.reading, self.idle)
+        for queue in (*first, self.authenticating, self.writing):
             if queue:
                 next(iter(queue)).abort()
                 return
 
-    def stuck(self, place: str, now: float) -> Open | None:
-        """Whose answer is to be given up for one to this place; None if that is to wait.
+    def preemptible(self, client_key: str, now: float) -> OpenConnection | None:
+        """Return the response to abort in favour of one to ``client_key``, None if there is none.
 
-        The oldest, if it makes no headway, else the oldest of the place with the most, if it has more than this one.
+        The oldest, if it has stalled; else the oldest of the client with the most responses, if it has more than this
+        one would have.
         """
         oldest = next(iter(self.writing))
         if now - oldest.since >= _STALLED_SECONDS:
             return oldest
-        answers = Counter(client.place for client in self.writing)
-        busiest, most = answers.most_common(1)[0]
-        return next(one for one in self.writing if one.place == busiest) if most > answers[place] + 1 else None
+        responses = Counter(client.client_key for client in self.writing)
+        busiest, most = responses.most_common(1)[0]
+        return (
+            next(one for one in self.writing if one.client_key == busiest) if most > responses[client_key] + 1 else None
+        )
 
 
 class Client(NamedTuple):
-    """Whose request it is: its address, and under which TLS policy it showed which certificate, if any.
+    """The client of a request: its address, the TLS policy of its connection, and its certificate, if any.
 
-    ``place`` is whom to blame for it: the address, or its network of IPv6.
+    ``client_key`` identifies it for limits: the IPv4 address or IPv6 /64 network.
     """
 
     host: str
-    place: str
+    client_key: str
     tls: TlsPolicy | None
     certificate: Certificate | None
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """What is behind a listener. ``answer`` is called with each complete request; ``failed`` with the address of a
-    client and why its TLS handshake failed. ``turns`` says whose handshake is next.
+class Listener:
+    """Callbacks of a listening socket.
+
+    ``answer`` is called with each complete request, ``failed`` with the address of a client and the reason why its TLS
+    handshake failed, ``answered`` with the status of each response. ``queue`` orders handshakes and pipelined requests.
     """
 
     answer: Callable[[h11.Request, Client], Response | Awaitable[Response]]
     failed: Callable[[str, str], None]
-    turns: Turns
+    answered: Callable[[int], None]
+    queue: FairQueue

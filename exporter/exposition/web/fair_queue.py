@@ -1,4 +1,4 @@
-"""Whose turn it is: clients share the loop's time by address, so that thousands from one place delay nobody else."""
+"""A fair queue: steps run round-robin by client, so that thousands from one address delay others by one step."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 _SLICE_SECONDS = 0.002
-"""After so long, whoever else has something for the loop to do goes first."""
+"""After this time the queue yields to the other callbacks of the loop."""
 
 
-class Turns:
-    """Runs steps in the loop, those of different addresses in turns. Needs a running loop from the first `add` on."""
+class FairQueue:
+    """Runs steps in the event loop, round-robin by client. `add` needs a running loop."""
 
     def __init__(self) -> None:
         self._steps: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
         self._running = False
 
-    def add(self, address: str, step: Callable[[], None]) -> None:
-        """Have a step run soon. One that raises is told to the loop's handler and delays nobody."""
-        self._steps.setdefault(address, deque()).append(step)
+    def add(self, client_key: str, step: Callable[[], None]) -> None:
+        """Schedule a step. An exception goes to the loop's exception handler; later steps still run."""
+        self._steps.setdefault(client_key, deque()).append(step)
         if not self._running:
             self._running = True
             asyncio.get_running_loop().call_soon(self._run)
@@ -29,10 +29,10 @@ class Turns:
         until = loop.time() + _SLICE_SECONDS
         try:
             while self._steps and loop.time() < until:
-                address, steps = self._steps.popitem(last=False)
+                client_key, steps = self._steps.popitem(last=False)
                 step = steps.popleft()
                 if steps:
-                    self._steps[address] = steps
+                    self._steps[client_key] = steps
                 step()
         finally:
             self._running = bool(self._steps)

@@ -1,7 +1,7 @@
-"""TLS without any I/O: bytes from the client in, plain bytes and bytes for the client out.
+"""TLS without I/O: takes bytes from the client, returns plain text and bytes for the client.
 
-asyncio's own TLS keeps 300 KiB for each connection, also for one that never says anything; this keeps 2 KiB for a
-silent one and 50 KiB during a handshake, and lets the server decide whose handshake is next (docs/web-security.md).
+asyncio's own TLS allocates 300 KiB per connection, also for one that sends nothing; this allocates 2 KiB for a silent
+connection and 50 KiB during a handshake, and lets the server schedule handshakes fairly (docs/web-security.md).
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from typing import Any
 from .tls_config import TlsSettings
 
 _PIECE_BYTES = 16 * 1024
-"""What goes through OpenSSL at once, a record: its memory buffers never shrink again."""
+"""Bytes passed to OpenSSL at a time, one record: its memory buffers never shrink."""
 
 _MAX_SESSIONS = 1000
-_CLIENT_MUST = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+_VERIFY_FLAGS = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
 _FAILURES = {
-    "KEY_VALUES_MISMATCH": "the key is not the certificate's",
-    "EE_KEY_TOO_SMALL": "the key is too short to be safe: RSA needs 2048 bits",
-    "CA_MD_TOO_WEAK": "the signature of the certificate is too weak to be safe",
+    "KEY_VALUES_MISMATCH": "the key does not match the certificate",
+    "EE_KEY_TOO_SMALL": "the key is too short: RSA needs 2048 bits",
+    "CA_MD_TOO_WEAK": "the signature algorithm of the certificate is too weak",
 }
 
 Certificate = Mapping[str, Any]
 
 
 class TlsPolicy:
-    """What one reading of the web configuration says about TLS, ready to use.
+    """The TLS policy of one version of the web configuration.
 
-    ``expires_at`` is when the certificate ends (Unix seconds), and ``complaint`` what a client that looks at nothing
-    but the certificate itself says about it, "" if it is content.
+    ``expires_at`` is the end of the certificate's validity (Unix seconds); ``certificate_problem`` is the reason for
+    which a client that trusts its issuer would reject it, "" if there is none.
     """
 
     def __init__(self, settings: TlsSettings) -> None:
-        """Raises ValueError if OpenSSL cannot work with it."""
+        """Raises ValueError if OpenSSL rejects the settings."""
         self.settings = settings
-        self._names = frozenset(map(_canonical, settings.allowed_sans))
+        self._names = frozenset(map(_canonical_name, settings.allowed_sans))
         try:
             self.context = _make_context(settings)
-            self.complaint, self.expires_at = _rehearse(self.context, settings)
-            _ask_for_certificates(self.context, settings)
+            self.certificate_problem, self.expires_at = _self_test(self.context, settings)
+            _configure_client_auth(self.context, settings)
         except ssl.SSLError as error:
-            raise ValueError(_FAILURES.get(error.reason or "", reason_of(error))) from None
+            raise ValueError(_FAILURES.get(error.reason or "", failure_reason(error))) from None
 
-    def admits(self, certificate: Certificate | None, now: float) -> str:
-        """Why a client with this verified certificate may not be served at this Unix time; "" if it may."""
+    def rejection_reason(self, certificate: Certificate | None, now: float) -> str:
+        """Return why a client with this verified certificate is rejected at ``now`` (Unix seconds), "" if it is not."""
         if not certificate:
             return "a client certificate is needed" if self.settings.client_auth is ssl.CERT_REQUIRED else ""
         if ssl.cert_time_to_seconds(certificate["notAfter"]) < now:
@@ -59,18 +59,18 @@ class TlsPolicy:
             return "no name of the client certificate is in client_allowed_sans"
         return ""
 
-    def renew_when_full(self) -> None:
-        """Make OpenSSL forget the sessions that TLS 1.2 clients without tickets may resume.
+    def bound_session_cache(self) -> None:
+        """Drop the cached sessions that TLS 1.2 clients without tickets may resume, if they are many.
 
-        It would keep 20,480 of them, 11 KiB each with a client's certificate, and Python cannot tell it not to.
+        OpenSSL caches 20,480 of them, 11 KiB each with a client certificate, and Python has no option to limit that.
         """
         if self.context.session_stats()["number"] > _MAX_SESSIONS:
             self.context = _make_context(self.settings)
-            _ask_for_certificates(self.context, self.settings)
+            _configure_client_auth(self.context, self.settings)
 
 
 class Tls:
-    """The TLS of one connection. What OpenSSL complains about leaves as `ssl.SSLError`."""
+    """The TLS state of one connection. Its methods raise `ssl.SSLError` for protocol errors."""
 
     def __init__(self, policy: TlsPolicy) -> None:
         self.policy = policy
@@ -80,7 +80,7 @@ class Tls:
         self._object: ssl.SSLObject | None = None
 
     def receive(self, data: bytes) -> Iterator[bytes]:
-        """Take what the client sent; gives what it says. ``established`` and ``ended`` tell where it is."""
+        """Decrypt what the client sent; sets ``established`` after the handshake, ``ended`` after a close_notify."""
         if self._object is None:
             self._object = self.policy.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         for start in range(0, len(data), _PIECE_BYTES):
@@ -98,7 +98,7 @@ class Tls:
                 pass
 
     def send(self, data: bytes | memoryview) -> bytes:
-        """What to send so that the client reads ``data``; with none, only what TLS itself has to say."""
+        """Encrypt ``data``; returns the bytes to send, including pending handshake messages and alerts."""
         parts = [self._outgoing.read()]
         view = memoryview(data)
         while view and self._object is not None:
@@ -108,23 +108,23 @@ class Tls:
         return b"".join(parts)
 
     def close(self) -> bytes:
-        """What to send last, so that the client knows that nothing was cut off."""
+        """Return the close_notify to send last, so that the client can tell the end from a truncation."""
         if self._object is not None and self.established:
-            with contextlib.suppress(ssl.SSLError):  # it waits for the client's own goodbye; we do not
+            with contextlib.suppress(ssl.SSLError):  # raised because the client's own close_notify is still missing
                 self._object.unwrap()
         return self._outgoing.read()
 
     def certificate(self) -> Certificate | None:
-        """The client's verified certificate, None if it has none."""
+        """Return the client's verified certificate, None if it sent none."""
         return self._object.getpeercert() if self._object is not None else None
 
 
-def reason_of(error: ssl.SSLError) -> str:
-    """Why TLS failed, in words."""
+def failure_reason(error: ssl.SSLError) -> str:
+    """Describe why TLS failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     words = (error.reason or str(error)).replace("_", " ").lower()
-    return re.sub(r"^(?:ssl|tls)v\d+ alert ", "the client says: ", words)
+    return re.sub(r"^(?:ssl|tls)v\d+ alert ", "the client reported: ", words)
 
 
 def _make_context(settings: TlsSettings) -> ssl.SSLContext:
@@ -133,7 +133,7 @@ def _make_context(settings: TlsSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if not settings.server_chooses_cipher:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.num_tickets = 0  # Prometheus keeps its connection and resumes nothing
+    context.num_tickets = 0  # Prometheus keeps its connection and resumes no session
     context.set_alpn_protocols(["http/1.1"])
     if settings.ciphers:
         context.set_ciphers(":".join(settings.ciphers))
@@ -142,7 +142,7 @@ def _make_context(settings: TlsSettings) -> ssl.SSLContext:
             context.set_groups(":".join(settings.curves))
         else:
             context.set_ecdh_curve(settings.curves[0])
-    # OpenSSL reads only files, and a key that was written in place is on no disk.
+    # OpenSSL loads keys from files only, and an inline key must not be written to disk.
     file = os.memfd_create("certificate")
     try:
         os.write(file, f"{settings.certificate}\n{settings.key}\n".encode())
@@ -152,33 +152,33 @@ def _make_context(settings: TlsSettings) -> ssl.SSLContext:
     return context
 
 
-def _ask_for_certificates(context: ssl.SSLContext, settings: TlsSettings) -> None:
+def _configure_client_auth(context: ssl.SSLContext, settings: TlsSettings) -> None:
     context.verify_mode = settings.client_auth
-    context.verify_flags |= _CLIENT_MUST  # as Go, which takes whatever is in the file for an anchor of trust
+    context.verify_flags |= _VERIFY_FLAGS  # like Go, which trusts every certificate of the file as a root
     if settings.client_ca:
         context.load_verify_locations(cadata=settings.client_ca)
 
 
-def _rehearse(context: ssl.SSLContext, settings: TlsSettings) -> tuple[str, float | None]:
-    """Shake hands with ourselves: what a client finds wrong with the certificate, and when that one expires.
+def _self_test(context: ssl.SSLContext, settings: TlsSettings) -> tuple[str, float | None]:
+    """Run a handshake in memory; returns the problem a client finds with the certificate, and when it expires.
 
-    Also fails as a client's handshake would, as where no cipher suite goes with the key. Raises `ssl.SSLError`.
+    Raises `ssl.SSLError` where every client's handshake would fail, for example if no cipher suite fits the key.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.set_ciphers("ALL:@SECLEVEL=0")
-    client.verify_flags |= _CLIENT_MUST
+    client.verify_flags |= _VERIFY_FLAGS
     client.load_verify_locations(cadata=settings.certificate)
     try:
-        certificate: Certificate = _shake_hands(context, client).getpeercert() or {}
+        certificate: Certificate = _handshake(context, client).getpeercert() or {}
         return "", ssl.cert_time_to_seconds(certificate["notAfter"])
     except ssl.SSLCertVerificationError as error:
         client.verify_mode = ssl.CERT_NONE
-        _shake_hands(context, client)
+        _handshake(context, client)
         return error.verify_message, None
 
 
-def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking, answering = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
     for _ in range(3):
@@ -189,11 +189,11 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObjec
 
 
 def _sans(certificate: Certificate) -> set[str]:
-    return {_canonical(str(value)) for _, value in certificate.get("subjectAltName", ())}
+    return {_canonical_name(str(value)) for _, value in certificate.get("subjectAltName", ())}
 
 
-def _canonical(name: str) -> str:
-    """One spelling for each IP address; names stay as they are."""
+def _canonical_name(name: str) -> str:
+    """Normalize an IP address; other names stay as they are."""
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The section ``tls_server_config`` of the web configuration: whose certificates, which versions, which ciphers."""
+"""The section ``tls_server_config`` of the web configuration: certificates, protocol versions, cipher suites."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TLS_NAMES = tuple(
 )
 
 _VERSIONS = {
-    "TLS10": ssl.TLSVersion.TLSv1_2,  # told of, not refused: a higher minimum keeps the promise of a lower one
+    "TLS10": ssl.TLSVersion.TLSv1_2,  # a warning, no error: the effective minimum is stricter
     "TLS11": ssl.TLSVersion.TLSv1_2,
     "TLS12": ssl.TLSVersion.TLSv1_2,
     "TLS13": ssl.TLSVersion.TLSv1_3,
@@ -37,10 +37,10 @@ _SUITES = {
         ("AES_256_CBC_SHA", "AES256-SHA"),
     )
 }
-"""What Go's ``tls.CipherSuites()`` has for TLS 1.2, by its name there → OpenSSL's name."""
+"""TLS 1.2 suites of Go's ``tls.CipherSuites()``: Go's name → OpenSSL's name."""
 
 _TLS13_SUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
-"""Go, as OpenSSL, always offers all of these in TLS 1.3, whatever is configured."""
+"""Go and OpenSSL always offer all of these in TLS 1.3, whatever is configured."""
 
 _CLIENT_AUTH = {
     "NoClientCert": ssl.CERT_NONE,
@@ -52,9 +52,9 @@ _UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """The section; certificates and key are PEM text, ``ciphers`` and ``curves`` OpenSSL's names, empty its defaults.
+    """The parsed section. Certificates and key are PEM text; ``ciphers`` and ``curves`` are OpenSSL's names.
 
-    ``where`` is the line that names the certificate.
+    Empty ``ciphers`` or ``curves`` mean OpenSSL's defaults. ``where`` is the ``file:line`` of the certificate.
     """
 
     where: str = field(compare=False)
@@ -69,29 +69,29 @@ class TlsSettings:
     curves: tuple[str, ...] = ()
     server_chooses_cipher: bool = True
 
-    def same_terms(self, other: TlsSettings) -> bool:
-        """Whether who came in by the one would by the other: all but the server's own certificate is the same."""
+    def compatible_with(self, other: TlsSettings) -> bool:
+        """Whether the settings differ in nothing but the server's own certificate and key."""
         return replace(self, certificate=other.certificate, key=other.key) == other
 
 
 def read_tls(file: WebFile) -> TlsSettings | None:
-    """The section with the certificates it names, None if it is not there; what is wrong goes to ``file.problems``."""
+    """Read the section and the certificates it names, None if it is absent; errors go to ``file.problems``."""
     if not any(name in file for name in TLS_NAMES):
         return None
     certificate, key = _pem(file, "cert", "CERTIFICATE"), _pem(file, "key", "PRIVATE KEY")
     authority = _pem(file, "client_ca", "CERTIFICATE", needed=False)
     auth, sans = _client_auth(file)
     low, high = _versions(file)
-    no_words: tuple[str, ...] = ()
-    suites = file.take(f"{_SECTION}cipher_suites", listing(choice(*_SUITES, *_TLS13_SUITES)).parse, no_words)
+    none: tuple[str, ...] = ()
+    suites = file.take(f"{_SECTION}cipher_suites", listing(choice(*_SUITES, *_TLS13_SUITES)).parse, none)
     ciphers = tuple(_SUITES[name] for name in suites if name in _SUITES)
-    if suites and not ciphers:  # without a suite for TLS 1.2 there is no TLS 1.2
+    if suites and not ciphers:  # no suite for TLS 1.2 disables TLS 1.2
         low = ssl.TLSVersion.TLSv1_3
     if low > high:
-        file.complain(f"{_SECTION}max_version", "is below min_version, or no cipher suite is left for it")
-    curves = file.take(f"{_SECTION}curve_preferences", listing(choice(*_CURVES)).parse, no_words)
+        file.error(f"{_SECTION}max_version", "is below min_version, or no cipher suite is left for it")
+    curves = file.take(f"{_SECTION}curve_preferences", listing(choice(*_CURVES)).parse, none)
     if len(curves) > 1 and not hasattr(ssl.SSLContext, "set_groups"):
-        file.remark(f"{_SECTION}curve_preferences", f"only {curves[0]} is offered; more than one needs Python 3.15")
+        file.warn(f"{_SECTION}curve_preferences", f"only {curves[0]} is offered; more than one needs Python 3.15")
     return TlsSettings(
         where=file.where(f"{_SECTION}cert_file", f"{_SECTION}cert"),
         certificate=certificate,
@@ -108,10 +108,10 @@ def read_tls(file: WebFile) -> TlsSettings | None:
 
 
 def _pem(file: WebFile, key: str, marker: str, *, needed: bool = True) -> str:
-    """What is written in place, or in the file that ``<key>_file`` names; "" where nothing is."""
+    """Return inline PEM text, or that of the file which ``<key>_file`` names; "" if neither is set."""
     inline, named = f"{_SECTION}{key}", f"{_SECTION}{key}_file"
     if inline in file and named in file:
-        file.complain(named, f"goes not together with {key}")
+        file.error(named, f"cannot be combined with {key}")
     elif inline in file:
         return file.take(inline, lambda value: _checked(_one(value), marker), "")
     elif named in file:
@@ -123,24 +123,24 @@ def _pem(file: WebFile, key: str, marker: str, *, needed: bool = True) -> str:
 
 def _checked(pem: str, marker: str) -> str:
     if "-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem or "Proc-Type: 4,ENCRYPTED" in pem:
-        raise ValueError("is encrypted, and nobody is there to type the password")
+        raise ValueError("is encrypted; the exporter cannot ask for a passphrase")
     if not re.search(rf"-----BEGIN (?:[A-Z0-9]+ )?{marker}-----", pem):
         raise ValueError(f"has no PEM block {marker}")
     return pem
 
 
 def _client_auth(file: WebFile) -> tuple[ssl.VerifyMode, tuple[str, ...]]:
-    """Whether clients must show a certificate, and one of which names it must have."""
-    asked, allowed = f"{_SECTION}client_auth_type", f"{_SECTION}client_allowed_sans"
+    """Return whether clients must present a certificate, and the names that it may have."""
+    auth_type, allowed = f"{_SECTION}client_auth_type", f"{_SECTION}client_allowed_sans"
     given = f"{_SECTION}client_ca" if f"{_SECTION}client_ca" in file else f"{_SECTION}client_ca_file"
-    auth: ssl.VerifyMode = file.take(asked, _auth_type, ssl.CERT_NONE)
+    auth: ssl.VerifyMode = file.take(auth_type, _auth_type, ssl.CERT_NONE)
     sans: tuple[str, ...] = file.take(allowed, _sans, ())
     if auth is not ssl.CERT_NONE and given not in file:
-        file.complain(asked, "needs client_ca_file, which says whose certificates are good")
-    if given in file and auth is ssl.CERT_NONE and asked not in file:
-        file.complain(given, "verifies nobody without client_auth_type: RequireAndVerifyClientCert")
+        file.error(auth_type, "needs client_ca_file, the authorities whose certificates are accepted")
+    if given in file and auth is ssl.CERT_NONE and auth_type not in file:
+        file.error(given, "has no effect without client_auth_type: RequireAndVerifyClientCert")
     if sans and auth is not ssl.CERT_REQUIRED:
-        file.complain(allowed, "needs client_auth_type: RequireAndVerifyClientCert")
+        file.error(allowed, "needs client_auth_type: RequireAndVerifyClientCert")
     return auth, sans
 
 
@@ -154,7 +154,7 @@ def _auth_type(value: object) -> ssl.VerifyMode:
 def _sans(value: object) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [value]
     if not names:
-        raise ValueError("lists no name, so that nobody could come in")
+        raise ValueError("lists no name, so every client would be rejected")
     return tuple(map(_one, names))
 
 
@@ -163,13 +163,13 @@ def _versions(file: WebFile) -> tuple[ssl.TLSVersion, ssl.TLSVersion]:
     least = file.take(low, choice(*_VERSIONS).parse, "TLS12")
     most = file.take(high, choice(*_VERSIONS).parse, "TLS13")
     if least < "TLS12":
-        file.remark(low, f"{least} is not spoken; the minimum is TLS12 instead")
+        file.warn(low, f"{least} is not supported; the minimum is TLS12 instead")
     if most < "TLS12":
-        file.complain(high, f"{most} is not spoken, the least is TLS12")
+        file.error(high, f"{most} is not supported, the lowest is TLS12")
     return _VERSIONS[least], _VERSIONS[most]
 
 
 def _one(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("must be one text")
+        raise ValueError("must be a single string")
     return value

@@ -1,7 +1,7 @@
-"""Reads the file of ``--web.config.file``: the format that exporters built with Prometheus's exporter-toolkit share.
+"""Reads the file of ``--web.config.file``, in the format of Prometheus's exporter-toolkit.
 
-https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md; docs/web-security.md says what
-differs. A key that promises protection which this server cannot give is refused, never ignored.
+https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md; docs/web-security.md lists
+the differences. A key that demands protection which this server does not implement is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ALWAYS_SENT = "X-Content-Type-Options"
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}", re.ASCII)
 _COSTS = range(4, 15)
-"""A check at cost 14 takes a second of CPU; at 31, the most that bcrypt knows, it would take a day."""
+"""A check at cost 14 takes a second of CPU; at 31, the maximum of bcrypt, it would take a day."""
 
 
 class RateLimit(NamedTuple):
@@ -34,9 +34,9 @@ class RateLimit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """What the file says. ``users`` maps names to bcrypt hashes; ``files`` are those it was read from.
+    """The parsed file. ``users`` maps names to bcrypt hashes; ``files`` are the paths it was read from.
 
-    ``notes`` are warnings about keys that mean something else here than in the toolkit.
+    ``warnings`` are about keys that have another effect here than in the toolkit.
     """
 
     tls: TlsSettings | None
@@ -44,7 +44,7 @@ class WebConfig:
     users: Mapping[bytes, bytes]
     rate: RateLimit | None
     files: tuple[str, ...]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def read(path: str) -> WebConfig:
@@ -53,14 +53,14 @@ def read(path: str) -> WebConfig:
     file = WebFile(path, (*TLS_NAMES, _HTTP2, _INTERVAL, _BURST, *mappings), mappings)
     tls, headers, users, rate = read_tls(file), _headers(file), _users(file), _rate(file)
     if file.take(_HTTP2, flag().parse, False):
-        file.remark(_HTTP2, "HTTP/2 is not spoken, clients get HTTP/1.1")
+        file.warn(_HTTP2, "HTTP/2 is not supported, clients get HTTP/1.1")
     if file.problems:
         raise WebConfigError(file.problems)
-    return WebConfig(tls, headers, users, rate, tuple(file.files), tuple(file.notes))
+    return WebConfig(tls, headers, users, rate, tuple(file.files), tuple(file.warnings))
 
 
 def _headers(file: WebFile) -> tuple[tuple[bytes, bytes], ...]:
-    """Headers to add to every answer; a blank one is none."""
+    """Return the headers to add to every response; one with an empty value is left out."""
     found = []
     for where, name, value in file.entries(_HEADERS):
         try:
@@ -83,13 +83,13 @@ def _check_header(name: str, value: str) -> None:
     if name not in allowed:
         raise ValueError(f"{quoted(name)} cannot be set{did_you_mean(name, allowed)}")
     if not (value.isascii() and value.isprintable()):
-        raise ValueError(f"{name} has characters that a header must not have")
+        raise ValueError(f"{name} has characters not allowed in a header")
     if value and allowed[name] and value not in allowed[name]:
         raise ValueError(f"{name} must be {' or '.join(allowed[name])}")
 
 
 def _users(file: WebFile) -> dict[bytes, bytes]:
-    """Name → bcrypt hash. What is wrong is told by its line alone: what stands there may be a secret."""
+    """Return name → bcrypt hash. Errors name the line and never quote it: it may hold a secret."""
     found = {}
     for where, name, value in file.entries(_USERS):
         match = _BCRYPT.fullmatch(value)
@@ -104,7 +104,7 @@ def _users(file: WebFile) -> dict[bytes, bytes]:
 
 
 def _rate(file: WebFile) -> RateLimit | None:
-    """How many requests are answered; None if nothing is said, or an interval of 0."""
+    """Return the limit; None if the section is absent or its interval is 0."""
     interval = file.take(_INTERVAL, lambda value: 0.0 if value == "0" else duration(0.0, 3600.0).parse(value), 0.0)
     burst = file.take(_BURST, count(0, 1_000_000).parse, 0)
     if interval and not burst:

@@ -1,4 +1,4 @@
-"""The file of ``--web.config.file``, value by value; every mistake is kept with its line."""
+"""Access to the values of ``--web.config.file``; every error is collected with its line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
-from ...config import yaml_file as yamlfile
+from ...config import yaml_file
 
 T = TypeVar("T")
 
@@ -14,7 +14,7 @@ _MAX_FILE_BYTES = 1 << 20
 
 
 class WebConfigError(Exception):
-    """The file cannot be used; ``problems`` has one line for each thing wrong with it, and no secret."""
+    """The file is invalid; ``problems`` has one line per error and contains no secret."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -22,23 +22,23 @@ class WebConfigError(Exception):
 
 
 class WebFile:
-    """What the file says, by dotted name; ``mappings`` are the names whose keys are the user's own.
+    """The values of the file by dotted name; ``mappings`` are the names whose keys the user chooses.
 
-    ``problems`` grows while it is read, and ``notes`` with what can be used but means something else here than in the
-    toolkit; ``files`` are all that were looked at.
+    While values are taken, ``problems`` collects errors and ``warnings`` what has another effect here than in the
+    toolkit. ``files`` are the paths read so far.
     """
 
     def __init__(self, path: str, names: Collection[str], mappings: Collection[str]) -> None:
-        self._layer, self.problems = yamlfile.read(path, names, (), mappings)
+        self._layer, self.problems = yaml_file.read(path, names, (), mappings)
         self.files = [path]
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         self._folder = os.path.dirname(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self._layer
 
     def where(self, *names: str) -> str:
-        """``file:line`` of the first of these that is there; a name that ends in a dot is a whole section."""
+        """Return ``file:line`` of the first name that is set; a name that ends in a dot is a whole section."""
         for name in names:
             for given, (where, _) in self._layer.items():
                 if given == name or (name.endswith(".") and given.startswith(name)):
@@ -46,23 +46,23 @@ class WebFile:
         return self.files[0]
 
     def take(self, name: str, parse: Callable[[Any], T], default: T) -> T:
-        """The value, or the default if there is none or none that can be used."""
+        """Return the parsed value; the default if it is not set or invalid."""
         if name not in self._layer:
             return default
         try:
             return parse(self._layer[name][1])
         except ValueError as error:
-            self.complain(name, str(error))
+            self.error(name, str(error))
             return default
 
     def entries(self, name: str) -> Iterator[tuple[str, str, str]]:
-        """Where, key and value of each entry of a mapping."""
+        """Yield ``file:line``, key and value of each entry of a mapping."""
         if name not in self._layer:
             return
         found = self._layer[name][1]
         for entry in found if isinstance(found, list) else [found]:
-            if not isinstance(entry, yamlfile.Entry):
-                self.complain(name, "must be a mapping")
+            if not isinstance(entry, yaml_file.Entry):
+                self.error(name, "must be a mapping")
                 continue
             for key, (where, value) in entry.values.items():
                 if isinstance(value, str):
@@ -71,7 +71,7 @@ class WebFile:
                     self.problems.append(f"{where}: {name}: is nested too deeply")
 
     def load(self, path: str) -> str:
-        """Text of another file, relative to the folder of this one. Raises ValueError."""
+        """Read another file; a relative path starts at the folder of this one. Raises ValueError."""
         path = os.path.join(self._folder, path)
         self.files.append(path)
         try:
@@ -83,10 +83,10 @@ class WebFile:
         except UnicodeDecodeError:
             raise ValueError(f"{path}: not PEM text") from None
 
-    def complain(self, name: str, message: str) -> None:
-        """Note what is wrong with a name that is there."""
+    def error(self, name: str, message: str) -> None:
+        """Add an error about a name that is set."""
         self.problems.append(f"{self.where(name)}: {name}: {message}")
 
-    def remark(self, name: str, message: str) -> None:
-        """Note what the operator should know about it."""
-        self.notes.append(f"{self.where(name)}: {name}: {message}")
+    def warn(self, name: str, message: str) -> None:
+        """Add a warning about a name that is set."""
+        self.warnings.append(f"{self.where(name)}: {name}: {message}")

@@ -1,4 +1,4 @@
-"""CPU joules modelled from utilisation, for machines without a CPU meter: most cloud VMs."""
+"""CPU joules modelled from utilisation, for machines without a CPU meter, such as most cloud VMs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ...host import Host, KeptFile
 from ...records import Device, EnergyReading, PowerBounds, Reading, Unavailable
+from .cpu_times import CpuTimes, parse_cpu_times, psutil_cpu_times
 
 
 class Coefficients(NamedTuple):
@@ -42,15 +43,15 @@ _PUBLISHED = {
     "graviton": Coefficients("AWS Graviton 2-4", 0.47, 1.69),
 }
 """cloud-carbon-footprint/ccf-coefficients, output/coefficients-aws-use.csv (SPECpower_ssj2008 of 2026-03-09,
-rounded to 0.01 W): whole servers at the wall, idle and at 100 %, over their threads. Its Graviton rows repeat EPYC
-2nd Gen, since no Graviton was ever submitted. Its row for EPYC 5th Gen (3.68 and 8.96 W) is left out: at 512
-threads that is a server idling at 1.9 kW, so the 4th generation stands in."""
+rounded to 0.01 W): power of whole servers at the wall, idle and at 100 %, per thread. Its Graviton rows repeat EPYC
+2nd Gen, since no Graviton was ever submitted. Its row for EPYC 5th Gen (3.68 and 8.96 W) is left out, because a server
+of 512 threads would idle at 1.9 kW; the 4th generation is used instead."""
 
 _CURRENT = (
     *("epyc2", "epyc3", "epyc4", "graviton"),
     *("skylake", "cascadelake", "icelake", "sapphirerapids", "emeraldrapids", "graniterapids"),
 )
-"""Servers that clouds still offer widely: the spread between them is what we do not know of an unknown host."""
+"""Servers that clouds still offer widely: the spread between them is the uncertainty about an unknown host."""
 
 _INTEL = {
     45: "sandybridge",
@@ -84,21 +85,19 @@ _ARM_NEOVERSE = {"0xd0c": "graviton", "0xd40": "graviton", "0xd4f": "graviton"}
 """Arm's part numbers of Neoverse N1, V1 and V2 (arch/arm64/include/asm/cputype.h)."""
 
 _GAP_SECONDS = 30.0
-_COUNT_AGAIN_SECONDS = 60.0
+_RECOUNT_SECONDS = 60.0
 
 
 class EstimateSource:
     """Models the CPU as ``n × (min + (max − min) × utilisation)`` watts (Cloud Carbon Footprint, "Methodology").
 
     The joules are the exact integral: ``min × CPU-seconds + (max − min) × busy seconds``, from 0 at the first
-    read, so nothing depends on how often it is read. Busy is user, nice, system, irq and softirq time; stolen
-    and iowait time is not, and guests are in user already (proc_stat(5)).
+    read, so the result does not depend on how often it is read. Busy time is defined in `cpu_times`.
 
-    The bounds are the lowest and highest watts that any current server in the published table would draw at
-    this utilisation. They are the spread of the table, not a guarantee: frequency, instruction mix and what
-    the neighbours of a VM do are not seen. SPECpower measures at the wall, so memory, fans and the power
-    supply are in these watts: no separate DRAM estimate is made, it would count them twice (and the 0.392 W
-    per GB published for memory could not be bounded).
+    The bounds are the lowest and highest watts of any current server in the published table at this utilisation. They
+    are the spread of the table, not a guarantee: frequency, instruction mix and the load of other VMs on the host are
+    not observed. SPECpower measures at the wall, so memory, fans and the power supply are included: a separate DRAM
+    estimate would count them twice (and the 0.392 W per GB published for memory could not be bounded).
 
     ``watts_per_cpu`` overrides the table with (idle, full) watts per hardware thread.
     """
@@ -111,38 +110,39 @@ class EstimateSource:
         self._file: KeptFile | None = None
         self._device: Device | None = None
         self._coefficients = _DEFAULT
-        self._count_at = -math.inf
-        self._last: _Times | None = None
+        self._recount_at = -math.inf
+        self._last: CpuTimes | None = None
+        self._last_at = 0.0
         self._cpu_seconds = 0.0
         self._busy_seconds = 0.0
 
     def read(self, now: float) -> Reading:
         """Integrate up to now. Raises `Unavailable` where CPU times cannot be read."""
-        times = self._times()
-        if self._device is None or now >= self._count_at:
+        times, at = self._times(), self._host.clock()
+        if self._device is None or now >= self._recount_at:
             self._device = self._describe()
-            self._count_at = now + _COUNT_AGAIN_SECONDS
+            self._recount_at = now + _RECOUNT_SECONDS
         device, (_, low, high) = self._device, self._coefficients
         bounds: tuple[PowerBounds, ...] = ()
         if self._last is not None:
-            elapsed = max(0.0, times.at - self._last.at)
-            if elapsed > _GAP_SECONDS:  # suspended or stopped: CPU time that did not pass drew nothing
+            elapsed = max(0.0, at - self._last_at)
+            if elapsed > _GAP_SECONDS:  # suspended or stopped: count only the CPU time that passed
                 elapsed = min(elapsed, max(0.0, times.total - self._last.total) / device.capacity)
             cpu_seconds = device.capacity * elapsed
-            # a counter that falls (lxcfs, an unplugged CPU) says nothing about this interval
+            # a counter that decreases (lxcfs, an unplugged CPU) adds no busy time in this interval
             self._busy_seconds += max(0.0, times.busy - self._last.busy)
             self._cpu_seconds += cpu_seconds
             if cpu_seconds > 0:
                 utilization = min(1.0, max(0.0, times.busy - self._last.busy) / cpu_seconds)
                 bounds = (self._bounds(device, utilization),)
-        self._last = times
-        # /proc/stat counts in ticks of 10 ms, so over a short interval it can say more than there was
+        self._last, self._last_at = times, at
+        # /proc/stat counts in ticks of 10 ms, so over a short interval busy time can exceed elapsed time
         busy = min(self._busy_seconds, self._cpu_seconds)
         joules = low * self._cpu_seconds + (high - low) * busy
-        return Reading(meters=(EnergyReading(device, times.at, joules, None),), bounds=bounds)
+        return Reading(meters=(EnergyReading(device, at, joules, None),), bounds=bounds)
 
     def close(self) -> None:
-        """Give back the kept file; the integral goes on at the next read."""
+        """Close the file; the integral continues with the next read."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -173,40 +173,17 @@ class EstimateSource:
         except Unavailable:
             return ""
 
-    def _times(self) -> _Times:
+    def _times(self) -> CpuTimes:
         if not os.path.isdir(self._host.procfs):
-            return self._portable_times()
+            return psutil_cpu_times()
         if self._file is None:
             self._file = self._host.keep(self._host.proc("stat"))
         try:
-            line = self._file.read(512).partition(b"\n")[0].split()
+            line = self._file.read(512).partition(b"\n")[0]
         except Unavailable:
             self.close()
             raise
-        at = self._host.clock()
-        if line[:1] != [b"cpu"] or len(line) < 5 or not all(field.isdigit() for field in line[1:]):
-            raise Unavailable("implausible", f"{self._file.path}: no line of CPU times: {b' '.join(line)[:64]!r}")
-        user, nice, system, idle, iowait, irq, softirq, steal = ([int(field) for field in line[1:9]] + [0] * 4)[:8]
-        hertz = os.sysconf("SC_CLK_TCK")
-        busy = user + nice + system + irq + softirq
-        return _Times(at, busy / hertz, (busy + idle + iowait + steal) / hertz)
-
-    def _portable_times(self) -> _Times:
-        """CPU times where there is no /proc (macOS, FreeBSD, Windows)."""
-        import psutil  # noqa: PLC0415 - not needed where there is a /proc
-
-        times = psutil.cpu_times()
-        fields = times._asdict()
-        busy = sum(fields.get(name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))
-        return _Times(self._host.clock(), busy, busy + times.idle + fields.get("iowait", 0.0))
-
-
-class _Times(NamedTuple):
-    """CPU seconds since boot, busy and all, at a boot-time second."""
-
-    at: float
-    busy: float
-    total: float
+        return parse_cpu_times(line, os.sysconf("SC_CLK_TCK"))
 
 
 def coefficients_of(cpuinfo: str) -> Coefficients:

@@ -1,4 +1,7 @@
-"""CPU, DRAM and platform joules from RAPL through the kernel's powercap tree (Documentation/power/powercap)."""
+"""CPU, DRAM and platform joules from RAPL through the kernel's powercap tree (Documentation/power/powercap).
+
+Faults of these counters are numbers 1 to 18 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from ...host import Host, KeptFile, list_dir
 from ...records import Component, Device, EnergyReading, Problem, Reading, Unavailable
 from .topology import Topology, read_topology
 
-LOOK_AGAIN_SECONDS = 60.0
-"""How often to look for zones that came, went or were renumbered (CPU hotplug, a reloaded module)."""
+RESCAN_SECONDS = 60.0
+"""How often to look for zones that were added, removed or renumbered (CPU hotplug, a reloaded module)."""
 
 _ZONE = re.compile(r"intel-rapl(-mmio)?((?::\d+)+)")
 _PACKAGE = re.compile(r"package-(?P<package>\d+)(-die-(?P<die>\d+))?")
@@ -19,7 +22,7 @@ _PACKAGE = re.compile(r"package-(?P<package>\d+)(-die-(?P<die>\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class _Domain:
-    """What a zone's name means. ``floor`` and ``default`` bound `_max_watts`."""
+    """The meaning of a zone's name. ``floor`` and ``default`` (W) bound `_max_watts`."""
 
     component: Component
     floor: float
@@ -44,7 +47,7 @@ class _Zone:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What one zone must know of the others: all ids, the platform's (the first psys) and the sockets."""
+    """What a zone needs from the others: all ids, the platform's id (the first psys), the number of packages."""
 
     ids: frozenset[str]
     platform: str | None
@@ -55,13 +58,12 @@ class _Layout:
 class RaplSource:
     """Reads every RAPL zone: Intel's and AMD's both appear as ``intel-rapl``.
 
-    What includes what (powercap/powercap #3): a package includes its core and uncore but not DRAM; psys
-    includes everything. The memory-mapped duplicate of a package (``intel-rapl-mmio``) counts only where the
-    MSR zone is missing. A zone is known by its name and its package's, never by its number, so one that is
-    renumbered keeps its identity (fault 9).
+    Nesting (powercap/powercap #3): a package includes its core and uncore but not DRAM; psys includes everything. The
+    memory-mapped duplicate of a package (``intel-rapl-mmio``) counts only where the MSR zone is missing. A zone is
+    identified by its name and its package's name, not by its number, so that it survives renumbering.
 
-    Wraps, resets and implausible jumps are not judged here: ``joules`` is the raw counter and ``wraps_at``
-    its range, None where the kernel does not tell it (fault 6).
+    Wraps, resets and implausible jumps are handled by accounting: ``joules`` is the raw counter and ``wraps_at`` its
+    range, None where the kernel does not report one.
     """
 
     name = "rapl"
@@ -69,22 +71,22 @@ class RaplSource:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._zones: list[_Zone] = []
-        self._lasting: list[Problem] = []
-        self._look_at = -math.inf
+        self._scan_problems: list[Problem] = []
+        self._scan_at = -math.inf
 
     def read(self, now: float) -> Reading:
-        """Read all zones; one that fails is a problem and never drops the others. Raises `Unavailable`."""
-        if now >= self._look_at:
-            self._look(now)
+        """Read all zones; one that fails is reported as a problem. Raises `Unavailable` if none can be read."""
+        if now >= self._scan_at:
+            self._scan(now)
         meters: list[EnergyReading] = []
-        problems = list(self._lasting)
+        problems = list(self._scan_problems)
         for zone in self._zones:
             try:
                 joules = zone.energy.counter() / 1e6
             except Unavailable as error:
                 problems.append(self._problem(error))
                 if error.reason == "not_found":
-                    self._look_at = -math.inf
+                    self._scan_at = -math.inf
                 continue
             meters.append(EnergyReading(zone.device, self._host.clock(), joules, zone.wraps_at))
         if not meters:
@@ -93,16 +95,16 @@ class RaplSource:
         return Reading(meters=tuple(meters), problems=tuple(problems))
 
     def close(self) -> None:
-        """Give back the kept files; the next read looks for zones again."""
+        """Close the files; the next read looks for zones again."""
         for zone in self._zones:
             zone.energy.close()
         self._zones = []
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
-    def _look(self, now: float) -> None:
-        """Find and open all zones. Raises `Unavailable` when there is none."""
+    def _scan(self, now: float) -> None:
+        """Find and open all zones. Raises `Unavailable` if there is none."""
         self.close()
-        self._lasting = []
+        self._scan_problems = []
         root = self._host.sys("class/powercap")
         names = self._zone_names(root)
         ids = _identities(names)
@@ -117,14 +119,14 @@ class RaplSource:
             try:
                 energy = self._host.keep(f"{path}/energy_uj")
             except Unavailable as error:
-                self._lasting.append(self._problem(error))
+                self._scan_problems.append(self._problem(error))
                 continue
             device = self._device(path, id_, names[zone], layout)
             self._zones.append(_Zone(device, energy, self._wraps_at(path)))
-        self._look_at = now + LOOK_AGAIN_SECONDS
+        self._scan_at = now + RESCAN_SECONDS
 
     def _zone_names(self, root: str) -> dict[str, str]:
-        """Zone directory → its ``name``, MSR zones first. Raises `Unavailable` with the reason there is none."""
+        """Zone directory → its ``name``, MSR zones first. Raises `Unavailable`, with the reason, if there is none."""
         try:
             zones = sorted((zone for zone in list_dir(root) if _ZONE.fullmatch(zone)), key=_zone_order)
         except Unavailable as error:
@@ -136,14 +138,14 @@ class RaplSource:
             try:
                 label = self._host.text(f"{root}/{zone}/name")
             except Unavailable as error:
-                if error.reason != "not_found":  # a dangling link (fault 10) is no zone and no problem
-                    self._lasting.append(self._problem(error))
+                if error.reason != "not_found":  # a dangling link is no zone
+                    self._scan_problems.append(self._problem(error))
                 continue
             if label:
                 names[zone] = label
         if not names:
-            if self._lasting:
-                raise Unavailable(*self._lasting[0])
+            if self._scan_problems:
+                raise Unavailable(*self._scan_problems[0])
             if zones:
                 raise Unavailable(
                     "not_found",
@@ -161,7 +163,7 @@ class RaplSource:
     def _device(self, path: str, id_: str, label: str, layout: _Layout) -> Device:
         domain = _domain_of(id_)
         meaning = _DOMAINS.get(domain)
-        if meaning is None:  # a zone this table does not know: shown, never summed
+        if meaning is None:  # not in the table: shown, never summed
             total = float(layout.topology.total)
             return Device(id_, "platform", self.name, "measured", label, total, within="node", max_watts=5000.0)
         within = layout.platform if layout.platform != id_ else None
@@ -186,12 +188,12 @@ class RaplSource:
         )
 
     def _max_watts(self, path: str, meaning: _Domain) -> float:
-        """Watts above which a reading cannot be true.
+        """Watts above which a reading is implausible.
 
-        Four times the highest limit the zone declares (TDP or a power limit), because turbo and PL2 exceed
-        TDP by up to about 2.5 and a tick may be short; never below the domain's floor, since a capped
-        machine declares a low limit. A limit that is 0 (none set) or above the default (4096 W is "off")
-        says nothing: then the default, which no such hardware reaches.
+        Four times the highest limit of the zone (TDP or a power limit), because turbo and PL2 exceed TDP by a factor of
+        up to about 2.5 and a tick may be short; at least the domain's floor, since a capped machine has a low limit.
+        A limit of 0 (none set) or above the default (4096 W is "off") is ignored; without any other limit the result
+        is the default, which no such hardware reaches.
         """
         limits = []
         for constraint in range(3):
@@ -199,7 +201,7 @@ class RaplSource:
                 try:
                     limits.append(self._host.counter(f"{path}/constraint_{constraint}_{limit}") / 1e6)
                 except Unavailable:
-                    continue  # optional: AMD and most sub zones declare none
+                    continue  # optional: AMD and most subzones have none
         plausible = [watts for watts in limits if 1.0 <= watts <= meaning.default]
         return max(meaning.floor, 4.0 * max(plausible)) if plausible else meaning.default
 
@@ -207,7 +209,7 @@ class RaplSource:
         try:
             return self._host.counter(f"{path}/max_energy_range_uj") / 1e6 or None
         except Unavailable:
-            return None  # without a range no decrease can be called a wrap
+            return None  # without a range a decrease counts as a reset
 
     def _problem(self, error: Unavailable) -> Problem:
         if error.reason != "permission":
@@ -217,12 +219,12 @@ class RaplSource:
             "permission",
             f"{error.message}: energy_uj is readable by root only since Linux 5.10 (PLATYPUS, CVE-2020-8694)",
             "run as root (uid 0 needs no capabilities), or let a group of this user read it: "
-            f"sudo sh -c 'chgrp GROUP {files} && chmod g+r {files}'; for good: the udev rule in docs/permissions.md",
+            f"sudo sh -c 'chgrp GROUP {files} && chmod g+r {files}'; permanently: the udev rule in docs/permissions.md",
         )
 
 
 def _identities(names: dict[str, str]) -> dict[str, str]:
-    """Zone directory → unique device id; an MMIO zone that repeats an MSR zone is left out."""
+    """Zone directory → unique device id; an MMIO zone that duplicates an MSR zone is left out."""
     ids: dict[str, str] = {}
     for zone, label in names.items():
         parent = names.get(zone.rpartition(":")[0], "")

@@ -19,13 +19,13 @@ class Topology:
 
     @property
     def packages(self) -> list[int]:
-        """Package numbers in order; empty where the kernel does not tell."""
+        """Package numbers in order; empty where the kernel does not report them."""
         return sorted({package for package, _ in self.cpus})
 
     def capacity(self, package: int, die: int | None = None, packages: int = 1) -> float:
         """Busy seconds per second of a package (or one die of it) at full use.
 
-        A package the kernel does not know gets an equal share: all CPUs over ``packages``.
+        A package that the kernel does not report gets an equal share: all CPUs divided by ``packages``.
         """
         known = sum(count for (p, d), count in self.cpus.items() if p == package and die in (None, d))
         return float(known or self.total / max(1, packages))
@@ -38,23 +38,28 @@ class Topology:
         return packages[socket]
 
 
-def read_topology(host: Host) -> Topology:
-    """Read ``/sys/devices/system/cpu/cpu*/topology`` (Documentation/admin-guide/cputopology.rst)."""
-    cpus: Counter[tuple[int, int]] = Counter()
+def cpu_packages(host: Host) -> dict[int, int | None]:
+    """Online CPU number → package number, None where the kernel does not report one; empty without /sys."""
     try:
         online = cpu_list(host.text(host.sys("devices/system/cpu/online")))
     except (Unavailable, ValueError):
-        online = []
-    for cpu in online:
-        folder = host.sys(f"devices/system/cpu/cpu{cpu}/topology")
-        package = _number(host, f"{folder}/physical_package_id")
-        if package is not None and package >= 0:
-            cpus[package, _number(host, f"{folder}/die_id") or 0] += 1
+        return {}
+    return {cpu: _number(host, cpu, "physical_package_id") for cpu in online}
+
+
+def read_topology(host: Host) -> Topology:
+    """Read ``/sys/devices/system/cpu/cpu*/topology`` (Documentation/admin-guide/cputopology.rst)."""
+    cpus: Counter[tuple[int, int]] = Counter()
+    for cpu, package in cpu_packages(host).items():
+        if package is not None:
+            cpus[package, _number(host, cpu, "die_id") or 0] += 1
     return Topology(cpus, host.cpu_count())
 
 
-def _number(host: Host, path: str) -> int | None:
+def _number(host: Host, cpu: int, file: str) -> int | None:
+    """A number of 0 or more; None where the file is missing or holds -1 (not known)."""
     try:
-        return int(host.text(path))
+        number = int(host.text(host.sys(f"devices/system/cpu/cpu{cpu}/topology/{file}")))
     except (Unavailable, ValueError):
         return None
+    return number if number >= 0 else None

@@ -1,4 +1,4 @@
-"""The simulated node's GPU boards: who holds them, how busy and hot they are, what throttles them."""
+"""The simulated node's GPU boards: their holders, load, temperature and throttling."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _SM_ACTIVE_RATIO = 0.93
 
 _XID_EVERY_SECONDS = 600.0
 _XID_AGE_SECONDS = 590.0
-"""The first comes ten seconds after the beginning."""
+"""The first Xid comes ten seconds after the start."""
 _ROW_REMAPPED_XID = 63.0
 _CORRECTED_EVERY_SECONDS = 9.0
 _CORRECTED_BEFORE = 1204.0
 
 
 def allocation(card: int, instance: str, owner: Workload) -> Allocation:
-    """A card, or an instance of it, given to a container."""
+    """A card, or an instance of it, allocated to a container."""
     return Allocation(
         CARDS[card].uuid, owner.namespace, owner.pod, owner.container, gpu_instance=instance, gpu=CARDS[card].index
     )
 
 
 class Holder:
-    """A process on a card: ``seconds`` it was busy since last taken; ``joules`` is its group's account of the truth."""
+    """A process on a card: ``seconds`` busy since last taken; ``joules`` are the true joules of its group."""
 
     __slots__ = ("group", "hold", "joules", "load", "process", "seconds")
 
@@ -51,13 +51,13 @@ class Holder:
         self.seconds = 0.0
 
     def take(self) -> GpuUse:
-        """Use since it was last taken; 0 seconds for who only holds the card."""
+        """Use since it was last taken; 0 seconds for a process that only holds the card."""
         seconds, self.seconds = self.seconds, 0.0
         return GpuUse(CARDS[self.load.card].uuid, self.group, self.process, seconds, self.hold)
 
 
 class Board:
-    """One GPU: who holds it, how busy and hot it is, and what has held its clocks down, in seconds."""
+    """One GPU: its holders, load and temperature, and its throttling times in seconds."""
 
     def __init__(self, card: Card) -> None:
         self.card = card
@@ -71,9 +71,9 @@ class Board:
         self._worked = self._nothing()
 
     def step(self, start: float, seconds: float, random: Random) -> float:
-        """Let everyone work for ``seconds``, charge each with the active joules of it, and tell their sum.
+        """Run all holders for ``seconds``, charge each with its active joules, and return their sum.
 
-        Processes of a card take turns; those of its instances do not disturb one another.
+        Processes of a card share its time; those of different instances do not affect one another.
         """
         wanted = [min(1.0, holder.load.busy(start) * random.uniform(0.97, 1.03)) for holder in self.holders]
         crowd = 1.0 if self.card.instances else max(1.0, sum(wanted))
@@ -98,7 +98,7 @@ class Board:
         if self._capped:
             self._throttle["sw_power_cap"] += seconds
         if self._celsius >= _HOT_CELSIUS:
-            # NVML reports the general reason whenever it reports the particular one.
+            # NVML reports the general reason together with the specific one.
             self._throttle["hw_slowdown"] += seconds
             self._throttle["hw_thermal_slowdown"] += seconds
 
@@ -165,7 +165,7 @@ class _Work:
         self.dram += seconds * load.dram
 
     def shown_on(self, state: GpuState, seconds: float) -> GpuState:
-        """The state with the mean ratios of a window of ``seconds``; unknown if no time went by."""
+        """The state with the mean ratios of a window of ``seconds``; unknown if that is 0."""
         if not seconds:
             return state
         busy = min(1.0, self.busy / seconds)

@@ -19,7 +19,7 @@ PACKAGE_WATTS_PER_CORE = 8.0
 DRAM_IDLE_WATTS = 12.0
 DRAM_WATTS_PER_CORE = 0.7
 OTHER_WATTS = 190.0
-"""Fans, drives, network cards: what only the platform meter sees, besides the loss in the power supply."""
+"""Fans, drives, network cards: measured only by the platform meter, like the loss in the power supply."""
 SUPPLY_LOSS_RATIO = 0.05
 
 PACKAGE_WRAPS_AT = 262143.328850
@@ -37,7 +37,7 @@ class Instance(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A GPU; ``inlet_celsius`` is what it cools down to. Busy all the time it draws exactly ``limit_watts``."""
+    """A GPU; it cools down to ``inlet_celsius``, and draws exactly ``limit_watts`` when always busy."""
 
     index: str
     uuid: str
@@ -48,13 +48,13 @@ class Card:
     memory_bytes: float = 85.5e9
     instances: tuple[Instance, ...] = ()
     worn: bool = False
-    """A row of its memory is bad: errors and Xids come, and a repair waits for the next reset."""
+    """A row of its memory is bad: it reports errors and Xids, and a repair is pending until the next reset."""
 
 
 GPU_MODEL = "NVIDIA H100 80GB HBM3"
 DRIVER_VERSION = "570.133.20"
 RESERVED_BYTES = 0.6e9
-"""What the driver keeps of a card's memory for itself."""
+"""Memory of a card that the driver reserves."""
 
 CARDS = (
     Card("0", "GPU-5c0a7e1d-3b62-4f0e-9d5c-0f4f1a6e2b10", "00000000:1B:00.0", 72.0, 33.3),
@@ -82,7 +82,7 @@ PLATFORM = "psys-0"
 
 
 class Meter(NamedTuple):
-    """A device, what it draws when nothing runs, and where its counter wraps."""
+    """A device, its idle power, and where its counter wraps (J)."""
 
     device: Device
     idle_watts: float
@@ -90,7 +90,7 @@ class Meter(NamedTuple):
 
 
 def meters() -> Iterator[Meter]:
-    """Every meter of the node, the platform's last."""
+    """Every meter of the node, the platform last."""
     for socket in range(SOCKETS):
         package = _device(f"package-{socket}", "cpu", SOCKET_CORES, 1000.0, socket=socket)
         dram = _device(f"dram-{socket}", "dram", SOCKET_CORES, 300.0, socket=socket)
@@ -124,7 +124,7 @@ _AGREEMENT_SECONDS = 300.0
 
 
 class Counters:
-    """Cumulative joules of all devices, as they stand on a node that has been up for a while."""
+    """Cumulative joules of all devices, on a node that has been up for a while."""
 
     def __init__(self, random: Random) -> None:
         self._meters = tuple(meters())
@@ -138,11 +138,11 @@ class Counters:
         self._agreement: dict[str, float] = {}
 
     def add(self, device: str, joules: float) -> None:
-        """Active joules of a device in the step that runs."""
+        """Add active joules of a device in the current step."""
         self._active[device] += joules
 
     def advance(self, seconds: float) -> None:
-        """End the step, which lasted ``seconds``: idle power joins, the platform sums up, counters wrap."""
+        """End the step of ``seconds``: add idle energy, sum up the platform, wrap the counters."""
         total = 0.0
         for device, idle_watts, wraps_at in self._meters:
             joules = self._active[device.id] + idle_watts * seconds
@@ -158,7 +158,7 @@ class Counters:
             self._agreement = {card.uuid: self._random.uniform(0.985, 1.015) for card in CARDS}
 
     def readings(self, at: float) -> tuple[EnergyReading, ...]:
-        """All counters as they stand."""
+        """All counters."""
         return tuple(
             EnergyReading(device, at, self._joules[device.id], wraps_at, None, self._agreement.get(device.id))
             for device, _, wraps_at in self._meters

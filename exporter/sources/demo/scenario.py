@@ -1,4 +1,4 @@
-"""What a workload of the simulated node is made of, and where its cgroup lies."""
+"""The parts of a workload of the simulated node, and the path of its cgroup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .waves import Wave
 
 
 class GpuLoad(NamedTuple):
-    """What a process does on a card (index into `hardware.CARDS`) or one instance of it."""
+    """The load of a process on a card (index into `hardware.CARDS`) or one instance of it."""
 
     card: int
     busy: Wave
@@ -23,7 +23,7 @@ class GpuLoad(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A process: its share of the group's CPU seconds, and its GPU. What no member has, exited children used."""
+    """A process: its share of the group's CPU seconds, and its GPU load. Exited children used the remainder."""
 
     comm: str
     share: float
@@ -31,7 +31,7 @@ class Member(NamedTuple):
 
 
 class Life(NamedTuple):
-    """A job that starts every ``every`` seconds and lasts ``lasts``; at the beginning it is ``age`` into that."""
+    """A job that starts every ``every`` seconds and lasts ``lasts``; it is ``age`` old when the simulation starts."""
 
     every: float
     lasts: float
@@ -40,7 +40,7 @@ class Life(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tenant:
-    """A workload in its cgroup. ``{id}``, ``{uid}``, ``{run}`` in names are filled in when it starts."""
+    """A workload in its cgroup. ``{id}``, ``{uid}``, ``{run}`` in names are replaced when it starts."""
 
     path: str
     owner: Workload
@@ -51,19 +51,19 @@ class Tenant:
     life: Life | None = None
     first_socket: float = 0.5
     """Share of its CPU seconds on socket 0."""
-    left_idle: tuple[int, ...] = ()
-    """Cards it was given and runs nothing on."""
+    allocated_idle: tuple[int, ...] = ()
+    """Cards that are allocated to it but not used."""
 
     @property
-    def given(self) -> tuple[tuple[int, str], ...]:
-        """The cards, and instances of them, that the cluster has given it; nothing outside Kubernetes is given any."""
+    def allocated(self) -> tuple[tuple[int, str], ...]:
+        """The cards, and instances of them, that Kubernetes has allocated to it; none outside Kubernetes."""
         if self.owner.runtime != "kubernetes":
             return ()
         used = dict.fromkeys((member.gpu.card, member.gpu.instance) for member in self.members if member.gpu)
-        return (*used, *((card, "") for card in self.left_idle))
+        return (*used, *((card, "") for card in self.allocated_idle))
 
     def run(self, time: float) -> int | None:
-        """Which run of it is alive at ``time``, None between two runs."""
+        """Number of its run at ``time`` (s), None between two runs."""
         if self.life is None:
             return 0
         run, age = divmod(time + self.life.age, self.life.every)
@@ -73,7 +73,7 @@ class Tenant:
 def pod(
     namespace: str, name: str, container: str, image: str, owner: str = "", cost_center: str = ""
 ) -> tuple[str, Workload]:
-    """Path and owner of a container in a Kubernetes pod; ``owner`` is ``Kind/name`` of what started the pod."""
+    """Path and owner of a container in a Kubernetes pod; ``owner`` is ``Kind/name`` of the pod's controller."""
     slice_ = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid_}.slice"
     kind, _, name_of_owner = owner.partition("/")
     labels = (("app", name_of_owner or name), *((("cost-center", cost_center),) if cost_center else ()))

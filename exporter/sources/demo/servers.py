@@ -1,4 +1,4 @@
-"""Token and request counters of the simulated node's model servers, as vLLM, SGLang and TGI would publish them.
+"""Token and request counters of the simulated node's model servers, as published by vLLM, SGLang and TGI.
 
 ``python -m exporter.sources.demo.servers [HOST:PORT]`` serves them at ``/metrics``, so that joules per token can be
 shown without a model: tokens follow the same loads over time as the joules of ``--demo``. Each series has the
@@ -34,7 +34,7 @@ class Served(NamedTuple):
 
 
 class Server:
-    """One model server; ``tokens_per_second`` is what it generates while its card is busy all the time."""
+    """One model server; ``tokens_per_second`` is its rate while its card is always busy."""
 
     def __init__(self, tenant: Tenant, tokens_per_second: float) -> None:
         assert tenant.model is not None
@@ -47,7 +47,7 @@ class Server:
         self._running = 0.0
 
     def step(self, at: float, seconds: float) -> None:
-        """Serve for ``seconds`` as busily as the cards are at ``at``, seconds since the simulation began."""
+        """Serve for ``seconds`` with the load of the cards at ``at``, seconds since the start of the simulation."""
         busy = _busy(self.cards[0], at)
         self._tokens += busy * self._pace * seconds
         self._running = busy * 16
@@ -76,7 +76,7 @@ def _vllm(server: Server, served: Served) -> Iterator[str]:
 
 
 def _sglang(server: Server, served: Served) -> Iterator[str]:
-    # The scheduler of every tensor-parallel rank tells the same numbers: who sums them counts tokens twice.
+    # The scheduler of every tensor-parallel rank publishes the same numbers: their sum counts tokens twice.
     for rank in range(len(server.cards)):
         labels = f'model_name="{server.model_name}",engine_type="unified",tp_rank="{rank}",{server.labels}'
         yield f"sglang:generation_tokens_total{{{labels}}} {served.tokens:.0f}"
@@ -86,7 +86,7 @@ def _sglang(server: Server, served: Served) -> Iterator[str]:
 
 
 def _tgi(server: Server, served: Served) -> Iterator[str]:
-    # TGI tells no model: only the pod says whose tokens these are.
+    # TGI has no model label: the pod is the only link between tokens and model.
     yield f"tgi_request_generated_tokens_sum{{{server.labels}}} {served.tokens:.0f}"
     yield f"tgi_request_input_length_sum{{{server.labels}}} {served.prompt_tokens:.0f}"
     yield f"tgi_request_count{{{server.labels}}} {served.requests:.0f}"
@@ -102,11 +102,11 @@ _PACES = {
     "google/gemma-3-27b-it": 1500.0,
     "meta-llama/Llama-3.3-70B-Instruct": 1900.0,
 }
-"""Tokens per second of busy time, about what one H100 (two for the 70B) generates in large batches."""
+"""Tokens per second of busy time, about the rate of one H100 (two for the 70B) in large batches."""
 
 
 class Servers:
-    """All model servers of the node. ``clock`` is in seconds; the simulation begins with the first look at it."""
+    """All model servers of the node. ``clock`` is in seconds; the simulation starts at its present value."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -118,7 +118,7 @@ class Servers:
         ]
 
     def metrics(self) -> str:
-        """Everything up to now."""
+        """The metrics of all servers up to now, in text format."""
         with self._lock:
             due = int((self._clock() - self._began) / _STEP_SECONDS)
             for step in range(max(self._steps, due - _MOST_STEPS), due):
@@ -129,7 +129,7 @@ class Servers:
 
 
 def serve(address: str) -> ThreadingHTTPServer:
-    """A server bound to ``HOST:PORT``; raises OSError if it is taken."""
+    """A server bound to ``HOST:PORT``; raises OSError if the address is in use."""
     servers = Servers()
 
     class Handler(BaseHTTPRequestHandler):
@@ -142,7 +142,7 @@ def serve(address: str) -> ThreadingHTTPServer:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name http.server gives it
-            """Scrapes are no news."""
+            """Do not log scrapes."""
 
     host, _, port = address.rpartition(":")
     return ThreadingHTTPServer((host, int(port)), Handler)

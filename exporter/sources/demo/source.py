@@ -1,4 +1,4 @@
-"""A simulated GPU node: plays the table of tenants and knows what every workload truly used."""
+"""A simulated GPU node: runs the table of tenants and records the true use of every workload."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from .tenants import EXITED_CORES, KERNEL_CORES, TENANTS
 
 _ENDED_NAMES_KEPT = 32
 _UPTIME_TICKS = 360_000
-"""The node was up for an hour before the simulation began."""
+"""The node was up for an hour before the start of the simulation."""
 
 
 class DemoSource(Namer):
-    """Meters, uses and names of a node that does not exist; the same for the same ``seed`` and number of steps.
+    """Meters, uses and names of a simulated node; reproducible for the same ``seed`` and number of steps.
 
-    Time goes in whole steps of ``interval`` seconds from the first `read`, whatever the jitter of ``now``. Joules of
-    a device are idle watts × time + watts per busy second × busy seconds, so an attribution by busy seconds with
-    the right idle watts finds exactly what `truth` says. Implements ``Source`` and, for its own groups, ``Namer``.
+    Time advances in whole steps of ``interval`` seconds from the first `read`, whatever the jitter of ``now``. Joules
+    of a device are idle watts × time + watts per busy second × busy seconds, so an attribution by busy seconds with
+    the right idle watts yields exactly `truth`. Implements ``Source`` and, for its own groups, ``Namer``.
     """
 
     name = "demo"
@@ -57,17 +57,17 @@ class DemoSource(Namer):
         self._groups: dict[Tenant, _Group] = {}
         self._names: dict[GroupKey, tuple[Workload, Model | None]] = {}
         self._ended: deque[GroupKey] = deque()
-        self._gone: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
+        self._ended_joules: dict[Component, float] = {"cpu": 0.0, "dram": 0.0, "gpu": 0.0}
         self._boards = [Board(card) for card in hardware.CARDS]
         self._states: tuple[GpuState, ...] = ()
         self._allocations: tuple[Allocation, ...] = ()
         self._counters = Counters(self._random)
-        self._come_and_go(0.0)
+        self._start_and_end_tenants(0.0)
 
     def read(self, now: float) -> Reading:
-        """Go on to ``now`` (boot-time seconds) and tell what happened since the last read.
+        """Simulate up to ``now`` (boot-time seconds) and return the use since the last read.
 
-        The first read starts every group at 0; one before the next step is due has no news of meters and use.
+        The first read starts every group at 0; a read before the next step is due has no meters and no use.
         """
         first = self._first is None
         if self._first is None:
@@ -91,25 +91,25 @@ class DemoSource(Namer):
         )
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is kept open."""
 
     def workload(self, group: GroupKey) -> Workload:
         """Owner of one of its groups, also for a while after the group ended; `HOST` for any other."""
         return self._names.get(group, (HOST, None))[0]
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:  # noqa: ARG002 - one model per group
-        """Model that a group works for."""
+        """Model that a group runs."""
         return None if group is None else self._names.get(group, (HOST, None))[1]
 
     def truth(self) -> Mapping[GroupKey | None, Mapping[Component, float]]:
-        """Active joules that each living group caused since the beginning; None: the kernel and whatever ended."""
-        return {None: dict(self._gone)} | {group.key: dict(group.joules) for group in self._groups.values()}
+        """True active joules of each running group since the start; under None: the kernel and ended groups."""
+        return {None: dict(self._ended_joules)} | {group.key: dict(group.joules) for group in self._groups.values()}
 
     def _step(self) -> None:
         start, seconds = self._steps * self._interval, self._interval
         self._steps += 1
         self._window.seconds += seconds
-        self._come_and_go(start)
+        self._start_and_end_tenants(start)
         sockets = [0.0] * hardware.SOCKETS
         for tenant, group in self._groups.items():
             used = tenant.cpu(start) * self._noise() * seconds
@@ -118,7 +118,7 @@ class DemoSource(Namer):
         kernel, exited = (cores * self._noise() * seconds for cores in (KERNEL_CORES, EXITED_CORES))
         self._window.kernel_seconds += kernel
         self._window.exited_seconds += exited
-        self._burn_cpu(kernel + exited, 0.5, sockets, self._gone)
+        self._burn_cpu(kernel + exited, 0.5, sockets, self._ended_joules)
         for socket, used in enumerate(sockets):
             self._window.socket_seconds[socket] += used
             self._counters.add(f"package-{socket}", used * hardware.PACKAGE_WATTS_PER_CORE)
@@ -137,7 +137,7 @@ class DemoSource(Namer):
     def _noise(self) -> float:
         return self._random.uniform(0.97, 1.03)
 
-    def _come_and_go(self, time: float) -> None:
+    def _start_and_end_tenants(self, time: float) -> None:
         for tenant in TENANTS:
             run = tenant.run(time)
             group = self._groups.get(tenant)
@@ -150,11 +150,11 @@ class DemoSource(Namer):
                 self._allocate()
 
     def _allocate(self) -> None:
-        """What the cluster has given to whom, once a pod has come or gone."""
+        """Update the allocations after a pod was started or ended."""
         self._allocations = tuple(
             allocation(card, instance, self._names[group.key][0])
             for tenant, group in self._groups.items()
-            for card, instance in tenant.given
+            for card, instance in tenant.allocated
         )
 
     def _start(self, tenant: Tenant, run: int, time: float) -> _Group:
@@ -184,7 +184,7 @@ class DemoSource(Namer):
         for holder in group.holders:
             self._boards[holder.load.card].holders.remove(holder)
         for component, joules in group.joules.items():
-            self._gone[component] += joules
+            self._ended_joules[component] += joules
         self._window.ended.append(group)
         self._ended.append(group.key)
         if len(self._ended) > _ENDED_NAMES_KEPT:
@@ -192,7 +192,7 @@ class DemoSource(Namer):
 
 
 class _Group:
-    """A group of the simulation: ``seconds`` of CPU since they were last taken, ``joules`` since it began."""
+    """A group of the simulation: CPU ``seconds`` since they were last taken, ``joules`` since its start."""
 
     __slots__ = ("holders", "joules", "key", "processes", "run", "seconds", "tenant")
 
@@ -210,12 +210,14 @@ class _Group:
         ]
 
     def take_cpu(self) -> GroupUse | None:
-        """CPU use since it was last taken, None if there was none."""
+        """CPU use since it was last taken; None if there was none."""
         seconds, self.seconds = self.seconds, 0.0
         if not seconds:
             return None
         members = zip(self.tenant.members, self.processes, strict=True)
-        return GroupUse(self.key, seconds, tuple(ProcessUse(who, seconds * member.share) for member, who in members))
+        return GroupUse(
+            self.key, seconds, tuple(ProcessUse(process, seconds * member.share) for member, process in members)
+        )
 
     def take_gpus(self) -> list[GpuUse]:
         """GPU use since it was last taken, also of processes that only hold a card."""
@@ -223,7 +225,7 @@ class _Group:
 
 
 class _Window:
-    """What happened since the last read, apart from what the groups count themselves."""
+    """Use since the last read that the groups do not count themselves."""
 
     __slots__ = ("ended", "exited_seconds", "kernel_seconds", "seconds", "socket_seconds", "started")
 
@@ -236,7 +238,7 @@ class _Window:
         self.ended: list[_Group] = []
 
     def cpu_use(self, at: float, groups: tuple[GroupUse, ...]) -> CpuUse:
-        """The window as a source tells it."""
+        """The window as a source reports it."""
         busy = sum(group.seconds for group in groups) + self.kernel_seconds + self.exited_seconds
         return CpuUse(
             at=at,

@@ -1,4 +1,4 @@
-"""What runs on the simulated node: a table of workloads and their loads over time, no engine."""
+"""The workloads of the simulated node and their loads over time: a table."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ TENANTS = (
         members=(Member("python3", 0.7, GpuLoad(2, pulse(0.0, 0.5, 240, 25), 5e9, 0.12, 0.22, "13")),),
         model=("facebook/dinov2-base", "unknown"),
     ),
-    # GPU 3: a model that nobody asks anything
+    # GPU 3: a loaded model without requests
     Tenant(
         *pod("team-vision", "gemma-3-27b-demo-84f6b7d9c-hw7jr", "vllm", VLLM, "Deployment/gemma-3-27b-demo", "1340"),
         cpu=steady(0.06),
@@ -80,12 +80,12 @@ TENANTS = (
         ),
         model=("google/gemma-3-27b-it", "inference"),
     ),
-    # GPU 4: a pod was given it, and has not so much as opened it
+    # GPU 4: allocated to a pod that has not even opened it
     Tenant(
         *pod("team-research", "lena-notebook-0", "notebook", NOTEBOOK, "StatefulSet/lena-notebook", "1422"),
         cpu=bursts(0.3, 0.2),
         members=(Member("jupyter-lab", 0.8),),
-        left_idle=(4,),
+        allocated_idle=(4,),
     ),
     # GPUs 5 and 6: one model over two cards
     Tenant(
@@ -98,7 +98,7 @@ TENANTS = (
         ),
         model=("meta-llama/Llama-3.3-70B-Instruct", "inference"),
     ),
-    # GPU 7: runs of a sweep, and between two of them nobody; its memory is worn
+    # GPU 7: runs of a sweep, and no process between two of them; its memory is worn
     Tenant(
         *pod("team-research", "pythia-sweep-{run}", "trainer", PYTORCH, "Job/pythia-sweep-{run}", "1422"),
         cpu=steady(4.0),

@@ -1,6 +1,6 @@
-"""Loads over time: seconds since the simulation began → busy cores, or the busy ratio of a GPU or GPU instance.
+"""Loads over time: seconds since the start of the simulation → busy cores, or the busy ratio of a GPU or instance.
 
-A "day" of the demo lasts half an hour, so that daily waves are seen in one sitting.
+A "day" of the demo lasts half an hour, so that a daily wave shows in a short demonstration.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ DAY = 1800.0
 
 
 def steady(level: float) -> Wave:
-    """Always the same."""
+    """Constant."""
     return lambda _: level
 
 
 def daily(mean: float, swing: float, phase: float = 0.0) -> Wave:
-    """Rises and falls once a (demo) day; ``phase`` is a part of the day."""
+    """Rises and falls once a (demo) day; ``phase`` is a fraction of the day."""
     return lambda t: mean + swing * sin(2 * pi * (t / DAY + phase))
 
 
@@ -30,10 +30,10 @@ def pulse(rest: float, peak: float, every: float, lasts: float) -> Wave:
 
 
 def bursts(peak: float, pace: float = 1.0) -> Wave:
-    """Silence and bursts without a visible period: beating sines, cut off below zero."""
+    """Idle times and bursts without a visible period: beating sines, cut off below zero."""
     return lambda t: max(0.0, peak * (sin(t * pace / 7) + sin(t * pace / 17.3) + sin(t * pace / 41.9)) / 3)
 
 
 def least(*waves: Wave) -> Wave:
-    """Whatever holds the load down most."""
+    """The lowest of several loads at each time."""
     return lambda t: min(wave(t) for wave in waves)

@@ -1,1 +1,1 @@
-"""Who uses AMD and Intel GPUs, from the kernel's own files."""
+"""Use of AMD and Intel GPUs by process, from the kernel's own files."""

@@ -1,4 +1,4 @@
-"""AMD and Intel cards: which there are, their ids, and which meter tells their power."""
+"""AMD and Intel cards: which exist, their ids, and which meter measures each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ...host import Host, KeptFile, list_dir
 from ...records import Unavailable
 
 DRIVERS = ("amdgpu", "i915", "xe")
-"""Drivers whose cards are ours. NVIDIA's own tells through NVML; nouveau, ast, virtio and simpledrm tell nothing."""
+"""Supported drivers. NVIDIA's is read through NVML; nouveau, ast, virtio and simpledrm report nothing."""
 
-ELSEWHERE = ""
-"""Stands for the address of a node that is a partition of a card (MI300's amdgpu_xcp): its fdinfo names the card."""
+PARTITION = ""
+"""Address of a node that is a partition of a card (MI300's amdgpu_xcp): its fdinfo contains the card's address."""
 
 _TWO_DIES = frozenset({"0x7408", "0x740c"})
 """PCI ids of MI250 and MI250X: two GPUs on one card, of which the first reports the power of both."""
@@ -25,8 +25,8 @@ _UNIQUE_ID = re.compile(r"[0-9a-f]{16}")
 def gpu_id(host: Host, driver: str, address: str, folder: str) -> str:
     """Id of a card, from its driver, PCI address and device folder in /sys.
 
-    AMD cards have a number of their own (``unique_id``), which ROCm shows as ``GPU-<number>`` and which goes with
-    the card to another slot. All others are known by driver and address.
+    AMD cards have a ``unique_id``, which ROCm shows as ``GPU-<number>`` and which stays the same in another slot. All
+    others are identified by driver and address.
     """
     if driver == "amdgpu":
         try:
@@ -39,7 +39,7 @@ def gpu_id(host: Host, driver: str, address: str, folder: str) -> str:
 
 
 class DrmCard:
-    """One card. ``share`` is its part of the meter ``device``: a half where two GPUs have one between them."""
+    """One card. ``share`` is its part of the meter ``device``: one half where two GPUs share a meter."""
 
     def __init__(self, host: Host, driver: str, address: str, folder: str) -> None:
         self.driver = driver
@@ -50,29 +50,29 @@ class DrmCard:
         self._status = _keep(host, f"{folder}/power/runtime_status")
         self._busy = _keep(host, f"{folder}/gpu_busy_percent")
 
-    def asleep(self) -> bool:
-        """Whether it is suspended, or about to be: then nobody uses it, and asking would wake it."""
+    def suspended(self) -> bool:
+        """Whether it is suspended or suspending: then it is not in use, and reading it would wake it."""
         try:
             return self._status is not None and self._status.read(32).startswith(b"suspend")
         except Unavailable:
             return False
 
     def busy_ratio(self) -> float | None:
-        """How busy its shaders are, 0 to 1, as the firmware averages it; None where it does not tell."""
+        """How busy its shaders are, 0 to 1, averaged by the firmware; None where it does not report that."""
         try:
             return None if self._busy is None else min(1.0, self._busy.counter() / 100)
         except Unavailable:
             return None
 
     def close(self) -> None:
-        """Give back the kept files."""
+        """Close its files."""
         for file in (self._status, self._busy):
             if file is not None:
                 file.close()
 
 
 def find_cards(host: Host) -> tuple[dict[str, DrmCard], dict[str, str]]:
-    """Cards by PCI address, and the address behind every node of /dev/dri that is one of theirs."""
+    """Cards by PCI address, and the PCI address of each of their nodes in /dev/dri."""
     cards: dict[str, DrmCard] = {}
     nodes: dict[str, str] = {}
     for node, driver, address, folder in _nodes(host):
@@ -82,14 +82,14 @@ def find_cards(host: Host) -> tuple[dict[str, DrmCard], dict[str, str]]:
     in_order = [cards[address] for address in sorted(cards)]
     counts = Counter(card.device for card in in_order)
     for card in in_order:
-        if counts[card.device] > 1:  # as the meters are told apart
+        if counts[card.device] > 1:  # like the ids of their meters
             card.device = f"{card.device}@{card.address}"
     _pair(host, in_order)
     return cards, nodes
 
 
 def _nodes(host: Host) -> Iterator[tuple[str, str, str, str]]:
-    """Name, driver, address and device folder of every card and render node whose driver is one of ours."""
+    """Name, driver, address and device folder of every card and render node with a supported driver."""
     root = host.sys("class/drm")
     try:
         names = list_dir(root)
@@ -101,7 +101,7 @@ def _nodes(host: Host) -> Iterator[tuple[str, str, str, str]]:
         folder = f"{root}/{name}/device"
         address = os.path.basename(os.path.realpath(folder))
         if address.startswith("amdgpu_xcp"):
-            yield name, "amdgpu", ELSEWHERE, folder
+            yield name, "amdgpu", PARTITION, folder
             continue
         driver = _uevent(host, folder).get("DRIVER", "")
         if driver in DRIVERS:
@@ -109,10 +109,10 @@ def _nodes(host: Host) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _pair(host: Host, in_order: list[DrmCard]) -> None:
-    """Let the second die of each MI250 be metered by the first: they follow one another on the bus."""
+    """Assign the meter of the first die of each MI250 to both dies: they are adjacent on the bus."""
     dies = [card for card in in_order if card.driver == "amdgpu" and _pci_id(host, card.folder) in _TWO_DIES]
     if len(dies) % 2:
-        return  # a part of a card was passed on to a virtual machine
+        return  # one die is passed through to a virtual machine
     for first, second in zip(dies[::2], dies[1::2], strict=True):
         second.device = first.device
         first.share = second.share = 0.5

@@ -1,4 +1,4 @@
-"""The clients of GPUs: who owns each, and for how long it kept its card busy."""
+"""DRM clients of GPUs: the process that owns each, and for how long it kept its card busy."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 
 from ...host import Host, KeptFile
 from ...records import Unavailable
-from ..usage.pid_lookup import Identity
-from .card import ELSEWHERE
+from ..usage.pid_lookup import PidResolver
+from .card import PARTITION
 from .fdinfo import Engines, Stats, parse_fdinfo
 from .files import KFD
 
 _READ_BYTES = 16384
 _QUIET_READS = 10
 _QUIET_SECONDS = 5.0
-"""A client that stood still for ten reads is read every 5 s: the driver walks its buffers for each read."""
+"""A client without activity in ten reads is read every 5 s, because the driver walks its buffers for each read."""
 
 
 @dataclass(slots=True)
 class Use:
-    """What one process did on one card: busy seconds, whether it ever worked there, and the card's memory it keeps."""
+    """Use of one card by one process: busy seconds, whether it ever used the card, and the card memory it has."""
 
     seconds: float = 0.0
     worked: bool = False
@@ -31,7 +31,7 @@ class Use:
 
 @dataclass(slots=True)
 class _Client:
-    """One client: ``seconds`` is what it did up to ``read_at``, ``fds`` the processes that have it open, and where."""
+    """One client: ``seconds`` is its use up to ``read_at``; ``fds`` has one fd by pid."""
 
     address: str
     id: int
@@ -47,49 +47,49 @@ class _Client:
 
 
 class Clients:
-    """Knows every client that was seen in an open file, and reads those that are at work every time.
+    """Tracks every client found in an open file, and reads the active ones in every tick.
 
-    A client is known by card and ``drm-client-id``: several descriptors and processes may share it, and it counts
-    once. ``lost`` is what clients that are gone did after they were last read, by card: as much as before, for half the
-    time. ``mute`` says that a driver tells no client ids (before Linux 5.19).
+    A client is identified by card and ``drm-client-id``: several descriptors and processes may share it, and it counts
+    once. ``lost`` estimates, by card, the use of closed clients after their last read: the same rate as before, for
+    half of the time. ``lacks_client_ids`` is set if a driver reports no client ids (before Linux 5.19).
     """
 
-    def __init__(self, host: Host, identity: Identity) -> None:
+    def __init__(self, host: Host, resolver: PidResolver) -> None:
         self._host = host
-        self._identity = identity
+        self._resolver = resolver
         self._ticks_per_second = os.sysconf("SC_CLK_TCK")
         self._clients: dict[tuple[str, int], _Client] = {}
         self._by_fd: dict[tuple[int, str], _Client] = {}
         self._cycle_hertz: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self.denied: set[int] = set()
         self.lost: dict[str, float] = {}
-        self.mute = False
+        self.lacks_client_ids = False
 
     def read(
         self,
         opened: Mapping[int, Mapping[str, str]],
         nodes: Mapping[str, str],
-        awake: Collection[str],
+        active: Collection[str],
         now: float,
         window: float,
     ) -> dict[str, dict[int, Use]]:
-        """Use by card and process in the last ``window``; cards that are not ``awake`` are left alone."""
-        self.lost, self.mute = {}, False
+        """Use by card and process in the last ``window`` (s); cards that are not ``active`` are not read."""
+        self.lost, self.lacks_client_ids = {}, False
         self._forget_closed(opened)
         for pid, fds in opened.items():
             for fd, node in fds.items():
                 if (pid, fd) not in self._by_fd and node != KFD and node in nodes:
                     address = nodes[node]
-                    if address == ELSEWHERE or address in awake:
-                        self._meet(pid, fd, address, now, window)
-        uses: dict[str, dict[int, Use]] = {address: {} for address in awake}
+                    if address == PARTITION or address in active:
+                        self._add(pid, fd, address, now, window)
+        uses: dict[str, dict[int, Use]] = {address: {} for address in active}
         for client in list(self._clients.values()):
-            if client.address in awake:
+            if client.address in active:
                 self._advance(client, now)
             if not client.fds:
                 self.lost[client.address] = self.lost.get(client.address, 0.0) + client.ratio * window / 2
                 self._drop(client)
-            elif client.address in awake:
+            elif client.address in active:
                 if client.owner not in client.fds:
                     client.owner = self._owner(client.fds, now)
                 use = uses[client.address].setdefault(client.owner, Use())
@@ -99,29 +99,29 @@ class Clients:
         return uses
 
     def close(self) -> None:
-        """Forget them all and give back the kept files."""
+        """Forget all clients and close their files."""
         for client in list(self._clients.values()):
             self._drop(client)
         self._by_fd.clear()
 
-    # --- coming and going ---------------------------------------------------------------------------
+    # --- opened and closed --------------------------------------------------------------------------
 
-    def _meet(self, pid: int, fd: str, address: str, now: float, window: float) -> None:
+    def _add(self, pid: int, fd: str, address: str, now: float, window: float) -> None:
         """Read a descriptor for the first time."""
         try:
             file = self._host.keep(self._path(pid, fd))
         except Unavailable as error:
-            self._refused(pid, error)
+            self._note_refusal(pid, error)
             return
         try:
             stats = parse_fdinfo(file.read(_READ_BYTES))
         except Unavailable as error:
-            self._refused(pid, error)
+            self._note_refusal(pid, error)
             file.close()
             return
         self.denied.discard(pid)
         if stats is None:
-            self.mute = True
+            self.lacks_client_ids = True
             file.close()
             return
         key = (stats.address or address, stats.client)
@@ -137,25 +137,25 @@ class Clients:
         client.fds.setdefault(pid, fd)
         client.owner = self._owner(client.fds, now)
 
-    def _refused(self, pid: int, error: Unavailable) -> None:
+    def _note_refusal(self, pid: int, error: Unavailable) -> None:
         if error.reason == "permission":
             self.denied.add(pid)
 
     def _started_after(self, pid: int, now: float, window: float) -> bool:
-        """Whether a process is younger than the last read: then all it did is new."""
-        person = self._identity.find(pid, now)
-        return person is not None and person.process.key.start_ticks / self._ticks_per_second > now - window
+        """Whether a process started after the last read: then all of its use is new."""
+        identity = self._resolver.find(pid, now)
+        return identity is not None and identity.process.key.start_ticks / self._ticks_per_second > now - window
 
     def _forget_closed(self, opened: Mapping[int, Mapping[str, str]]) -> None:
         gone = [key for key in self._by_fd if key[1] not in opened.get(key[0], ())]
         for pid, fd in gone:
             client = self._by_fd.pop((pid, fd))
             if client.fds.get(pid) == fd:
-                self._let_go(client, pid)
+                self._release(client, pid)
         self.denied.intersection_update(opened)
 
-    def _let_go(self, client: _Client, pid: int) -> None:
-        """This process has closed the descriptor we knew; it may have another one of the same client."""
+    def _release(self, client: _Client, pid: int) -> None:
+        """Remove a closed descriptor of a process, which may have another one of the same client."""
         del client.fds[pid]
         for other, known in self._by_fd.items():
             if known is client and other[0] == pid:
@@ -176,9 +176,9 @@ class Clients:
     # --- reading ------------------------------------------------------------------------------------
 
     def _advance(self, client: _Client, now: float) -> None:
-        """Find out what it did since it was last read; one that is gone has no descriptors left."""
+        """Read its use since the last read; a closed client has no descriptors left afterwards."""
         if client.read_at == now:
-            return  # just met
+            return  # just added
         client.seconds = 0.0
         if client.quiet >= _QUIET_READS and now - client.read_at < _QUIET_SECONDS:
             return
@@ -203,23 +203,23 @@ class Clients:
                 stats = None
             if stats is not None and (stats.address or client.address, stats.client) == (client.address, client.id):
                 return stats
-            # Closed, or its number is another file's by now: that one is met in the next read.
+            # Closed, or the number now belongs to another file, which is added in the next read.
             self._by_fd.pop((pid, fd), None)
-            self._let_go(client, pid)
+            self._release(client, pid)
         return None
 
     def _path(self, pid: int, fd: str) -> str:
         return self._host.proc(str(pid), "fdinfo", fd)
 
     def _owner(self, fds: Collection[int], now: float) -> int:
-        """Who works with a client that several have open.
+        """The process that uses a client which several processes have open.
 
-        Children that inherited it from their parent (data loaders) only keep it open; one that it was handed to
-        (a compositor, by systemd-logind) is the one that wanted it, and started later than who opened it.
+        Children that inherited it from their parent (data loaders) only keep it open. A process that received it from
+        another one (a compositor, from systemd-logind) uses it, and started later than the one that opened it.
         """
         if len(fds) == 1:
             return next(iter(fds))
-        born = {pid: person.process.key.start_ticks for pid in fds if (person := self._identity.find(pid, now))}
+        born = {pid: identity.process.key.start_ticks for pid in fds if (identity := self._resolver.find(pid, now))}
         heads = [pid for pid in born if self._parent(pid) not in fds]
         return max(heads, key=lambda pid: (born[pid], -pid), default=min(fds))
 

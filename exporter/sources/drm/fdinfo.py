@@ -1,4 +1,4 @@
-"""What /proc/PID/fdinfo/FD says of a GPU's client (Documentation/gpu/drm-usage-stats.rst), and its busy seconds."""
+"""DRM client statistics in /proc/PID/fdinfo/FD (Documentation/gpu/drm-usage-stats.rst), and busy seconds from them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _SHADERS = frozenset({"gfx", "compute", "render", "rcs", "ccs"})
 _UNITS = {b"KiB": 1024, b"MiB": 1024**2, b"GiB": 1024**3}
 
 _VRAM = ("drm-memory-vram", "drm-resident-vram", "drm-resident-local")
-"""Memory of the card itself, as amdgpu (old and new), xe and i915 name it."""
+"""Memory on the card, by the names of amdgpu (old and new), xe and i915."""
 
 
 class Stats(NamedTuple):
-    """One client as its fdinfo tells it; the mappings go by engine class.
+    """One client as reported in its fdinfo; the mappings are by engine class.
 
-    ``busy`` counts nanoseconds, or GPU cycles where ``clock`` has the class: then that is the cycle counter which
-    goes on whether the engine is busy or not (xe). ``capacity`` is how many engines a class has, where not 1.
+    ``busy`` counts nanoseconds, or GPU cycles if ``clock`` has the class: then ``clock`` is the cycle counter that also
+    advances while the engine is idle (xe). ``capacity`` is the number of engines of a class if not 1.
     """
 
     client: int
@@ -29,7 +29,7 @@ class Stats(NamedTuple):
 
 
 def parse_fdinfo(raw: bytes) -> Stats | None:
-    """Parse an fdinfo file; None for one that names no DRM client. Lines that make no sense are passed over."""
+    """Parse an fdinfo file; None if it has no DRM client. Malformed lines are ignored."""
     client: int | None = None
     address = ""
     busy: dict[str, int] = {}
@@ -68,9 +68,9 @@ def parse_fdinfo(raw: bytes) -> Stats | None:
 class Engines:
     """The engine counters of one client as last seen; `advance` turns them into busy seconds.
 
-    A value below the largest one seen is waited out, as the kernel's document asks: drivers may step back for a
-    moment. ``hertz`` is at which rate the card's cycle counters go, learned by all its clients: it stands in where
-    there is no clock yet, and where the clock wraps (xe's has 36 bits: an hour).
+    A value below the largest one seen is ignored until it exceeds that, as the kernel documentation demands: drivers
+    may step back temporarily. ``hertz`` is the rate of the card's cycle counters, learned from all its clients and used
+    where there is no clock yet, or where the clock wraps (xe's has 36 bits: an hour).
     """
 
     def __init__(self, stats: Stats, hertz: dict[str, float], *, from_zero: bool) -> None:
@@ -79,11 +79,11 @@ class Engines:
         self._hertz = hertz
 
     def advance(self, stats: Stats, elapsed: float) -> float:
-        """Seconds the client was busy in the last ``elapsed``, never more than those.
+        """Seconds the client was busy in the last ``elapsed`` seconds, at most ``elapsed``.
 
-        Engines of a class are worth 1/capacity each. Graphics and compute run on the same units, so they add up;
-        copy and video engines work beside them, so of these only the busiest counts, and only if it was busier.
-        Adding them all would charge a player twice for a second in which it decodes and draws.
+        Each engine of a class counts 1/capacity. Graphics and compute run on the same units, so they are added. Copy
+        and video engines run in parallel to them, so only the busiest one counts, and only if it was busier: adding all
+        would charge a player twice for a second in which it decodes and draws.
         """
         shaders = beside = 0.0
         for name, value in stats.busy.items():

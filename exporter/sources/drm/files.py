@@ -1,4 +1,4 @@
-"""Which processes have a GPU open: looks through /proc/PID/fd, a bounded part of it at a time."""
+"""Which processes have a GPU open: scans /proc/PID/fd, a bounded number of links per read."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from collections.abc import Iterator
 from ...host import Host
 
 KFD = "kfd"
-"""Name of the node through which ROCm computes (/dev/kfd); the others are those of /dev/dri."""
+"""Name of ROCm's compute node (/dev/kfd); the others are those of /dev/dri."""
 
 PASS_SECONDS = 10.0
-"""How often a pass over all processes begins: one that opens a card late in its life is found by then."""
+"""How often a pass over all processes starts, to find those that open a card long after their start."""
 
-_YOUNG_SECONDS = 10.0
-"""How long a new process is looked at in every call: most open their card soon after they start."""
+_RECENT_SECONDS = 10.0
+"""How long a new process is scanned in every read: most open their card soon after their start."""
 
-_LINKS_EACH_LOOK = 1000
-_LINKS_AT_FIRST = 20_000
-_LINKS_OF_ONE = 200
-"""Reading one link takes 4–5 µs: a pass over 10,000 open files is 5 ms a second for ten seconds."""
+_LINKS_PER_READ = 1000
+_LINKS_FIRST_READ = 20_000
+_LINKS_PER_PROCESS = 200
+"""Reading one link takes 4–5 µs: a pass over 10,000 open files takes 5 ms a second for ten seconds."""
 
 _LATE_SECONDS = 60.0
 
 
 class OpenFiles:
-    """Remembers who has which node open, by pid and descriptor, as of the last time each process was looked at.
+    """The open nodes by pid and descriptor, as of the last scan of each process.
 
-    New processes are looked at first, at once and for a while; then comes the pass over all of them, from where the
-    last call left it. ``denied`` says that some hide their files from this user, ``late`` that a pass
-    takes more than a minute.
+    Each read first scans new processes, then continues the pass over all of them. ``denied`` is set if some processes
+    hide their files from this user, ``late`` if a pass takes more than a minute.
     """
 
     def __init__(self, host: Host) -> None:
@@ -45,11 +44,11 @@ class OpenFiles:
 
     @property
     def denied(self) -> bool:
-        """Whether there are processes whose open files this user may not see."""
+        """Whether the open files of some processes are hidden from this user."""
         return bool(self._denied)
 
-    def look(self, now: float) -> None:
-        """Go on looking. A /proc that cannot be listed shows nobody."""
+    def refresh(self, now: float) -> None:
+        """Continue the scan. A /proc that cannot be listed has no processes."""
         try:
             pids = {int(name) for name in os.listdir(self._host.procfs) if name.isdigit()}
         except OSError:
@@ -60,20 +59,20 @@ class OpenFiles:
             self._denied.discard(pid)
         for pid in sorted(pids - self._since.keys()):
             self._since[pid] = float("-inf") if self._is_first else now
-        left = _LINKS_AT_FIRST if self._is_first else _LINKS_EACH_LOOK
+        left = _LINKS_FIRST_READ if self._is_first else _LINKS_PER_READ
         self._is_first = False
         for pid, since in list(self._since.items()):
-            if now - since < _YOUNG_SECONDS and left > 0:
-                left -= _take(self._scan(pid), min(left, _LINKS_OF_ONE))
-        self._go_on(now, left)
+            if now - since < _RECENT_SECONDS and left > 0:
+                left -= _take(self._scan(pid), min(left, _LINKS_PER_PROCESS))
+        self._continue_pass(now, left)
 
-    def sees(self, pid: int) -> bool:
-        """Whether this process has a card open, looked up now if it was not known."""
+    def has_card_open(self, pid: int) -> bool:
+        """Whether this process has a card open; scans it now if that is not known."""
         if pid not in self.opened:
-            _take(self._scan(pid), _LINKS_OF_ONE)
+            _take(self._scan(pid), _LINKS_PER_PROCESS)
         return pid in self.opened
 
-    def _go_on(self, now: float, left: int) -> None:
+    def _continue_pass(self, now: float, left: int) -> None:
         if self._pass is None:
             if now - self._pass_at < PASS_SECONDS:
                 return
@@ -85,7 +84,7 @@ class OpenFiles:
             self.late = True
 
     def _scan(self, pid: int) -> Iterator[None]:
-        """Look at one process; stops after each link, so that whoever asks may go on another time."""
+        """Scan one process; yields before each link, so that the caller can pause the scan."""
         folder = self._host.proc(str(pid), "fd")
         found: dict[str, str] = {}
         yield
@@ -120,5 +119,5 @@ class OpenFiles:
 
 
 def _take(links: Iterator[None], most: int) -> int:
-    """Go on for at most so many links; how many it took."""
+    """Scan at most ``most`` links; returns their number."""
     return sum(1 for _ in itertools.islice(links, most))

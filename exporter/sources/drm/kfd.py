@@ -1,4 +1,4 @@
-"""Who computes on AMD cards through ROCm: /sys/class/kfd/kfd (drivers/gpu/drm/amd/amdkfd/kfd_process.c)."""
+"""Processes that compute on AMD cards through ROCm: /sys/class/kfd/kfd (drivers/gpu/drm/amd/amdkfd/kfd_process.c)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...host import Host, list_dir
 from ...records import Unavailable
 
 _QUEUES_SECONDS = 5.0
-"""How often to look on which cards a process has queues: they come with its first kernel and stay."""
+"""How often to read on which cards a process has queues: they are created with its first kernel and stay."""
 
 
 class Node(NamedTuple):
@@ -23,9 +23,9 @@ class Node(NamedTuple):
 class Kfd:
     """ROCm's processes and the cards on which they have queues.
 
-    Queues are written to from user space, so the driver books no busy time for them: fdinfo shows none, and the
-    only measure per process is ``cu_occupancy``, the compute units occupied at the moment of asking, which GPUs
-    after gfx9 (Instinct MI, Vega) do not have. The directory names pids of the host's own namespace.
+    Programs write to the queues from user space, so the driver counts no busy time for them: fdinfo shows none, and the
+    only value per process is ``cu_occupancy``, the compute units occupied at the moment of the read, which GPUs after
+    gfx9 (Instinct MI, Vega) do not have. The pids in the directory are those of the host's own namespace.
     """
 
     def __init__(self, host: Host) -> None:
@@ -34,7 +34,7 @@ class Kfd:
         self._nodes: dict[str, Node] = {}
         self._queues: dict[int, tuple[float, frozenset[str]]] = {}
 
-    def look(self, cards: Collection[str]) -> None:
+    def find_nodes(self, cards: Collection[str]) -> None:
         """Find the compute nodes of these cards."""
         root = f"{self._root}/topology/nodes"
         self._nodes = {}
@@ -64,10 +64,10 @@ class Kfd:
         return found
 
     def occupancy(self, pid: int, address: str) -> float | None:
-        """Part of a card's compute units that a process occupies now; None where the driver does not tell.
+        """Share (0 to 1) of a card's compute units that a process occupies now; None where the driver has no value.
 
-        A snapshot without any averaging, and on several dies extrapolated from the first: good to compare
-        processes with, not to measure one.
+        A snapshot without averaging, and on several dies extrapolated from the first one: suitable to compare
+        processes, not to measure one.
         """
         occupied = units = 0
         for gpu in self._queues.get(pid, (0.0, frozenset()))[1]:
@@ -101,8 +101,8 @@ class Kfd:
 def _node(text: str, cards: Collection[str]) -> Node:
     """A node's ``properties``: lines of a name and a number.
 
-    ``location_id`` is bus and slot. The partitions of a card are numbered in it, above them, or in older kernels
-    where the function of the PCI device stands otherwise.
+    ``location_id`` is bus and slot. The number of a partition of a card is in the bits above them, or in older kernels
+    in those of the PCI function.
     """
     values: dict[str, int] = {}
     for line in text.splitlines():

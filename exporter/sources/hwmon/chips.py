@@ -43,9 +43,9 @@ class Chip:
 class Sensor(NamedTuple):
     """One meter of a chip.
 
-    ``inside`` lists ids that include it, nearest first; the first one that exists here counts.
-    ``whole`` says that it claims to be the whole platform, of which there is one.
-    ``zero_is_absent``: as long as it only ever said 0 it measures nothing.
+    ``inside`` lists ids that include it, nearest first; the first one that exists on this machine counts.
+    ``whole``: it claims to measure the whole platform, of which there is one.
+    ``zero_is_absent``: as long as it has only reported 0 it measures nothing.
     """
 
     device: Device
@@ -63,12 +63,12 @@ def describe(chip: Chip) -> list[Sensor]:
     return _intel_tile(chip) if chip.name.startswith("i915_gt") else _unknown(chip)
 
 
-def place(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[Chip, Sensor]]:
-    """Give every device a unique id and say what includes it.
+def resolve_nesting(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[Chip, Sensor]]:
+    """Give every device a unique id and set which device includes it.
 
-    Equal ids (two identical chips) get the address of their device, which is stable where hwmonN is not. Of
-    several meters of the whole platform the first is believed and includes the others: adding two that
-    overlap would count twice, which is worse than showing too little under ``other``.
+    Equal ids (two identical chips) get the address of their device, which is stable where hwmonN is not. Of several
+    meters of the whole platform the first one counts and includes the others: adding meters that overlap would count
+    energy twice, which is worse than showing too little under ``other``.
     """
     counts = Counter(sensor.device.id for _, sensor in found)
     taken: set[str] = set()
@@ -83,13 +83,13 @@ def place(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[C
         named.append((chip, sensor._replace(device=replace(sensor.device, id=id_))))
     whole = min((sensor.device.id for _, sensor in named if sensor.whole), default=None)
     known = taken | elsewhere | {"node"}
-    placed = []
+    resolved = []
     for chip, sensor in named:
         within = next((id_ for id_ in sensor.inside if id_ in known), None)
         if within is None and sensor.device.component == "platform" and sensor.device.id != whole:
             within = whole
-        placed.append((chip, sensor._replace(device=replace(sensor.device, within=within))))
-    return placed
+        resolved.append((chip, sensor._replace(device=replace(sensor.device, within=within))))
+    return resolved
 
 
 def _meter(
@@ -251,8 +251,8 @@ _JETSON_RAILS: Mapping[str, Component] = {
     "GPU": "gpu",
 }
 """Rails that mostly feed one component (Jetson Linux Developer Guide, "Platform Power and Performance").
-VDD_CPU_CV also feeds the vision engines and VDD_GPU_SOC the SoC; VDD_CPU_GPU_CV feeds everything, so it cannot be
-given to a component and is only shown."""
+VDD_CPU_CV also feeds the vision engines and VDD_GPU_SOC the SoC; VDD_CPU_GPU_CV feeds everything, so it has no
+component and is only shown."""
 
 
 def _jetson(chip: Chip) -> list[Sensor]:
@@ -284,7 +284,7 @@ def _jetson(chip: Chip) -> list[Sensor]:
 
 
 def _unknown(chip: Chip) -> list[Sensor]:
-    """A chip not in the table: its scope is unknown, so it is shown within the node and never summed."""
+    """A chip that is not in the table: its scope is unknown, so it is shown within the node and never summed."""
     found: dict[str, tuple[Unit, str]] = {}
     for file in sorted(chip.files, reverse=True):  # an average replaces its gauge, an energy counter both
         if match := re.fullmatch(r"(power|energy)(\d+)_(input|average)", file):

@@ -1,4 +1,4 @@
-"""Power and energy of what the kernel's hwmon chips measure: GPUs, ACPI meters, boards (sysfs-interface.rst)."""
+"""Power and energy from the kernel's hwmon chips: GPUs, ACPI meters, boards (sysfs-interface.rst)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from ...host import Host, KeptFile, list_dir
 from ...records import Device, EnergyReading, GpuState, PowerReading, Problem, Reading, Unavailable
 from ..cpu.topology import Topology, read_topology
-from .chips import Chip, Sensor, describe, place
+from .chips import Chip, Sensor, describe, resolve_nesting
 
-LOOK_AGAIN_SECONDS = 60.0
-"""How often to look for chips that came or went (hot-plugged cards, reloaded modules)."""
+RESCAN_SECONDS = 60.0
+"""How often to look for chips that were added or removed (hot-plugged cards, reloaded modules)."""
 
 _ACPI_UNKNOWN_MICROWATTS = 0xFFFFFFFF * 1000
-"""ACPI 6.5 §10.4.3: _PMM answers 0xFFFFFFFF milliwatts when it cannot tell."""
+"""ACPI 6.5 §10.4.3: _PMM returns 0xFFFFFFFF milliwatts if the power is unknown."""
 
 _MEASURES = re.compile(r"(power|energy|in|curr)\d+_")
 
@@ -31,17 +31,17 @@ _GPU_FILES = (
     ("utilization_ratio", "device/gpu_busy_percent", 100),
     ("graphics", "freq1_input", 1),  # Hz
 )
-"""What a GPU says of itself: field, file, divisor to the base unit. The first file that answers counts."""
+"""State of a GPU: field, file, divisor to the base unit. The first readable file counts."""
 
 
 @dataclass(slots=True)
 class _Meter:
-    """A sensor and its kept files; ``awake`` is the runtime power state of the GPU it belongs to."""
+    """A sensor and its kept files; ``runtime_status`` is the runtime power state of the GPU it belongs to."""
 
     sensor: Sensor
     files: list[KeptFile]
-    awake: KeptFile | None
-    silent: bool
+    runtime_status: KeptFile | None
+    maybe_absent: bool
 
     def value(self) -> float:
         """Joules or watts. Raises `Unavailable`."""
@@ -51,7 +51,7 @@ class _Meter:
             return max(0, millivolts) * max(0, milliamperes) / 1e6
         raw = self.files[0].counter()
         if self.sensor.unit == "microwatts" and raw >= _ACPI_UNKNOWN_MICROWATTS:
-            raise Unavailable("implausible", f"{self.files[0].path}: the meter says it cannot tell ({raw} µW)")
+            raise Unavailable("implausible", f"{self.files[0].path}: the meter reports an unknown power ({raw} µW)")
         return raw / 1e6
 
 
@@ -61,10 +61,10 @@ class _Gpu:
     index: str
     address: str
     files: list[tuple[str, KeptFile, int]]
-    awake: KeptFile | None
+    runtime_status: KeptFile | None
 
     def state(self) -> GpuState:
-        """What it reports now; a file that cannot be read is an unknown value, not a problem."""
+        """Its state; a file that cannot be read is an unknown value, not a problem."""
         known: dict[str, float] = {}
         for field, file, divisor in self.files:
             try:
@@ -88,11 +88,10 @@ class _Gpu:
 
 
 class HwmonSource:
-    """Reads every hwmon sensor of power (µW) or energy (µJ); what each one covers is in `hwmon_chips`.
+    """Reads every hwmon sensor of power (µW) or energy (µJ); `chips` describes what each one covers.
 
-    A GPU that is runtime-suspended is left asleep: any read of it would wake it, so it has no reading and is named.
-    EAGAIN, ENODATA and EIO, which drivers return while firmware is busy, are a problem of that tick only
-    (fault 12).
+    A runtime-suspended GPU is not read, because that would wake it; the reading lists it as asleep. EAGAIN, ENODATA and
+    EIO, which drivers return while firmware is busy, are a problem of that tick only (fault 12 of docs/faults.md).
     """
 
     name = "hwmon"
@@ -101,21 +100,21 @@ class HwmonSource:
         self._host = host
         self._meters: list[_Meter] = []
         self._gpus: list[_Gpu] = []
-        self._lasting: list[Problem] = []
-        self._spoke: set[str] = set()
-        self._look_at = -math.inf
+        self._scan_problems: list[Problem] = []
+        self._seen_nonzero: set[str] = set()
+        self._scan_at = -math.inf
 
     def read(self, now: float) -> Reading:
-        """Read all sensors; one that fails is a problem and never drops the others. Raises `Unavailable`."""
-        if now >= self._look_at:
-            self._look(now)
+        """Read all sensors; one that fails is reported as a problem. Raises `Unavailable` if none can be read."""
+        if now >= self._scan_at:
+            self._scan(now)
         meters: list[EnergyReading | PowerReading] = []
-        problems = list(self._lasting)
-        silent = False
+        problems = list(self._scan_problems)
+        maybe_absent = False
         asleep: list[str] = []
         for meter in self._meters:
             device = meter.sensor.device
-            if _asleep(meter.awake):
+            if _is_suspended(meter.runtime_status):
                 asleep.append(device.id)
                 continue
             try:
@@ -123,70 +122,70 @@ class HwmonSource:
             except Unavailable as error:
                 problems.append(Problem(error.reason, error.message, error.fix))
                 if error.reason == "not_found":
-                    self._look_at = -math.inf
+                    self._scan_at = -math.inf
                 continue
-            if meter.silent and value == 0:
-                silent = True
+            if meter.maybe_absent and value == 0:
+                maybe_absent = True
                 continue
-            meter.silent = False
-            self._spoke.add(device.id)
+            meter.maybe_absent = False
+            self._seen_nonzero.add(device.id)
             at = self._host.clock()
             if meter.sensor.unit == "microjoules":
                 meters.append(EnergyReading(device, at, value, None))
             else:
                 meters.append(PowerReading(device, at, value))
-        if problems and not meters and not silent and not asleep:
+        if problems and not meters and not maybe_absent and not asleep:
             self.close()
             raise Unavailable(*problems[0])
-        gpus = tuple(gpu.state() for gpu in self._gpus if not _asleep(gpu.awake))
+        gpus = tuple(gpu.state() for gpu in self._gpus if not _is_suspended(gpu.runtime_status))
         return Reading(meters=tuple(meters), gpus=gpus, problems=tuple(problems), asleep=tuple(asleep))
 
     def close(self) -> None:
-        """Give back the kept files; the next read looks for chips again."""
+        """Close the files; the next read looks for chips again."""
         for meter in self._meters:
-            _close([*meter.files, meter.awake])
+            _close([*meter.files, meter.runtime_status])
         for gpu in self._gpus:
-            _close([*(file for _, file, _ in gpu.files), gpu.awake])
+            _close([*(file for _, file, _ in gpu.files), gpu.runtime_status])
         self._meters, self._gpus = [], []
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
-    def _look(self, now: float) -> None:
-        """Find and open all sensors. Raises `Unavailable` when there is none."""
+    def _scan(self, now: float) -> None:
+        """Find and open all sensors. Raises `Unavailable` if there is none."""
         self.close()
-        self._lasting = []
+        self._scan_problems = []
         topology = read_topology(self._host)
         found = [(chip, sensor) for chip in self._chips(topology) for sensor in describe(chip)]
-        placed = place(found, self._powercap_names())
-        for chip, sensor in placed:
+        resolved = resolve_nesting(found, self._powercap_names())
+        for chip, sensor in resolved:
             gpu = sensor.device.component == "gpu"
             try:
                 files = [self._host.keep(f"{chip.folder}/{file}") for file in sensor.files]
             except Unavailable as error:
-                self._lasting.append(Problem(error.reason, error.message, error.fix))
+                self._scan_problems.append(Problem(error.reason, error.message, error.fix))
                 continue
-            awake = self._keep(f"{chip.path}/device/power/runtime_status") if gpu else None
-            silent = sensor.zero_is_absent and sensor.device.id not in self._spoke
-            self._meters.append(_Meter(sensor, files, awake, silent))
-        self._find_gpus(placed)
-        if not self._meters and not self._lasting:
+            runtime_status = self._keep(f"{chip.path}/device/power/runtime_status") if gpu else None
+            maybe_absent = sensor.zero_is_absent and sensor.device.id not in self._seen_nonzero
+            self._meters.append(_Meter(sensor, files, runtime_status, maybe_absent))
+        self._find_gpus(resolved)
+        if not self._meters and not self._scan_problems:
             raise Unavailable(
                 "not_found",
                 f"{self._host.sys('class/hwmon')}: no hwmon chip here measures power or energy",
                 "nothing to do on most machines; on an ACPI or NVIDIA Grace host: sudo modprobe acpi_power_meter "
                 "(Grace also needs the boot parameter acpi_power_meter.force_cap_on=y)",
             )
-        self._look_at = now + LOOK_AGAIN_SECONDS
+        self._scan_at = now + RESCAN_SECONDS
 
-    def _find_gpus(self, placed: list[tuple[Chip, Sensor]]) -> None:
-        cards = [(chip, sensor.device) for chip, sensor in placed if _is_card(chip, sensor)]
+    def _find_gpus(self, resolved: list[tuple[Chip, Sensor]]) -> None:
+        cards = [(chip, sensor.device) for chip, sensor in resolved if _is_card(chip, sensor)]
         for index, (chip, device) in enumerate(sorted(cards, key=lambda card: card[0].address)):
             files = [
                 (field, kept, divisor)
                 for field, file, divisor in _GPU_FILES
                 if (kept := self._keep(f"{chip.path}/{file}")) is not None
             ]
-            awake = self._keep(f"{chip.path}/device/power/runtime_status")
-            self._gpus.append(_Gpu(device, str(index), chip.address, files, awake))
+            runtime_status = self._keep(f"{chip.path}/device/power/runtime_status")
+            self._gpus.append(_Gpu(device, str(index), chip.address, files, runtime_status))
 
     def _chips(self, topology: Topology) -> list[Chip]:
         root = self._host.sys("class/hwmon")
@@ -200,14 +199,14 @@ class HwmonSource:
                 try:
                     name = self._host.text(f"{home}/name")
                 except Unavailable:
-                    continue  # a dangling link (fault 10), or not here
+                    continue  # a dangling link, or not in this folder
                 address = os.path.basename(os.path.realpath(f"{path}/device"))
                 chips.append(Chip(self._host, name, path, folder, address, frozenset(files), topology))
                 break
         return chips
 
     def _powercap_names(self) -> set[str]:
-        """Names of the RAPL zones, so that what they include already is not counted again."""
+        """Names of the RAPL zones, so that what they include is not counted twice."""
         root = self._host.sys("class/powercap")
         names = set()
         for zone in _names(root):
@@ -218,7 +217,7 @@ class HwmonSource:
         return names
 
     def _keep(self, path: str) -> KeptFile | None:
-        """Keep an optional file; None if it is missing. Opening a sysfs file wakes nothing."""
+        """Keep an optional file open; None if it is missing. Opening a sysfs file does not wake a device."""
         try:
             return self._host.keep(path)
         except Unavailable:
@@ -226,12 +225,12 @@ class HwmonSource:
 
 
 def _is_card(chip: Chip, sensor: Sensor) -> bool:
-    """Whether this sensor is a GPU's first, so that a card with two meters or two tiles is one GPU."""
+    """Whether this sensor is the first of a GPU, so that a card with two meters or two tiles is one GPU."""
     return chip.name in ("amdgpu", "i915", "xe") and (sensor.device.within is None or chip.name == "amdgpu")
 
 
-def _asleep(status: KeptFile | None) -> bool:
-    """Whether the runtime power state (Documentation/power/runtime_pm.rst) says: suspended, or about to be."""
+def _is_suspended(status: KeptFile | None) -> bool:
+    """Whether the runtime power state (Documentation/power/runtime_pm.rst) is suspended or suspending."""
     try:
         return status is not None and status.read(32).startswith(b"suspend")
     except Unavailable:

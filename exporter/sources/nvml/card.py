@@ -1,4 +1,4 @@
-"""One NVIDIA card: its meter, its state, its health and how long its clocks were held down."""
+"""One NVIDIA card: its meter, its state, its health and its throttling times."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import Any
 
 from ...host import Host
 from ...records import EnergyReading, GpuState, PowerReading, Problem
-from .driver import Driver, DriverError, Fields
+from .driver import Driver, Fields
 from .gpm import GpmWatch
 from .health import CardHealth
+from .library import DriverError
 from .meter import FIELDS, CardMeter
 
 _SLOW_SECONDS = 10.0
-"""How often to read what hardly ever changes."""
+"""How often to read the power limit, which rarely changes."""
 
 _STEP_SECONDS = 0.1
-"""The driver's counters move in steps, so they may show that much more than the time between two reads."""
+"""The driver's counters advance in steps, so they may exceed the time between two reads by that much."""
 
 _THROTTLE: dict[str, tuple[int, int | None]] = {
     "sw_power_cap": (0x04, 74),
@@ -24,19 +25,19 @@ _THROTTLE: dict[str, tuple[int, int | None]] = {
     "hw_thermal_slowdown": (0x40, 270),
     "hw_power_brake": (0x80, 271),
 }
-"""Reason → its bit among those in force (nvmlClocksEventReasons), and the field that counts its nanoseconds: the unit
-of nvmlViolationTime_t, which shows the same counters, and of DCGM's names for them (…_SLOWDOWN_NS)."""
+"""Reason → its bit in the mask of current reasons (nvmlClocksEventReasons), and the field that counts its nanoseconds:
+the unit of nvmlViolationTime_t, which has the same counters, and of DCGM's names for them (…_SLOWDOWN_NS)."""
 
 _FIELDS_STABLE_SINCE = (580, 82)
-"""Fields 269–271 are what they seem from here on. The headers of drivers 575.51 to 580.65 had these counters at 251–253
-and power smoothing at 269–271 (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.82; NVIDIA/k8s-test-infra #691)."""
+"""Driver from which fields 269–271 have this meaning. The headers of drivers 575.51 to 580.65 had these counters at
+251–253 and power smoothing at 269–271 (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.82; NVIDIA/k8s-test-infra #691)."""
 
 
 class Card:
-    """A card by its UUID; handles and indexes come and go.
+    """A card, identified by its UUID, because handles and indexes change.
 
-    ``read_at`` is when its meter was last read, and ``window_seconds`` how long that was after the time before; None
-    and 0 when it was away.
+    ``read_at`` is when its meter was last read (boot time), ``window_seconds`` the time between the last two reads;
+    None and 0 after it was away.
     """
 
     def __init__(self, driver: Driver, host: Host, uuid: str, handle: Any, index: int, version: str) -> None:
@@ -60,11 +61,11 @@ class Card:
         self._meter = CardMeter(driver, uuid, self.model)
 
     def attach(self, handle: Any, index: int, version: str) -> None:
-        """Take the handle of a new session, or the index after others came or went (fault 31)."""
+        """Take the handle of a new session, or the new index after cards were added or removed."""
         self.handle, self.index, self.lost, self.version = handle, str(index), None, version
 
     def detach(self) -> None:
-        """Let go of what belongs to a session with the driver; the next read starts a new window."""
+        """Free what belongs to a session with the driver; the next read starts a new window."""
         self.read_at = None
         if self._gpm is not None:
             self._gpm.close()
@@ -73,9 +74,9 @@ class Card:
         self._meter.detach()
 
     def meter(self, now: float) -> EnergyReading | PowerReading | None:
-        """Read its meter and take note of what holds its clocks down; None if the driver knows nothing newer.
+        """Read its meter and its throttling counters; None if the driver has no newer value.
 
-        The window is that between two readings, not between two ticks: a driver may take its time (fault 27).
+        The window is that between two readings, not between two ticks, because a driver may answer late.
         Raises `DriverError`.
         """
         if now - self._slow_at >= _SLOW_SECONDS:
@@ -91,21 +92,21 @@ class Card:
         return self._meter.read(self.handle, fields, at)
 
     @property
-    def complaint(self) -> Problem | None:
-        """What is wrong with the numbers of the last reading."""
-        return self._meter.complaint
+    def data_problem(self) -> Problem | None:
+        """What makes the values of the last reading doubtful."""
+        return self._meter.data_problem
 
     @property
-    def denied(self) -> DriverError | None:
-        """Why the driver does not tell what its units do, where that is for want of privilege."""
-        return None if self._gpm is None else self._gpm.denied
+    def permission_error(self) -> DriverError | None:
+        """The error if GPM needs more privilege."""
+        return None if self._gpm is None else self._gpm.permission_error
 
-    def look_at_health(self, now: float) -> None:
-        """See what went wrong on it, now and then. Raises `DriverError` only if the card or the driver is gone."""
-        self._health.look(self.handle, now)
+    def read_health(self, now: float) -> None:
+        """Read its error counters when due. Raises `DriverError` only if the card or the driver is gone."""
+        self._health.refresh(self.handle, now)
 
     def state(self, *, mig: bool) -> GpuState:
-        """What it says of itself now. Raises `DriverError` only if the card or the driver is gone."""
+        """What it reports about itself. Raises `DriverError` only if the card or the driver is gone."""
         driver, handle = self._driver, self.handle
         if self._gpm is None and not mig and driver.has_gpm(handle):
             self._gpm = GpmWatch(driver, handle)
@@ -144,7 +145,7 @@ class Card:
         return [*FIELDS, *times]
 
     def _note_throttling(self, fields: Fields, window: float) -> None:
-        """Add what the driver counted since the last read, or the time since then if the reason is in force."""
+        """Add what the driver counted since the last read, or without a counter the time since then if it applies."""
         bits = self._driver.throttle_bits(self.handle)
         for reason, (bit, field) in _THROTTLE.items():
             counted = None if field is None else fields.values.get(field)
@@ -160,5 +161,5 @@ class Card:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """``580.95.05`` → (580, 95, 5); what is no number counts as 0."""
+    """``580.95.05`` → (580, 95, 5); a part that is not a number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

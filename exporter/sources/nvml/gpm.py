@@ -1,10 +1,11 @@
-"""What the units of a Hopper or newer card did between two reads (NVML GPM), of the card or of a MIG instance."""
+"""Activity of the units of a card or MIG instance between two reads (NVML GPM, Hopper and newer)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .driver import Activity, Driver, DriverError
+from .driver import Activity, Driver
+from .library import DriverError
 
 UNKNOWN = Activity(None, None, None)
 
@@ -12,7 +13,7 @@ UNKNOWN = Activity(None, None, None)
 class GpmWatch:
     """Keeps two samples of one card or GPU instance and compares them; ratios are means since the last read.
 
-    ``denied`` is why the driver does not tell, where that is for want of privilege.
+    ``permission_error`` is the error of the last read if it needs more privilege.
     """
 
     def __init__(self, driver: Driver, handle: Any, instance: int | None = None) -> None:
@@ -22,25 +23,25 @@ class GpmWatch:
         self._samples: list[Any] = []
         self._filled = False
         self._works = True
-        self.denied: DriverError | None = None
+        self.permission_error: DriverError | None = None
 
     def read(self) -> Activity:
-        """What happened since the last read; `UNKNOWN` on the first one and where the driver cannot tell."""
+        """Activity since the last read; `UNKNOWN` on the first one and where the driver does not report it."""
         if not self._works:
             return UNKNOWN
         try:
-            activity, self.denied = self._read(), None
+            activity, self.permission_error = self._read(), None
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
             self._works = error.kind != "unsupported"
             self._filled = False
-            self.denied = error if error.reason == "permission" else None
+            self.permission_error = error if error.reason == "permission" else None
             return UNKNOWN
         return activity
 
     def close(self) -> None:
-        """Give back the samples."""
+        """Free the samples."""
         for sample in self._samples:
             self._driver.gpm_free(sample)
         self._samples = []

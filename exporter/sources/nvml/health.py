@@ -1,31 +1,32 @@
-"""Errors of one NVIDIA card: ECC counts, memory that waits for repair, and Xid events."""
+"""Errors of one NVIDIA card: ECC counts, pending memory repairs, and Xid events."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .driver import Driver, DriverError
+from .driver import Driver
+from .library import DriverError
 
 _ECC_SECONDS = 60.0
-"""Errors are rare, and asking a card for them that has many may take long (NVIDIA/DCGM #313)."""
+"""Errors are rare, and reading them from a card that has many may take long (NVIDIA/DCGM #313)."""
 
 _XID_SECONDS = 10.0
-_MOST_XIDS = 64
+_MAX_XIDS = 64
 
 _ECC = {"corrected": 5, "uncorrected": 6}
-"""Fields of the aggregate counts. The volatile ones begin anew with each load of the driver, which without persistence
-mode is each run of a program, and are not told of a card in MIG mode; the aggregate ones last as long as the card."""
+"""Fields of the aggregate counts, which last as long as the card. The volatile ones restart with each load of the
+driver, which without persistence mode is each run of a program, and are not reported in MIG mode."""
 
 _REPAIR = {"pending": (31, 144), "failed": (145,)}
-"""Fields that say that a page waits to be retired (before Ampere) or a row to be remapped at the next reset, and that a
-remapping failed: such a card has to be replaced."""
+"""Fields for a page to be retired (before Ampere) or a row to be remapped at the next reset, and for a failed
+remapping, after which the card has to be replaced."""
 
 
 class CardHealth:
-    """What went wrong on a card; looked at seldom, because it seldom changes.
+    """Error counters of a card, read rarely because they rarely change.
 
     ``ecc_errors`` and ``memory_repair`` are empty where the card has no ECC. ``xid_errors`` counts the events since
-    the exporter started, None where the driver does not tell them; it tells none of a card that is lost (Xid 79).
+    the exporter started, None where the driver does not report them; it reports none of a lost card (Xid 79).
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -38,23 +39,23 @@ class CardHealth:
         self.xid_errors: float | None = None
         self.last_xid: float | None = None
 
-    def look(self, handle: Any, now: float) -> None:
-        """Ask for what is due. Raises `DriverError` only if the card or the driver is gone."""
+    def refresh(self, handle: Any, now: float) -> None:
+        """Read what is due. Raises `DriverError` only if the card or the driver is gone."""
         if now - self._xid_at >= _XID_SECONDS:
             self._xid_at = now
-            self._look_for_xids(handle)
+            self._read_xids(handle)
         if now - self._ecc_at >= _ECC_SECONDS:
             self._ecc_at = now
-            self._look_at_memory(handle)
+            self._read_memory_errors(handle)
 
     def detach(self) -> None:
-        """Let go of what belongs to a session with the driver."""
+        """Free what belongs to a session with the driver."""
         if self._events is not None:
             self._driver.events_free(self._events)
         self._events, self._watches = None, True
         self._xid_at = float("-inf")
 
-    def _look_at_memory(self, handle: Any) -> None:
+    def _read_memory_errors(self, handle: Any) -> None:
         fields = [*_ECC.values(), *(field for group in _REPAIR.values() for field in group)]
         known = self._driver.fields(handle, fields).values
         self.ecc_errors = tuple((error, known[field]) for error, field in _ECC.items() if field in known)
@@ -64,7 +65,7 @@ class CardHealth:
             if any(field in known for field in group)
         )
 
-    def _look_for_xids(self, handle: Any) -> None:
+    def _read_xids(self, handle: Any) -> None:
         if self._events is None and self._watches:
             try:
                 self._events = self._driver.events(handle)
@@ -75,7 +76,7 @@ class CardHealth:
         if self._events is None:
             return
         self.xid_errors = self.xid_errors or 0.0
-        for _ in range(_MOST_XIDS):  # a card gone mad must not keep its reader
+        for _ in range(_MAX_XIDS):  # a flood of events must not block the read
             xid = self._driver.next_xid(self._events)
             if xid is None:
                 break

@@ -1,4 +1,7 @@
-"""The meter of one NVIDIA card: its energy counter, or its power where that is missing or broken."""
+"""The meter of one NVIDIA card: its energy counter, or its power where the counter is missing or broken.
+
+Broken counters, module-wide meters and repeated values are faults 24, 25 and 27 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,53 @@ from typing import Any
 
 from ...records import Device, EnergyReading, PowerReading, Problem
 from .cross_check import Agreement
-from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, DriverError, Fields
+from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, Fields
+from .library import DriverError
 
 FIELDS = (ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS)
-"""What `CardMeter.read` wants to know."""
+"""The fields that `CardMeter.read` needs."""
 
 _FROZEN_SECONDS = 10.0
-_AWAKE_WATTS = 5.0
-"""A counter that stands still that long on a card that draws that much is broken: no driver updates it so rarely."""
+_MIN_ACTIVE_WATTS = 5.0
+"""A counter that does not advance for that long while the card draws that much is broken: no driver updates it so
+rarely."""
 
 _STALE_SECONDS = 10.0
-"""A driver that repeats itself for so long is said to be stuck."""
+"""A driver that repeats a value for that long is reported as stuck."""
 
-_REFUSALS = 3
-"""After so many failed reads in a row a counter that the card was said to have is given up."""
+_MAX_FAILURES = 3
+"""Number of failed reads in a row after which a supported counter is no longer used."""
 
-_COMPARE = "compare with nvidia-smi -q -d POWER under a steady load; another driver may mend it"
+_COMPARE = "compare with nvidia-smi -q -d POWER under a steady load; another driver version may fix it"
 
-_FAILS = Problem(
+_FAILING = Problem(
     "implausible", "the energy counter keeps failing: from now on the card's power is integrated instead", _COMPARE
 )
 _FROZEN = Problem(
     "implausible",
-    "the energy counter stands still while the card draws power: from now on that is integrated instead",
+    "the energy counter does not advance while the card draws power: from now on the power is integrated instead",
     _COMPARE,
 )
-_APART = Problem(
+_DISAGREE = Problem(
     "implausible",
     "the energy counter and the power gauge are more than a factor of two apart (energy_device_agreement_ratio)",
     _COMPARE,
 )
-_MODULE = Problem(
+_MODULE_ONLY = Problem(
     "not_found",
-    "the driver tells the energy of the whole module only: it counts as the platform's, and no process is charged",
-    "another driver may tell the power of the GPU alone (field 186)",
+    "the driver reports the energy of the whole module only: it counts as the platform's, and no process is charged",
+    "another driver version may report the power of the GPU alone (field 186)",
 )
 
 
 class CardMeter:
     """Turns fields into readings of one device.
 
-    A card without a counter (before Volta, many vGPUs), or whose counter stands still or keeps failing, has its
-    power integrated instead (faults 24, 25). On a GH200 the counter covers the whole module, CPU included, which
-    other meters measure too: there the power of the GPU alone is integrated. One that does not tell it is a meter of
-    the platform: what it shows beyond CPU and DRAM is nobody's, rather than the CPU's joules twice. ``complaint`` is
-    what is wrong with the numbers of the last read.
+    The power is integrated instead if the card has no counter (before Volta, many vGPUs), or if the counter does not
+    advance or keeps failing. On a GH200 the counter covers the whole module including the CPU, which other meters
+    measure too: there the power of the GPU alone is integrated. Where that is not reported, the device becomes a meter
+    of the platform: its joules beyond CPU and DRAM are charged to no process, so the CPU's never count twice.
+    ``data_problem`` is what makes the values of the last read doubtful.
     """
 
     def __init__(self, driver: Driver, uuid: str, model: str) -> None:
@@ -59,33 +64,30 @@ class CardMeter:
         self._model = model
         self._counts = True
         self._is_module = "GH200" in model
-        self._refusals = 0
+        self._failures = 0
         self._counter: float | None = None
         self._moved_at = 0.0
         self._agreement = Agreement()
-        self._stamps = _Stamps()
-        self.complaint: Problem | None = None
+        self._timestamps = _Timestamps()
+        self.data_problem: Problem | None = None
         self.device = Device(uuid, "gpu", "nvml", "measured", model or "NVIDIA GPU", 1.0, max_watts=1500.0)
 
     def limit(self, watts: float) -> None:
-        """Take the card's power limit: much more than that is no reading."""
+        """Set the card's power limit: a reading far above it is implausible."""
         most = max(500.0, 2 * watts)
         if self.device.component == "gpu" and most != self.device.max_watts:
             self.device = replace(self.device, max_watts=most)
 
     def detach(self) -> None:
-        """The card was away: how long its counter stood still, and what its clock meant, is not known."""
+        """Forget when the counter last advanced and how the driver stamps values, because the card was away."""
         self._counter = None
-        self._stamps = _Stamps()
+        self._timestamps = _Timestamps()
 
     def read(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading | None:
-        """What the fields say as of boot time ``at``; None if they say what they said before (fault 27).
-
-        Raises `DriverError`.
-        """
-        self.complaint = _MODULE if self.device.component == "platform" else None
+        """The reading as of boot time ``at``; None if the driver repeats its last value. Raises `DriverError`."""
+        self.data_problem = _MODULE_ONLY if self.device.component == "platform" else None
         field = ENERGY_MILLIJOULES if self._counts and not self._is_module else POWER_INSTANT_MILLIWATTS
-        stale = self._stamps.repeated_for(fields, field, at)
+        stale = self._timestamps.repeated_for(fields, field, at)
         if stale:
             self._counter = None
             if stale >= _STALE_SECONDS:
@@ -97,22 +99,22 @@ class CardMeter:
             try:
                 return self._energy(handle, fields, at)
             except DriverError as error:
-                self._refusals += error.kind != "unsupported"
-                if error.kind in ("lost", "down") or (error.kind != "unsupported" and self._refusals < _REFUSALS):
+                self._failures += error.kind != "unsupported"
+                if error.kind in ("lost", "down") or (error.kind != "unsupported" and self._failures < _MAX_FAILURES):
                     raise
                 self._counts = False
                 if error.kind != "unsupported":
-                    self.complaint = _FAILS
+                    self.data_problem = _FAILING
         return self._power(self._watts(handle, fields), at)
 
     def _of_gpu_alone(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading | None:
         milliwatts = fields.values.get(POWER_INSTANT_MILLIWATTS)
         if milliwatts is not None:
             return self._power(milliwatts / 1000, at)
-        self._refusals += 1
-        if self.device.method == "power_integrated" or self._refusals < _REFUSALS:
+        self._failures += 1
+        if self.device.method == "power_integrated" or self._failures < _MAX_FAILURES:
             raise DriverError("failed", "driver", "the power of the GPU alone is unknown")
-        self._is_module = False  # this one measures the module only
+        self._is_module = False  # this driver measures the module only
         self.device = replace(self.device, component="platform", name=f"{self._model} (whole module)", max_watts=5000.0)
         return self.read(handle, fields, at)
 
@@ -120,21 +122,21 @@ class CardMeter:
         """Raises `DriverError`."""
         millijoules = fields.values.get(ENERGY_MILLIJOULES)
         joules = self._driver.energy_joules(handle) if millijoules is None else millijoules / 1000
-        self._refusals = 0
+        self._failures = 0
         milliwatts = fields.values.get(POWER_INSTANT_MILLIWATTS)
         watts = None if milliwatts is None else milliwatts / 1000
         if joules != self._counter:
             self._counter, self._moved_at = joules, at
         elif at - self._moved_at >= _FROZEN_SECONDS:
             drawn = self._driver.power_watts(handle) if watts is None else watts
-            if drawn >= _AWAKE_WATTS:
+            if drawn >= _MIN_ACTIVE_WATTS:
                 self._counts = False
-                self.complaint = _FROZEN
+                self.data_problem = _FROZEN
                 return self._power(drawn, at)
         if watts is not None:
             self._agreement.feed(at, joules, watts, self.device.max_watts)
             if self._agreement.is_broken:
-                self.complaint = _APART
+                self.data_problem = _DISAGREE
         return EnergyReading(self.device, at, joules, None, watts, self._agreement.ratio)
 
     def _watts(self, handle: Any, fields: Fields) -> float:
@@ -147,11 +149,11 @@ class CardMeter:
         return PowerReading(self.device, at, watts)
 
 
-class _Stamps:
-    """For how long a field has been the same value of the same moment.
+class _Timestamps:
+    """How long a field has had the same value with the same timestamp.
 
-    The driver stamps each value; a stamp is believed only after it was seen to move, and not where a value moves
-    without it.
+    The driver stamps each value. The stamps count only after one was seen to advance, and not if a value changes
+    without its stamp.
     """
 
     def __init__(self) -> None:
@@ -162,7 +164,7 @@ class _Stamps:
         self._works = False
 
     def repeated_for(self, fields: Fields, field: int, at: float) -> float:
-        """Seconds since this value was first seen; 0 for one that is new, or whose stamp means nothing."""
+        """Seconds since this value was first seen; 0 for a new value, or if its timestamp is not usable."""
         time, value = fields.times.get(field), fields.values.get(field)
         if time is None or field != self._field:
             self._field, self._time, self._value, self._works = field, time, value, False

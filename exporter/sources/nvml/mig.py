@@ -1,4 +1,4 @@
-"""MIG: the GPU instances of one card, how active each was and who holds it."""
+"""MIG: the GPU instances of one card and the activity of each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Any
 
 from ...records import GpuState
 from .card import Card
-from .driver import Activity, Driver, DriverError
+from .driver import Activity, Driver
 from .gpm import UNKNOWN, GpmWatch
+from .library import DriverError
 
 
 class Instance:
-    """A GPU instance: ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances)."""
+    """A GPU instance: its ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances)."""
 
     def __init__(self, driver: Driver, card: Any, number: int, fraction: float, *, watched: bool) -> None:
         self.number = number
@@ -23,25 +24,27 @@ class Instance:
 
 
 class MigLayout:
-    """How a card is cut: anybody may cut it anew at any time (fault 26). ``is_on`` is whether MIG is."""
+    """The instances that a card is partitioned into, which may change at any time. ``is_on``: MIG is enabled."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.is_on = False
-        self._cut: list[tuple[int, int, str]] = []
+        self._layout: list[tuple[int, int, str]] = []
         self.instances: list[Instance] = []
 
-    def look(self, handle: Any) -> bool:
-        """See how the card is cut now; True if it was cut anew. Raises `DriverError` if card or driver is gone."""
+    def refresh(self, handle: Any) -> bool:
+        """Query the instances; True if they changed. Raises `DriverError` if the card or the driver is gone."""
         driver = self._driver
         slices = driver.slices(handle)
         self.is_on = slices > 0
         devices = driver.mig_devices(handle, slices)
-        cut = [(number, width, driver.maybe("nvmlDeviceGetUUID", part) or "") for number, width, part in devices]
-        if cut == self._cut:
+        layout = [
+            (number, width, driver.call_optional("nvmlDeviceGetUUID", part) or "") for number, width, part in devices
+        ]
+        if layout == self._layout:
             return False
         self.close()
-        self._cut = cut
+        self._layout = layout
         watched = bool(devices) and driver.has_gpm(handle)
         found: dict[int, Instance] = {}
         for number, width, part in devices:
@@ -53,7 +56,7 @@ class MigLayout:
         return True
 
     def states(self, card: Card) -> list[GpuState]:
-        """What each instance did since the last call; power, temperature and clocks are the card's alone."""
+        """State of each instance since the last call; power, temperature and clocks exist for the card only."""
         states = []
         for instance in self.instances:
             if instance.watch is not None:
@@ -65,7 +68,7 @@ class MigLayout:
                     card.uuid,
                     card.index,
                     str(instance.number),
-                    mig_uuids=tuple([uuid for number, _, uuid in self._cut if number == instance.number and uuid]),
+                    mig_uuids=tuple([uuid for number, _, uuid in self._layout if number == instance.number and uuid]),
                     slice_ratio=instance.fraction,
                     gpu_model=instance.model or card.model,
                     driver_version=card.version,
@@ -81,14 +84,17 @@ class MigLayout:
         return states
 
     @property
-    def denied(self) -> DriverError | None:
-        """Why the driver does not tell how active the instances are, where that is for want of privilege."""
+    def permission_error(self) -> DriverError | None:
+        """The error if reading the activity of an instance needs more privilege."""
         watches = (instance.watch for instance in self.instances)
-        return next((watch.denied for watch in watches if watch is not None and watch.denied is not None), None)
+        return next(
+            (watch.permission_error for watch in watches if watch is not None and watch.permission_error is not None),
+            None,
+        )
 
     def close(self) -> None:
-        """Let go of what belongs to a session with the driver."""
+        """Free what belongs to a session with the driver."""
         for instance in self.instances:
             if instance.watch is not None:
                 instance.watch.close()
-        self.instances, self._cut = [], []
+        self.instances, self._layout = [], []

@@ -1,4 +1,7 @@
-"""Reads NVIDIA cards through a process of its own: what the driver does to that one, the exporter survives."""
+"""Reads NVIDIA cards in a child process, so that the exporter survives a driver that hangs or crashes.
+
+An upgraded driver and a call that hangs are faults 20 and 23 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -17,31 +20,31 @@ from typing import NamedTuple
 from ... import __version__
 from ...host import Host, read_file
 from ...records import GpuState, Problem, Reading, Unavailable
-from .driver import INSTALL
+from .library import INSTALL
 
 _LIBRARY = "libnvidia-ml.so.1"
 _LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
-"""Where the dynamic linker looks besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
+"""Folders that the dynamic linker searches besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
 
-_MOST_LEAVING = 3
-"""As many processes may be stuck in the kernel; the next one would be too."""
+_MAX_EXITING = 3
+"""With that many children stuck in the kernel no other is started: it would get stuck too."""
 
 _CLOSE_SECONDS = 2.0
-_LEAST_PATIENCE = (10.0, 3.0, 0.5)
+_MIN_TIMEOUTS = (10.0, 3.0, 0.5)
 
-_SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter goes on trying by itself"
-_REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that hangs for good needs a reboot"
+_SEE_KERNEL = "look for NVRM and Xid in the kernel's log (dmesg); the exporter keeps retrying"
+_REBOOT = "look for NVRM and Xid in the kernel's log (dmesg); a driver that keeps hanging needs a reboot"
 _ROOM = "raise the limits of the service or container: memory, number of processes, open files"
 _MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
 
 
-class Patience(NamedTuple):
-    """Seconds until a child counts as hung, and between the starts of two of them.
+class Timeouts(NamedTuple):
+    """Seconds after which a child counts as hung, and between the starts of two children.
 
-    ``first`` holds for its first answer: a driver without persistence mode initialises each card then, in 1 to 3 s
-    (NVIDIA's Driver Persistence). ``answer`` holds for all others: while a card's users hold the driver's lock, calls
-    of milliseconds take many times as long, and to kill one that is slow would help nobody. ``start``: a driver that
-    ends every process at once keeps 3 % of a core busy with starting them, no more.
+    ``first`` is for its first answer: without persistence mode the driver then initialises each card, in 1 to 3 s
+    (NVIDIA's Driver Persistence). ``answer`` is for all others: while the card's users hold the driver's lock, calls of
+    milliseconds take many times as long, and killing a slow child would not help. ``start`` limits restarts to 3 % of
+    a core if the driver ends every child at once.
     """
 
     first: float = 60.0
@@ -49,30 +52,29 @@ class Patience(NamedTuple):
     start: float = 5.0
 
     @classmethod
-    def of(cls, deadline_seconds: float) -> Patience:
-        """Where the sampler grants one reading so much; the default is that of the default 0.5 s.
+    def of(cls, deadline_seconds: float) -> Timeouts:
+        """Scaled to the sampler's deadline for one reading; `Timeouts()` is for the default of 0.5 s.
 
-        Never less than a driver in order may need: to kill it in the middle of a call can upset a card.
+        Never less than a healthy driver may need: killing it in the middle of a call can upset a card.
         """
         scaled = (seconds * 2 * deadline_seconds for seconds in cls())
-        return cls(*(max(least, seconds) for least, seconds in zip(_LEAST_PATIENCE, scaled, strict=True)))
+        return cls(*(max(least, seconds) for least, seconds in zip(_MIN_TIMEOUTS, scaled, strict=True)))
 
 
 class NvmlProcess:
-    """The source of NVIDIA's cards: asks `NvmlSource` in a child process, and starts a fresh one when that fails.
+    """The source of NVIDIA's cards: queries `NvmlSource` in a child process, and starts another one when that fails.
 
-    A fresh process loads the driver's library anew, the only way to go on after the driver was upgraded (fault 20).
-    One that hangs is killed, or left behind where not even that helps (fault 23); one that crashes is a reason like
-    any other.
+    A new process loads the driver's library again, which is the only way to continue after a driver upgrade. A child
+    that hangs is killed, or left behind if it cannot be killed; one that crashes makes the source unavailable.
     """
 
     name = "nvml"
 
-    def __init__(self, host: Host, patience: Patience | None = None) -> None:
+    def __init__(self, host: Host, timeouts: Timeouts | None = None) -> None:
         self._host = host
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._child: _Child | None = None
-        self._leaving: list[threading.Thread] = []
+        self._exiting: list[threading.Thread] = []
         self._start_at = float("-inf")
         self._failure = Problem("not_found", "")
         self._totals = _Totals()
@@ -82,7 +84,7 @@ class NvmlProcess:
         if self._child is None:
             self._child = self._start(now)
         try:
-            answer = self._child.ask(now)
+            answer = self._child.request(now)
             if isinstance(answer, str):
                 unexpected = RuntimeError(answer.strip().rpartition("\n")[2])
                 unexpected.add_note(answer)
@@ -90,56 +92,56 @@ class NvmlProcess:
             if isinstance(answer, Problem):
                 raise Unavailable(*answer)
         except Exception as error:
-            # Whatever it was: the next try has a better chance in a process that has not seen it.
+            # After any failure a new process has the better chance.
             self._failure = _problem(error)
-            self._let_go()
+            self._release()
             raise
         return self._totals.add(answer)
 
     def close(self) -> None:
-        """Let the child end; the next read starts another. A child that hangs ends by itself later."""
-        self._let_go()
+        """Let the child exit; the next read starts another. A child that hangs exits later on its own."""
+        self._release()
         until = time.monotonic() + _CLOSE_SECONDS
-        for thread in self._leaving:
+        for thread in self._exiting:
             thread.join(max(0.0, until - time.monotonic()))
 
-    # --- its life -----------------------------------------------------------------------------------
+    # --- starting and ending the child --------------------------------------------------------------
 
     def _start(self, now: float) -> _Child:
-        self._leaving = [thread for thread in self._leaving if thread.is_alive()]
-        if len(self._leaving) >= _MOST_LEAVING:
-            raise Unavailable("timeout", f"{len(self._leaving)} processes hang in the driver", _REBOOT)
+        self._exiting = [thread for thread in self._exiting if thread.is_alive()]
+        if len(self._exiting) >= _MAX_EXITING:
+            raise Unavailable("timeout", f"{len(self._exiting)} processes hang in the driver", _REBOOT)
         if now < self._start_at:
             raise Unavailable(*self._failure)
-        if not _may_be_there(self._host):
+        if not _driver_seems_present(self._host):
             raise Unavailable("not_found", f"no NVIDIA driver: {_LIBRARY} not found", INSTALL)
-        self._start_at = now + self._patience.start
-        self._totals.begin_anew()
+        self._start_at = now + self._timeouts.start
+        self._totals.start_child()
         try:
-            return _Child(self._host, self._patience)
+            return _Child(self._host, self._timeouts)
         except OSError as error:
             self._failure = Problem("error", f"cannot start a process: {error.strerror or error}", _ROOM)
             raise Unavailable(*self._failure) from None
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         child, self._child = self._child, None
         if child is not None:
-            self._leaving.append(child.let_go())
+            self._exiting.append(child.release())
 
 
 class _Totals:
-    """Carries on over children what each of them counts from 0: a counter must not fall while the exporter runs."""
+    """Adds up counters over children, each of which counts from 0: a counter must not decrease while we run."""
 
     def __init__(self) -> None:
         self._shown: dict[str, GpuState] = {}
         self._before: dict[str, GpuState] = {}
 
-    def begin_anew(self) -> None:
-        """Another child begins."""
+    def start_child(self) -> None:
+        """Another child starts to count."""
         self._before = dict(self._shown)
 
     def add(self, reading: Reading) -> Reading:
-        """The reading with what earlier children counted."""
+        """The reading plus what earlier children counted."""
         return replace(reading, gpus=tuple(gpu if gpu.gpu_instance else self._of(gpu) for gpu in reading.gpus))
 
     def _of(self, gpu: GpuState) -> GpuState:
@@ -159,65 +161,69 @@ class _Totals:
 class _Child:
     """A process that runs :mod:`exporter.sources.nvml.child`."""
 
-    def __init__(self, host: Host, patience: Patience) -> None:
-        """Start it. Raises OSError where the system has no room for it."""
-        self._patience = patience
-        self._waits = patience.first
-        # By its alarm an orphan ends itself; as long as we live, we are first to say what happened.
-        limit = 2 * patience.first
+    def __init__(self, host: Host, timeouts: Timeouts) -> None:
+        """Start it. Raises OSError if the system cannot start a process."""
+        self._timeouts = timeouts
+        self._timeout_seconds = timeouts.first
+        # The alarm ends an orphaned child; as long as the exporter runs, its own shorter timeout comes first.
+        limit = 2 * timeouts.first
         module = f"{__package__}.child"
         command = [sys.executable, "-P", "-m", module, __version__, host.procfs, host.sysfs, host.cgroupfs, f"{limit}"]
-        # It must find the same modules, however we were started.
+        # The child must find the same modules, however the exporter was started.
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._socket, other = socket.socketpair()
             ours.enter_context(self._socket)
             theirs.enter_context(other)
-            said, words = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # full: what a library prints then is lost
-            self._words = ours.enter_context(open(said, "rb", buffering=0))
-            theirs.callback(os.close, words)
+            read_end, write_end = os.pipe2(
+                os.O_NONBLOCK | os.O_CLOEXEC
+            )  # when full, further output of a library is lost
+            self._output = ours.enter_context(open(read_end, "rb", buffering=0))
+            theirs.callback(os.close, write_end)
             self._process = subprocess.Popen(
                 command,
                 stdin=other.fileno(),
-                stdout=words,
-                stderr=words,
+                stdout=write_end,
+                stderr=write_end,
                 env=os.environ | {"PYTHONPATH": path},
                 start_new_session=True,  # Ctrl-C in a terminal is for the exporter
             )
             ours.pop_all()  # it runs: keep them
-        self._answers = self._socket.makefile("rb")
+        self._query_lists = self._socket.makefile("rb")
 
-    def ask(self, now: float) -> Reading | Problem | str:
-        """What it answers. Raises `Unavailable` if it ended or does not answer for too long."""
-        self._socket.settimeout(self._waits)
+    def request(self, now: float) -> Reading | Problem | str:
+        """Its answer. Raises `Unavailable` if it exited or does not answer in time."""
+        self._socket.settimeout(self._timeout_seconds)
         try:
             self._socket.sendall(b"%a\n" % now)
-            answer: Reading | Problem | str = pickle.load(self._answers)
+            answer: Reading | Problem | str = pickle.load(self._query_lists)
         except TimeoutError:
             self._process.kill()
-            raise Unavailable("timeout", f"the driver did not return for {self._waits:g} s", _SEE_KERNEL) from None
+            raise Unavailable(
+                "timeout", f"the driver did not return for {self._timeout_seconds:g} s", _SEE_KERNEL
+            ) from None
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise self._obituary() from None
-        self._waits = self._patience.answer
+            raise self._exit_reason() from None
+        self._timeout_seconds = self._timeouts.answer
         return answer
 
-    def let_go(self) -> threading.Thread:
-        """End its input, and kill it if it is still there after a while; the thread lives as long as it does."""
-        self._answers.close()
+    def release(self) -> threading.Thread:
+        """Close its input, and kill it if it has not exited in time; the thread ends with the process."""
+        self._query_lists.close()
         self._socket.close()
-        thread = threading.Thread(target=self._see_off, name="nvml-leaving", daemon=True)
+        thread = threading.Thread(target=self._reap, name="nvml-leaving", daemon=True)
         thread.start()
         return thread
 
-    def _see_off(self) -> None:
+    def _reap(self) -> None:
         try:
-            self._process.wait(self._patience.answer)
+            self._process.wait(self._timeouts.answer)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()  # for ever, if the kernel cannot let it go
-        self._words.close()
+            self._process.wait()  # never returns if the process is stuck in the kernel
+        self._output.close()
 
-    def _obituary(self) -> Unavailable:
+    def _exit_reason(self) -> Unavailable:
         try:
             status = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
@@ -225,17 +231,21 @@ class _Child:
         if status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
             fix = _MEMORY if -status == signal.SIGKILL else _SEE_KERNEL
-            return Unavailable("driver", f"the process that calls the driver was ended by {name}{self._said()}", fix)
-        return Unavailable("error", f"the process that calls the driver ended with status {status}{self._said()}")
+            return Unavailable(
+                "driver", f"the process that calls the driver was ended by {name}{self._last_output()}", fix
+            )
+        return Unavailable(
+            "error", f"the process that calls the driver ended with status {status}{self._last_output()}"
+        )
 
-    def _said(self) -> str:
-        """Its last line, if it printed any."""
-        lines = (self._words.read(1 << 16) or b"").decode("utf-8", "replace").splitlines()
+    def _last_output(self) -> str:
+        """The last line it printed, if any."""
+        lines = (self._output.read(1 << 16) or b"").decode("utf-8", "replace").splitlines()
         return f": {lines[-1][:200]}" if lines else ""
 
 
-def _may_be_there(host: Host) -> bool:
-    """Whether this machine seems to have the driver, so that a process is worth starting."""
+def _driver_seems_present(host: Host) -> bool:
+    """Whether this machine seems to have the driver, so that starting a process is worthwhile."""
     folders = (*os.environ.get("LD_LIBRARY_PATH", "").replace(";", ":").split(":"), *_LIBRARY_FOLDERS)
     paths = [f"{folder}/{_LIBRARY}" for folder in folders if folder]
     if any(os.path.exists(path) for path in ("/dev/nvidiactl", host.proc("driver/nvidia"), *paths)):

@@ -1,4 +1,7 @@
-"""Energy, state and users of NVIDIA cards, through NVML."""
+"""Energy, state and users of NVIDIA cards, through NVML.
+
+Lost cards, swapped indexes and added cards are faults 22, 31 and 32 of docs/faults.md.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,35 @@ from typing import Any
 
 from ...host import Host, list_dir
 from ...records import EnergyReading, GpuState, GpuUse, PowerReading, Problem, Reading, Unavailable
-from ..usage.pid_lookup import Identity
+from ..usage.pid_lookup import PidResolver
 from .card import Card
-from .driver import Driver, DriverError
+from .driver import Driver
 from .holders import Holders
-from .sleep import Sleepers
+from .library import DriverError
+from .runtime_pm import RuntimePm
 
-LOOK_AGAIN_SECONDS = 60.0
-"""How often to look for cards that came, went or changed places."""
+RESCAN_SECONDS = 60.0
+"""How often to look for cards that were added, removed or got another index."""
 
-_LOOK_SECONDS = 0.1
-"""Once looking who holds the cards took that long, it is the next read's turn to look at the others."""
+_QUERY_BUDGET_SECONDS = 0.1
+"""Once the queries of holders took that long in one read, those of the other cards wait for the next read."""
 
 _HIDDEN = Problem(
     "not_found",
-    "processes that the driver names are not in /proc: their pids belong to another pid namespace",
+    "processes that the driver reports are not in /proc: their pids belong to another pid namespace",
     "run in the host's pid namespace (hostPID: true, docker run --pid=host), with --path.procfs at the host's /proc",
 )
 
 _NO_METER = (
-    "the driver tells neither its energy nor its power",
-    "a virtual GPU's guest cannot know them: measure on the host that has the card",
+    "the driver reports neither its energy nor its power",
+    "the guest of a virtual GPU has no access to them: measure on the host that has the card",
 )
 
-_ANY_CARD_TELLS = ("memory_total_bytes", "temperature_celsius", "utilization_ratio")
+_ALWAYS_SUPPORTED = ("memory_total_bytes", "temperature_celsius", "utilization_ratio")
 
 
 class _Gpu:
-    """A card and who holds it."""
+    """A card and its holders."""
 
     def __init__(self, card: Card, holders: Holders) -> None:
         self.card = card
@@ -45,22 +49,22 @@ class _Gpu:
 
     @property
     def name(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return f"GPU {self.card.index} ({self.card.uuid})"
 
     def release(self) -> None:
-        """Let go of what belongs to a session with the driver."""
+        """Free what belongs to a session with the driver."""
         self.card.detach()
         self.holders.attach()
 
     def rest(self) -> None:
-        """It sleeps: let go of it once."""
+        """Free it once when it is suspended."""
         if self.card.read_at is not None:
             self.release()
 
 
 class _Tick:
-    """What one read finds; ``spoke`` is whether some card told anything, ``look_seconds`` how long looks took."""
+    """What one read finds; ``responded``: some card reported a value; ``query_seconds``: time spent on holders."""
 
     def __init__(self) -> None:
         self.meters: list[EnergyReading | PowerReading] = []
@@ -68,18 +72,17 @@ class _Tick:
         self.states: list[GpuState] = []
         self.problems: list[Problem] = []
         self.asleep: list[str] = []
-        self.spoke = False
-        self.look_seconds = 0.0
+        self.responded = False
+        self.query_seconds = 0.0
 
 
 class NvmlSource:
-    """Reads every NVIDIA card; one that fails is a problem of its own and the others go on (fault 22).
+    """Reads every NVIDIA card; a card that fails is reported as a problem and does not affect the others.
 
-    A card is known by its UUID, so that swapped indexes change nothing (fault 31). ``bindings`` stands for
-    the pynvml module. A call into the driver may hang or crash: the exporter runs this in a process of its own, through
-    `NvmlProcess`.
-    A card that sleeps is left asleep: nothing is asked about it, and no session opened while all of them sleep. One
-    that is awake stays awake for as long as it is read.
+    A card is identified by its UUID, so that swapped indexes change nothing. ``bindings`` stands for the pynvml module.
+    A call into the driver may hang or crash: the exporter runs this source in a child process, through `NvmlProcess`.
+    A suspended card is not queried, and no session is opened while all cards are suspended, because that would wake
+    them. An active card stays active as long as it is read.
     """
 
     name = "nvml"
@@ -87,9 +90,9 @@ class NvmlSource:
     def __init__(self, host: Host, bindings: Any = None) -> None:
         self._host = host
         self._driver = Driver(bindings)
-        self._identity = Identity(host)
-        self._sleepers = Sleepers(host)
-        self._places: set[str] = set()
+        self._resolver = PidResolver(host)
+        self._runtime_pm = RuntimePm(host)
+        self._addresses: set[str] = set()
         self._asleep: set[str] = set()
         self._known: dict[str, _Gpu] = {}
         self._gpus: list[_Gpu] = []
@@ -97,28 +100,28 @@ class NvmlSource:
         self._driven = 0
         self._unreachable: list[Problem] = []
         self._is_open = False
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
     def read(self, now: float) -> Reading:
         """Read all cards. Raises `Unavailable` when there is none that can be read."""
-        if now >= self._look_at or not self._is_open:
-            self._places = self._sleepers.places()
-        places = self._places | {gpu.card.bus_id for gpu in self._gpus}
-        asleep = self._sleepers.among(places)
-        if places and asleep == places:
+        if now >= self._scan_at or not self._is_open:
+            self._addresses = self._runtime_pm.pci_addresses()
+        addresses = self._addresses | {gpu.card.bus_id for gpu in self._gpus}
+        asleep = self._runtime_pm.suspended(addresses)
+        if addresses and asleep == addresses:
             return self._all_asleep(asleep)
         try:
             if not self._is_open:
                 self._open()
             woken, self._asleep = self._asleep - asleep, asleep
-            if now >= self._look_at or woken or self._driver.count() != self._count:
-                self._look(now)
+            if now >= self._scan_at or woken or self._driver.count() != self._count:
+                self._scan(now)
             tick = self._read(now)
         except Unavailable:
             self.close()
             raise
-        if tick.problems and not (tick.spoke or tick.asleep):
-            # No card says anything, as in a container that lost its devices: only a new session can help.
+        if tick.problems and not (tick.responded or tick.asleep):
+            # No card reports a value, as in a container that lost its devices: only a new session can help.
             self.close()
             raise Unavailable(*tick.problems[0])
         return Reading(
@@ -135,7 +138,7 @@ class NvmlSource:
         for gpu in known:
             gpu.rest()
         names = {gpu.card.bus_id: gpu.card.uuid for gpu in known}
-        return Reading(asleep=tuple(names.get(place, place) for place in sorted(asleep)))
+        return Reading(asleep=tuple(names.get(address, address) for address in sorted(asleep)))
 
     def close(self) -> None:
         """End the session with the driver; the next read opens another."""
@@ -150,21 +153,21 @@ class NvmlSource:
     def _open(self) -> None:
         self._driver.open()
         self._is_open = True
-        self._look_at = -math.inf
+        self._scan_at = -math.inf
 
-    def _look(self, now: float) -> None:
+    def _scan(self, now: float) -> None:
         """Find all cards again. Raises `Unavailable` when there is none."""
-        if self._host_has_more():
-            # The library knows the cards it found when it was initialised (fault 32).
+        if self._host_has_more_cards():
+            # The library lists only the cards that it found when it was initialised.
             self.close()
             self._open()
         driver = self._driver
-        self._look_at = now + LOOK_AGAIN_SECONDS
+        self._scan_at = now + RESCAN_SECONDS
         self._count = driver.count()
         version = driver.version()
         self._unreachable = []
         self._gpus = [gpu for gpu in self._known.values() if gpu.card.bus_id in self._asleep]
-        for name, find in self._ways():
+        for name, find in self._handle_getters():
             try:
                 handle = find()
                 self._gpus.append(self._gpu(driver.uuid(handle), handle, driver.index(handle), version))
@@ -175,28 +178,31 @@ class NvmlSource:
                     self._unreachable.append(_problem(name, error))
         if not self._count:
             raise Unavailable("not_found", "the NVIDIA driver sees no GPU", "check nvidia-smi -L and dmesg")
-        self._identity.tidy(now)
+        self._resolver.expire(now)
 
-    def _ways(self) -> list[tuple[str, Callable[[], Any]]]:
-        """How to get at each card that is awake: by index, or where one sleeps, which that would wake, by address."""
+    def _handle_getters(self) -> list[tuple[str, Callable[[], Any]]]:
+        """A name and a getter of the handle of each active card: by index, or by address if any card is suspended.
+
+        Getting a handle by index would wake a suspended card.
+        """
         if not self._asleep:
             return [(f"GPU {index}", partial(self._driver.handle, index)) for index in range(self._count)]
-        awake = sorted(self._places - self._asleep)  # sysfs may show cards that this container does not have
-        return [(f"GPU at {place}", partial(self._driver.handle_at, place)) for place in awake]
+        active = sorted(self._addresses - self._asleep)  # sysfs may show cards that this container has not
+        return [(f"GPU at {address}", partial(self._driver.handle_by_bus_id, address)) for address in active]
 
     def _gpu(self, uuid: str, handle: Any, index: int, version: str) -> _Gpu:
         gpu = self._known.get(uuid)
         if gpu is None:
             card = Card(self._driver, self._host, uuid, handle, index, version)
-            gpu = self._known[uuid] = _Gpu(card, Holders(self._driver, self._identity, self._host))
+            gpu = self._known[uuid] = _Gpu(card, Holders(self._driver, self._resolver, self._host))
         else:
             gpu.card.attach(handle, index, version)
         return gpu
 
-    def _host_has_more(self) -> bool:
-        """Whether the kernel module drives more cards than at the last look, and than the library knows.
+    def _host_has_more_cards(self) -> bool:
+        """Whether the kernel module has more cards than at the last scan, and more than the library lists.
 
-        A container may see fewer of them for good: then a new session would tell the same.
+        A container may always see fewer of them: then a new session would list the same.
         """
         try:
             driven = len(list_dir(self._host.proc("driver/nvidia/gpus")))
@@ -232,31 +238,35 @@ class NvmlSource:
         return tick
 
     def _read_gpu(self, gpu: _Gpu, now: float, tick: _Tick) -> None:
-        """Meter first, users at once after it, so that both cover the same time."""
+        """Read the meter and directly after it the users, so that both cover the same time."""
         card, holders = gpu.card, gpu.holders
         try:
             reading = card.meter(now)
             if reading is not None:
                 tick.meters.append(reading)
-            if card.complaint is not None:
-                tick.problems.append(_problem(gpu.name, card.complaint))
+            if card.data_problem is not None:
+                tick.problems.append(_problem(gpu.name, card.data_problem))
         except DriverError as error:
             if error.kind in ("lost", "down"):
                 raise
-            tick.spoke = tick.spoke or error.kind == "unsupported"
+            tick.responded = tick.responded or error.kind == "unsupported"
             known = DriverError("unsupported", "not_found", *_NO_METER) if error.kind == "unsupported" else error
             tick.problems.append(_problem(gpu.name, known))
         began = self._host.clock()
-        holders.look(card, now, may_wait=tick.look_seconds > _LOOK_SECONDS)
-        tick.look_seconds += self._host.clock() - began
-        card.look_at_health(now)
+        holders.refresh(card, now, may_defer=tick.query_seconds > _QUERY_BUDGET_SECONDS)
+        tick.query_seconds += self._host.clock() - began
+        card.read_health(now)
         state, parts = card.state(mig=holders.mig.is_on), holders.mig.states(card)
-        tick.spoke = tick.spoke or any(getattr(state, value) is not None for value in _ANY_CARD_TELLS)
-        denials = (holders.denied, holders.mig.denied, card.denied)
-        tick.problems += [_problem(gpu.name, denied) for denied in denials if denied is not None]
+        tick.responded = tick.responded or any(getattr(state, value) is not None for value in _ALWAYS_SUPPORTED)
+        permission_errors = (holders.permission_error, holders.mig.permission_error, card.permission_error)
+        tick.problems += [
+            _problem(gpu.name, permission_error)
+            for permission_error in permission_errors
+            if permission_error is not None
+        ]
         uses = holders.uses(card, now, card.window_seconds)
-        if holders.mig.is_on and holders.knows_lists and not uses:
-            state = replace(state, utilization_ratio=0.0)  # the driver tells none under MIG, but nobody is there
+        if holders.mig.is_on and holders.has_lists and not uses:
+            state = replace(state, utilization_ratio=0.0)  # not reported under MIG, but no process holds it
         tick.uses += uses
         tick.states += [state, *parts]
 

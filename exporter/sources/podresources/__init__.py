@@ -1,1 +1,1 @@
-"""Which container was given which GPU, from the kubelet."""
+"""GPUs allocated to containers, from the kubelet."""

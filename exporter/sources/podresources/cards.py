@@ -1,4 +1,4 @@
-"""Which card a device plugin or DRA driver means by the name it gave to the kubelet.
+"""Resolves the device names of device plugins and DRA drivers to cards.
 
 Sources of the names: NVIDIA/k8s-device-plugin internal/rm, GoogleCloudPlatform/container-engine-accelerators,
 NVIDIA/k8s-dra-driver-gpu deviceinfo.go and mig.go, ROCm/k8s-device-plugin internal/pkg, ROCm/k8s-gpu-dra-driver
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ...host import Host, list_dir
 from ...records import Unavailable
-from .wire import Given
+from .wire import DeviceAssignment
 
 _PCI = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 
@@ -33,7 +33,7 @@ _AMD_CLAIM = re.compile(r"gpu-(\d+)-\d+")
 _INTEL_CLAIM = re.compile(r"([0-9a-f]{4})-([0-9a-f]{2})-([0-9a-f]{2})-([0-7])-0x[0-9a-f]+")
 
 _COMPUTE_SLICES, _MEMORY_SLICES = 7, 8
-"""Of a card that MIG can cut; an A30 has 4 of each."""
+"""Slices of a MIG-capable card; an A30 has 4 of each."""
 
 
 class Part(NamedTuple):
@@ -44,16 +44,16 @@ class Part(NamedTuple):
     gpu_instance: str = ""
 
 
-class Cards:
-    """Looks names up in /sys and /proc; made anew for each answer of the kubelet, so it is never stale."""
+class DeviceResolver:
+    """Looks names up in /sys and /proc. Create one for each answer of the kubelet, so that it is never stale."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._minors: dict[str, str] | None = None
 
-    def find(self, given: Given) -> Part | None:
-        """The card behind a device, None if it is no GPU or cannot be found."""
-        return self._of_claim(given) if given.driver else self._of_plugin(given.device)
+    def resolve(self, assignment: DeviceAssignment) -> Part | None:
+        """The card of a device; None if it is not a GPU or cannot be found."""
+        return self._of_claim(assignment) if assignment.driver else self._of_plugin(assignment.device)
 
     def _of_plugin(self, name: str) -> Part | None:
         if match := _UUID.fullmatch(name):
@@ -67,14 +67,14 @@ class Cards:
         match = _CARD.fullmatch(name)
         return self._of_drm(match[1]) if match else None
 
-    def _of_claim(self, given: Given) -> Part | None:
-        if given.driver == "gpu.nvidia.com" and (match := _NVIDIA_CLAIM.fullmatch(given.device)):
+    def _of_claim(self, assignment: DeviceAssignment) -> Part | None:
+        if assignment.driver == "gpu.nvidia.com" and (match := _NVIDIA_CLAIM.fullmatch(assignment.device)):
             compute, memory = match[2], match[3]
             share = int(compute) / _COMPUTE_SLICES if compute else int(memory) / _MEMORY_SLICES if memory else 1.0
             return self._of_minor(match[1], share=min(1.0, share))
-        if given.driver == "gpu.amd.com" and (match := _AMD_CLAIM.fullmatch(given.device)):
+        if assignment.driver == "gpu.amd.com" and (match := _AMD_CLAIM.fullmatch(assignment.device)):
             return self._of_drm(match[1])
-        if given.driver == "gpu.intel.com" and (match := _INTEL_CLAIM.fullmatch(given.device)):
+        if assignment.driver == "gpu.intel.com" and (match := _INTEL_CLAIM.fullmatch(assignment.device)):
             return Part(self._physical(f"{match[1]}:{match[2]}:{match[3]}.{match[4]}"))
         return None
 
@@ -106,9 +106,9 @@ class Cards:
         return self._of_partition(device) if _PARTITION.fullmatch(device) else None
 
     def _of_partition(self, name: str) -> Part | None:
-        """A partition of an AMD card is a platform device; the KFD's topology says on which PCI device it is.
+        """The card of an AMD partition, which is a platform device: KFD's topology has the PCI device.
 
-        ``location_id`` is bus and slot; for a partition its number stands where the function would (kfd_topology.c).
+        ``location_id`` is bus and slot; a partition has its number in place of the function (kfd_topology.c).
         """
         try:
             files = list_dir(self._host.sys(f"devices/platform/{name}/drm"))
@@ -117,13 +117,13 @@ class Cards:
                 text = self._host.text(f"{nodes}/{node}/properties")
                 known = dict(line.split(maxsplit=1) for line in text.splitlines())
                 if f"renderD{known.get('drm_render_minor')}" in files:
-                    place, domain = int(known["location_id"]), int(known.get("domain", "0"))
-                    return Part(f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.0")
+                    container_names, domain = int(known["location_id"]), int(known.get("domain", "0"))
+                    return Part(f"{domain:04x}:{container_names >> 8 & 0xFF:02x}:{container_names >> 3 & 0x1F:02x}.0")
         except (Unavailable, ValueError, KeyError):
             pass
         return None
 
     def _physical(self, address: str) -> str:
-        """The card itself, of which a virtual function (SR-IOV) is a part."""
+        """Address of the physical function (SR-IOV): the card."""
         parent = self._host.sys("bus/pci/devices", address, "physfn")
         return os.path.basename(os.path.realpath(parent)) if os.path.exists(parent) else address

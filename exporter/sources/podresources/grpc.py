@@ -26,11 +26,11 @@ from ...host import unavailable
 from ...records import Reason, Unavailable
 
 MAX_BYTES = 16 << 20
-"""Longest answer taken: what the kubelet's own clients allow (``PodResourcesMaxSize``)."""
+"""Maximum size of an answer, as in the kubelet's own clients (``PodResourcesMaxSize``)."""
 
 _CHUNK = 1 << 16
 _PREFIX = 5
-"""Bytes before a message: whether it is compressed, and its length."""
+"""Bytes before a message: the compression flag and the length."""
 
 _REASONS: dict[str, Reason] = {"4": "timeout", "7": "permission", "12": "not_found", "16": "permission"}
 """grpc-status → reason; every other status is an error of the server."""
@@ -39,17 +39,17 @@ _REASONS: dict[str, Reason] = {"4": "timeout", "7": "permission", "12": "not_fou
 def call(path: str, method: str, timeout_seconds: float) -> bytes:
     """Send an empty message to ``method`` (``/package.Service/Method``) and return the answer's message.
 
-    One connection per call: a server that restarts leaves nothing behind that could be stale. Raises
-    `Unavailable`, also when the whole call takes longer than ``timeout_seconds``.
+    One connection per call, so that none is stale after a restart of the server. Raises `Unavailable`, also if the
+    whole call takes longer than ``timeout_seconds``.
     """
     deadline = monotonic() + timeout_seconds
-    answer = _Answer(path)
+    response = _Response(path)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
             channel.settimeout(timeout_seconds)
             channel.connect(path)
             connection = _request(method, timeout_seconds)
-            while not answer.complete:
+            while not response.complete:
                 channel.sendall(connection.data_to_send())
                 channel.settimeout(max(1e-3, deadline - monotonic()))
                 data = channel.recv(_CHUNK)
@@ -58,14 +58,14 @@ def call(path: str, method: str, timeout_seconds: float) -> bytes:
                 if monotonic() > deadline:
                     raise TimeoutError
                 for event in connection.receive_data(data):
-                    answer.take(event)
+                    response.feed(event)
     except TimeoutError:
         raise Unavailable("timeout", f"{path}: no answer within {timeout_seconds:g} s") from None
     except OSError as error:
         raise unavailable(error, path) from None
     except ProtocolError as error:
         raise Unavailable("implausible", f"{path}: does not speak HTTP/2: {error}") from None
-    return answer.message()
+    return response.message()
 
 
 def _request(method: str, timeout_seconds: float) -> H2Connection:
@@ -83,15 +83,15 @@ def _request(method: str, timeout_seconds: float) -> H2Connection:
             ("grpc-timeout", f"{round(timeout_seconds * 1000)}m"),
         ],
     )
-    # All that may come fits into the windows, so none has to be opened again.
+    # The largest answer fits into the flow-control windows, so they need no further updates.
     connection.increment_flow_control_window(MAX_BYTES)
     connection.increment_flow_control_window(MAX_BYTES, 1)
     connection.send_data(1, bytes(_PREFIX), end_stream=True)
     return connection
 
 
-class _Answer:
-    """What came on the stream so far."""
+class _Response:
+    """The part of the response received so far."""
 
     def __init__(self, path: str) -> None:
         self.complete = False
@@ -99,10 +99,10 @@ class _Answer:
         self._headers: dict[str, str] = {}
         self._data = bytearray()
 
-    def take(self, event: Event) -> None:
-        """Take note of an event. Raises `Unavailable` when no answer will come of it."""
+    def feed(self, event: Event) -> None:
+        """Process an event. Raises `Unavailable` if the call failed."""
         if self.complete:
-            return  # a server may say farewell right after its answer
+            return  # a server may close the connection right after its answer
         if isinstance(event, ResponseReceived | TrailersReceived):
             self._headers |= {str(name): str(value) for name, value in event.headers}
         elif isinstance(event, DataReceived):

@@ -1,4 +1,4 @@
-"""Which container was given which GPU, from the kubelet's PodResources API, whether or not anything runs on it."""
+"""GPUs allocated to containers, from the kubelet's PodResources API, whether or not they are in use."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Mapping
 
 from ...host import Host, unavailable
 from ...records import Allocation, Reading, Reason, Unavailable
-from .cards import Cards
+from .cards import DeviceResolver
 from .wire import decode
 
 SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
 """Where the kubelet listens, unless its ``--root-dir`` was changed."""
 
 POLL_SECONDS = 10.0
-"""How often to ask. Nobody is told of changes, and a pod holds a card for minutes at least."""
+"""How often to query. The API has no notifications, and a pod holds a card for minutes at least."""
 
 _LIST = "/v1.PodResourcesLister/List"
-_ANSWER_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 _MOUNT = (
     "nothing to do outside Kubernetes; in a pod mount the host's /var/lib/kubelet/pod-resources read-only "
@@ -31,10 +31,10 @@ _OLD = "PodResources v1 needs Kubernetes 1.20 or newer"
 
 
 class PodResourcesSource:
-    """Asks the kubelet every `POLL_SECONDS` and rests between: without a socket it costs one look a minute.
+    """Queries the kubelet every `POLL_SECONDS`; without a socket, checks for one once a minute.
 
-    Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". The list has active pods
-    only. Every answer stands for itself, so a restart of the kubelet is no more than a call that failed.
+    Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". The list contains active pods only.
+    Every answer is complete, so a restart of the kubelet is only one failed call.
     """
 
     name = "podresources"
@@ -43,17 +43,17 @@ class PodResourcesSource:
         self._host = host
         self._path = path
 
-    def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is a whole answer
-        """Ask once. Raises `Unavailable` when there is no kubelet, or none that answers."""
+    def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is complete
+        """Query once. Raises `Unavailable` if there is no kubelet, or if it does not answer."""
         try:
-            return Reading(allocations=self._allocations(self._ask()), rest_seconds=POLL_SECONDS)
+            return Reading(allocations=self._allocations(self._query()), rest_seconds=POLL_SECONDS)
         except ValueError as error:
             raise Unavailable("implausible", f"{self._path}: not an answer of PodResources v1: {error}") from None
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _ask(self) -> bytes:
+    def _query(self) -> bytes:
         try:
             os.stat(self._path)
         except OSError as error:
@@ -64,21 +64,23 @@ class PodResourcesSource:
         except ImportError as error:
             raise Unavailable("not_found", f"the module {error.name} is not installed", _INSTALL) from None
         try:
-            message: bytes = client.call(self._path, _LIST, _ANSWER_SECONDS)
+            message: bytes = client.call(self._path, _LIST, _TIMEOUT_SECONDS)
         except Unavailable as error:
             raise _with_fix(error, {"not_found": _OLD, "permission": _ROOT}) from None
         return message
 
     def _allocations(self, message: bytes) -> tuple[Allocation, ...]:
-        """One for each container and card or MIG device; several replicas of the same weigh as many times."""
-        cards = Cards(self._host)
+        """One for each container and card or MIG device; several replicas of the same device add up in ``share``."""
+        resolver = DeviceResolver(self._host)
         shares: defaultdict[Allocation, float] = defaultdict(float)
-        for given in dict.fromkeys(decode(message)):  # a claim that a container refers to twice is still one
-            part = cards.find(given)
+        for assignment in dict.fromkeys(decode(message)):  # a claim that a container refers to twice is still one
+            part = resolver.resolve(assignment)
             if part is not None:
-                whose = Allocation(part.device, given.namespace, given.pod, given.container, 0.0, part.gpu_instance)
-                shares[whose] += part.share
-        return tuple([whose._replace(share=share) for whose, share in sorted(shares.items())])
+                allocation = Allocation(
+                    part.device, assignment.namespace, assignment.pod, assignment.container, 0.0, part.gpu_instance
+                )
+                shares[allocation] += part.share
+        return tuple([allocation._replace(share=share) for allocation, share in sorted(shares.items())])
 
 
 def _with_fix(error: Unavailable, fixes: Mapping[Reason, str]) -> Unavailable:

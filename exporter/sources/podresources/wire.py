@@ -12,8 +12,8 @@ from typing import NamedTuple
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-class Given(NamedTuple):
-    """One device of one container. ``driver`` is that of its DRA claim, "" for a device plugin's.
+class DeviceAssignment(NamedTuple):
+    """One device of one container. ``driver`` is the driver of its DRA claim, "" for a device plugin.
 
     ``kind`` is the plugin's resource name (``nvidia.com/gpu``), or the DRA pool.
     """
@@ -26,19 +26,19 @@ class Given(NamedTuple):
     device: str
 
 
-def decode(message: bytes) -> Iterator[Given]:
-    """Every device in a ``ListPodResourcesResponse``. Raises ValueError when it is no such message."""
+def decode(message: bytes) -> Iterator[DeviceAssignment]:
+    """Every device in a ``ListPodResourcesResponse``. Raises ValueError if it is not such a message."""
     for pod in _parts(message, 1):
         name, namespace = _text(pod, 1), _text(pod, 2)
         for container in _parts(pod, 3):
-            place = namespace, name, _text(container, 1)
+            container_names = namespace, name, _text(container, 1)
             for devices in _parts(container, 2):
                 kind = _text(devices, 1)
                 for device in _parts(devices, 2):
-                    yield Given(*place, "", kind, device.decode("utf-8", "replace"))
+                    yield DeviceAssignment(*container_names, "", kind, device.decode("utf-8", "replace"))
             for claim in _parts(container, 5):
                 for resource in _parts(claim, 4):
-                    yield Given(*place, _text(resource, 2), _text(resource, 3), _text(resource, 4))
+                    yield DeviceAssignment(*container_names, _text(resource, 2), _text(resource, 3), _text(resource, 4))
 
 
 def _text(message: bytes, number: int) -> str:
@@ -50,7 +50,7 @@ def _text(message: bytes, number: int) -> str:
 
 
 def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
-    """Values of a string or message field. Raises ValueError when the message is cut short or garbage."""
+    """Values of a string or message field. Raises ValueError if the message is truncated or malformed."""
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
@@ -74,7 +74,7 @@ def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """An integer of 64 bits at most, and where it ends."""
+    """An integer of at most 64 bits, and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(message):

@@ -1,4 +1,4 @@
-"""A tree of cgroups and how much CPU time each of them counted: v2 (cpu.stat), v1 (cpuacct.usage), hybrid hosts."""
+"""A tree of cgroups and the CPU time each of them counted: v2 (cpu.stat), v1 (cpuacct.usage), hybrid hosts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .process_clock import Tracked
 
 
 class Hierarchy(NamedTuple):
-    """A mounted cgroup tree: its root directory, the file that counts CPU time and how many of its units are 1 s."""
+    """A mounted cgroup tree: root directory, the file that counts CPU time, and that file's units per second."""
 
     root: str
     file: str
@@ -21,17 +21,20 @@ class Hierarchy(NamedTuple):
     hybrid: bool = False
 
 
+QUIET_READS = 3
+"""Consecutive readings without change after which a group or process counts as idle."""
+
 _PROBES_PER_TICK = 512
 _V2 = ("cpu.stat", 1e6)
 _V1 = ("cpuacct.usage", 1e9)
 
 
 def find_hierarchy(host: Host) -> Hierarchy:
-    """Find where CPU time per cgroup is counted. Raises `Unavailable`.
+    """Find the tree that counts CPU time per cgroup. Raises `Unavailable`.
 
-    ``host.cgroupfs`` may name a cgroup2 tree, a cpuacct tree or the directory that holds both. On a hybrid
-    host (systemd's "hybrid" layout) the tree with more groups is taken: old engines fill only v1, and
-    systemd without CPU accounting fills only v2.
+    ``host.cgroupfs`` may be a cgroup2 tree, a cpuacct tree or the directory that contains both. On a hybrid host
+    (systemd's "hybrid" layout) the tree with more groups is used: old engines create groups only in v1, and systemd
+    without CPU accounting only in v2.
     """
     base = host.cgroupfs or host.sys("fs/cgroup")
     if _counts(base, *_V2):
@@ -61,12 +64,12 @@ def list_dirs(path: str) -> list[str]:
 
 
 def _counts(directory: str, file: str, _per_second: float) -> bool:
-    """Whether CPU time is counted there; the v2 root itself counts it since Linux 5.8."""
+    """Whether CPU time is counted there; the v2 root counts it since Linux 5.8."""
     return os.path.exists(f"{directory}/{file}")
 
 
 def _count_groups(root: str, most: int = 5000) -> int:
-    """How many groups there are, up to about ``most``; a link count of 2 spares the look into a leaf."""
+    """Number of groups, up to about ``most``; a directory with a link count of 2 is a leaf and is not listed."""
     count, ahead = 0, [root]
     while ahead and count < most:
         directory = ahead.pop()
@@ -80,9 +83,9 @@ def _count_groups(root: str, most: int = 5000) -> int:
 
 
 class Walk:
-    """What one walk over the tree finds, and how many unknown processes it may still look at (``probes``).
+    """What one walk over the tree finds; ``probes`` is how many unknown processes it may still open.
 
-    ``window`` is the seconds since the last one; a ``full`` walk reads every group, whether its parent moved or not.
+    ``window`` is the seconds since the last walk. A ``full`` walk reads every group, even if its parent used no CPU.
     """
 
     __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
@@ -97,12 +100,13 @@ class Walk:
 
 
 class Group:
-    """One cgroup: last usage, what of it was booked as its own, and its processes. All in seconds.
+    """One cgroup: its last usage, how much of that was attributed to itself, and its processes. Times in seconds.
 
-    ``usage`` is ``base`` + the counter and never falls; ``buried`` is what was booked for children that are gone.
-    ``top`` is whether it is the kernel's own root: v2 counts that one in scheduler ticks, apart from the groups below.
-    ``quiet`` is how many readings in a row stood still. ``awake`` are the processes that were at work lately, by pid,
-    ``asleep`` the others.
+    ``usage`` is ``base`` + the counter and never decreases. ``attributed_seconds`` is the part of it attributed to the
+    group itself, ``removed_seconds`` the part attributed to children that no longer exist.
+    ``kernel_root`` marks the kernel's own root: v2 counts it in scheduler ticks, on another clock than the groups
+    below. ``quiet`` counts consecutive readings without change. ``active`` holds the processes that ran recently, by
+    pid; ``idle`` the others.
     """
 
     __slots__ = (
@@ -110,40 +114,40 @@ class Group:
         "_file",
         "_per_second",
         "_raw",
-        "asleep",
-        "awake",
+        "active",
+        "attributed_seconds",
         "base",
-        "booked",
-        "buried",
         "children",
         "directory",
+        "idle",
+        "kernel_root",
         "key",
         "parent",
         "quiet",
+        "removed_seconds",
         "rescan_after",
-        "top",
         "unexplained",
         "usage",
     )
 
     def __init__(self, host: Host, tree: Hierarchy, path: str, parent: Group | None) -> None:
-        """Open it. Raises `Unavailable`."""
+        """Open its counter. Raises `Unavailable`."""
         self.directory = tree.root + path.rstrip("/")
         self.parent = parent
         self.children: dict[str, Group] = {}
-        self.awake: dict[int, Tracked] = {}
-        self.asleep: dict[int, Tracked] = {}
+        self.active: dict[int, Tracked] = {}
+        self.idle: dict[int, Tracked] = {}
         self.base = 0.0
         self.usage = 0.0
-        self.booked = 0.0
-        self.buried = 0.0
+        self.attributed_seconds = 0.0
+        self.removed_seconds = 0.0
         self.unexplained = 0.0
         self.quiet = 0
         self.rescan_after = 0.0
         self._raw = b""
         self._per_second = tree.per_second
-        # Every group of v2 has this file but the kernel's own root; on v1 none has.
-        self.top = parent is None and not os.path.exists(f"{self.directory}/cgroup.events")
+        # On v2 every group except the kernel's own root has this file; on v1 no group has it.
+        self.kernel_root = parent is None and not os.path.exists(f"{self.directory}/cgroup.events")
         self._file: KeptFile = host.keep(f"{self.directory}/{tree.file}")
         self._counter = self._file.reader(48 if parent is not None else 128)
         inode = self.inode()
@@ -153,11 +157,11 @@ class Group:
         self.key = GroupKey(path, inode)
         with contextlib.ExitStack() as opened:
             opened.callback(self._file.close)
-            self.moved()
+            self.refresh()
             opened.pop_all()
 
-    def moved(self) -> bool:
-        """Read its usage; False if it stands still. Raises `Unavailable`: with ``not_found`` it is gone."""
+    def refresh(self) -> bool:
+        """Read its usage; False if unchanged. Raises `Unavailable`, with ``not_found`` if it no longer exists."""
         try:
             raw = self._counter()
         except OSError as error:
@@ -169,7 +173,7 @@ class Group:
             if raw[:1] != b"u":
                 count = int(raw)
             elif self.parent is None and len(words := raw.split(None, 6)) >= 6:
-                # Before Linux 6.14 the root's usage_usec includes what the hypervisor stole; user + system do not.
+                # Before Linux 6.14 the root's usage_usec includes time stolen by the hypervisor; user + system do not.
                 count = int(words[3]) + int(words[5])
             else:
                 count = int(raw.split(None, 2)[1])
@@ -179,9 +183,9 @@ class Group:
         usage = self.base + count / self._per_second
         if usage < self.usage:
             if not self.in_place():
-                # Read by path (no descriptor to spare): a new group of the same name has its place (fault 39).
-                raise Unavailable("not_found", f"{self.directory}: another group has its place")
-            # Somebody wrote 0 to cpuacct.usage: go on from here.
+                # Read by path (no descriptor left), and the path now belongs to a new group of the same name.
+                raise Unavailable("not_found", f"{self.directory}: replaced by another group")
+            # cpuacct.usage was reset by writing 0: continue from the present total.
             self.base += self.usage - usage
             return False
         self.usage = usage
@@ -191,18 +195,18 @@ class Group:
     def own_seconds(self) -> float:
         """CPU seconds so far of the group itself, children excluded."""
         if not self.children:
-            return self.usage - self.buried
-        return self.usage - self.buried - sum([child.usage for child in self.children.values()])
+            return self.usage - self.removed_seconds
+        return self.usage - self.removed_seconds - sum([child.usage for child in self.children.values()])
 
     def inode(self) -> int | None:
-        """Inode of its directory now; None if there is none."""
+        """Inode of its directory; None if it does not exist."""
         try:
             return os.stat(self.directory).st_ino
         except OSError:
             return None
 
     def in_place(self) -> bool:
-        """Whether it is still this group that is found at its path."""
+        """Whether its path still belongs to this group."""
         return self.inode() == self.key.inode
 
     def tree(self) -> Iterator[Group]:
@@ -212,32 +216,32 @@ class Group:
             yield from child.tree()
 
     def leaves(self) -> list[Group]:
-        """Those of its tree that have no children."""
+        """The groups of its tree that have no children."""
         return [group for group in self.tree() if not group.children]
 
     def members(self) -> Iterator[Tracked]:
-        """Every process that is known to live in it."""
-        yield from self.awake.values()
-        yield from self.asleep.values()
+        """Every process known to be in it."""
+        yield from self.active.values()
+        yield from self.idle.values()
 
     def has_user_process(self) -> bool:
-        """Whether anybody but the kernel is known to live in it."""
+        """Whether a process other than a kernel thread is known to be in it."""
         return any(not member.process.kernel for member in self.members())
 
-    def admit(self, tracked: Tracked) -> None:
-        """Make a process a member of this group, and of no other any more (fault 41)."""
-        dismiss(tracked)
-        tracked.home = self
-        self.awake[tracked.process.key.pid] = tracked
+    def attach(self, tracked: Tracked) -> None:
+        """Make a process a member of this group and of no other: one that moves is charged once."""
+        detach(tracked)
+        tracked.group = self
+        self.active[tracked.process.key.pid] = tracked
 
     def close(self) -> None:
-        """Give back its descriptor."""
+        """Close its descriptor."""
         self._file.close()
 
 
-def dismiss(tracked: Tracked) -> None:
-    """Take a process out of the group it is a member of, if it is of any."""
-    if isinstance(tracked.home, Group):
-        tracked.home.awake.pop(tracked.process.key.pid, None)
-        tracked.home.asleep.pop(tracked.process.key.pid, None)
-        tracked.home = None
+def detach(tracked: Tracked) -> None:
+    """Remove a process from its group, if it has one."""
+    if isinstance(tracked.group, Group):
+        tracked.group.active.pop(tracked.process.key.pid, None)
+        tracked.group.idle.pop(tracked.process.key.pid, None)
+        tracked.group = None

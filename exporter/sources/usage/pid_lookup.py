@@ -1,4 +1,4 @@
-"""Whose pid it is that the driver names: process and cgroup, from the host's /proc."""
+"""Resolves the pids that a GPU driver reports to processes and cgroups, from the host's /proc."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .process_clock import parse_stat
 from .procfs import parse_cgroup
 
 _GROUP_SECONDS = 10.0
-"""How long a process is believed to stay in its cgroup."""
+"""How long the cgroup of a process is cached."""
 
 _GONE_SECONDS = 60.0
 _MOST_DIRECTORIES = 20_000
 
 
-class Person(NamedTuple):
+class ProcessIdentity(NamedTuple):
     """A process and its cgroup; the group is None if it cannot be found."""
 
     process: Process
@@ -27,15 +27,15 @@ class Person(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    person: Person
+    identity: ProcessIdentity
     checked_at: float
     group_at: float
 
 
-class Identity:
-    """Finds processes by the pid the driver gave; each is looked at once per read, its cgroup every 10 s.
+class PidResolver:
+    """Finds the process of a pid; /proc/PID/stat is read once per tick, the cgroup every 10 s.
 
-    ``devices`` is how the names of the driver's device files begin.
+    ``devices`` is the prefix, or prefixes, of the driver's device files.
     """
 
     def __init__(self, host: Host, devices: str | tuple[str, ...] = "/dev/nvidia") -> None:
@@ -46,55 +46,59 @@ class Identity:
         self._gone: dict[int, _Seen] = {}
         self._tree: Hierarchy | None = None
         self._tree_at = float("-inf")
-        self._above: dict[int, str | None] = {}
+        self._prefixes: dict[int, str | None] = {}
         self._foreign = _is_foreign(host)
 
-    def find(self, pid: int, now: float) -> Person | None:
-        """Who has this pid now; None if nobody on this host does, or not who the driver means (fault 28)."""
+    def find(self, pid: int, now: float) -> ProcessIdentity | None:
+        """The process with this pid; None if there is none here, or if it is not the one that the driver means.
+
+        Where /proc shows another pid namespace than ours, the driver's pids may be those of yet another one: then a
+        process counts only if it has a device of the driver open.
+        """
         known = self._seen.get(pid)
         if known is not None and known.checked_at == now:
-            return known.person
+            return known.identity
         try:
             process, _ = parse_stat(read_file(self._host.proc(str(pid), "stat"), 1024), self._hertz)
         except Unavailable:
             if known is not None:
                 self._gone[pid] = self._seen.pop(pid)._replace(checked_at=now)
             return None
-        if known is not None and known.person.process.key == process.key and now - known.group_at < _GROUP_SECONDS:
-            seen = known._replace(person=known.person._replace(process=process), checked_at=now)
+        if known is not None and known.identity.process.key == process.key and now - known.group_at < _GROUP_SECONDS:
+            seen = known._replace(identity=known.identity._replace(process=process), checked_at=now)
         else:
-            is_new = known is None or known.person.process.key != process.key
-            if is_new and self._foreign and not self._holds_card(pid):
+            is_new = known is None or known.identity.process.key != process.key
+            if is_new and self._foreign and not self._has_device_open(pid):
                 return None
-            seen = _Seen(Person(process, self._group(pid, now)), now, now)
+            seen = _Seen(ProcessIdentity(process, self._group(pid, now)), now, now)
         self._seen[pid] = seen
-        return seen.person
+        return seen.identity
 
-    def last(self, pid: int, since: float) -> Person | None:
-        """Who had this pid and was found gone after ``since``."""
+    def last_seen(self, pid: int, since: float) -> ProcessIdentity | None:
+        """The process that had this pid, if it was found to have exited after ``since``."""
         gone = self._gone.get(pid)
-        return gone.person if gone is not None and gone.checked_at > since else None
+        return gone.identity if gone is not None and gone.checked_at > since else None
 
-    def was_known(self, pid: int) -> bool:
-        """Whether this pid is that of a process that ended under our eyes not long ago."""
+    def recently_exited(self, pid: int) -> bool:
+        """Whether this pid belonged to a known process that exited within about the last minute."""
         return pid in self._gone
 
-    def tidy(self, now: float) -> None:
-        """Forget who was not asked for, or is gone, for a minute."""
+    def expire(self, now: float) -> None:
+        """Forget processes that were not looked up, or have been gone, for a minute."""
         deadline = now - _GONE_SECONDS
         self._seen = {pid: seen for pid, seen in self._seen.items() if seen.checked_at > deadline}
         self._gone = {pid: seen for pid, seen in self._gone.items() if seen.checked_at > deadline}
 
     def _group(self, pid: int, now: float) -> GroupKey | None:
-        """Its cgroup, as the source of CPU use names it."""
+        """Its cgroup, with the key that the cgroups source uses."""
         try:
             if self._tree is None or now - self._tree_at >= _GONE_SECONDS:
-                self._tree, self._tree_at, self._above = find_hierarchy(self._host), now, {}
+                self._tree, self._tree_at, self._prefixes = find_hierarchy(self._host), now, {}
             text = self._host.text(self._host.proc(str(pid), "cgroup"))
         except Unavailable:
             return None
         tree = self._tree
-        if tree.file == "cpu.stat":  # on a hybrid host the v1 lines name places in other trees
+        if tree.file == "cpu.stat":  # on a hybrid host the v1 lines are paths in other trees
             text = "\n".join(line for line in text.splitlines() if line.startswith("0:"))
         path = self._absolute(tree.root, parse_cgroup(text), pid)
         if path is None:
@@ -107,21 +111,22 @@ class Identity:
     def _absolute(self, root: str, path: str, pid: int) -> str | None:
         """The path below the root of the tree.
 
-        From inside a cgroup namespace the kernel writes it relative to our own group (``/../../pod/ctr``,
-        cgroup_namespaces(7)). What those ``..`` stand for is found once, by the member it must have.
+        Inside a cgroup namespace the kernel writes it relative to our own group (``/../../pod/ctr``,
+        cgroup_namespaces(7)). The directory behind those ``..`` is searched once: below it, the group at that path
+        contains this process.
         """
         parts = path.split("/")[1:]
         ups = next((depth for depth, part in enumerate(parts) if part != ".."), len(parts))
         if ups == 0:
             return path
         rest = "".join(f"/{part}" for part in parts[ups:])
-        if ups not in self._above:
-            self._above[ups] = _place_of(root, rest, pid)
-        above = self._above[ups]
-        return None if above is None else above + rest or "/"
+        if ups not in self._prefixes:
+            self._prefixes[ups] = _find_prefix(root, rest, pid)
+        prefix = self._prefixes[ups]
+        return None if prefix is None else prefix + rest or "/"
 
-    def _holds_card(self, pid: int) -> bool:
-        """Whether it has one of the devices open: where /proc is not of our pid namespace, a pid alone may mislead."""
+    def _has_device_open(self, pid: int) -> bool:
+        """Whether the process has one of the driver's devices open."""
         folder = self._host.proc(str(pid), "fd")
         try:
             return any(os.readlink(f"{folder}/{fd}").startswith(self._devices) for fd in os.listdir(folder))
@@ -129,27 +134,27 @@ class Identity:
             return False
 
 
-def _place_of(root: str, rest: str, pid: int) -> str | None:
-    """Directory of the tree (relative to its root) below which ``rest`` is a group that has this member."""
+def _find_prefix(root: str, rest: str, pid: int) -> str | None:
+    """Directory of the tree (relative to its root) below which ``rest`` is a group that contains this process."""
     ahead = deque([""])
     for _ in range(_MOST_DIRECTORIES):
         if not ahead:
             break
-        above = ahead.popleft()
+        prefix = ahead.popleft()
         try:
-            if str(pid).encode() in read_file(f"{root}{above}{rest}/cgroup.procs").split():
-                return above
+            if str(pid).encode() in read_file(f"{root}{prefix}{rest}/cgroup.procs").split():
+                return prefix
         except Unavailable:
             pass
         try:
-            ahead += [f"{above}/{name}" for name in list_dirs(root + above)]
+            ahead += [f"{prefix}/{name}" for name in list_dirs(root + prefix)]
         except OSError:
             continue
     return None
 
 
 def _is_foreign(host: Host) -> bool:
-    """Whether /proc is that of another pid namespace than ours, as with the host's mounted into a container."""
+    """Whether /proc shows another pid namespace than ours, like the host's /proc mounted into a container."""
     try:
         return os.readlink(host.proc("self")) != str(os.getpid())
     except OSError:

@@ -1,9 +1,9 @@
 """Follow processes by pid and start time, and read their CPU clocks as cheaply as the kernel allows.
 
-Two ways. Where /proc is that of our own pid namespace, a process is held by a pidfd (one epoll tells which
-of them exited, before their pid can be reused) and its CPU time is read with ``clock_gettime`` on its
-process clock: nanoseconds, every thread included, for an eighth of the price of reading ``/proc/PID/stat``
-(clock_getcpuclockid(3), pidfd_open(2)). Elsewhere ``/proc/PID/stat`` is kept open and read again.
+Where /proc shows our own pid namespace, each process is followed by a pidfd (one epoll reports the exited ones before
+their pids can be reused) and its CPU time is read with ``clock_gettime`` on its process clock: in nanoseconds, all
+threads included, at an eighth of the cost of reading ``/proc/PID/stat`` (clock_getcpuclockid(3), pidfd_open(2)).
+Elsewhere ``/proc/PID/stat`` is kept open and read again.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _KERNEL_THREAD = 0x00200000
 _CPUCLOCK_SCHED = 2
 
 _LOST = ("not_found", "permission", "implausible")
-"""Reasons for which a process is given up; any other (no descriptor left, an I/O error) may pass."""
+"""Reasons for which a process is no longer followed; others (no descriptor left, an I/O error) may be temporary."""
 
 
 class Tracked:
-    """One process: ``seconds`` is its CPU time when last read, ``quiet`` how many reads in a row found no use."""
+    """One process: ``seconds`` is its CPU time when last read, ``quiet`` the number of reads in a row without use."""
 
-    __slots__ = ("clock_id", "file", "home", "pidfd", "process", "quiet", "seconds")
+    __slots__ = ("clock_id", "file", "group", "pidfd", "process", "quiet", "seconds")
 
     def __init__(self, process: Process, seconds: float) -> None:
         self.process = process
@@ -37,14 +37,14 @@ class Tracked:
         self.pidfd = -1
         self.clock_id = 0
         self.file: KeptFile | None = None
-        self.home: object = None
+        self.group: object = None
 
 
 def parse_stat(raw: bytes, hertz: int) -> tuple[Process, float]:
     """Parse ``/proc/PID/stat`` into the process and its CPU seconds (user + system, proc(5)).
 
-    The command name may hold spaces, parentheses and newlines: it ends at the last ``)`` (fault 44).
-    Raises `Unavailable` for anything that is not such a file.
+    The command name may contain spaces, parentheses and newlines: it ends at the last ``)``. Raises `Unavailable` for
+    anything that is not such a file.
     """
     head, found, tail = raw.rpartition(b")")
     pid, _, comm = head.partition(b"(")
@@ -61,7 +61,7 @@ def parse_stat(raw: bytes, hertz: int) -> tuple[Process, float]:
 
 
 class ProcessTable:
-    """Every process that was seen at work, by pid."""
+    """The followed processes, by pid."""
 
     def __init__(self, host: Host, clock_ns: Callable[[int], int] = time.clock_gettime_ns) -> None:
         self._host = host
@@ -80,13 +80,13 @@ class ProcessTable:
         return iter(list(self._by_pid.values()))
 
     def find(self, pid: int) -> Tracked | None:
-        """The process that has this pid, if it is followed."""
+        """The followed process with this pid."""
         return self._by_pid.get(pid)
 
     def follow(self, pid: int, since: float) -> Tracked | None:
-        """Start to follow a process; None if it is gone or hidden (see `is_hidden`).
+        """Start to follow a process; None if it has exited or is hidden (see `is_hidden`).
 
-        What it used before is not counted, unless it started after boot time ``since``: then all of it is.
+        Its CPU time so far does not count, unless it started after boot time ``since``: then all of it does.
         """
         path = self._host.proc(str(pid), "stat")
         pidfd = -1
@@ -95,12 +95,12 @@ class ProcessTable:
                 try:
                     pidfd = os.pidfd_open(pid)
                 except OSError:
-                    self._host.fds.give()
+                    self._host.fds.release()
             process, seconds = self._look(pid)
         except Unavailable:
             if pidfd >= 0:
                 os.close(pidfd)
-                self._host.fds.give()
+                self._host.fds.release()
             return None
         tracked = Tracked(process, seconds)
         if pidfd >= 0 and self._epoll is not None:
@@ -123,7 +123,7 @@ class ProcessTable:
         return tracked
 
     def used(self, tracked: Tracked) -> float | None:
-        """CPU seconds since it was last read, 0.0 where it cannot be read now; None if this process is gone."""
+        """CPU seconds since it was last read, 0.0 if it cannot be read now; None if this process has exited."""
         if tracked.clock_id:
             try:
                 seconds = self._clock_ns(tracked.clock_id) * 1e-9
@@ -142,13 +142,13 @@ class ProcessTable:
                 return None
         delta = seconds - tracked.seconds
         if delta < 0:
-            # Only another process's clock could run behind (fault 34); its own rounding cannot.
+            # A larger decrease than rounding means that another process has this pid now.
             return None if delta < -1.5 / self._hertz else 0.0
         tracked.seconds = seconds
         return delta
 
     def is_hidden(self, pid: int) -> bool:
-        """Whether a process that could not be followed is there, but not for this user (``hidepid``, proc(5))."""
+        """Whether a process that could not be followed exists but is hidden from this user (``hidepid``, proc(5))."""
         try:
             read_file(self._host.proc(str(pid), "stat"), 1)
         except Unavailable as error:
@@ -158,7 +158,7 @@ class ProcessTable:
     def exited(self, *, thorough: bool = False) -> list[Tracked]:
         """Processes that exited since the last call, no longer followed.
 
-        Those without a pidfd (no descriptor to spare, or another pid namespace) are looked at only if ``thorough``.
+        Those without a pidfd (no descriptor left, or another pid namespace) are checked only if ``thorough``.
         """
         gone: list[Tracked] = []
         while self._epoll is not None and (events := self._epoll.poll(0)):
@@ -170,7 +170,7 @@ class ProcessTable:
             lost = [
                 tracked
                 for tracked in self._unwatched
-                if (now := self._now(tracked)) is None or now.key != tracked.process.key
+                if (now := self._current(tracked)) is None or now.key != tracked.process.key
             ]
             for tracked in lost:
                 self.forget(tracked)
@@ -178,7 +178,7 @@ class ProcessTable:
         return gone
 
     def forget(self, tracked: Tracked) -> None:
-        """Follow it no longer."""
+        """Stop following it."""
         pid = tracked.process.key.pid
         if self._by_pid.get(pid) is tracked:
             del self._by_pid[pid]
@@ -187,7 +187,7 @@ class ProcessTable:
                 self._epoll.unregister(tracked.pidfd)
             del self._by_fd[tracked.pidfd]
             os.close(tracked.pidfd)
-            self._host.fds.give()
+            self._host.fds.release()
             tracked.pidfd = -1
         if tracked.file is not None:
             tracked.file.close()
@@ -195,20 +195,20 @@ class ProcessTable:
         self._unwatched.discard(tracked)
 
     def rename(self, tracked: Tracked) -> None:
-        """Read its name again: a process that was seen between fork and exec has its parent's."""
-        process = self._now(tracked)
+        """Read its name again: a process found between fork and exec had its parent's."""
+        process = self._current(tracked)
         if process is not None and process.key == tracked.process.key:
             tracked.process = process
 
-    def _now(self, tracked: Tracked) -> Process | None:
-        """Who has its pid now; itself as long as that cannot be read."""
+    def _current(self, tracked: Tracked) -> Process | None:
+        """The process that has its pid now; the same one if that cannot be read."""
         try:
             return self._look(tracked.process.key.pid)[0]
         except Unavailable as error:
             return None if error.reason in _LOST else tracked.process
 
     def _look(self, pid: int) -> tuple[Process, float]:
-        """Read ``/proc/PID/stat`` once. Raises `Unavailable`, also for a zombie: it has exited."""
+        """Read ``/proc/PID/stat`` once. Raises `Unavailable`, also for a zombie, which has exited."""
         raw = read_file(self._host.proc(str(pid), "stat"), 1024)
         found = parse_stat(raw, self._hertz)
         state, *fields = raw.rpartition(b")")[2].split()
@@ -217,7 +217,7 @@ class ProcessTable:
         return found
 
     def close(self) -> None:
-        """Give back every descriptor."""
+        """Close every descriptor."""
         for tracked in list(self._by_pid.values()):
             self.forget(tracked)
         for tracked in list(self._by_fd.values()):
@@ -229,7 +229,7 @@ class ProcessTable:
 
 
 def _is_own_namespace(host: Host) -> bool:
-    """Whether pids below ``host.procfs`` are ours: then /proc/self is this very process."""
+    """Whether ``host.procfs`` shows our own pid namespace: then its ``self`` is this process."""
     try:
         return os.readlink(host.proc("self")) == str(os.getpid()) and hasattr(os, "pidfd_open")
     except OSError:

@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from typing import NamedTuple
 
-from ...host import Host, KeptFile, cpu_list, list_dir
+from ...host import Host, KeptFile, list_dir
 from ...records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Reading, Unavailable
+from ..cpu.cpu_times import CpuTimes, parse_cpu_times
+from ..cpu.topology import cpu_packages
 from .process_clock import ProcessTable, Tracked
 
 _PROBES_PER_TICK = 2048
 _REST_SECONDS = 10.0
-_YOUNG_SECONDS = 5.0
-
-
-class CpuTimes(NamedTuple):
-    """Busy seconds since boot: of the node, per CPU number, and of interrupt handlers alone."""
-
-    total: float
-    by_cpu: dict[int, float]
-    interrupts: float
-
-
-def parse_cpu_times(raw: bytes, hertz: int) -> CpuTimes:
-    """Parse the ``cpu`` lines of /proc/stat (proc(5)).
-
-    Busy is user + nice + system + irq + softirq: time stolen by the hypervisor and waiting for I/O burn
-    nothing here, guest time is part of user. Raises `Unavailable`.
-    """
-    total = interrupts = None
-    by_cpu: dict[int, float] = {}
-    for line in raw.split(b"\n"):
-        if not line.startswith(b"cpu"):
-            break
-        name, *fields = line.split()
-        try:
-            user, nice, system, _idle, _iowait, irq, softirq = (int(field) / hertz for field in fields[:7])
-            busy = user + nice + system + irq + softirq
-            if name == b"cpu":
-                total, interrupts = busy, irq + softirq
-            else:
-                by_cpu[int(name[3:])] = busy
-        except ValueError:
-            break
-    if total is None or interrupts is None:
-        raise Unavailable("implausible", f"not a stat file: {raw[:48]!r}")
-    return CpuTimes(total, by_cpu, interrupts)
+_RECENT_SECONDS = 5.0
 
 
 class ProcfsSource:
-    """Busy seconds per socket where there are several; with ``processes`` also who used them.
+    """Busy seconds per socket where there are several; with ``processes`` also CPU use by process.
 
-    ``processes`` is for hosts without readable cgroups: every process is read every tick, groups are made
-    from /proc/PID/cgroup (read when a process is found, and once more when it has settled), and what nobody
-    alive explains is ``exited_seconds``.
+    ``processes`` is for hosts without readable cgroups: every process is read in every tick, groups come from
+    /proc/PID/cgroup (read when a process is found, and once more 5 s later), and busy time that no living process
+    explains is ``exited_seconds``.
     """
 
     name = "procfs"
@@ -65,7 +32,7 @@ class ProcfsSource:
         self._table = ProcessTable(host) if processes else None
         self._groups: dict[ProcessKey, GroupKey] = {}
         self._members: defaultdict[GroupKey, int] = defaultdict(int)
-        self._young: deque[tuple[float, Tracked]] = deque()
+        self._recent: deque[tuple[float, Tracked]] = deque()
         self._stat: KeptFile | None = None
         self._sockets: dict[int, int] | None = None
         self._last: CpuTimes | None = None
@@ -74,10 +41,10 @@ class ProcfsSource:
     def read(self, now: float) -> Reading:
         """Busy seconds since the last call. Raises `Unavailable`."""
         if self._sockets is None:
-            self._sockets = _sockets(self._host)
+            self._sockets = _known_sockets(self._host)
         several = len(set(self._sockets.values())) > 1
         if not several and self._table is None:
-            # One socket: its use is the node's, which the cgroups know; still say whether /proc is there.
+            # One socket: the cgroups source has its use. Only report whether /proc is readable.
             self._host.text(self._host.proc("uptime"))
             return Reading(rest_seconds=_REST_SECONDS)
         if self._stat is None:
@@ -88,20 +55,22 @@ class ProcfsSource:
             for number, seconds in times.by_cpu.items():
                 if number in self._sockets:
                     busy[self._sockets[number]] += max(0.0, seconds - last.by_cpu.get(number, seconds))
-        cpu = None if self._table is None else self._use(self._table, times, last, now - self._last_at, now)
+        cpu = None if self._table is None else self._cpu_use(self._table, times, last, now - self._last_at, now)
         self._last, self._last_at = times, now
         return Reading(socket_busy_seconds=dict(busy), cpu=cpu)
 
     def close(self) -> None:
-        """Give back all descriptors."""
+        """Close all descriptors."""
         if self._stat is not None:
             self._stat.close()
             self._stat = None
         if self._table is not None:
             self._table.close()
 
-    def _use(self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float) -> CpuUse:
-        # Without this list nobody could be told from who exited: rather no reading, and the next covers both ticks.
+    def _cpu_use(
+        self, table: ProcessTable, times: CpuTimes, last: CpuTimes | None, window: float, now: float
+    ) -> CpuUse:
+        # If this fails, raise: otherwise every process would seem to have exited. The next read covers both ticks.
         pids = [int(name) for name in list_dir(self._host.procfs) if name.isdigit()]
         started: list[GroupKey] = []
         ended: list[GroupKey] = []
@@ -109,13 +78,13 @@ class ProcfsSource:
         uses: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
         kernel = 0.0
         since = now - window if last is not None else now
-        self._look_again(table, now, started, ended)
+        self._refresh_names(table, now, started, ended)
         probes = _PROBES_PER_TICK if last is not None else len(pids)
         for pid in pids:
             tracked = table.find(pid)
             seconds = None if tracked is None else table.used(tracked)
             if tracked is not None and seconds is None:
-                # Gone; another one may have its pid by now (fault 34).
+                # It exited; another process may have its pid by now.
                 table.forget(tracked)
                 exited.append(tracked.process.key)
             if seconds is None and probes > 0:
@@ -126,8 +95,8 @@ class ProcfsSource:
                 continue
             key = tracked.process.key
             if key not in self._groups:
-                self._join(key, started)
-                self._young.append((now, tracked))
+                self._join_group(key, started)
+                self._recent.append((now, tracked))
             if seconds > 0 and tracked.process.kernel:
                 kernel += seconds
             elif seconds > 0:
@@ -138,7 +107,7 @@ class ProcfsSource:
                 table.forget(tracked)
                 exited.append(tracked.process.key)
         for key in exited:
-            self._part(key, ended)
+            self._exit(key, ended)
         if last is None:
             return CpuUse(now, 0.0, 0.0, started=tuple(started), ended=tuple(ended), exited=tuple(exited))
         groups = [
@@ -146,8 +115,8 @@ class ProcfsSource:
         ]
         kernel += max(0.0, times.interrupts - last.interrupts)
         explained = sum(group.seconds for group in groups) + kernel
-        rest = max(0.0, times.total - last.total - explained)
-        # /proc/stat counts in hundredths: a rest below that is rounding, not a process that exited.
+        rest = max(0.0, times.busy - last.busy - explained)
+        # /proc/stat counts in ticks: a smaller rest is rounding, not a process that exited.
         rest = rest if rest > 2 / self._hertz else 0.0
         return CpuUse(
             now,
@@ -161,18 +130,18 @@ class ProcfsSource:
             tuple(exited),
         )
 
-    def _look_again(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
-        """Read name and group again of who may have been seen between fork and exec: those were its parent's."""
-        while self._young and self._young[0][0] <= now - _YOUNG_SECONDS:
-            tracked = self._young.popleft()[1]
+    def _refresh_names(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
+        """Read name and group of new processes again: between fork and exec they are the parent's."""
+        while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
+            tracked = self._recent.popleft()[1]
             key = tracked.process.key
             if table.find(key.pid) is tracked:
                 table.rename(tracked)
                 before = self._groups[key]
-                self._join(key, started)
-                self._drop(before, ended)
+                self._join_group(key, started)
+                self._leave_group(before, ended)
 
-    def _join(self, key: ProcessKey, started: list[GroupKey]) -> None:
+    def _join_group(self, key: ProcessKey, started: list[GroupKey]) -> None:
         try:
             group = GroupKey(parse_cgroup(self._host.text(self._host.proc(str(key.pid), "cgroup"))), 0)
         except Unavailable:
@@ -182,12 +151,12 @@ class ProcfsSource:
         if self._members[group] == 1:
             started.append(group)
 
-    def _part(self, key: ProcessKey, ended: list[GroupKey]) -> None:
+    def _exit(self, key: ProcessKey, ended: list[GroupKey]) -> None:
         group = self._groups.pop(key, None)
         if group is not None:
-            self._drop(group, ended)
+            self._leave_group(group, ended)
 
-    def _drop(self, group: GroupKey, ended: list[GroupKey]) -> None:
+    def _leave_group(self, group: GroupKey, ended: list[GroupKey]) -> None:
         self._members[group] -= 1
         if not self._members[group]:
             del self._members[group]
@@ -207,12 +176,8 @@ def parse_cgroup(text: str) -> str:
     return unified
 
 
-def _sockets(host: Host) -> dict[int, int]:
-    """CPU number → package number, for the CPUs that are online; empty where /sys does not tell."""
-    sockets = {}
-    try:
-        for cpu in cpu_list(host.text(host.sys("devices/system/cpu/online"))):
-            sockets[cpu] = int(host.text(host.sys(f"devices/system/cpu/cpu{cpu}/topology/physical_package_id")))
-    except (Unavailable, ValueError):
-        return {}
-    return sockets
+def _known_sockets(host: Host) -> dict[int, int]:
+    """CPU number → package number of every online CPU; empty unless the kernel reports all of them."""
+    packages = cpu_packages(host)
+    known = {cpu: package for cpu, package in packages.items() if package is not None}
+    return known if len(known) == len(packages) else {}

@@ -1,11 +1,12 @@
-"""CPU use per process through psutil, for systems without Linux's /proc: the exporter starts on a laptop too."""
+"""CPU use per process through psutil, for systems without /proc, so that the exporter also runs on other laptops."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ...host import Host
-from ...records import CpuUse, GroupKey, GroupUse, Process, ProcessKey, ProcessUse, Reading, Unavailable
+from ...records import CpuUse, GroupKey, GroupUse, Process, ProcessKey, ProcessUse, Reading
+from ..cpu.cpu_times import psutil_cpu_times
 
 if TYPE_CHECKING:
     import psutil
@@ -14,7 +15,7 @@ _GROUP = GroupKey("/", 0)
 
 
 class PortableSource:
-    """Every process in one group, because other systems have no cgroups; what exited between reads is told apart."""
+    """All processes in one group, because other systems have no cgroups; use of exited ones is reported separately."""
 
     name = "psutil"
 
@@ -26,14 +27,9 @@ class PortableSource:
 
     def read(self, now: float) -> Reading:
         """Busy seconds since the last call. Raises `Unavailable`."""
-        import psutil  # noqa: PLC0415 - 3 MiB that a Linux host never needs
+        import psutil  # noqa: PLC0415 - 0.5 MiB that a Linux host never needs
 
-        try:
-            times = psutil.cpu_times()
-        except (OSError, RuntimeError) as error:
-            raise Unavailable("error", f"psutil.cpu_times: {error}") from None
-        busy = times.user + times.system + getattr(times, "nice", 0.0)
-        busy += getattr(times, "irq", 0.0) + getattr(times, "softirq", 0.0)
+        busy = psutil_cpu_times().busy
         current: dict[ProcessKey, float] = {}
         uses: list[ProcessUse] = []
         last = self._last
@@ -41,12 +37,12 @@ class PortableSource:
             found = _read(process)
             if found is None:
                 continue
-            who, seconds = found
-            current[who.key] = seconds
-            # One that is new was born since the last look, so all it used counts.
-            used = seconds - last.get(who.key, 0.0) if last is not None else 0.0
+            identity, seconds = found
+            current[identity.key] = seconds
+            # A new process started since the last read, so all of its CPU time counts.
+            used = seconds - last.get(identity.key, 0.0) if last is not None else 0.0
             if used > 0:
-                uses.append(ProcessUse(who, used))
+                uses.append(ProcessUse(identity, used))
         window, self._last_at = now - self._last_at, now
         spent, self._last_busy = busy - self._last_busy, busy
         self._last = current

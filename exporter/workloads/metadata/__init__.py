@@ -1,1 +1,1 @@
-"""Who knows the names of containers: the API server, the kubelet, the engines' sockets."""
+"""Providers of container metadata: the Kubernetes API server, the kubelet, and the sockets of Docker and Podman."""

@@ -1,83 +1,86 @@
-"""Facts by container and pod id: written by a directory's thread, read by the tick without a lock."""
+"""Container metadata by container and pod id: written by a provider's thread, read by the tick without a lock."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
-from .container_metadata import Facts
+from .container_metadata import ContainerMetadata
 
 LINGER_SECONDS = 120.0
-"""How long the facts of what is gone are kept: its cgroup may be booked after the API has forgotten it."""
+"""How long metadata is kept after its owner was deleted: its cgroup may still be attributed energy."""
 
-MOST = 20_000
-"""Ids known at the same time; the longest gone are forgotten first (fault 43)."""
+MAX_IDS = 20_000
+"""Limit of the ids held, however many containers start and stop; the ones deleted first are evicted first."""
 
 
-class FactBook:
-    """Owners (a pod, a container) and the ids each goes by. Every method but `find` and `changed` is the writer's.
+class MetadataCache:
+    """Maps owners (a pod, a container) to their ids, and ids to metadata.
 
-    A reader sees each id before or after a change, never in between, because every change is one assignment.
+    One reader calls `find` and `changed`; one writer calls everything else. Every change of an entry is a single
+    assignment, so the reader sees it before or after the change, never in between.
     """
 
-    def __init__(self, clock: Callable[[], float], linger_seconds: float = LINGER_SECONDS, most: int = MOST) -> None:
+    def __init__(
+        self, clock: Callable[[], float], linger_seconds: float = LINGER_SECONDS, max_ids: int = MAX_IDS
+    ) -> None:
         self._clock = clock
         self._linger_seconds = linger_seconds
-        self._most = most
-        self._facts: dict[str, Facts] = {}
+        self._max_ids = max_ids
+        self._metadata: dict[str, ContainerMetadata] = {}
         self._owners: dict[str, Collection[str]] = {}
-        self._gone: dict[str, float] = {}
-        self._changed: deque[str] = deque(maxlen=4 * most)
+        self._removed_at: dict[str, float] = {}
+        self._changed: deque[str] = deque(maxlen=4 * max_ids)
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return len(self._metadata)
 
     def __contains__(self, owner: str) -> bool:
         return owner in self._owners
 
-    def find(self, key: str) -> Facts | None:
-        """Facts about an id, None if there are none."""
-        return self._facts.get(key)
+    def find(self, key: str) -> ContainerMetadata | None:
+        """Metadata of an id, None if there is none."""
+        return self._metadata.get(key)
 
     def changed(self) -> set[str]:
-        """Ids whose facts came or changed since the last call; for one reader."""
+        """Ids whose metadata is new or different since the last call."""
         changed: set[str] = set()
         while self._changed:
             changed.add(self._changed.popleft())
         return changed
 
-    def put(self, owner: str, entries: Mapping[str, Facts]) -> None:
-        """All that is known of an owner now; ids it no longer goes by linger."""
+    def put(self, owner: str, entries: Mapping[str, ContainerMetadata]) -> None:
+        """Replace the entries of an owner; ids that are no longer among them linger."""
         for key in self._owners.get(owner, ()):
             if key not in entries:
-                self._gone[key] = self._clock()
+                self._removed_at[key] = self._clock()
         self._owners[owner] = tuple(entries)
-        for key, facts in entries.items():
-            self._gone.pop(key, None)
-            if self._facts.get(key) != facts:
-                self._facts[key] = facts
+        for key, metadata in entries.items():
+            self._removed_at.pop(key, None)
+            if self._metadata.get(key) != metadata:
+                self._metadata[key] = metadata
                 self._changed.append(key)
-        if len(self._facts) > self._most:
+        if len(self._metadata) > self._max_ids:
             self.expire()
 
-    def drop(self, owner: str) -> None:
-        """An owner is gone; what is known of it lingers."""
+    def remove(self, owner: str) -> None:
+        """Remove an owner; its entries linger."""
         now = self._clock()
         for key in self._owners.pop(owner, ()):
-            self._gone[key] = now
+            self._removed_at[key] = now
 
-    def keep(self, owners: Collection[str]) -> None:
-        """Drop all others."""
+    def retain(self, owners: Collection[str]) -> None:
+        """Remove every owner that is not in ``owners``."""
         for owner in [owner for owner in self._owners if owner not in owners]:
-            self.drop(owner)
+            self.remove(owner)
 
     def expire(self) -> None:
-        """Forget what has been gone for long, and of what is gone the oldest if there is too much."""
+        """Evict removed entries that have lingered long enough and, above the limit, the oldest of the others."""
         deadline = self._clock() - self._linger_seconds
-        excess = len(self._facts) - self._most
-        for key in [*self._gone]:  # the longest gone come first
-            if self._gone[key] > deadline and excess <= 0:
+        excess = len(self._metadata) - self._max_ids
+        for key in [*self._removed_at]:  # oldest first
+            if self._removed_at[key] > deadline and excess <= 0:
                 return
-            del self._gone[key]
-            self._facts.pop(key, None)
+            del self._removed_at[key]
+            self._metadata.pop(key, None)
             excess -= 1

@@ -1,6 +1,6 @@
-"""Containers that Docker or Podman run, from the engine's socket: only GETs, never a change.
+"""Metadata of the containers of Docker and Podman, read from the engine's socket with GET requests only.
 
-Sources: docs.docker.com/reference/api/engine, docs.podman.io/en/latest/_static/api.html, and what Podman 4.3 answered.
+Sources: docs.docker.com/reference/api/engine, docs.podman.io/en/latest/_static/api.html, responses of Podman 4.3.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ...records import Unavailable
-from .cache import FactBook
-from .container_metadata import Facts
-from .http_client import Channel, Refused
+from .cache import MetadataCache
+from .container_metadata import ContainerMetadata
+from .http_client import HttpClient, HttpStatusError
 from .pod_parser import MAX_ENTRIES, MAX_TEXT
-from .provider import Heard
+from .provider import OnProgress
 
-FOLLOW_SECONDS = 300.0
-"""After so long, everything is listed anew: an engine drops events that its listener is too slow for."""
+RELIST_SECONDS = 300.0
+"""Interval between two lists of all containers: an engine drops events when the reader is too slow."""
 
-_NO_POD = Facts()
+_NO_POD = ContainerMetadata()
 _EVENTS = json.dumps({"type": ["container"]})
-_CAME = frozenset(("create", "start", "rename", "update"))
-_WENT = frozenset(("destroy", "remove"))
+_ADDED = frozenset(("create", "start", "rename", "update"))
+_REMOVED = frozenset(("destroy", "remove"))
 
 
-class Dialect(NamedTuple):
-    """How an engine is asked. ``pods`` is "" where it has none."""
+class EngineApi(NamedTuple):
+    """API of an engine: path prefix, path of the pod list ("" without pods), and the fix for each failure."""
 
     name: str
     prefix: str
@@ -41,110 +41,110 @@ def _fixes(engine: str, group: str) -> dict[int | str, str]:
     return {
         "permission": f"run as root, {group}or --{engine}.socket=off",
         "not_found": f"systemctl start {engine}.socket, or --{engine}.socket=off",
-        "implausible": f"--{engine}.socket must be the socket of {engine}'s API",
-        404: f"--{engine}.socket must be the socket of {engine}'s API",
+        "implausible": f"--{engine}.socket must name the API socket of {engine}",
+        404: f"--{engine}.socket must name the API socket of {engine}",
     }
 
 
-DOCKER = Dialect("docker", "", "", _fixes("docker", "add this user to the group docker, "))
-PODMAN = Dialect("podman", "/v4.0.0/libpod", "/v4.0.0/libpod/pods/json", _fixes("podman", ""))
-"""Its own API rather than the one that it shares with Docker, which knows no pods."""
+DOCKER = EngineApi("docker", "", "", _fixes("docker", "add this user to the group docker, "))
+PODMAN = EngineApi("podman", "/v4.0.0/libpod", "/v4.0.0/libpod/pods/json", _fixes("podman", ""))
+"""Podman's own API: the one compatible with Docker has no pods."""
 
 
 class Engine:
-    """Feed of all containers of an engine: listed once, then by its events."""
+    """Feed of all containers of an engine: a list, then its events."""
 
-    def __init__(self, channel: Channel, events: Channel, dialect: Dialect) -> None:
-        self.name = dialect.name
-        self._channel = channel
+    def __init__(self, queries: HttpClient, events: HttpClient, api: EngineApi) -> None:
+        self.name = api.name
+        self._queries = queries
         self._events = events
-        self._dialect = dialect
-        self._pods: dict[str, Facts] = {}
+        self._api = api
+        self._pods: dict[str, ContainerMetadata] = {}
 
-    def follow(self, book: FactBook, heard: Heard, stop: threading.Event) -> None:
-        """Listen first and list then, so that what starts in between is not missed."""
+    def watch(self, cache: MetadataCache, on_progress: OnProgress, stop: threading.Event) -> None:
+        """Subscribe to events before listing, so that no container is missed in between."""
         while not stop.is_set():
-            events = self._events.lines(f"{self._dialect.prefix}/events", {"filters": _EVENTS}, FOLLOW_SECONDS)
+            events = self._events.lines(f"{self._api.prefix}/events", {"filters": _EVENTS}, RELIST_SECONDS)
             with contextlib.closing(events):
                 next(events, b"")
-                self._list(book, heard)
+                self._list(cache, on_progress)
                 for line in events:
-                    self._take(self._events.parse(line), book)
-                    heard(0.0)
+                    self._apply(self._events.parse(line), cache)
+                    on_progress(0.0)
             stop.wait(1.0)
 
     def interrupt(self) -> None:
-        """End the requests that are open."""
-        self._channel.interrupt()
+        """End the open requests."""
+        self._queries.interrupt()
         self._events.interrupt()
 
-    def _list(self, book: FactBook, heard: Heard) -> None:
+    def _list(self, cache: MetadataCache, on_progress: OnProgress) -> None:
         began = time.monotonic()
-        listed = self._channel.json(f"{self._dialect.prefix}/containers/json")
+        listed = self._queries.json(f"{self._api.prefix}/containers/json")
         if not isinstance(listed, list):
-            raise Unavailable("implausible", f"{self._channel.url}: this is no list of containers")
+            raise Unavailable("implausible", f"{self._queries.url}: response is not a list of containers")
         self._list_pods()
         ids = {_text(entry.get("Id")) for entry in listed if isinstance(entry, dict)} - {""}
         for container_id in ids:
-            self._put(container_id, book)
-        for pod_id, facts in self._pods.items():
-            book.put(pod_id, {pod_id: facts})
-        book.keep(ids | self._pods.keys())
-        heard(time.monotonic() - began)
+            self._put(container_id, cache)
+        for pod_id, metadata in self._pods.items():
+            cache.put(pod_id, {pod_id: metadata})
+        cache.retain(ids | self._pods.keys())
+        on_progress(time.monotonic() - began)
 
     def _list_pods(self) -> None:
-        if not self._dialect.pods:
+        if not self._api.pods:
             return
-        listed = self._channel.json(self._dialect.pods)
+        listed = self._queries.json(self._api.pods)
         pods = [pod for pod in listed if isinstance(pod, dict)] if isinstance(listed, list) else []
         self._pods = {
-            pod_id: Facts(pod=_text(pod.get("Name")), pod_uid=pod_id, labels=_labels(pod.get("Labels")))
+            pod_id: ContainerMetadata(pod=_text(pod.get("Name")), pod_uid=pod_id, labels=_labels(pod.get("Labels")))
             for pod in pods
             if (pod_id := _text(pod.get("Id")))
         }
 
-    def _take(self, event: object, book: FactBook) -> None:
+    def _apply(self, event: object, cache: MetadataCache) -> None:
         actor = event.get("Actor") if isinstance(event, dict) else None
         container_id = actor.get("ID") if isinstance(actor, dict) else None
         action = event.get("Action") if isinstance(event, dict) else None
         if not isinstance(container_id, str) or not isinstance(action, str):
-            raise Unavailable("implausible", f"{self._channel.url}: this is no event")
-        if not container_id.isalnum():  # an event of the whole engine, such as prune
+            raise Unavailable("implausible", f"{self._queries.url}: response is not an event")
+        if not container_id.isalnum():  # event of the engine itself, such as prune
             return
-        if action in _WENT:
-            book.drop(container_id)
-        elif action in _CAME and (action != "start" or container_id not in book):
-            self._put(container_id, book)
+        if action in _REMOVED:
+            cache.remove(container_id)
+        elif action in _ADDED and (action != "start" or container_id not in cache):
+            self._put(container_id, cache)
 
-    def _put(self, container_id: str, book: FactBook) -> None:
+    def _put(self, container_id: str, cache: MetadataCache) -> None:
         try:
-            told = self._channel.json(f"{self._dialect.prefix}/containers/{container_id}/json")
-        except Refused as error:
-            if error.status == 404:  # it was gone before we asked
+            inspected = self._queries.json(f"{self._api.prefix}/containers/{container_id}/json")
+        except HttpStatusError as error:
+            if error.status == 404:  # removed since the list or event
                 return
             raise
-        if not isinstance(told, dict):
+        if not isinstance(inspected, dict):
             return
-        pod_id = _text(told.get("Pod"))
+        pod_id = _text(inspected.get("Pod"))
         if pod_id and pod_id not in self._pods:
             self._list_pods()
             if pod_id in self._pods:
-                book.put(pod_id, {pod_id: self._pods[pod_id]})
-        book.put(container_id, {container_id: read_container(told, self._pods.get(pod_id, _NO_POD))})
+                cache.put(pod_id, {pod_id: self._pods[pod_id]})
+        cache.put(container_id, {container_id: read_container(inspected, self._pods.get(pod_id, _NO_POD))})
 
 
-def read_container(told: Mapping[str, Any], pod: Facts = _NO_POD) -> Facts:
-    """Facts from what the engine says of one container; every field may be missing or null."""
-    asked = told.get("Config")
-    config: Mapping[str, Any] = asked if isinstance(asked, dict) else {}
-    arguments = told.get("Args")
-    words = [told.get("Path"), *(arguments if isinstance(arguments, list) else ())]
-    return Facts(
+def read_container(inspected: Mapping[str, Any], pod: ContainerMetadata = _NO_POD) -> ContainerMetadata:
+    """Metadata from the engine's description of one container, of which every field may be missing or null."""
+    value = inspected.get("Config")
+    config: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    arguments = inspected.get("Args")
+    words = [inspected.get("Path"), *(arguments if isinstance(arguments, list) else ())]
+    return ContainerMetadata(
         pod=pod.pod,
         pod_uid=pod.pod_uid,
-        container=_text(told.get("Name")).lstrip("/"),
-        # Docker's own "Image" is a digest; what people named is in the configuration.
-        image=_text(told.get("ImageName")) or _text(config.get("Image")),
+        container=_text(inspected.get("Name")).lstrip("/"),
+        # Docker's "Image" is a digest; the name given by the user is in the configuration.
+        image=_text(inspected.get("ImageName")) or _text(config.get("Image")),
         labels=_labels(config.get("Labels")),
         command=tuple([word[:MAX_TEXT] for word in words[:MAX_ENTRIES] if isinstance(word, str) and word]),
         environment=dict(_variables(config.get("Env"))),

@@ -1,4 +1,7 @@
-"""What is told of a container by somebody who may be late or down: an API server, an engine's socket."""
+"""Container metadata, and the protocol of its providers, which may be slow or unavailable.
+
+A provider is the Kubernetes API server, the kubelet, or the socket of a container engine.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from ...records import SourceHealth, Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """A container (or, with ``container`` "", a pod) by its names; unknown is "" or empty.
+class ContainerMetadata:
+    """Names of a container or, with ``container`` "", of a pod. Unknown fields are "" or empty.
 
-    ``labels`` and ``annotations`` are all of the pod's (of the container's, outside Kubernetes); nothing
-    of them is shown unless somebody chose it. ``command`` is the entry point with its arguments as the pod asks
-    for it, ``environment`` its literal variables: evidence for the model, never shown.
+    ``labels`` and ``annotations`` are all those of the pod (outside Kubernetes, of the container); only the ones
+    selected in the configuration are exported. ``command`` (entry point and arguments) and ``environment`` (literal
+    variables) are taken from the specification: evidence for the model, never exported.
     """
 
     namespace: str = ""
@@ -31,23 +34,26 @@ class Facts:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class Directory(Protocol):
-    """Keeps `Facts` up to date from a thread of its own; asked from the tick, which it never makes wait.
+class MetadataProvider(Protocol):
+    """Keeps `ContainerMetadata` up to date in its own thread. The tick calls it, so no method may block.
 
-    It starts that thread on the first question, and looks a container up by ``container_id``, else by ``pod_uid``.
+    The thread starts on the first call. Workloads are looked up by ``container_id``, then by ``pod_uid``.
     """
 
-    def find(self, workload: Workload) -> Facts | None:
-        """Facts about a workload that its cgroup path named by ids, None if they are not known (yet)."""
+    def find(self, workload: Workload) -> ContainerMetadata | None:
+        """Metadata of a workload whose cgroup path holds only ids, None if it is not known (yet)."""
 
     def expects(self, workload: Workload) -> bool:
-        """Whether facts about this workload can still come from here."""
+        """Whether this provider covers the workload and has no metadata of it yet."""
 
     def changed(self) -> Collection[str]:
-        """``container_id`` and ``pod_uid`` of those whose facts came or changed since the last call."""
+        """Each ``container_id`` and ``pod_uid`` whose metadata is new or different since the last call."""
 
     def health(self) -> SourceHealth:
-        """As of any source: shown as ``energy_source_up`` and by ``doctor``."""
+        """Health, exported as ``energy_source_up`` like that of a source, and shown by ``doctor``."""
+
+    def retry(self) -> None:
+        """Retry at once if it is down, regardless of its backoff."""
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""

@@ -1,4 +1,4 @@
-"""GET over TLS, plain TCP or a unix socket, from a server that may be slow, wrong or gone."""
+"""HTTP GET over TLS, plain TCP or a Unix socket, with limits on the time and size of every response."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from urllib.parse import urlencode, urlsplit
 from ...host import read_file
 from ...records import Reason, Unavailable
 
-ANSWER_SECONDS = 60.0
-"""A whole answer takes no longer, however slowly it trickles."""
+RESPONSE_TIMEOUT_SECONDS = 60.0
+"""Time limit of a whole response, however slowly it arrives."""
 
-SILENCE_SECONDS = 10.0
-"""Longest wait for a connection, and for the next byte of an answer."""
+READ_TIMEOUT_SECONDS = 10.0
+"""Time limit of a connection attempt, and of the wait for the next byte of a response."""
 
-MAX_ANSWER_BYTES = 64 << 20
+MAX_RESPONSE_BYTES = 64 << 20
 MAX_LINE_BYTES = 8 << 20
-"""An object of Kubernetes is at most 1.5 MiB in etcd; escaped as JSON it can become some times as long."""
+"""A Kubernetes object is at most 1.5 MiB in etcd; JSON escapes can make it several times as long."""
 
-_PIECE = 65536
+_CHUNK_BYTES = 65536
 
 _ERRNO: dict[int, Reason] = {
     errno.ENOENT: "not_found",
@@ -41,19 +41,20 @@ _ERRNO: dict[int, Reason] = {
 _STATUS: dict[int, Reason] = {401: "permission", 403: "permission", 404: "not_found", 408: "timeout", 504: "timeout"}
 
 
-class Refused(Unavailable):
-    """The server answered, with another status than 200."""
+class HttpStatusError(Unavailable):
+    """The server returned a status other than 200."""
 
     def __init__(self, status: int, message: str, fix: str) -> None:
         super().__init__(_STATUS.get(status, "error"), message, fix)
         self.status = status
 
 
-class Channel:
-    """One server, asked by one thread. Each request is a connection of its own, and reads token and CA anew.
+class HttpClient:
+    """Client of one server, used by one thread. Each request opens a connection and reads the token and CA files.
 
-    ``url`` is ``https://HOST:PORT``, ``http://HOST:PORT`` or ``unix:///PATH``. ``token_file`` is sent over TLS only.
-    ``fixes`` says what to do by status, by reason, and under "tls" where the server's certificate is not trusted.
+    ``url`` is ``https://HOST:PORT``, ``http://HOST:PORT`` or ``unix:///PATH``. The token is sent over TLS only.
+    ``fixes`` maps a status, a reason, or "token", "ca" (the file is missing) and "tls" (the certificate is not
+    trusted) to the ``fix`` of the `Unavailable` that is raised.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class Channel:
         *,
         token_file: str = "",
         ca_file: str = "",
-        agent: str = "",
-        silence_seconds: float = SILENCE_SECONDS,
-        answer_seconds: float = ANSWER_SECONDS,
+        user_agent: str = "",
+        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+        response_timeout_seconds: float = RESPONSE_TIMEOUT_SECONDS,
     ) -> None:
         parts = urlsplit(url)
         self.url = url
@@ -76,61 +77,63 @@ class Channel:
         self._fixes = fixes
         self._token_file = token_file
         self._ca_file = ca_file
-        self._agent = agent
-        self._silence_seconds = silence_seconds
-        self._answer_seconds = answer_seconds
+        self._user_agent = user_agent
+        self._read_timeout_seconds = read_timeout_seconds
+        self._response_timeout_seconds = response_timeout_seconds
         self._socket: socket.socket | None = None
         self._interrupted = False
 
     def json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
-        """The whole answer, as the value it stands for. Raises `Unavailable`, `Refused` for a status but 200."""
-        deadline = time.monotonic() + self._answer_seconds
-        parts = []
+        """The response body, parsed. Raises `Unavailable`, and `HttpStatusError` for any status but 200."""
+        deadline = time.monotonic() + self._response_timeout_seconds
+        chunks = []
         size = 0
         with self._get(path, query) as response:
-            while part := self._read(response, deadline):
-                parts.append(part)
-                size += len(part)
-                if size > MAX_ANSWER_BYTES or part is _LATE:
-                    raise self._failed("timeout" if part is _LATE else "implausible", "the answer has no end")
+            while (chunk := self._read(response, deadline)) != b"":
+                if chunk is None:
+                    raise self._failed("timeout", f"response not complete after {self._response_timeout_seconds:g} s")
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > MAX_RESPONSE_BYTES:
+                    raise self._failed("implausible", f"response longer than {MAX_RESPONSE_BYTES >> 20} MiB")
             if response.length:
-                raise self._failed("error", "the answer broke off")
-        return self.parse(b"".join(parts))
+                raise self._failed("error", "connection closed in the middle of the response")
+        return self.parse(b"".join(chunks))
 
     def lines(self, path: str, query: Mapping[str, str], seconds: float) -> Generator[bytes, None, None]:
-        """Lines as they come, until the server or ``seconds`` end it; an unfinished line is dropped.
+        """Lines as they arrive, until the server ends the response or ``seconds`` have passed.
 
-        The first one is empty, and says that the server has agreed.
-        Raises `Unavailable`, `Refused` for a status but 200.
+        The first line is empty and marks the response headers (status 200). An incomplete last line is dropped.
+        Raises `Unavailable`, and `HttpStatusError` for any status but 200.
         """
         deadline = time.monotonic() + seconds
         pending: list[bytes] = []
         size = 0
         with self._get(path, query) as response:
             yield b""
-            while (part := self._read(response, deadline, seconds)) and part is not _LATE:
-                head, newline, tail = part.rpartition(b"\n")
+            while chunk := self._read(response, deadline, idle_seconds=seconds):
+                head, newline, tail = chunk.rpartition(b"\n")
                 if newline:
                     yield from filter(None, b"".join((*pending, head)).split(b"\n"))
                     pending, size = [], 0
                 pending.append(tail)
                 size += len(tail)
                 if size > MAX_LINE_BYTES:
-                    raise self._failed("implausible", "a line has no end")
+                    raise self._failed("implausible", f"line longer than {MAX_LINE_BYTES >> 20} MiB")
 
     def parse(self, text: bytes) -> Any:
-        """JSON without what nobody here asks for. Raises `Unavailable`."""
+        """Parse JSON, leaving out the members of `_UNUSED_MEMBERS`. Raises `Unavailable`."""
         try:
-            return json.loads(text, object_pairs_hook=_needed)
+            return json.loads(text, object_pairs_hook=_without_unused)
         except (ValueError, RecursionError) as error:
             raise self._failed("implausible", f"not JSON: {error}") from None
 
     def interrupt(self) -> None:
-        """End what is being read, from another thread, and for good."""
+        """End the current read and refuse later requests; called from another thread."""
         self._interrupted = True
         if (open_socket := self._socket) is not None:
             with contextlib.suppress(OSError):
-                # An SSLSocket's own method would take the TLS state away from under the reader.
+                # SSLSocket.shutdown() would drop the TLS state while the reader uses it.
                 socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
     @contextlib.contextmanager
@@ -147,12 +150,12 @@ class Channel:
                 connection.request("GET", target, headers=self._headers())
                 with connection.getresponse() as response:
                     if response.status != 200:
-                        raise self._refused(response.status, response.read(_PIECE))
+                        raise self._status_error(response.status, response.read(_CHUNK_BYTES))
                     yield response
         except ssl.SSLCertVerificationError as error:
             raise Unavailable("error", f"{self.url}: {error.verify_message}", self._fixes.get("tls", "")) from None
         except TimeoutError:
-            raise self._failed("timeout", "no answer") from None
+            raise self._failed("timeout", "no response") from None
         except OSError as error:
             reason = "not_found" if isinstance(error, socket.gaierror) else _ERRNO.get(error.errno or 0, "error")
             raise self._failed(reason, error.strerror or str(error)) from None
@@ -164,63 +167,68 @@ class Channel:
 
     def _connection(self) -> http.client.HTTPConnection:
         if self._scheme == "unix":
-            return _UnixConnection(self._path, self._silence_seconds)
+            return _UnixConnection(self._path, self._read_timeout_seconds)
         if self._scheme == "http":
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._silence_seconds)
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._read_timeout_seconds)
         try:
             context = ssl.create_default_context(cafile=self._ca_file or None)
         except OSError as error:
             raise Unavailable(
                 "not_found", f"{self.url}: {self._ca_file}: {error.strerror}", self._fixes.get("ca", "")
             ) from None
-        # Python 3.13 made this a default, and the CAs of EKS and MicroK8s lack what it asks for (awslabs/mcp#3791).
+        # A default since Python 3.13 that the CAs of EKS and MicroK8s do not meet (awslabs/mcp#3791).
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._silence_seconds, context=context)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._read_timeout_seconds, context=context)
 
     def _headers(self) -> dict[str, str]:
-        headers = {"Accept": "application/json", "User-Agent": self._agent, "Connection": "close"}
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent, "Connection": "close"}
         if self._scheme == "https" and self._token_file:
             try:
-                token = read_file(self._token_file, _PIECE).decode("ascii", "replace").strip()
+                token = read_file(self._token_file, _CHUNK_BYTES).decode("ascii", "replace").strip()
             except Unavailable as error:
                 raise Unavailable(error.reason, error.message, self._fixes.get("token", error.fix)) from None
             headers["Authorization"] = f"Bearer {token}"
         return headers
 
     def _keep_alive(self, open_socket: socket.socket) -> None:
-        """Notice within a minute that the other machine is gone, however long a watch is silent."""
+        """Detect a dead peer within a minute, however long a watch is idle."""
         if self._scheme != "unix" and hasattr(socket, "TCP_KEEPIDLE"):
             open_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             open_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
             open_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
             open_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
-    def _read(self, response: http.client.HTTPResponse, deadline: float, silence_seconds: float = 0.0) -> bytes:
-        """What came, b"" at the end, `_LATE` after ``deadline``. With ``silence_seconds`` being silent is no fault."""
+    def _read(
+        self, response: http.client.HTTPResponse, deadline: float, idle_seconds: float | None = None
+    ) -> bytes | None:
+        """Next chunk, b"" at the end of the response, None at ``deadline``.
+
+        Raises TimeoutError when the server sends nothing for the read timeout. With ``idle_seconds`` it may be idle
+        that long, and the result is then None.
+        """
         left = deadline - time.monotonic()
         if left <= 0:
-            return _LATE
+            return None
         if self._socket is not None:
-            self._socket.settimeout(min(left, silence_seconds or self._silence_seconds))
+            self._socket.settimeout(min(left, self._read_timeout_seconds if idle_seconds is None else idle_seconds))
         try:
-            return response.read1(_PIECE)
+            return response.read1(_CHUNK_BYTES)
         except TimeoutError:
-            if silence_seconds:
-                return _LATE
-            raise
+            if idle_seconds is None:
+                raise
+            return None
 
-    def _refused(self, status: int, body: bytes) -> Refused:
+    def _status_error(self, status: int, body: bytes) -> HttpStatusError:
         try:
-            said = json.loads(body)["message"]
+            message = json.loads(body)["message"]
         except (ValueError, TypeError, KeyError, RecursionError):
-            said = http.client.responses.get(status, "")
-        return Refused(status, f"{self.url} answers {status}: {str(said)[:300]}", self._fixes.get(status, ""))
+            message = http.client.responses.get(status, "")
+        return HttpStatusError(
+            status, f"{self.url}: status {status}: {str(message)[:300]}", self._fixes.get(status, "")
+        )
 
     def _failed(self, reason: Reason, what: str) -> Unavailable:
         return Unavailable(reason, f"{self.url}: {what}", self._fixes.get(reason, ""))
-
-
-_LATE = b"late"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -234,13 +242,13 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-_HEAVY = {
+_UNUSED_MEMBERS = {
     *("managedFields", "conditions", "volumes", "volumeMounts", "tolerations", "affinity", "resources", "lifecycle"),
     *("allocatedResources", "securityContext", "livenessProbe", "readinessProbe", "startupProbe"),
 }
-"""Most of a pod, and nothing of it is asked for: dropped while parsing, so that it never adds up."""
+"""Most of the bytes of a pod, none of them used: dropped while parsing, to bound the memory."""
 
 
-def _needed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # A label may be called like one of these; its value is text.
-    return {key: value for key, value in pairs if key not in _HEAVY or type(value) is str}
+def _without_unused(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # A label may have one of these names; its value is a string.
+    return {key: value for key, value in pairs if key not in _UNUSED_MEMBERS or type(value) is str}

@@ -1,6 +1,6 @@
-"""Facts about a pod and its containers, from the object as the API server and the kubelet write it.
+"""Metadata of a pod and its containers, from the object as the API server and the kubelet return it.
 
-Every field may be missing or of another kind than documented: then it is unknown.
+A field that is missing or of another type than documented is unknown.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .container_metadata import Facts
+from .container_metadata import ContainerMetadata
 
 MAX_TEXT = 4096
-"""Longer texts are left out of labels and environment, and cut in commands: they hold files, not names."""
+"""Longest text in characters. Longer ones are files, not names: left out of labels and environment, cut in commands."""
 
 MAX_ENTRIES = 256
 
@@ -25,10 +25,10 @@ _KINDS = (
 )
 
 
-def read_pod(pod: object) -> tuple[str, dict[str, Facts]]:
-    """Uid of a pod, and its facts by every id that a cgroup may name: container ids, and the pod's own.
+def read_pod(pod: object) -> tuple[str, dict[str, ContainerMetadata]]:
+    """Uid of a pod, and the metadata of every id that a cgroup path may hold: container ids and the pod's own.
 
-    The uid is "" if the object is no pod.
+    The uid is "" if the object is not a pod.
     """
     metadata = _mapping(_mapping(pod).get("metadata"))
     uid = _text(metadata.get("uid"))
@@ -36,7 +36,7 @@ def read_pod(pod: object) -> tuple[str, dict[str, Facts]]:
         return "", {}
     spec, status = _mapping(_mapping(pod).get("spec")), _mapping(_mapping(pod).get("status"))
     kind, name = _owner(metadata)
-    own = Facts(
+    pod_metadata = ContainerMetadata(
         namespace=_text(metadata.get("namespace")),
         pod=_text(metadata.get("name")),
         pod_uid=uid,
@@ -45,28 +45,29 @@ def read_pod(pod: object) -> tuple[str, dict[str, Facts]]:
         labels=_texts(metadata.get("labels")),
         annotations=_texts(metadata.get("annotations")),
     )
-    entries = dict.fromkeys(_uids(uid, own.annotations), own)
+    entries = dict.fromkeys(_uids(uid, pod_metadata.annotations), pod_metadata)
     for specs, statuses in _KINDS:
-        asked = {_text(each.get("name")): each for each in _mappings(spec.get(specs))}
-        for told in _mappings(status.get(statuses)):
-            facts = None
-            for container_id in _container_ids(told):
-                facts = facts or _container(own, asked.get(_text(told.get("name")), {}), told)
-                entries[container_id] = facts
+        by_name = {_text(each.get("name")): each for each in _mappings(spec.get(specs))}
+        for container_status in _mappings(status.get(statuses)):
+            container = None
+            for container_id in _container_ids(container_status):
+                container_spec = by_name.get(_text(container_status.get("name")), {})
+                container = container or _container(pod_metadata, container_spec, container_status)
+                entries[container_id] = container
     return uid, entries
 
 
 def _uids(uid: str, annotations: Mapping[str, str]) -> Iterator[str]:
     yield uid
-    # The kubelet runs a static pod under the hash of its manifest; what the API shows is a mirror with another uid.
-    # An ordinary pod may have this annotation too, but its uid has dashes, so that it can be taken for no other.
+    # The kubelet runs a static pod under the hash of its manifest; the API has a mirror pod with another uid. Any other
+    # pod may carry this annotation too, but uids have dashes, so it never matches another pod.
     manifest = annotations.get("kubernetes.io/config.hash", "")
     if "kubernetes.io/config.mirror" in annotations and _MANIFEST.fullmatch(manifest):
         yield manifest
 
 
 def _owner(metadata: Mapping[str, Any]) -> tuple[str, str]:
-    """Kind and name of what people know as the owner, without asking the API for it."""
+    """Kind and name of the owner, without a request: the Deployment of a ReplicaSet, the RayJob of a RayCluster."""
     references = list(_mappings(metadata.get("ownerReferences")))
     reference = next(
         (each for each in references if each.get("controller") is True), references[0] if references else {}
@@ -78,32 +79,32 @@ def _owner(metadata: Mapping[str, Any]) -> tuple[str, str]:
             template = _text(labels.get(label))
             if template and name.endswith(f"-{template}"):
                 return parent, name.removesuffix(f"-{template}")
-    if kind == "RayCluster":  # KubeRay says whether a RayJob or RayService made it (ray-operator/utils/constant.go)
+    if kind == "RayCluster":  # KubeRay labels what a RayJob or RayService created (ray-operator/utils/constant.go)
         origin, origin_name = (_text(labels.get(f"ray.io/originated-from-{key}")) for key in ("crd", "cr-name"))
         if origin and origin_name:
             return origin, origin_name
     return kind, name
 
 
-def _container_ids(told: Mapping[str, Any]) -> Iterator[str]:
-    """The ids of a container and of the one it replaced: ``containerd://3f4e…``, ``cri-o://…``, "" while it is made."""
-    states = [_mapping(told.get(state)) for state in ("state", "lastState")]
-    for holder in (told, *(_mapping(state.get("terminated")) for state in states)):
+def _container_ids(status: Mapping[str, Any]) -> Iterator[str]:
+    """Ids of a container and the one it replaced: ``containerd://3f4e…``, ``cri-o://…``, "" while it is created."""
+    states = [_mapping(status.get(state)) for state in ("state", "lastState")]
+    for holder in (status, *(_mapping(state.get("terminated")) for state in states)):
         _, scheme, container_id = _text(holder.get("containerID")).partition("://")
         if scheme and container_id:
             yield container_id
 
 
-def _container(pod: Facts, asked: Mapping[str, Any], told: Mapping[str, Any]) -> Facts:
-    environment = _environment(asked.get("env"))
-    command = [*_list(asked.get("command")), *_list(asked.get("args"))][:MAX_ENTRIES]
-    return Facts(
+def _container(pod: ContainerMetadata, spec: Mapping[str, Any], status: Mapping[str, Any]) -> ContainerMetadata:
+    environment = _environment(spec.get("env"))
+    command = [*_list(spec.get("command")), *_list(spec.get("args"))][:MAX_ENTRIES]
+    return ContainerMetadata(
         namespace=pod.namespace,
         pod=pod.pod,
-        container=_text(told.get("name")),
+        container=_text(status.get("name")),
         pod_uid=pod.pod_uid,
-        # What was asked for: the runtime may tell a digest, or another name of the same image.
-        image=_text(asked.get("image")) or _text(told.get("image")),
+        # From the specification: the runtime may report a digest, or another name of the same image.
+        image=_text(spec.get("image")) or _text(status.get("image")),
         owner_kind=pod.owner_kind,
         owner_name=pod.owner_name,
         labels=pod.labels,
@@ -114,7 +115,7 @@ def _container(pod: Facts, asked: Mapping[str, Any], told: Mapping[str, Any]) ->
 
 
 def _environment(entries: object) -> dict[str, str]:
-    """Literal variables only: what comes from secrets and config maps is not in the pod."""
+    """Literal variables; values from secrets and config maps are not part of the pod object."""
     environment: dict[str, str] = {}
     for entry in [*_mappings(entries)][:MAX_ENTRIES]:
         name, value = entry.get("name"), entry.get("value")
@@ -124,7 +125,7 @@ def _environment(entries: object) -> dict[str, str]:
 
 
 def _expand(word: str, environment: Mapping[str, str]) -> str:
-    """``$(NAME)`` becomes its value where that is known, and ``$$`` becomes ``$``, as the kubelet does it."""
+    """Expand ``$(NAME)`` to its value, if known, and ``$$`` to ``$``, as the kubelet does."""
     if "$" not in word:
         return word
 

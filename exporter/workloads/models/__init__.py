@@ -1,1 +1,1 @@
-"""Which model a process works for, and whether it trains or serves."""
+"""Finds the AI model that a process works for, and whether it trains or serves it."""

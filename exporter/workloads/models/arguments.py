@@ -1,4 +1,4 @@
-"""Looks up values in the arguments of a program whose options are only partly known."""
+"""Finds values in the arguments of a program of which only some options are known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _FLAGS = re.compile(
     r"--?(?:enable|disable|no|use|trust|enforce|log|return|skip|allow|ignore|is|with|verbose|debug|quiet|headless|reload"
     r"|cpu|local|fully|force|calculate|async|multi|show|print|do|bf16|fp16|tf32|omni|ollama-engine|v|q)(?:[-_].*)?"
 )
-"""Options that take no value, as far as their names tell; only positional arguments depend on this guess."""
+"""Options that take no value, guessed from their names; only positional arguments depend on this guess."""
 
 
 class Arguments:
-    """The words after a program's name. ``--a-b``, ``--a_b`` and ``-a-b`` are the same option; the last one wins."""
+    """The words after a program's name. ``--a-b`` and ``--a_b`` are the same option; the last value wins."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = words
@@ -27,18 +27,18 @@ class Arguments:
                 self._options.setdefault(_normal(option), []).append(value)
 
     def has(self, option: str) -> bool:
-        """Whether an option is given, with or without a value."""
+        """Whether an option is present, with or without a value."""
         return _normal(option) in self._options
 
     def all(self, option: str) -> list[str]:
-        """Every value of an option that may be repeated."""
+        """Every value of a repeated option."""
         return [value for value in self._options.get(_normal(option), ()) if value]
 
     def find(self, place: str) -> str | None:
-        """The value at a place, None if it is not there.
+        """The value at a place, None if there is none.
 
-        A place is ``--option``, ``@`` (the first positional argument), ``key=`` (a Hydra override,
-        ``model=yolo11n.pt``), or ``--option/key`` (one of an option's own pairs, ``--model_args pretrained=gpt2``).
+        A place is ``--option``, ``@`` (the first positional argument that is not a number), ``key=`` (a Hydra override,
+        ``model=yolo11n.pt``), or ``--option/key`` (a pair in the value, ``--model_args pretrained=gpt2``).
         """
         if place == "@":
             return next((word for word in self._positional() if not word.isdigit()), None)

@@ -1,4 +1,4 @@
-"""Asks what takes time — a server, a file that may lie on a network — from a thread of its own."""
+"""Looks up model names in servers, and in files that may be on a network, from a background thread."""
 
 from __future__ import annotations
 
@@ -13,93 +13,94 @@ from itertools import count
 
 from ...host import Host
 from ...records import GroupKey, ProcessKey
-from .evidence import Question
+from .evidence import Lookup
 from .files import configured_name, ollama_name, triton_name
 from .proc import process_stat
-from .process_root import Inside
+from .process_root import ProcessRootFs
 from .served import served_name
 
 _log = logging.getLogger(__name__)
 
-_MAX_ANSWERS = 4096
-_MAX_WAITING = 256
-_LONGEST_PAUSE_SECONDS = 60.0
+_MAX_RESULTS = 4096
+_MAX_PENDING = 256
+_RETRY_MAX_SECONDS = 60.0
 
-PAUSE_SECONDS = 5.0
-"""Before a server is asked again; doubled each time, up to a minute."""
+RETRY_FIRST_SECONDS = 5.0
+"""Delay before the first retry of a server; doubled after each, up to a minute."""
 
-PATIENCE_SECONDS = 1800.0
-"""How long a server is asked again: loading weights takes minutes."""
+RETRY_FOR_SECONDS = 1800.0
+"""How long a server is retried: loading weights takes minutes."""
 
 
 @dataclass(order=True)
-class _Errand:
+class _ScheduledLookup:
     due: float
     order: int
     key: ProcessKey = field(compare=False)
-    question: Question = field(compare=False)
-    pause: float = field(compare=False)
-    give_up: float = field(compare=False)
+    lookup: Lookup = field(compare=False)
+    retry_seconds: float = field(compare=False)
+    retry_until: float = field(compare=False)
 
 
-class Inquiries:
-    """Questions about processes, asked in the background, and their answers.
+class BackgroundLookups:
+    """Runs lookups for processes in a background thread and keeps their results.
 
-    The thread starts with the first question and is a daemon: if a file hangs, no further question is answered, and
-    nothing else notices. Questions beyond `_MAX_WAITING` are not asked.
+    The daemon thread starts with the first lookup. If a file hangs, no further lookup completes, and nothing else is
+    affected. At most `_MAX_PENDING` lookups are pending; further ones are dropped.
     """
 
     def __init__(
         self,
         host: Host,
-        ask: Callable[[Host, int, Question], str] | None = None,
-        pause_seconds: float = PAUSE_SECONDS,
-        patience_seconds: float = PATIENCE_SECONDS,
+        run: Callable[[Host, int, Lookup], str] | None = None,
+        retry_first_seconds: float = RETRY_FIRST_SECONDS,
+        retry_for_seconds: float = RETRY_FOR_SECONDS,
     ) -> None:
         self._host = host
-        self._ask = ask or answer
-        self._pause_seconds = pause_seconds
-        self._patience_seconds = patience_seconds
+        self._run = run or run_lookup
+        self._retry_first_seconds = retry_first_seconds
+        self._retry_for_seconds = retry_for_seconds
         self._lock = threading.Condition()
-        self._answers: OrderedDict[tuple[ProcessKey, Question], str] = OrderedDict()
-        self._errands: list[_Errand] = []
-        self._asked: set[tuple[ProcessKey, Question]] = set()
-        self._curious: defaultdict[ProcessKey, set[GroupKey]] = defaultdict(set)
-        self._news: set[GroupKey] = set()
+        self._results: OrderedDict[tuple[ProcessKey, Lookup], str] = OrderedDict()
+        self._schedule: list[_ScheduledLookup] = []
+        self._pending: set[tuple[ProcessKey, Lookup]] = set()
+        self._waiting_groups: defaultdict[ProcessKey, set[GroupKey]] = defaultdict(set)
+        self._completed: set[GroupKey] = set()
         self._order = count()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def name(self, key: ProcessKey, question: Question, group: GroupKey | None) -> str:
-        """The answer if there is one, else "", and ``group`` will be in `news` when it comes. Never waits."""
-        about = (key, question)
+    def name(self, key: ProcessKey, lookup: Lookup, group: GroupKey | None) -> str:
+        """The name if it has been found, else "": then `completed` returns ``group`` once it is. Never blocks."""
+        request = (key, lookup)
         with self._lock:
-            known = self._answers.get(about)
-            if known is not None:
-                self._answers.move_to_end(about)
-                return known
-            if self._closed or (about not in self._asked and len(self._asked) >= _MAX_WAITING):
+            result = self._results.get(request)
+            if result is not None:
+                self._results.move_to_end(request)
+                return result
+            if self._closed or (request not in self._pending and len(self._pending) >= _MAX_PENDING):
                 return ""
             if group is not None:
-                self._curious[key].add(group)
-            if about not in self._asked:
-                self._asked.add(about)
+                self._waiting_groups[key].add(group)
+            if request not in self._pending:
+                self._pending.add(request)
                 now = self._host.clock()
-                give_up = now + (self._patience_seconds if question.kind == "server" else 0.0)
-                errand = _Errand(now, next(self._order), key, question, self._pause_seconds, give_up)
-                heapq.heappush(self._errands, errand)
+                retry_until = now + (self._retry_for_seconds if lookup.kind == "server" else 0.0)
+                order = next(self._order)
+                scheduled = _ScheduledLookup(now, order, key, lookup, self._retry_first_seconds, retry_until)
+                heapq.heappush(self._schedule, scheduled)
                 self._start()
                 self._lock.notify()
         return ""
 
-    def news(self) -> set[GroupKey]:
-        """Groups that asked something which has been answered since the last call."""
+    def completed(self) -> set[GroupKey]:
+        """Groups for which a lookup has found a name since the last call."""
         with self._lock:
-            news, self._news = self._news, set()
-            return news
+            completed, self._completed = self._completed, set()
+            return completed
 
     def close(self) -> None:
-        """End the thread; one that hangs is left behind."""
+        """Stop the thread, without waiting for a lookup that hangs."""
         with self._lock:
             self._closed = True
             self._lock.notify()
@@ -108,61 +109,61 @@ class Inquiries:
 
     def _start(self) -> None:
         if self._thread is None:
-            thread = threading.Thread(target=self._run, name="model-names", daemon=True)
-            with contextlib.suppress(RuntimeError):  # no more threads are allowed: tried again with the next question
+            thread = threading.Thread(target=self._work, name="model-names", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the thread limit is reached: retried with the next lookup
                 thread.start()
                 self._thread = thread
 
-    def _run(self) -> None:
-        while (errand := self._next()) is not None:
-            alive = process_stat(self._host, errand.key.pid)
-            gone = alive is None or alive.key != errand.key
-            name = "" if gone else self._guarded(errand)
+    def _work(self) -> None:
+        while (scheduled := self._next()) is not None:
+            stat = process_stat(self._host, scheduled.key.pid)
+            gone = stat is None or stat.key != scheduled.key
+            name = "" if gone else self._run_guarded(scheduled)
             with self._lock:
                 now = self._host.clock()
-                if not name and not gone and now < errand.give_up:
-                    errand.due = now + errand.pause
-                    errand.pause = min(2 * errand.pause, _LONGEST_PAUSE_SECONDS)
-                    heapq.heappush(self._errands, errand)
+                if not name and not gone and now < scheduled.retry_until:
+                    scheduled.due = now + scheduled.retry_seconds
+                    scheduled.retry_seconds = min(2 * scheduled.retry_seconds, _RETRY_MAX_SECONDS)
+                    heapq.heappush(self._schedule, scheduled)
                 else:
-                    self._settle(errand, name)
+                    self._complete(scheduled, name)
 
-    def _next(self) -> _Errand | None:
+    def _next(self) -> _ScheduledLookup | None:
         with self._lock:
             while not self._closed:
-                wait = self._errands[0].due - self._host.clock() if self._errands else None
+                wait = self._schedule[0].due - self._host.clock() if self._schedule else None
                 if wait is not None and wait <= 0:
-                    return heapq.heappop(self._errands)
+                    return heapq.heappop(self._schedule)
                 self._lock.wait(wait)
         return None
 
-    def _guarded(self, errand: _Errand) -> str:
+    def _run_guarded(self, scheduled: _ScheduledLookup) -> str:
         try:
-            return self._ask(self._host, errand.key.pid, errand.question)
-        except Exception as error:  # noqa: BLE001 - a stranger's file must not end the thread
-            _log.debug("asking for the model of pid %d failed: %s", errand.key.pid, type(error).__name__)
+            return self._run(self._host, scheduled.key.pid, scheduled.lookup)
+        except Exception as error:  # noqa: BLE001 - no file of a process may end the thread
+            _log.debug("lookup of the model of pid %d failed: %s", scheduled.key.pid, type(error).__name__)
             return ""
 
-    def _settle(self, errand: _Errand, name: str) -> None:
-        about = (errand.key, errand.question)
-        self._asked.discard(about)
-        self._answers[about] = name
-        while len(self._answers) > _MAX_ANSWERS:
-            self._answers.popitem(last=False)
-        groups = self._curious.pop(errand.key, set())
+    def _complete(self, scheduled: _ScheduledLookup, name: str) -> None:
+        request = (scheduled.key, scheduled.lookup)
+        self._pending.discard(request)
+        self._results[request] = name
+        while len(self._results) > _MAX_RESULTS:
+            self._results.popitem(last=False)
+        groups = self._waiting_groups.pop(scheduled.key, set())
         if name:
-            self._news |= groups
-        if any(key == errand.key for key, _ in self._asked):
-            self._curious[errand.key] |= groups
+            self._completed |= groups
+        if any(key == scheduled.key for key, _ in self._pending):
+            self._waiting_groups[scheduled.key] |= groups
 
 
-def answer(host: Host, pid: int, question: Question) -> str:
-    """Ask; "" if nobody knows."""
-    if question.kind == "server":
-        return served_name(host, pid, int(question.value))
-    files = Inside(host.procfs, pid)
-    if question.kind == "ollama":
-        return ollama_name(files, question.value)
-    if question.kind == "triton":
-        return triton_name(files, question.value)
-    return configured_name(files, question.value, question.keys)
+def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
+    """The name that a lookup finds, "" if none."""
+    if lookup.kind == "server":
+        return served_name(host, pid, int(lookup.value))
+    files = ProcessRootFs(host.procfs, pid)
+    if lookup.kind == "ollama":
+        return ollama_name(files, lookup.value)
+    if lookup.kind == "triton":
+        return triton_name(files, lookup.value)
+    return configured_name(files, lookup.value, lookup.keys)

@@ -1,4 +1,4 @@
-"""Finds the programs a command line really starts: past wrappers, interpreters and ``sh -c`` strings."""
+"""Finds the programs that a command line starts, inside wrappers, interpreters and ``sh -c`` strings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 _SHELL_WORDS = frozenset({"then", "do", "else", "{", "(", "!", "if", "elif", "while", "until", "eval"})
 _PYTHON_VALUED = frozenset({"-X", "-W", "--check-hash-based-pycs"})
 
-# Possessive, so that a hostile string takes no longer than its length. The last group is a quote that is never closed.
+# Possessive quantifiers keep matching linear on hostile input. The last group is a quote that is never closed.
 _TOKEN = re.compile(
     r"""([;&|()<>\n]++) | ((?: [^\s;&|()<>'"\\]++ | '[^']*+' | "(?:[^"\\]++|\\.)*+" | \\. )++) | (['"\\])""",
     re.DOTALL | re.VERBOSE,
@@ -28,14 +28,14 @@ _QUOTED = re.compile(r"""'([^']*+)'|"((?:[^"\\]++|\\.)*+)"|\\(.)""", re.DOTALL)
 _ESCAPED = re.compile(r"\\([\\\"$`])")
 
 TITLE = re.compile(r"[\w.-]+::")
-"""How a process begins that has written a title over its command line: ``VLLM::EngineCore``, ``sglang::scheduler``."""
+"""Start of a title that a process has written over its command line: ``VLLM::EngineCore``, ``sglang::scheduler``."""
 
 
 class Command(NamedTuple):
-    """One program that is started.
+    """One program that a command line starts.
 
-    ``program`` is the last part of its path, ``-m MODULE`` for a Python module, or the path of a ``.py`` script.
-    ``ranks`` says that a launcher of training ranks started it.
+    ``program`` is the last component of its path, ``-m MODULE`` for a Python module, or the path of a ``.py`` script.
+    ``ranks`` is whether a launcher of training ranks starts it.
     """
 
     program: str
@@ -44,18 +44,18 @@ class Command(NamedTuple):
 
 
 def split(raw: bytes) -> list[str]:
-    """Words of ``/proc/PID/cmdline`` (proc(5)); what is no UTF-8 becomes U+FFFD, the padding of a title is dropped."""
+    """Words of ``/proc/PID/cmdline`` (proc(5)). Invalid UTF-8 becomes U+FFFD, the padding of a title is dropped."""
     text = raw.rstrip(b"\0 ").decode("utf-8", "replace")
     return text.split("\0", _MAX_WORDS)[:_MAX_WORDS] if text else []
 
 
 def is_shell(word: str) -> bool:
-    """Whether a first word or a ``comm`` is that of a shell."""
+    """Whether the first word of a command line, or a ``comm``, names a shell."""
     return word.rpartition("/")[2].removeprefix("-") in _SHELLS
 
 
 def commands(words: Sequence[str]) -> list[Command]:
-    """Every program that a command line starts: one, or those of a ``sh -c`` string; none for what only looks so."""
+    """Every program that a command line starts: one, several in a ``sh -c`` string, or none."""
     return list(_commands(list(words), _DEPTH, ranks=False))[:_MAX_COMMANDS]
 
 
@@ -85,7 +85,7 @@ def _commands(words: list[str], depth: int, *, ranks: bool) -> Iterator[Command]
 
 
 def _of_python(words: list[str]) -> list[str]:
-    """``-m MODULE`` as one word, or the script, and its arguments; nothing for ``-c`` and a bare interpreter."""
+    """``-m MODULE`` as one word, or the script, with its arguments; nothing for ``-c`` and a bare interpreter."""
     index = 1
     while index < len(words):
         word = words[index]
@@ -102,7 +102,7 @@ def _of_python(words: list[str]) -> list[str]:
 
 
 def _of_shell(words: list[str]) -> list[list[str]]:
-    """The simple commands of the string after ``-c``; a script of its own is not read."""
+    """The simple commands of the string after ``-c``; a script file is not read."""
     index, wanted = 1, False
     while index < len(words):
         word = words[index]
@@ -122,7 +122,7 @@ def _of_shell(words: list[str]) -> list[list[str]]:
 
 
 def _simple_commands(script: str) -> list[list[str]]:
-    """Words of each simple command; redirections and keywords split them further, which does no harm here."""
+    """Words of each simple command. Redirections and keywords also split commands, which is harmless here."""
     if len(script) > _MAX_SCRIPT:
         return []
     found: list[list[str]] = [[]]

@@ -1,16 +1,16 @@
-"""What a command line, a label or a rule says of a model."""
+"""Evidence of a model: its name and phase as found in a command line, a label or a rule."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
 
-class Question(NamedTuple):
-    """Where else the name can be learned, by someone who has time.
+class Lookup(NamedTuple):
+    """Another place to find the name, too slow to read in the tick.
 
-    ``kind`` server: ask the HTTP server on port ``value`` for its models; ollama: find the manifest of the blob whose
-    path is ``value``; triton: see whether the repository ``value`` has one model; config: look up the first of
-    ``keys`` in the YAML file ``value``.
+    ``kind`` server: list the models of the HTTP server on port ``value``. ollama: find the manifest of the blob with
+    the path ``value``. triton: read the only model of the repository ``value``. config: read the first of ``keys`` that
+    the YAML file ``value`` has.
     """
 
     kind: Literal["server", "ollama", "triton", "config"]
@@ -19,17 +19,17 @@ class Question(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """``model_name`` and ``phase`` are "" where nothing is said; ``source`` tells who said the name.
+    """``model_name`` and ``phase`` are "" if not found; ``source`` is where the name was found.
 
-    ``environment`` are the variables in which this program looks for its model when its arguments are silent;
-    ``questions`` are asked when those are silent too.
+    ``environment`` lists the variables from which the program takes its model if its arguments do not name one;
+    ``lookups`` are tried if those are not set either.
     """
 
     model_name: str = ""
     phase: str = ""
     source: str = ""
     environment: tuple[str, ...] = ()
-    questions: tuple[Question, ...] = ()
+    lookups: tuple[Lookup, ...] = ()
 
 
 NOTHING = Evidence()

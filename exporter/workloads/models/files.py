@@ -1,4 +1,4 @@
-"""Learns a model's name from files next to it: Ollama's manifests, a Triton repository, a training's YAML file."""
+"""Finds the name of a model in files: Ollama manifests, a Triton repository, the YAML file of a training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from .names import harmless, model_name
-from .process_root import Inside
+from .process_root import ProcessRootFs
 
 _MAX_BYTES = 65_536
 _MAX_ENTRIES = 1000
@@ -17,10 +17,10 @@ _DIGEST = re.compile(r"(.*)/blobs/sha256[-:]([0-9a-f]{64})")
 _MODEL_LAYER = "application/vnd.ollama.image.model"
 
 
-def ollama_name(files: Inside, blob: str) -> str:
-    """The name whose manifest has this blob of weights (``llama3.2:3b``), else the first digits of the digest.
+def ollama_name(files: ProcessRootFs, blob: str) -> str:
+    """The name whose manifest lists this blob of weights (``llama3.2:3b``), else the first digits of the digest.
 
-    Of several names for the same weights a tag that is not "latest" wins, then the shortest.
+    Of several names for the same weights, a tag other than "latest" is preferred, then the shortest name.
     """
     match = _DIGEST.fullmatch(blob)
     if match is None:
@@ -35,8 +35,8 @@ def ollama_name(files: Inside, blob: str) -> str:
     return harmless(best) if best else f"sha256-{match[2][:12]}"
 
 
-def triton_name(files: Inside, repository: str) -> str:
-    """The only model of a repository, "" if it has several or cannot be read."""
+def triton_name(files: ProcessRootFs, repository: str) -> str:
+    """The only model of a repository, "" if it has none or several, or cannot be read."""
     try:
         models = [
             name for name, is_dir in files.entries(repository, _MAX_ENTRIES) if is_dir and not name.startswith(".")
@@ -46,10 +46,10 @@ def triton_name(files: Inside, repository: str) -> str:
     return harmless(models[0]) if len(models) == 1 else ""
 
 
-def configured_name(files: Inside, path: str, keys: Sequence[str]) -> str:
+def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str]) -> str:
     """Value of the first of ``keys`` that a YAML file has at its top level.
 
-    Only the line ``key: value`` is looked for: the file is somebody else's, and no parser is needed for that.
+    Only lines of the form ``key: value`` are read, so that the untrusted file needs no YAML parser.
     """
     try:
         text = files.read(path, _MAX_BYTES).decode("utf-8", "replace")
@@ -62,24 +62,24 @@ def configured_name(files: Inside, path: str, keys: Sequence[str]) -> str:
     return next((name for key in keys if (name := model_name(values.get(key, "")))), "")
 
 
-def _manifests(files: Inside, folder: str, depth: int, prefix: str = "") -> Iterator[str]:
+def _manifests(files: ProcessRootFs, folder: str, depth: int, prefix: str = "") -> Iterator[str]:
     """Paths of the form ``host/namespace/model/tag``, `_MAX_MANIFESTS` at most."""
-    left = _MAX_MANIFESTS
+    remaining = _MAX_MANIFESTS
     for name, is_dir in files.entries(f"{folder}/{prefix}", _MAX_ENTRIES):
         if depth == 1 and not is_dir:
             yield prefix + name
-            left -= 1
+            remaining -= 1
         elif depth > 1 and is_dir:
             for path in _manifests(files, folder, depth - 1, f"{prefix}{name}/"):
                 yield path
-                left -= 1
-                if left <= 0:
+                remaining -= 1
+                if remaining <= 0:
                     return
-        if left <= 0:
+        if remaining <= 0:
             return
 
 
-def _has_model(files: Inside, path: str, digest: str) -> bool:
+def _has_model(files: ProcessRootFs, path: str, digest: str) -> bool:
     try:
         layers = json.loads(files.read(path, _MAX_BYTES))["layers"]
         return any(layer["mediaType"] == _MODEL_LAYER and layer["digest"] == digest for layer in layers)
@@ -89,5 +89,5 @@ def _has_model(files: Inside, path: str, digest: str) -> bool:
 
 def _ollama_label(path: str) -> str:
     host, namespace, name, tag = path.split("/")
-    place = "" if host == "registry.ollama.ai" else f"{host}/"
-    return f"{place}{'' if namespace == 'library' and not place else f'{namespace}/'}{name}:{tag}"
+    registry = "" if host == "registry.ollama.ai" else f"{host}/"
+    return f"{registry}{'' if namespace == 'library' and not registry else f'{namespace}/'}{name}:{tag}"

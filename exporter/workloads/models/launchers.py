@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+
+class FileLookup(NamedTuple):
+    """A `Lookup` in files: its kind and keys, and the place of their path (see `Arguments.find`)."""
+
+    kind: Literal["ollama", "triton", "config"]
+    place: str
+    keys: tuple[str, ...] = ()
 
 
 class Launcher(NamedTuple):
-    """How a program is called, and where its arguments say which model it runs.
+    """How a program is called, and the arguments that name its model.
 
     ``calls`` are separated by ``|``: a program or ``-m MODULE``, and the subcommands that must follow. ``names`` are
-    places (see `Arguments.find`) in order of preference: the name under which a model is served comes before that of
-    its files, because it is what the server's own metrics say; a place that ends in ``*`` may be repeated, and then
-    says nothing. ``environment`` are the variables that it reads instead. ``port`` is the default of a server that
-    lists its models at ``/v1/models``. ``files`` is the kind of a `Question` about files, the place of their path, and
-    keys.
+    places (see `Arguments.find`), separated by spaces, in order of preference: the name under which a model is served
+    comes before that of its files, because it is in the server's own metrics. A place that ends in ``*`` may be
+    repeated; different values then name no model. ``environment`` are the variables that are read instead. ``port`` is
+    the default port of a server that lists its models at ``/v1/models``.
     """
 
     calls: str
@@ -23,11 +30,11 @@ class Launcher(NamedTuple):
     names: str = ""
     environment: str = ""
     port: int = 0
-    files: str = ""
+    files: FileLookup | None = None
 
 
 _VLLM = "--served-model-name --model"
-_VLLM_CONFIG = "config --config served-model-name served_model_name model model_tag"
+_VLLM_CONFIG = FileLookup("config", "--config", ("served-model-name", "served_model_name", "model", "model_tag"))
 _SGLANG = "--served-model-name --model-path --model"
 _LLAMA_CPP = "-a --alias -hf -hfr --hf-repo -m --model -mu --model-url -mr"
 _LLAMA_CPP_ENV = "LLAMA_ARG_ALIAS LLAMA_ARG_HF_REPO LLAMA_ARG_MODEL LLAMA_ARG_MODEL_URL"
@@ -61,7 +68,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         "inference",
         _SGLANG,
         port=30000,
-        files="config --config served-model-name model-path model",
+        files=FileLookup("config", "--config", ("served-model-name", "model-path", "model")),
     ),
     Launcher("-m dynamo.vllm | -m dynamo.sglang | -m dynamo.trtllm | -m dynamo.mocker", "inference", _SGLANG),
     Launcher("dynamo-run", "inference", "--model-name --model-path @"),
@@ -124,8 +131,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         "--model_name --model_dir",
     ),
     Launcher("triton_python_backend_stub", "inference", "@"),
-    Launcher("tritonserver", "inference", "--load-model*", files="triton --model-repository"),
-    Launcher("ollama runner | ollama_llama_server", "inference", files="ollama --model"),
+    Launcher("tritonserver", "inference", "--load-model*", files=FileLookup("triton", "--model-repository")),
+    Launcher("ollama runner | ollama_llama_server", "inference", files=FileLookup("ollama", "--model")),
     Launcher("djl_python_engine.py", "inference", "", "SERVED_MODEL_NAME HF_MODEL_ID OPTION_MODEL_ID"),
     Launcher("webservice_starlette.py", "inference", "", "HF_MODEL_ID"),
     Launcher("lm_eval | lm-eval | -m lm_eval", "inference", "--model_args/pretrained"),
@@ -137,28 +144,33 @@ LAUNCHERS: tuple[Launcher, ...] = (
         "axolotl train | -m axolotl.cli.train",
         "training",
         "--base-model",
-        files="config @ base_model",
+        files=FileLookup("config", "@", ("base_model",)),
     ),
-    Launcher("axolotl inference | axolotl vllm-serve", "inference", "--base-model", files="config @ base_model"),
+    Launcher(
+        "axolotl inference | axolotl vllm-serve",
+        "inference",
+        "--base-model",
+        files=FileLookup("config", "@", ("base_model",)),
+    ),
     Launcher(
         "llamafactory-cli train | lmf train | -m llamafactory.cli train",
         "training",
         _HF,
-        files="config @ model_name_or_path",
+        files=FileLookup("config", "@", ("model_name_or_path",)),
     ),
     Launcher(
         "llamafactory-cli api | llamafactory-cli chat | llamafactory-cli webchat | lmf api",
         "inference",
         _HF,
-        files="config @ model_name_or_path",
+        files=FileLookup("config", "@", ("model_name_or_path",)),
     ),
-    Launcher("llamafactory/launcher.py", "training", _HF, files="config @ model_name_or_path"),
+    Launcher("llamafactory/launcher.py", "training", _HF, files=FileLookup("config", "@", ("model_name_or_path",))),
     Launcher("trl vllm-serve", "inference", "--model", port=8000),
     Launcher(
         "trl sft | trl dpo | trl grpo | trl kto | trl orpo | trl reward | trl rloo",
         "training",
         _HF,
-        files="config --config model_name_or_path",
+        files=FileLookup("config", "--config", ("model_name_or_path",)),
     ),
     Launcher("swift sft | swift pt | swift rlhf", "training", "--model --model_id_or_path"),
     Launcher("swift deploy | swift infer | swift app", "inference", "--served_model_name --model --ckpt_dir"),
@@ -175,14 +187,14 @@ LAUNCHERS: tuple[Launcher, ...] = (
     Launcher("litgpt finetune | litgpt finetune_lora | litgpt finetune_full | litgpt pretrain", "training", "@"),
     Launcher("mlx_lm.lora | -m mlx_lm.lora | -m mlx_lm lora | mlx_lm lora", "training", "--model"),
     Launcher("nemo llm pretrain | nemo llm finetune", "training", "--factory"),
-    Launcher("oumi train", "training", "--model.model_name", files="config -c model_name"),
+    Launcher("oumi train", "training", "--model.model_name", files=FileLookup("config", "-c", ("model_name",))),
     Launcher("fairseq-train", "training", "--arch -a"),
     Launcher("yolo train | yolo detect train | yolo segment train | yolo classify train", "training", "model="),
 )
 
 
 class Call(NamedTuple):
-    """One way to call a launcher: the subcommands that must follow, and whose row it is."""
+    """One way to call a launcher: the subcommands that must follow."""
 
     verbs: tuple[str, ...]
     launcher: Launcher
@@ -195,9 +207,9 @@ def _index() -> Mapping[str, Sequence[Call]]:
             program, *verbs = call.replace("-m ", "-m\0", 1).split()
             calls[program.replace("\0", " ")].append(Call(tuple(verbs), launcher))
     for rows in calls.values():
-        rows.sort(key=lambda row: -len(row.verbs))  # the most particular call first
+        rows.sort(key=lambda row: -len(row.verbs))  # the most specific call first
     return calls
 
 
 CALLS: Mapping[str, Sequence[Call]] = _index()
-"""Program, ``-m MODULE`` or script → the calls of it that mean a model."""
+"""Maps a program, ``-m MODULE`` or script to its calls that run a model."""

@@ -1,4 +1,4 @@
-"""What people write where a model is meant — a repository, a path, a URL — as one bounded, harmless name."""
+"""Turns what a configuration gives as a model (repository, path, URL) into a bounded name that is safe in a label."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _HASH_BYTES = 4
 _MAX_RAW = 4096
 
 _UNRESOLVED = re.compile(r"[$`<>{}*]|%\(|\A-|\A[=@]")
-"""A variable nobody expanded, a template, a placeholder, a pattern, another option: whatever it is, it is no name."""
+"""An unexpanded variable, a template, a placeholder, a pattern or another option: not a name."""
 
 _SECRET = re.compile(r"(?:\A|[/:=])(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[a-z]-|AKIA|eyJ)[A-Za-z0-9_\-]{16,}")
-"""Tokens that end up in the wrong argument (fault 47)."""
+"""Credentials that were passed in the wrong argument."""
 
 _ODD = re.compile(r"[^\w.:/+@-]")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/{1,3}(.*)", re.DOTALL)
@@ -39,11 +39,11 @@ _REPOSITORY_SCHEMES = ("hf", "huggingface", "modelscope", "ms")
 
 
 def model_name(raw: str) -> str:
-    """The name in a value that should hold one, "" if there is none.
+    """The model name in a value, "" if there is none.
 
-    ``org/name`` stays. Of a path or URL the last part remains that is more than a place (``/mnt/models/llama-7b/1`` →
-    ``llama-7b``), without the suffix of a file of weights; of a Hugging Face cache path the repository. Values that are
-    not resolved (``$MODEL``) or look like a credential give "".
+    ``org/name`` stays unchanged. A path or URL becomes its last component that is not generic
+    (``/mnt/models/llama-7b/1`` → ``llama-7b``), without the suffix of a weights file; a path in the Hugging Face cache
+    becomes the repository. Unexpanded values (``$MODEL``) and values that look like a credential become "".
     """
     text = raw.strip().strip("'\"").strip() if len(raw) <= _MAX_RAW else ""
     if not text or _UNRESOLVED.search(text) or _SECRET.search(text):
@@ -57,9 +57,9 @@ def model_name(raw: str) -> str:
 
 
 def harmless(name: str) -> str:
-    """Only letters, digits and ``. _ - : / + @``, at most `MAX_CHARACTERS`.
+    """The name with only letters, digits and ``. _ - : / + @``, and at most `MAX_CHARACTERS` long.
 
-    A changed name ends in a hash of the original, so that names which differ stay different (faults 45, 46).
+    A changed name ends in a hash of the original, so that different names stay different.
     """
     text = name.strip("/ ")
     safe = _ODD.sub("_", text)
@@ -70,7 +70,7 @@ def harmless(name: str) -> str:
 
 
 def looks_like_weights(raw: str) -> bool:
-    """Whether a value is so clearly a repository, a path or a file of weights that even ``--model`` must mean it."""
+    """Whether a value is clearly a repository, a path or a weights file, so that even ``--model`` must mean a model."""
     return "/" in raw or _WEIGHTS.search(raw) is not None
 
 
@@ -83,7 +83,7 @@ def _of_url(scheme: str, rest: str) -> str:
         if host_and_path.startswith(host):
             parts = host_and_path.removeprefix(host).split("/")
             return f"/{parts[-1]}" if _WEIGHTS.search(parts[-1]) else "/".join(parts[:2])
-    # Of a bucket or host only what is below it can be the model's name.
+    # The name of a bucket or host is not that of the model.
     return "/" + host_and_path if scheme in ("file", "models", "pvc") else "/" + host_and_path.partition("/")[2]
 
 

@@ -1,11 +1,11 @@
-"""What the specification of a pod or container says of its model when its processes cannot be asked."""
+"""Evidence of a model in the specification of a pod or container, for processes that do not show it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-from ..metadata.container_metadata import Facts
+from ..metadata.container_metadata import ContainerMetadata
 
 OWNER_PHASES: Mapping[str, str] = {
     **dict.fromkeys(
@@ -34,7 +34,7 @@ OWNER_PHASES: Mapping[str, str] = {
         "inference",
     ),
 }
-"""Kind of the owner → the phase that it suggests where nothing else tells."""
+"""Maps the kind of the owner to the phase that it suggests without other evidence."""
 
 _IMAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("vllm/vllm-openai", ("vllm", "serve")),
@@ -43,20 +43,20 @@ _IMAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("ggml-org/llama.cpp:server", ("llama-server",)),
     ("michaelf34/infinity", ("infinity_emb",)),
 )
-"""Part of an image's name → its entry point, for pods that give only the arguments."""
+"""Maps a part of an image's name to its entry point, for pods that specify only the arguments."""
 
 _SANDBOXES = re.compile(r"(?:\S*/)?(?:runsc-sandbox|qemu-system-\w+|cloud-hypervisor|firecracker|kata-qemu)(?=\s|\Z)")
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 
 
 def is_sandbox(program: str) -> bool:
-    """Whether a program is a sandbox of a runtime, which stands for everything that runs inside: gVisor, Kata."""
+    """Whether a program is the sandbox of a container runtime (gVisor, Kata), which hides the processes inside."""
     return _SANDBOXES.match(program) is not None
 
 
-def entry_point(facts: Facts) -> list[str]:
-    """The command a container is asked to run, with ``$(NAME)`` expanded as the kubelet does, as far as it is known."""
-    words = list(facts.command)
+def entry_point(metadata: ContainerMetadata) -> list[str]:
+    """Command of a container, as far as known, with ``$(NAME)`` expanded as the kubelet does."""
+    words = list(metadata.command)
     if not words or words[0].startswith("-"):
-        words = [*next((entry for part, entry in _IMAGES if part in facts.image), ()), *words]
-    return [_REFERENCE.sub(lambda match: facts.environment.get(match[1], match[0]), word) for word in words]
+        words = [*next((entry for part, entry in _IMAGES if part in metadata.image), ()), *words]
+    return [_REFERENCE.sub(lambda match: metadata.environment.get(match[1], match[0]), word) for word in words]

@@ -1,4 +1,4 @@
-"""What /proc tells of one process: command line, parent, environment, container; nothing where it is silent."""
+"""Reads a process from /proc: command line, parent, environment, container. Unreadable files give empty results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...host import Host, read_file
 from ...records import ProcessKey, Unavailable
 
 MAX_COMMAND = 65_536
-"""Bytes of a command line that are looked at."""
+"""Longest part of a command line that is read, in bytes."""
 
 _MAX_ENVIRONMENT = 131_072
 _CONTAINER = re.compile(rb"[0-9a-f]{64}|pod[0-9a-f]{8}[-_][0-9a-f_-]{27}|/(job_\d+)(?=/|\n|\Z)")
 
 
 class ProcessStat(NamedTuple):
-    """The part of /proc/PID/stat that places a process in its family."""
+    """Identity, name and parent pid of a process, from /proc/PID/stat."""
 
     key: ProcessKey
     comm: str
@@ -25,7 +25,7 @@ class ProcessStat(NamedTuple):
 
 
 def process_stat(host: Host, pid: int) -> ProcessStat | None:
-    """Who has this pid now, None if nobody has, or it is hidden (faults 44, 48)."""
+    """The process that has this pid now, None if there is none or it is hidden (``hidepid``)."""
     try:
         raw = read_file(host.proc(str(pid), "stat"), 1024)
         head, _, tail = raw.rpartition(b")")
@@ -37,7 +37,7 @@ def process_stat(host: Host, pid: int) -> ProcessStat | None:
 
 
 def command_line(host: Host, pid: int) -> bytes:
-    """The raw command line: empty for kernel threads, zombies, and where it is hidden."""
+    """The raw command line, empty for kernel threads, zombies and hidden processes."""
     try:
         return read_file(host.proc(str(pid), "cmdline"), MAX_COMMAND)
     except Unavailable:
@@ -45,9 +45,9 @@ def command_line(host: Host, pid: int) -> bytes:
 
 
 def environment(host: Host, pid: int, names: Collection[str]) -> dict[str, str]:
-    """The values of these variables, as they were when the program started; no other is looked at (fault 47).
+    """Values of the variables ``names`` at the start of the program; no other variable is decoded.
 
-    Empty where the kernel does not let us (it asks for the same rights as a debugger: ptrace(2)).
+    Empty without permission: the kernel requires the rights of a debugger (ptrace(2)).
     """
     try:
         raw = read_file(host.proc(str(pid), "environ"), _MAX_ENVIRONMENT)
@@ -57,14 +57,14 @@ def environment(host: Host, pid: int, names: Collection[str]) -> dict[str, str]:
     entries = b"\0" + raw
     for name in names:
         start = f"\0{name}=".encode()
-        if (place := entries.find(start)) >= 0:
-            value = entries[place + len(start) :].partition(b"\0")[0]
+        if (offset := entries.find(start)) >= 0:
+            value = entries[offset + len(start) :].partition(b"\0")[0]
             found[name] = value.decode("utf-8", "replace")
     return found
 
 
 def container_marks(host: Host, pid: int) -> frozenset[bytes] | None:
-    """The ids of containers, pods and Slurm jobs that hold a process; empty for the host's own, None if hidden."""
+    """Ids of the containers, pods and Slurm jobs of a process; empty for a host process, None if hidden."""
     try:
         raw = read_file(host.proc(str(pid), "cgroup"), 65_536)
     except Unavailable:

@@ -1,4 +1,4 @@
-"""Reads files as a process sees them, below its own root, which no link of its making can lead out of."""
+"""Reads files of a process below its own root, which no symbolic link can leave."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _FIND = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Inside:
+class ProcessRootFs:
     """The file system of one process, through ``/proc/PID/root`` and ``cwd`` (proc(5)). Every method may raise OSError.
 
-    The kernel resolves an absolute link below ``/proc/PID/root`` from *our* root: whoever writes links in a container
-    could have us read the host's files. So every step is taken by hand, from directory to directory.
+    The kernel resolves an absolute link below ``/proc/PID/root`` from the root of the *exporter*, so a link in a
+    container could lead to files of the host. Therefore paths and links are resolved here, one directory at a time.
     """
 
     def __init__(self, procfs: str, pid: int) -> None:
-        self._place = f"{procfs}/{pid}"
+        self._base = f"{procfs}/{pid}"
 
     def read(self, path: str, limit: int) -> bytes:
         """The first ``limit`` bytes of a regular file."""
@@ -32,7 +32,7 @@ class Inside:
             os.close(fd)
 
     def entries(self, path: str, limit: int) -> list[tuple[str, bool]]:
-        """Up to ``limit`` names in a directory, sorted, each with whether it is a directory itself."""
+        """Up to ``limit`` names in a directory, sorted, each with whether it is a directory."""
         fd = self._open(path, _READ | os.O_DIRECTORY)
         try:
             with os.scandir(fd) as opened:
@@ -45,42 +45,42 @@ class Inside:
         return sorted(found)
 
     def _open(self, path: str, flags: int) -> int:
-        root = os.open(f"{self._place}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(f"{self._base}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         trail = [root]
         try:
             if not path.startswith("/"):
-                trail.append(os.open(f"{self._place}/cwd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            return _walk(trail, deque(part for part in path.split("/") if part not in ("", ".")), flags)
+                trail.append(os.open(f"{self._base}/cwd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            return _walk(trail, deque(name for name in path.split("/") if name not in ("", ".")), flags)
         finally:
             for fd in trail:
                 os.close(fd)
 
 
-def _walk(trail: list[int], ahead: deque[str], flags: int) -> int:
-    """Open what lies ``ahead``; ``trail`` holds the directories from the root to where we are."""
+def _walk(trail: list[int], names: deque[str], flags: int) -> int:
+    """Open the path ``names``; ``trail`` holds the open directories from the root to the current one."""
     links = 0
-    while ahead:
-        part = ahead.popleft()
-        if part == "..":
+    while names:
+        name = names.popleft()
+        if name == "..":
             if len(trail) > 1:
                 os.close(trail.pop())
             continue
-        fd = os.open(part, _FIND, dir_fd=trail[-1])
+        fd = os.open(name, _FIND, dir_fd=trail[-1])
         mode = os.fstat(fd).st_mode
         if stat.S_ISLNK(mode):
             target = os.readlink("", dir_fd=fd)
             os.close(fd)
             links += 1
             if links > _MAX_LINKS:
-                raise OSError(f"{part}: too many links")
+                raise OSError(f"{name}: too many links")
             while target.startswith("/") and len(trail) > 1:
                 os.close(trail.pop())
-            ahead.extendleft(step for step in reversed(target.split("/")) if step not in ("", "."))
+            names.extendleft(step for step in reversed(target.split("/")) if step not in ("", "."))
         elif stat.S_ISDIR(mode):
             trail.append(fd)
         else:
             os.close(fd)
-            if ahead:
-                raise NotADirectoryError(f"{part}: not a directory")
-            return os.open(part, flags, dir_fd=trail[-1])
+            if names:
+                raise NotADirectoryError(f"{name}: not a directory")
+            return os.open(name, flags, dir_fd=trail[-1])
     return os.open(".", flags, dir_fd=trail[-1])

@@ -1,4 +1,4 @@
-"""From the words of a command line to the model it says it runs, by the table of launchers; pure, no I/O."""
+"""Recognises the model of a command line by the table of launchers. Pure, no I/O."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 
 from .arguments import Arguments
 from .commandline import Command, commands, is_shell
-from .evidence import NOTHING, Evidence, Question
+from .evidence import NOTHING, Evidence, Lookup
 from .launchers import CALLS, Launcher
 from .names import harmless, model_name
 from .scripts import recognise_script
 
 _REPLICA = re.compile(r"ray::ServeReplica:[^:]*:(.+?)(?:\.\w+(?:\(.*)?)?\Z", re.DOTALL)
 _NO_MODELS = re.compile(r"(?:.*(?:Ingress|Router|Proxy|Config\w*))|(?:V?LLM|Prefill|Decode)?(?:Deployment|Server)")
-"""Ray Serve deployments that run no model, or whose name is that of a class of Ray's own."""
+"""Ray Serve deployments that run no model, or have the name of one of Ray's own classes."""
 
 _MAX_TITLE = 512
-_ONLY_ASKS = ("--help", "--version")
+_NO_RUN_OPTIONS = ("--help", "--version")
 
 
 def recognise(words: Sequence[str]) -> Evidence:
-    """What a command line says of the model it runs; `NOTHING` if nothing, or if it starts several models."""
+    """Evidence of the model that a command line runs; `NOTHING` without any, or if it starts several models."""
     if not words:
         return NOTHING
     if words[0].startswith("ray::"):
@@ -32,12 +32,12 @@ def recognise(words: Sequence[str]) -> Evidence:
         return named[0] if len({evidence.model_name for evidence in named}) == 1 else NOTHING
     if len(found) != 1:
         return NOTHING
-    # A shell only waits: what it started is asked instead.
+    # A shell only waits: lookups and variables apply to the program that it starts.
     return Evidence(phase=found[0].phase) if is_shell(words[0]) else found[0]
 
 
 def _of_command(command: Command) -> Evidence:
-    if not set(_ONLY_ASKS).isdisjoint(command.arguments):
+    if not set(_NO_RUN_OPTIONS).isdisjoint(command.arguments):
         return NOTHING
     for key in _keys(command.program):
         for verbs, launcher in CALLS.get(key, ()):
@@ -47,7 +47,7 @@ def _of_command(command: Command) -> Evidence:
 
 
 def _keys(program: str) -> Iterator[str]:
-    """How the table may call it: a script is also known by the end of its path, or by the module it is."""
+    """Names of a program in the table: a script may also be listed by the end of its path, or as a module."""
     yield program
     if program.endswith(".py") and "/" in program:
         parts = program.split("/")
@@ -71,23 +71,17 @@ def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
     return Evidence(
         phase=launcher.phase,
         environment=tuple(launcher.environment.split()),
-        questions=tuple(_questions(launcher, arguments)),
+        lookups=tuple(_lookups(launcher, arguments)),
     )
 
 
-def _questions(launcher: Launcher, arguments: Arguments) -> Iterator[Question]:
-    kind, place, *keys = [*launcher.files.split(), "", ""][: max(2, len(launcher.files.split()))]
-    if place and (path := arguments.find(place)):
-        if kind == "ollama":
-            yield Question("ollama", path)
-        elif kind == "triton":
-            yield Question("triton", path)
-        else:
-            yield Question("config", path, tuple(keys))
+def _lookups(launcher: Launcher, arguments: Arguments) -> Iterator[Lookup]:
+    if launcher.files is not None and (path := arguments.find(launcher.files.place)):
+        yield Lookup(launcher.files.kind, path, launcher.files.keys)
     if launcher.port:
         port = arguments.find("--port") or str(launcher.port)
         if port.isdecimal() and 0 < int(port[:6]) < 65_536:
-            yield Question("server", port)
+            yield Lookup("server", port)
 
 
 def _of_replica(title: str) -> Evidence:

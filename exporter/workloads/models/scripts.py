@@ -1,4 +1,4 @@
-"""Recognises a Python program of the user's own by its name and by arguments that only a model takes."""
+"""Recognises a user's own Python program by its name and by arguments that only models have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INFERENCE = re.compile(_WORD.format("serv(?:e|er|ing)|infer(?:ence)?|predict(?:
 _CLIENT = re.compile(_WORD.format("bench|benchmark|client|eval|evaluate|test|load|download|convert|export|prepare"))
 
 _ANYWHERE = ("--model_name_or_path", "--pretrained_model_name_or_path", "model_name_or_path=", "--base_model")
-"""Arguments that nothing but a model takes: those of Hugging Face's examples and of what was modelled on them."""
+"""Arguments that always name a model: those of the Hugging Face examples and of scripts modelled on them."""
 
 _IN_TRAINING = (
     *("--model_id", "--model_name", "--model_path", "--model", "--arch", "--pretrained_model", "--model.name"),
@@ -51,7 +51,7 @@ _TRAINING_OPTIONS = (
 
 
 def recognise_script(command: Command) -> Evidence:
-    """Evidence of a ``.py`` script or a module that no table knows."""
+    """Evidence of a ``.py`` script or a module that is not in the table of launchers."""
     program = command.program
     if program.startswith("-m "):
         name = program[3:]
@@ -72,7 +72,7 @@ def recognise_script(command: Command) -> Evidence:
     phase = "training" if training else "inference" if serving else ""
     for place in (*_ANYWHERE, *(_IN_TRAINING if training else ()), *(_IN_INFERENCE if serving else ())):
         value = arguments.find(place)
-        # A client of somebody else's server is called the same: python chat.py --model gpt-4o
+        # The client of a remote server has the same form: python chat.py --model gpt-4o
         if value and (training or place in _ANYWHERE or looks_like_weights(value)) and (found := model_name(value)):
             return Evidence(found, phase, "command")
     return Evidence(phase=phase) if phase else NOTHING

@@ -1,4 +1,4 @@
-"""Asks a model server on this machine under which name it serves: ``GET /v1/models`` of the OpenAI API."""
+"""Reads the model name from a server on this machine: ``GET /v1/models`` of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from ...records import Unavailable
 from .names import harmless
 
 TIMEOUT_SECONDS = 2.0
-"""For the whole exchange, however slowly the answer drips."""
+"""Time limit of the whole exchange, however slowly the response arrives."""
 
 _MAX_BYTES = 65_536
 
 
 def served_name(host: Host, pid: int, port: int) -> str:
-    """The name of the only model that a process serves; "" if it serves none or several, or does not answer.
+    """The only model that a process serves; "" if it serves none or several, or does not respond.
 
-    It is asked where its network namespace has an address: 127.0.0.1 if that namespace is ours, else the first address
-    in it that is not a loopback (a pod's own). Nobody else's address is ever contacted. Takes `TIMEOUT_SECONDS` at
-    most.
+    The request goes to 127.0.0.1 if the process shares the exporter's network namespace, else to the first address of
+    its namespace that is not a loopback (the pod's). No other address is contacted. Takes at most `TIMEOUT_SECONDS`.
     """
     try:
-        ours, theirs = (_addresses(host, who) for who in ("self", str(pid)))
-        address = "127.0.0.1" if ours == theirs else next(iter(theirs), "")
+        own, other = (_addresses(host, process) for process in ("self", str(pid)))
+        address = "127.0.0.1" if own == other else next(iter(other), "")
         return _only_model(_get(address, port, time.monotonic() + TIMEOUT_SECONDS)) if address else ""
     except (OSError, Unavailable, ValueError, RecursionError):
         return ""
 
 
-def _addresses(host: Host, who: str) -> tuple[str, ...]:
+def _addresses(host: Host, process: str) -> tuple[str, ...]:
     """IPv4 addresses of a process's network namespace, from the kernel's table of local routes."""
     found = []
     last = ""
-    for line in host.text(host.proc(who, "net/fib_trie")).splitlines():
+    for line in host.text(host.proc(process, "net/fib_trie")).splitlines():
         word = line.strip()
         if word.startswith("|-- "):
             last = word[4:]
@@ -46,25 +45,25 @@ def _addresses(host: Host, who: str) -> tuple[str, ...]:
 
 
 def _get(address: str, port: int, deadline: float) -> bytes:
-    """Body of a 200 answer. HTTP/1.0, so that it comes in one piece and ends with the connection."""
+    """Body of a response with status 200. HTTP/1.0, so that it is not chunked and ends with the connection."""
     request = f"GET /v1/models HTTP/1.0\r\nHost: {address}:{port}\r\nAccept: application/json\r\n\r\n"
     with socket.create_connection((address, port), timeout=TIMEOUT_SECONDS) as connection:
         connection.sendall(request.encode())
-        answer = b""
-        while len(answer) <= _MAX_BYTES:
+        response = b""
+        while len(response) <= _MAX_BYTES:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
-            part = connection.recv(8192)
-            if not part:
+            chunk = connection.recv(8192)
+            if not chunk:
                 break
-            answer += part
-    head, _, body = answer.partition(b"\r\n\r\n")
+            response += chunk
+    head, _, body = response.partition(b"\r\n\r\n")
     if head.split(b" ", 2)[1:2] != [b"200"]:
-        raise ValueError("not a good answer")
+        raise ValueError("status is not 200")
     return body
 
 
 def _only_model(body: bytes) -> str:
-    """Adapters (``parent``) and further names of the same weights (``root``) are not other models."""
+    """The only model of a list; adapters (``parent``) and further names of the same weights (``root``) do not count."""
     content = json.loads(body)
     listed = content.get("data") if isinstance(content, dict) else None
     first: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""Whose a cgroup is, from its path alone."""
+"""Resolvers that find the workload of a cgroup from its path alone."""

@@ -1,4 +1,4 @@
-"""Containers that an engine started by itself: Docker, Podman, containerd (nerdctl), and strays of a CRI.
+"""Containers started by an engine itself (Docker, Podman, containerd by nerdctl), and CRI containers outside pods.
 
 Sources: moby daemon/oci_linux.go, podman libpod/container_internal_linux.go and pod_internal_linux.go,
 nerdctl pkg/cmd/container, runc docs/systemd.md.
@@ -22,8 +22,8 @@ _RUNTIMES = {
     "crio-conmon": "kubernetes",
 }
 
-# A bare id is Docker's with the cgroupfs driver, under /docker or any --cgroup-parent. containerd does the same
-# under the name of its namespace, of which only these two are common enough to be known.
+# Docker with the cgroupfs driver uses a bare id, under /docker or any --cgroup-parent. So does containerd, under the
+# name of its namespace; these two are the common ones.
 _BARE_UNDER = {"default": "containerd", "k8s.io": "kubernetes"}
 
 _PODMAN_POD = re.compile(rf"(?:.*-)?libpod_pod_({CONTAINER_ID})\.slice")
@@ -31,7 +31,7 @@ _BUILD_STEP = re.compile(r"docker-[a-z0-9]{25}\.scope")
 
 
 def resolve(path: str) -> Workload | None:
-    """The innermost container; what runs inside it, be it systemd, is the container's."""
+    """The innermost container. Everything inside it, even systemd, belongs to it."""
     parts = ["", "", *path.split("/")]
     for index in range(len(parts) - 1, 1, -1):
         grandparent, parent, part = parts[index - 2 : index + 1]
@@ -63,5 +63,5 @@ def _podman_pod_id(part: str, parent: str) -> str:
 
 
 def _is_build(part: str, parent: str) -> bool:
-    # Every step of a docker build is a container of its own under a random name: one row for all of them.
+    # Each step of a docker build runs in a container with a random name: one row for all of them.
     return (parent == "docker" and part == "buildkit") or _BUILD_STEP.fullmatch(part) is not None

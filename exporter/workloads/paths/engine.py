@@ -1,4 +1,4 @@
-"""The names that container engines give their cgroups: ``[engine-]<64 hex>[.scope]``."""
+"""Cgroup names of container engines: ``[engine-]<64 hex>[.scope]``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 
 CONTAINER_ID = "[0-9a-f]{64}"
 
-# runc and crun turn "slice:prefix:id" into "prefix-id.scope" when they talk to systemd, and use it as a directory
-# name as it is when they do not (runc docs/systemd.md), as containerd without SystemdCgroup=true does.
+# runc and crun turn "slice:prefix:id" into "prefix-id.scope" with the systemd driver, and use it unchanged as a
+# directory name with the cgroupfs driver (runc docs/systemd.md), as containerd does without SystemdCgroup=true.
 _NAME = re.compile(rf"(?:[^:]*:)?(?:([a-z][a-z-]*)[-:])?({CONTAINER_ID})(?:\.scope)?")
 
 
 def engine_and_id(part: str) -> tuple[str, str] | None:
-    """Engine prefix ("" for a bare id) and container id of one path component, None if it names no container."""
+    """Engine prefix ("" for a bare id) and container id of one path component, None if it has none."""
     match = _NAME.fullmatch(part)
     return (match[1] or "", match[2]) if match else None
 
 
 def short_id(container_id: str) -> str:
-    """First 12 digits, as every engine's own listing shows it."""
+    """First 12 digits, as listed by every engine."""
     return container_id[:12]

@@ -13,9 +13,9 @@ _NAMED = re.compile(r"lxc\.(?:payload|monitor)[.-](.+)", re.DOTALL)
 
 
 def resolve(path: str) -> Workload | None:
-    """One row per system container, under its name; its monitor is charged to it.
+    """One row per system container, by its name; its monitor process counts towards it.
 
-    The runtime is ``systemd``: like the host's units it is a service of the machine, started from no image.
+    The runtime is ``systemd``: like a unit of the host, it is a service of the machine and has no image.
     """
     for part, child in pairwise((*path.split("/"), "")):
         named = _NAMED.fullmatch(part)

@@ -1,4 +1,4 @@
-"""Slurm jobs, as its cgroup/v1 and cgroup/v2 plugins lay them out (https://slurm.schedmd.com/cgroup_v2.html)."""
+"""Slurm jobs, in the layout of its cgroup/v1 and cgroup/v2 plugins (https://slurm.schedmd.com/cgroup_v2.html)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 from ...records import Workload
 
-# "/slurm/uid_1000/job_7" and "/system.slice/slurmstepd.scope/job_7"; with several slurmd on one machine the node's
-# name is part of the component before the user or the job.
+# "/slurm/uid_1000/job_7" and "/system.slice/slurmstepd.scope/job_7"; with several slurmd on one machine, the
+# component before the user or the job contains the node's name.
 _JOB = re.compile(r"(?:^|/)(?:slurm(?:_[^/]+)?/uid_([0-9]+)|(?:[^/]+_)?slurmstepd\.scope)/(job_[0-9]+)(?=/|\Z)")
 
 
 def resolve(path: str) -> Workload | None:
-    """One row per job: its steps and tasks are not told apart, and a task of an array is a job of its own.
+    """One row per job: steps and tasks are not distinguished, and each task of a job array is a job.
 
-    The user is the number that cgroup/v1 has in its paths, because no file of the host knows a name for it where
-    users come from LDAP; cgroup/v2 tells none.
+    The user is the uid in the paths of cgroup/v1, not a name, which no file of the host has when users come from LDAP.
+    The paths of cgroup/v2 have no user.
     """
     job = _JOB.search(path)
     if job is None:

@@ -1,4 +1,4 @@
-"""Services, scopes and users, as systemd lays them out (systemd.slice(5), systemd.unit(5), cgroups.8)."""
+"""Services, scopes and users, in the layout of systemd (systemd.slice(5), systemd.unit(5), cgroups.8)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 
 
 def resolve(path: str) -> Workload | None:
-    """The outermost service or scope: what it delegates below itself is its own. A user is one row, not one per app.
+    """The outermost service or scope, which includes every cgroup below it. A user is one row, not one per app.
 
-    Slices hold no processes themselves, and groups of mounts and sockets only short helpers of systemd (Docker makes
-    one mount unit per container): these are nobody's.
+    Slices contain no processes themselves, and mount and socket units only short-lived helpers of systemd (Docker
+    creates one mount unit per container): they match nothing.
     """
     for part in path.split("/"):
         if _USER.fullmatch(part) or part.endswith((".service", ".scope")):
@@ -23,10 +23,10 @@ def resolve(path: str) -> Workload | None:
 
 
 def unit_name(directory: str) -> str:
-    r"""A unit's name for people: ``a\x2db.service`` → ``a-b.service``.
+    r"""Readable name of a unit: ``a\x2db.service`` → ``a-b.service``.
 
-    A leading "_" is taken away: systemd puts it before names that the kernel's own files might have, and before "_"
-    (cg_escape in src/basic/cgroup-util.c). Escapes that hide unprintable bytes stay as they are.
+    A leading "_" is removed: systemd adds it to names that could clash with the kernel's files, and to names that
+    begin with "_" (cg_escape in src/basic/cgroup-util.c). Escaped unprintable bytes stay escaped.
     """
     name = printable(directory.removeprefix("_"))
     decoded = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), name.encode()).decode("utf-8", "replace")
@@ -34,5 +34,5 @@ def unit_name(directory: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A name fit for a label: bytes that are no UTF-8, which Python keeps as surrogates, become ``?`` (fault 45)."""
+    """A name that is valid as a label: bytes that are not UTF-8 (in Python, surrogates) become ``?``."""
     return name.encode("utf-8", "replace").decode()

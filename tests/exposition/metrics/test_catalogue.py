@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from exporter.exposition.metrics.catalogue import CATALOGUE
+from exporter.exposition.metrics.collector import Instruments
 from exporter.exposition.metrics.families import LEVELS, Family
 from exporter.exposition.metrics.reference import reference
 from exporter.records import REASONS, SourceHealth
-from exporter.snapshot import Snapshot
+from exporter.snapshot import ExporterState, Snapshot
 from tests.support.repository import REPOSITORY
 
 DEVICE = ("component", "device", "source")
@@ -81,21 +82,28 @@ CONTRACT = {
     "energy_source_failures_total": ("counter", ("source", "reason")),
     "energy_source_last_success_timestamp_seconds": ("gauge", ("source",)),
     "energy_source_read_seconds_total": ("counter", ("source",)),
-    "energy_counter_wraps_total": ("counter", ("device",)),
-    "energy_counter_resets_total": ("counter", ("device",)),
+    "energy_meter_wraps_total": ("counter", ("device",)),
+    "energy_meter_resets_total": ("counter", ("device",)),
     "energy_samples_total": ("counter", ()),
     "energy_sample_seconds_total": ("counter", ()),
     "energy_sample_overruns_total": ("counter", ()),
     "energy_sample_interval_seconds": ("gauge", ()),
     "energy_sample_timestamp_seconds": ("gauge", ()),
     "energy_series_dropped_total": ("counter", ("level",)),
-    "energy_config_last_reload_successful": ("gauge", ()),
     "energy_exporter_build_info": ("gauge", ("version", "python_version", "demo")),
+}
+INSTRUMENTS = {
+    "energy_config_last_reload_successful": ("gauge", ()),
+    "energy_http_requests_total": ("counter", ("code",)),
+    "energy_sample_duration_seconds": ("histogram", ()),
+    "energy_scrape_duration_seconds": ("histogram", ()),
+    "energy_state_last_write_timestamp_seconds": ("gauge", ()),
 }
 
 
 def test_names_kinds_and_labels_are_the_contract() -> None:
     assert {family.name: (family.kind, family.labels) for family in CATALOGUE} == CONTRACT
+    assert {row.name: (row.kind, row.labels) for row in Instruments().rows()} == INSTRUMENTS
 
 
 @pytest.mark.parametrize("family", CATALOGUE, ids=lambda family: family.name)
@@ -125,7 +133,7 @@ def test_unknown_is_absent(busy_node: Callable[..., Snapshot]) -> None:
 
 def test_every_failure_reason_starts_at_zero() -> None:
     source = SourceHealth("rapl", True, None, "", "", {"timeout": 3}, 1.0, 0.1)
-    snapshot = Snapshot(1, 1.0, 1.0, 1.0, sources=(source,))
+    snapshot = Snapshot(1, 1.0, 1.0, 1.0, exporter=ExporterState(sources=(source,)))
     (failures,) = [family for family in CATALOGUE if family.name == "energy_source_failures_total"]
     assert dict(failures.samples(snapshot)) == {("rapl", reason): 3 if reason == "timeout" else 0 for reason in REASONS}
 

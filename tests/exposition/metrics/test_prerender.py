@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from exporter.exposition.metrics.prerender import Prepared
 from exporter.snapshot import Snapshot
+from tests.support.patience import patience, wait_for
 
 
 class Renders:
@@ -21,7 +21,7 @@ class Renders:
         self.done: list[int] = []
 
     def __call__(self, snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:
-        assert self.go.wait(5)
+        assert self.go.wait(patience())
         self.done.append(snapshot.sequence)
         return b"%d %d %d" % (snapshot.sequence, openmetrics, gzipped)
 
@@ -69,10 +69,7 @@ def test_busy_scrapers_get_the_last_body_while_the_next_is_rendered(prepared: Pr
     prepared.observe(second)
     assert ask(prepared, second) == b"1 0 0"
     renders.go.set()
-    deadline = time.monotonic() + 5
-    while ask(prepared, second) != b"2 0 0":
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: ask(prepared, second) == b"2 0 0")
     assert renders.done == [1, 2]
 
 

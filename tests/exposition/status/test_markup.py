@@ -1,4 +1,4 @@
-"""Formatting of numbers for people."""
+"""Formatting of numbers for display."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status page: complete, honest, and safe whatever things are called."""
+"""The status page: complete, accurate, and safe for any name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.records import Model, SourceHealth, Workload
-from exporter.snapshot import AccountRow, Snapshot
+from exporter.snapshot import AccountRow, ExporterState, Snapshot
 
 VOID = {"meta", "path", "rect", "link", "br"}
 
@@ -74,11 +74,11 @@ def test_it_shows_the_whole_node(busy_node: Callable[..., Snapshot], history: Hi
     assert "simulated" not in tree.text
 
 
-def test_a_demo_says_so(busy_node: Callable[..., Snapshot]) -> None:
+def test_a_demo_is_marked(busy_node: Callable[..., Snapshot]) -> None:
     assert "simulated" in Tree(Page(History())(busy_node(1, demo=True))).text
 
 
-def test_it_needs_nothing_from_elsewhere(busy_node: Callable[..., Snapshot], history: History) -> None:
+def test_it_loads_no_other_resource(busy_node: Callable[..., Snapshot], history: History) -> None:
     page = Page(history)
     html = page(busy_node()).decode()
     assert not re.search(r"(src|href)=\"(https?:)?//|@import|url\(", html)
@@ -92,21 +92,24 @@ def test_it_needs_nothing_from_elsewhere(busy_node: Callable[..., Snapshot], his
 
 
 def test_hostile_names_stay_text(row: Callable[..., AccountRow], busy_node: Callable[..., Snapshot]) -> None:
-    """Fault 45: a container called like a script runs nothing."""
+    """Fault 45: a name that contains a script is not executed."""
     evil = "<script>alert(1)</script>\"'&\u202e\x00\udcff"
     source = SourceHealth(evil, False, "error", evil, evil, {}, 0.0, 0.0)
     base = busy_node()
     devices = tuple(
-        d._replace(device=replace(d.device, name=evil, within=evil), idle_method=evil) for d in base.devices
+        d._replace(device=replace(d.device, name=evil, within=evil), idle_method=evil) for d in base.energy.devices
     )
     snapshot = replace(
         base,
-        containers=(row(1, Workload(evil, evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
-        models=(row(2, Model(evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
-        container_models={1: Model(evil, evil, evil)},
-        devices=devices,
-        gpus=tuple(replace(gpu, index=evil, gpu_model=evil) for gpu in base.gpus),
-        sources=(source,),
+        energy=replace(
+            base.energy,
+            containers=(row(1, Workload(evil, evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
+            models=(row(2, Model(evil, evil, evil), {("cpu", "active"): 1.0}, {"cpu": 1.0}),),
+            container_models={1: Model(evil, evil, evil)},
+            devices=devices,
+        ),
+        gpu=replace(base.gpu, states=tuple(replace(gpu, index=evil, gpu_model=evil) for gpu in base.gpu.states)),
+        exporter=replace(base.exporter, sources=(source,)),
     )
     html = Page(History(), evil)(snapshot).decode()
     assert html.count("<script>") == 1
@@ -114,29 +117,32 @@ def test_hostile_names_stay_text(row: Callable[..., AccountRow], busy_node: Call
     assert "<script>alert(1)</script>" in Tree(html.encode()).text
 
 
-def test_nothing_measured_is_said_with_the_fix() -> None:
-    """Fault 69: zero sources is a state to be shown, not to be hidden."""
+def test_a_machine_without_meters_gets_the_fix() -> None:
+    """Fault 69: a machine without any working source still has a page."""
     source = SourceHealth("rapl", False, "permission", "energy_uj: Permission denied", "run as root", {}, 0.0, 0.0)
-    tree = Tree(Page(History())(Snapshot(1, 1.0, 1.0, 1.0, sources=(source,), samples=1)))
-    assert "Nothing is measured on this machine" in tree.text
+    tree = Tree(Page(History())(Snapshot(1, 1.0, 1.0, 1.0, exporter=ExporterState(sources=(source,), samples=1))))
+    assert "No energy meter on this machine" in tree.text
     assert "run as root" in tree.text
     assert "Waiting for the first sample" in Tree(Page(History())(None)).text
 
 
-def test_a_device_without_a_reading_says_so(busy_node: Callable[..., Snapshot]) -> None:
-    """Fault 22: a card off the bus, or not back yet after a restart; one that sleeps is no fault."""
+def test_a_device_without_a_reading_is_marked(busy_node: Callable[..., Snapshot]) -> None:
+    """Fault 22: a card that fell off the bus or is missing after a restart; a suspended one is not a fault."""
 
     def shown(up: bool | None) -> str:
         base = busy_node()
-        devices = tuple(row._replace(stuck=False, up=up) for row in base.devices)
-        return Tree(Page(History())(replace(base, devices=devices))).text
+        devices = tuple(row._replace(stuck=False, up=up) for row in base.energy.devices)
+        return Tree(Page(History())(replace(base, energy=replace(base.energy, devices=devices)))).text
 
     assert "no reading" in shown(up=False)
     assert "no reading" not in shown(up=True) + shown(up=None)
 
 
-def test_joules_that_do_not_add_up_are_not_hidden(busy_node: Callable[..., Snapshot]) -> None:
-    assert "joules do not add up" in Tree(Page(History())(replace(busy_node(), retired=()))).text
+def test_a_conservation_error_is_shown(busy_node: Callable[..., Snapshot]) -> None:
+    assert (
+        "joules do not add up"
+        in Tree(Page(History())(replace(busy_node(), energy=replace(busy_node().energy, retired=())))).text
+    )
 
 
 def test_it_is_rendered_once_per_snapshot(busy_node: Callable[..., Snapshot]) -> None:

@@ -1,4 +1,4 @@
-"""Who is let in, over real sockets, and what happens when the web configuration changes or breaks."""
+"""Authorization over real sockets, and a web configuration that changes or becomes invalid."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from contextlib import ExitStack, closing
 import bcrypt
 import pytest
 
-from exporter.exposition.web.access import Access, Refusals
+from exporter.exposition.web.access import Access, RejectionLog
 from exporter.exposition.web.basic_auth import FAILURE_SECONDS, FAILURES
 from exporter.exposition.web.clients import Client
 from exporter.exposition.web.server import ServerOptions
 from exporter.exposition.web.web_config_file import WebConfigError
+from tests.support.patience import wait_for
 from tests.support.served import (
     HASH,
     LOCAL,
     PASSWORD,
     Exporter,
     WebFolder,
-    ask,
     basic,
-    eventually,
+    fetch,
     is_closed,
     status,
     users,
@@ -39,7 +39,7 @@ AGES_SECONDS = 1000 * 366 * 86_400.0
 
 
 def test_everything_but_health_needs_a_login(serve: Serve, web: WebFolder) -> None:
-    """Also what does not exist, so that nobody learns what does."""
+    """Also unknown paths, so that their existence is not disclosed."""
     exporter = serve(web=web.write(users(bob=HASH)))
     for path in ("/", "/metrics", "/nothing", "/-/reload"):
         answer, body = exporter.get(path)
@@ -51,7 +51,7 @@ def test_everything_but_health_needs_a_login(serve: Serve, web: WebFolder) -> No
     assert exporter.get(method="POST", Authorization=BOB)[0].status == 405
 
 
-def test_health_is_open_and_says_one_word(serve: Serve, web: WebFolder) -> None:
+def test_health_needs_no_login_and_is_reduced_to_the_status(serve: Serve, web: WebFolder) -> None:
     """A kubelet cannot log in."""
     exporter = serve(web=web.write(users(bob=HASH)))
     assert [exporter.get(path)[1] for path in ("/-/healthy", "/healthz", "/-/ready", "/readyz")] == [
@@ -81,9 +81,9 @@ def test_a_wrong_login(serve: Serve, web: WebFolder, header: str) -> None:
     """Fault 65."""
     exporter = serve(web=web.write(users(bob=HASH)))
     with closing(exporter.client()) as client:
-        for _ in range(2):  # the second one is remembered
-            assert ask(client, Authorization=header)[0].status == 401
-        assert ask(client, Authorization=BOB)[0].status == 200
+        for _ in range(2):  # the second one is cached
+            assert fetch(client, Authorization=header)[0].status == 401
+        assert fetch(client, Authorization=BOB)[0].status == 200
 
 
 def test_only_the_first_of_two_logins_counts(serve: Serve, web: WebFolder) -> None:
@@ -108,7 +108,7 @@ def test_pipelined_requests_wait_for_the_login_of_the_first(serve: Serve, web: W
 
 
 def test_a_client_that_leaves_while_its_password_is_checked(serve: Serve, web: WebFolder) -> None:
-    """Fault 63: nobody else who waits for the same check is left without an answer."""
+    """Fault 63: other clients that wait for the same check still get a response."""
     slow = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(11)).decode()
     exporter = serve(web=web.write(users(bob=slow)))
     with ExitStack() as stack:
@@ -123,12 +123,12 @@ def test_a_client_that_leaves_while_its_password_is_checked(serve: Serve, web: W
 def test_wrong_passwords_in_bulk(
     serve: Serve, web: WebFolder, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fault 65: who guesses is slowed down, who is known is not, and the log neither fills nor tells a secret."""
+    """Fault 65: guesses are throttled, known clients are not, and the log neither fills up nor contains a secret."""
     costly = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(6)).decode()
     exporter = serve(ServerOptions(listen=LOCAL), web=web.write(users(bob=costly)))
     caplog.set_level(logging.DEBUG)
     kept = exporter.client()
-    assert ask(kept, Authorization=BOB)[0].status == 200  # known from now on
+    assert fetch(kept, Authorization=BOB)[0].status == 200  # cached from now on
 
     def guess(number: int) -> int:
         header = basic("bob" if number % 2 else f"user{number}", f"guess {number}")
@@ -139,21 +139,21 @@ def test_wrong_passwords_in_bulk(
         guesses = [pool.submit(guess, number) for number in range(120)]
         while not all(one.done() for one in guesses):
             began = time.monotonic()
-            assert ask(kept, Authorization=BOB)[0].status == 200
+            assert fetch(kept, Authorization=BOB)[0].status == 200
             slowest = max(slowest, time.monotonic() - began)
     found = [one.result() for one in guesses]
     assert set(found) == {401, 429}
     tries = FAILURES + (time.monotonic() - first) / FAILURE_SECONDS
-    assert found.count(401) <= 4 * tries  # the rest was not even looked at
+    assert found.count(401) <= 4 * tries  # the rest was not checked
     assert slowest < 1.0
-    lines = [record.getMessage() for record in caplog.records if "a login was refused" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "a login was rejected" in record.getMessage()]
     assert 1 <= len(lines) <= 2
     for secret in ("guess", "user1", "bob", PASSWORD, costly, BOB):
         assert secret not in caplog.text
     assert capsys.readouterr() == ("", "")
 
 
-def test_too_many_failures_are_told_so(serve: Serve, web: WebFolder) -> None:
+def test_too_many_failures_are_a_429(serve: Serve, web: WebFolder) -> None:
     exporter = serve(web=web.write(users(bob=HASH)))
     for number in range(FAILURES):
         assert exporter.get(Authorization=basic("bob", str(number)))[0].status == 401
@@ -166,7 +166,7 @@ def test_too_many_failures_are_told_so(serve: Serve, web: WebFolder) -> None:
 # --- headers and rate ----------------------------------------------------------------------------------
 
 
-def test_headers_go_with_every_answer_and_replace_ours(serve: Serve, web: WebFolder) -> None:
+def test_headers_are_added_to_every_response_and_replace_ours(serve: Serve, web: WebFolder) -> None:
     wanted = "http_server_config:\n  headers:\n    X-Frame-Options: deny\n    Content-Security-Policy: sandbox\n"
     exporter = serve(web=web.write(wanted + users(bob=HASH)))
     for path, login in (("/", BOB), ("/metrics", BOB), ("/nothing", BOB), ("/", ""), ("/-/ready", "")):
@@ -205,20 +205,20 @@ def is_ok(access: Access) -> bool:
     return access.ok
 
 
-def test_an_account_that_is_taken_away_is_gone_within_seconds(serve: Serve, web: WebFolder) -> None:
-    """Fault 65: also on a connection that was kept."""
+def test_a_removed_user_is_rejected_within_seconds(serve: Serve, web: WebFolder) -> None:
+    """Fault 65: also on a kept connection."""
     exporter = serve(web=web.write(users(bob=HASH, eve=HASH)))
     with closing(exporter.client()) as client:
-        assert ask(client, Authorization=BOB)[0].status == 200
+        assert fetch(client, Authorization=BOB)[0].status == 200
         web.write(users(eve=HASH))
-        eventually(lambda: ask(client, Authorization=BOB)[0].status == 401)
+        wait_for(lambda: fetch(client, Authorization=BOB)[0].status == 401)
     assert exporter.get(Authorization=basic("eve", PASSWORD))[0].status == 200
 
 
-def test_what_is_broken_later_leaves_all_as_it_was(
+def test_an_invalid_file_leaves_the_previous_one_in_force(
     serve: Serve, web: WebFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 58: said once, and over when it is mended."""
+    """Fault 58: logged once, until the file is fixed."""
     access = Clocks().access(web.write(users(bob=HASH)))
     web.write("basic_auth_users: {bob: plain}\n")
     for _ in range(5):
@@ -248,7 +248,7 @@ def test_what_is_broken_later_leaves_all_as_it_was(
 def test_a_certificate_and_its_key_may_be_replaced_one_after_the_other(
     web: WebFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 65: what lasts less than a second is no error."""
+    """Fault 65: a mismatch for less than a second is no error."""
     access = Clocks().access(web.serve_tls())
     old, old_key = access.tls, (web.folder / "server.key").read_bytes()
     web.issue()
@@ -257,7 +257,7 @@ def test_a_certificate_and_its_key_may_be_replaced_one_after_the_other(
     assert not access.refresh()
     assert access.tls is old
     web.replace("server.key", new_key)
-    assert not access.refresh()  # who is in may stay
+    assert not access.refresh()  # existing connections may continue
     assert access.tls is not old
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
@@ -290,14 +290,14 @@ def test_files_that_were_named_later_are_watched_too(web: WebFolder) -> None:
 @pytest.mark.parametrize(
     ("left", "problem"),
     [
-        ("", "tls_server_config: is gone; to serve without TLS, restart"),
-        ("", "basic_auth_users: has nobody left; to let everybody in, restart"),
+        ("", "tls_server_config: was removed; to serve without TLS, restart"),
+        ("", "basic_auth_users: lists no user any more; to serve without logins, restart"),
     ],
 )
-def test_a_reload_never_takes_protection_away(
+def test_a_reload_never_removes_protection(
     web: WebFolder, caplog: pytest.LogCaptureFixture, left: str, problem: str
 ) -> None:
-    """As a file would that somebody is just writing."""
+    """For example, a file that is being written."""
     access = Clocks().access(web.serve_tls(rest=users(bob=HASH)))
     policy = access.tls
     web.write(left)
@@ -311,14 +311,14 @@ def test_tls_and_logins_may_come_while_it_runs(serve: Serve, web: WebFolder) -> 
     exporter = serve(web=web.write(""))
     assert exporter.get()[0].status == 200
     with closing(exporter.client()) as client:
-        assert ask(client)[0].status == 200
+        assert fetch(client)[0].status == 200
         web.serve_tls(rest=users(bob=HASH))
         assert is_closed(client.sock)
     assert exporter.get(tls=web.trusting())[0].status == 401
     assert exporter.get(tls=web.trusting(), Authorization=BOB)[0].status == 200
 
 
-def test_a_certificate_that_ends_while_it_runs_is_told_once(web: WebFolder, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_certificate_that_expires_at_runtime_is_logged_once(web: WebFolder, caplog: pytest.LogCaptureFixture) -> None:
     """Fault 65."""
     clocks = Clocks()
     access = clocks.access(web.serve_tls())
@@ -328,37 +328,37 @@ def test_a_certificate_that_ends_while_it_runs_is_told_once(web: WebFolder, capl
     for _ in range(3):
         access.refresh()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{web.path}:2: this certificate has expired: clients will refuse it"
+        f"{web.path}:2: this certificate has expired: clients will reject it"
     ]
 
 
-def test_a_certificate_that_clients_will_refuse_is_told_at_the_start(
+def test_a_certificate_that_clients_will_reject_is_logged_at_startup(
     web: WebFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fault 65."""
     path = web.serve_tls()
     web.issue(ended=True)
-    Clocks().access(path).announce()
+    Clocks().access(path).log_warnings()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{path}:2: clients may refuse this certificate: certificate has expired"
+        f"{path}:2: clients may reject this certificate: certificate has expired"
     ]
 
 
 @pytest.mark.parametrize("version", ["TLS10", "TLS11"])
-def test_a_version_that_is_not_spoken_is_a_warning_at_the_start_and_when_the_file_changes(
+def test_an_unsupported_version_is_a_warning_at_startup_and_at_a_reload(
     web: WebFolder, caplog: pytest.LogCaptureFixture, version: str
 ) -> None:
     path = web.serve_tls()
     plain = web.path.read_text()
     access = Clocks().access(path)
-    access.announce()
+    access.log_warnings()
     assert caplog.records == []
     web.write(plain.replace("tls_server_config:", f"tls_server_config:\n  min_version: {version}"))
     warning = (
         "WARNING",
-        f"{path}:2: tls_server_config.min_version: {version} is not spoken; the minimum is TLS12 instead",
+        f"{path}:2: tls_server_config.min_version: {version} is not supported; the minimum is TLS12 instead",
     )
-    Clocks().access(path).announce()
+    Clocks().access(path).log_warnings()
     access.refresh()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [warning, warning]
 
@@ -368,13 +368,13 @@ def test_a_client_certificate_that_ended_since_the_handshake(serve: Serve, web: 
     clocks = Clocks()
     exporter = serve(web=clocks.access(web.serve_mtls()))
     with closing(exporter.client(web.trusting("prometheus.example"))) as client:
-        assert ask(client)[0].status == 200
+        assert fetch(client)[0].status == 200
         clocks.wall += AGES_SECONDS
-        answer, body = ask(client)
+        answer, body = fetch(client)
         assert (answer.status, body) == (403, b"the client certificate has expired\n")
 
 
-def test_without_bcrypt_the_fix_is_told(web: WebFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bcrypt_the_error_has_the_fix(web: WebFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "bcrypt", None)
     with pytest.raises(WebConfigError) as caught:
         Access(web.write(users(bob=HASH)))
@@ -383,36 +383,36 @@ def test_without_bcrypt_the_fix_is_told(web: WebFolder, monkeypatch: pytest.Monk
     assert Access(web.write("")).tls is None
 
 
-def test_refusals_are_counted_and_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_rejections_are_counted_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    refusals = Refusals(lambda: now[0])
+    rejections = RejectionLog(lambda: now[0])
     for _ in range(1000):
-        refusals.note("a login", "10.0.0.1", "wrong")
-    refusals.note("a TLS handshake", "10.0.0.2", "bad")
+        rejections.record("a login", "10.0.0.1", "wrong")
+    rejections.record("a TLS handshake", "10.0.0.2", "bad")
     now[0] = 61.0
-    refusals.note("a login", "10.0.0.3", "wrong")
+    rejections.record("a login", "10.0.0.3", "wrong")
     assert [record.getMessage() for record in caplog.records] == [
-        "a login was refused: wrong (from 10.0.0.1)",
-        "a TLS handshake was refused: bad (from 10.0.0.2)",
-        "a login was refused: wrong (from 10.0.0.3, and 999 more since the last such line)",
+        "a login was rejected: wrong (from 10.0.0.1)",
+        "a TLS handshake was rejected: bad (from 10.0.0.2)",
+        "a login was rejected: wrong (from 10.0.0.3, and 999 more since the last such line)",
     ]
 
 
 @pytest.mark.parametrize(
-    ("more", "anew"),
+    ("more", "reconnect"),
     [
         ("", False),
         ("  min_version: TLS13\n", True),
         ("  client_ca_file: ca.crt\n  client_auth_type: VerifyClientCertIfGiven\n", True),
     ],
 )
-def test_other_terms_are_for_everybody(web: WebFolder, more: str, anew: bool) -> None:
-    """Who came in by the old ones has to come again; another certificate of the server alone changes nothing."""
+def test_other_tls_settings_apply_to_existing_connections(web: WebFolder, more: str, reconnect: bool) -> None:
+    """Clients must reconnect; a new server certificate alone changes nothing."""
     access = Clocks().access(web.serve_tls())
     client = Client("127.0.0.1", "127.0.0.1", access.tls, None)
-    assert access.refuse(client) is None
+    assert access.check_certificate(client) is None
     web.serve_tls(more)
-    assert access.refresh() is anew
-    refused = access.refuse(client)
-    assert (refused is not None and refused.status == 503 and refused.close) is anew
-    assert access.refuse(Client("127.0.0.1", "127.0.0.1", access.tls, None)) is None
+    assert access.refresh() is reconnect
+    rejected = access.check_certificate(client)
+    assert (rejected is not None and rejected.status == 503 and rejected.close) is reconnect
+    assert access.check_certificate(Client("127.0.0.1", "127.0.0.1", access.tls, None)) is None

@@ -1,4 +1,4 @@
-"""Logins: right ones at once, wrong ones seldom, and nobody learns from the time it takes who has an account."""
+"""Logins: valid ones are cached, invalid ones throttled, and response times do not disclose which names exist."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from exporter.exposition.web.basic_auth import (
     CPU_SHARE,
     FAILURE_SECONDS,
     FAILURES,
-    Limits,
     Logins,
+    TokenBucket,
     Verdict,
     bcrypt_check,
-    client_of,
+    client_key,
     parse_basic,
 )
+from tests.support.patience import patience
 from tests.support.served import HASH, PASSWORD, basic
 
 USERS = {b"bob": b"hash of bob", b"eve": b"hash of eve"}
 
 
 class Checks:
-    """A check that knows two passwords and remembers what it was asked; it may be held up."""
+    """A check that accepts two passwords and records its calls; a test may block or slow it."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[bytes, bytes]] = []
+        self.calls: list[tuple[bytes, bytes]] = []
         self.go = threading.Event()
         self.go.set()
         self.seconds = 0.0
 
     def __call__(self, password: bytes, reference: bytes) -> bool:
-        self.asked.append((password, reference))
-        assert self.go.wait(10)
+        self.calls.append((password, reference))
+        assert self.go.wait(patience(10))
         time.sleep(self.seconds)
         return (password, reference) in {(b"of bob", b"hash of bob"), (b"of eve", b"hash of eve")}
 
 
-class Desk:
-    """Logins with a clock of their own."""
+class Harness:
+    """Logins with a fake clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -52,160 +53,160 @@ class Desk:
 
     async def login(self, name: str, password: str, client: str = "10.0.0.1") -> Verdict:
         verdict = self.logins.check(basic(name, password).encode(), client)
-        return verdict if isinstance(verdict, Verdict) else await asyncio.wait_for(verdict, 10)
+        return verdict if isinstance(verdict, Verdict) else await asyncio.wait_for(verdict, patience())
 
     def at_once(self, name: str, password: str, client: str = "10.0.0.1") -> Verdict | None:
-        """The verdict, None if it is to be waited for."""
+        """The verdict, None if bcrypt has to run first."""
         verdict = self.logins.check(basic(name, password).encode(), client)
         return verdict if isinstance(verdict, Verdict) else None
 
 
-def with_desk(story: Callable[[Desk], Coroutine[None, None, None]]) -> None:
-    """Play a story in a loop."""
+def run_story(story: Callable[[Harness], Coroutine[None, None, None]]) -> None:
+    """Run a story in an event loop."""
 
     async def play() -> None:
-        desk = Desk()
+        harness = Harness()
         try:
-            await story(desk)
+            await story(harness)
         finally:
-            desk.checks.go.set()
-            desk.logins.stop()
+            harness.checks.go.set()
+            harness.logins.stop()
 
     asyncio.run(play())
 
 
-def test_a_right_password_is_checked_once() -> None:
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of bob") is Verdict.RIGHT
-        assert desk.at_once("bob", "of bob", "10.9.9.9") is Verdict.RIGHT
-        assert len(desk.checks.asked) == 1
+def test_a_valid_password_is_checked_once() -> None:
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "of bob") is Verdict.VALID
+        assert harness.at_once("bob", "of bob", "10.9.9.9") is Verdict.VALID
+        assert len(harness.checks.calls) == 1
 
-    with_desk(story)
+    run_story(story)
 
 
-def test_a_wrong_password_is_checked_once() -> None:
-    """A Prometheus with the wrong password asks every 15 s for ever: that costs neither CPU nor its right to try."""
+def test_an_invalid_password_is_checked_once() -> None:
+    """A Prometheus with an invalid password retries every 15 s: that costs neither CPU nor its remaining failures."""
 
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of eve") is Verdict.WRONG
-        assert {desk.at_once("bob", "of eve") for _ in range(1000)} == {Verdict.WRONG}
-        assert await desk.login("bob", "of bob") is Verdict.RIGHT
-        assert len(desk.checks.asked) == 2
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "of eve") is Verdict.INVALID
+        assert {harness.at_once("bob", "of eve") for _ in range(1000)} == {Verdict.INVALID}
+        assert await harness.login("bob", "of bob") is Verdict.VALID
+        assert len(harness.checks.calls) == 2
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_an_unknown_name_costs_what_a_known_one_does() -> None:
-    """Fault 65: also where it guesses the password of whose hash it is checked against."""
+    """Fault 65: also if the password happens to match the decoy hash."""
 
-    async def story(desk: Desk) -> None:
-        verdicts = {await desk.login(name, "of bob", f"10.0.0.{name}") for name in map(str, range(20))}
-        assert verdicts == {Verdict.WRONG}
-        assert len(desk.checks.asked) == 20
-        assert {reference for _, reference in desk.checks.asked} == set(USERS.values())
+    async def story(harness: Harness) -> None:
+        verdicts = {await harness.login(name, "of bob", f"10.0.0.{name}") for name in map(str, range(20))}
+        assert verdicts == {Verdict.INVALID}
+        assert len(harness.checks.calls) == 20
+        assert {reference for _, reference in harness.checks.calls} == set(USERS.values())
 
-    with_desk(story)
+    run_story(story)
 
 
-def test_who_waits_for_the_same_password_waits_together() -> None:
+def test_concurrent_logins_with_one_password_share_a_check() -> None:
     """Two Prometheus servers with the same account, just after the exporter started."""
 
-    async def story(desk: Desk) -> None:
-        desk.checks.go.clear()
-        both = [asyncio.ensure_future(desk.login("bob", "of bob", f"10.0.0.{n}")) for n in range(50)]
+    async def story(harness: Harness) -> None:
+        harness.checks.go.clear()
+        both = [asyncio.ensure_future(harness.login("bob", "of bob", f"10.0.0.{n}")) for n in range(50)]
         await asyncio.sleep(0.02)
-        desk.checks.go.set()
-        assert set(await asyncio.gather(*both)) == {Verdict.RIGHT}
-        assert len(desk.checks.asked) == 1
+        harness.checks.go.set()
+        assert set(await asyncio.gather(*both)) == {Verdict.VALID}
+        assert len(harness.checks.calls) == 1
 
-    with_desk(story)
-
-
-def test_who_fails_too_often_has_to_wait() -> None:
-    async def story(desk: Desk) -> None:
-        guesses = [await desk.login("bob", f"guess {n}") for n in range(FAILURES)]
-        assert set(guesses) == {Verdict.WRONG}
-        asked = len(desk.checks.asked)
-        assert desk.at_once("bob", "one more") is Verdict.LATER
-        assert desk.at_once("bob", "of bob") is Verdict.LATER  # or a guesser would learn that it was right
-        assert desk.at_once("nobody", "x") is Verdict.LATER
-        assert len(desk.checks.asked) == asked
-        assert await desk.login("bob", "of bob", "10.0.0.2") is Verdict.RIGHT  # others are not concerned
-        assert desk.at_once("bob", "of bob") is Verdict.RIGHT  # nor who is known
-        desk.now += FAILURE_SECONDS
-        assert await desk.login("bob", "guess again") is Verdict.WRONG
-        assert desk.at_once("bob", "and again") is Verdict.LATER
-
-    with_desk(story)
+    run_story(story)
 
 
-def test_right_passwords_do_not_count() -> None:
-    async def story(desk: Desk) -> None:
+def test_a_client_that_fails_too_often_is_throttled() -> None:
+    async def story(harness: Harness) -> None:
+        guesses = [await harness.login("bob", f"guess {n}") for n in range(FAILURES)]
+        assert set(guesses) == {Verdict.INVALID}
+        calls = len(harness.checks.calls)
+        assert harness.at_once("bob", "one more") is Verdict.THROTTLED
+        assert harness.at_once("bob", "of bob") is Verdict.THROTTLED  # or guessing would disclose that it is valid
+        assert harness.at_once("nobody", "x") is Verdict.THROTTLED
+        assert len(harness.checks.calls) == calls
+        assert await harness.login("bob", "of bob", "10.0.0.2") is Verdict.VALID  # other clients are not affected
+        assert harness.at_once("bob", "of bob") is Verdict.VALID  # nor are cached passwords
+        harness.now += FAILURE_SECONDS
+        assert await harness.login("bob", "guess again") is Verdict.INVALID
+        assert harness.at_once("bob", "and again") is Verdict.THROTTLED
+
+    run_story(story)
+
+
+def test_valid_passwords_are_not_counted() -> None:
+    async def story(harness: Harness) -> None:
         for _ in range(2 * FAILURES):
-            desk.logins._right.clear()  # so that it is checked again
-            assert await desk.login("bob", "of bob") is Verdict.RIGHT
+            harness.logins._valid.clear()  # so that it is checked again
+            assert await harness.login("bob", "of bob") is Verdict.VALID
 
-    with_desk(story)
+    run_story(story)
 
 
-def test_wrong_passwords_use_a_share_of_one_core() -> None:
-    """Whoever guesses, from however many addresses; the thread of the loop does none of it."""
+def test_invalid_passwords_use_a_share_of_one_core() -> None:
+    """From however many addresses; the loop's thread checks none of them."""
 
-    async def story(desk: Desk) -> None:
-        desk.checks.seconds = 0.02
+    async def story(harness: Harness) -> None:
+        harness.checks.seconds = 0.02
         began = time.monotonic()
-        guesses = await asyncio.gather(*[desk.login("bob", f"guess {n}", f"10.0.0.{n}") for n in range(5)])
-        assert set(guesses) == {Verdict.WRONG}
+        guesses = await asyncio.gather(*[harness.login("bob", f"guess {n}", f"10.0.0.{n}") for n in range(5)])
+        assert set(guesses) == {Verdict.INVALID}
         assert time.monotonic() - began >= 4 * 0.02 / CPU_SHARE
 
-    with_desk(story)
+    run_story(story)
 
 
-def test_few_wait_and_those_first_who_have_not_failed() -> None:
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "wrong", "10.6.6.6") is Verdict.WRONG
-        desk.checks.go.clear()
+def test_the_queue_is_short_and_prefers_clients_without_failures() -> None:
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "wrong", "10.6.6.6") is Verdict.INVALID
+        harness.checks.go.clear()
         waiting: list[Awaitable[Verdict]] = []
         for n in range(100):  # one client floods
-            verdict = desk.logins.check(basic("bob", f"guess {n}").encode(), "10.6.6.6")
+            verdict = harness.logins.check(basic("bob", f"guess {n}").encode(), "10.6.6.6")
             if not isinstance(verdict, Verdict):
                 waiting.append(verdict)
         assert len(waiting) < FAILURES
-        honest = asyncio.ensure_future(desk.login("eve", "of eve", "10.0.0.1"))
+        honest = asyncio.ensure_future(harness.login("eve", "of eve", "10.0.0.1"))
         await asyncio.sleep(0.02)
-        desk.checks.go.set()
-        assert await honest is Verdict.RIGHT
-        assert len(desk.checks.asked) <= 3  # the first failure, the guess under way, and this one
-        clean = [desk.at_once("bob", f"x{n}", f"10.1.0.{n}") for n in range(100)]
+        harness.checks.go.set()
+        assert await honest is Verdict.VALID
+        assert len(harness.checks.calls) <= 3  # the first failure, the guess under way, and this one
+        clean = [harness.at_once("bob", f"x{n}", f"10.1.0.{n}") for n in range(100)]
         assert clean.count(None) < 100
 
-    with_desk(story)
+    run_story(story)
 
 
-def test_another_password_is_taken_over_and_the_old_one_forgotten() -> None:
-    async def story(desk: Desk) -> None:
-        assert await desk.login("bob", "of bob") is Verdict.RIGHT
-        assert await desk.login("eve", "of eve") is Verdict.RIGHT
-        desk.logins.replace_users({b"bob": b"hash of eve", b"eve": b"hash of eve"})
-        assert desk.at_once("eve", "of eve") is Verdict.RIGHT
-        assert await desk.login("bob", "of bob") is Verdict.WRONG
-        assert await desk.login("bob", "of eve") is Verdict.RIGHT
-        desk.logins.replace_users({b"eve": b"hash of eve"})
-        assert await desk.login("bob", "of eve") is Verdict.WRONG
+def test_a_changed_password_replaces_the_old_one() -> None:
+    async def story(harness: Harness) -> None:
+        assert await harness.login("bob", "of bob") is Verdict.VALID
+        assert await harness.login("eve", "of eve") is Verdict.VALID
+        harness.logins.replace_users({b"bob": b"hash of eve", b"eve": b"hash of eve"})
+        assert harness.at_once("eve", "of eve") is Verdict.VALID
+        assert await harness.login("bob", "of bob") is Verdict.INVALID
+        assert await harness.login("bob", "of eve") is Verdict.VALID
+        harness.logins.replace_users({b"eve": b"hash of eve"})
+        assert await harness.login("bob", "of eve") is Verdict.INVALID
 
-    with_desk(story)
+    run_story(story)
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    async def story(desk: Desk) -> None:
-        desk.logins._wrong.update((b"%d" % n, None) for n in range(1024))
-        assert await desk.login("bob", "wrong") is Verdict.WRONG
-        assert len(desk.logins._wrong) == 1024
-        limits = Limits(3, 1.0, lambda: 0.0, most=10)
-        assert all(limits.take(str(n)) for n in range(1000))
-        assert len(limits._buckets) == 10
+def test_the_caches_are_bounded() -> None:
+    async def story(harness: Harness) -> None:
+        harness.logins._invalid.update((b"%d" % n, None) for n in range(1024))
+        assert await harness.login("bob", "wrong") is Verdict.INVALID
+        assert len(harness.logins._invalid) == 1024
+        bucket = TokenBucket(3, 1.0, lambda: 0.0, max_clients=10)
+        assert all(bucket.take(str(n)) for n in range(1000))
+        assert len(bucket._buckets) == 10
 
-    with_desk(story)
+    run_story(story)
 
 
 def test_bcrypt_itself() -> None:
@@ -254,5 +255,5 @@ def test_parse_basic(header: bytes, credentials: tuple[bytes, bytes] | None) -> 
         ("odd", "odd"),
     ],
 )
-def test_who_is_responsible(host: str, client: str) -> None:
-    assert client_of(host) == client
+def test_client_key(host: str, client: str) -> None:
+    assert client_key(host) == client

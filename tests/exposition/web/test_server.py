@@ -1,4 +1,4 @@
-"""The HTTP server over real sockets: what honest clients get, and what the others cannot do to them."""
+"""The HTTP server over real sockets: regular clients, and slow or hostile ones that must not affect them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
+from exporter.config.value_types import Address
 from exporter.exposition.metrics.render import OPENMETRICS, TEXT
 from exporter.exposition.web.clients import Deadlines
-from exporter.exposition.web.server import ListenError, ServerOptions, parse_address
+from exporter.exposition.web.server import ListenError, ServerOptions
 from exporter.snapshot import Snapshot
-from tests.support.served import BIG, LOCAL, Exporter, big_body, eventually, is_closed, read_all, status
+from tests.support.patience import patience, wait_for
+from tests.support.served import BIG, LOCAL, Exporter, big_body, fetch, is_closed, read_all, status
 
-# --- what honest clients get ---------------------------------------------------------------------------
+# --- regular clients -----------------------------------------------------------------------------------
 
 
 def test_plain_text_is_the_default(serve: Callable[..., Exporter]) -> None:
@@ -71,7 +73,7 @@ def test_a_connection_is_kept_between_scrapes(
     serve: Callable[..., Exporter], busy_node: Callable[..., Snapshot]
 ) -> None:
     exporter = serve()
-    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=5)
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=patience())
     with closing(client):
         bodies = []
         for sequence in range(3):
@@ -81,6 +83,21 @@ def test_a_connection_is_kept_between_scrapes(
             bodies.append(client.getresponse().read())
             assert client.sock is used
         assert len(set(bodies)) == 3
+
+
+def test_every_answer_is_counted_by_its_status(serve: Callable[..., Exporter]) -> None:
+    exporter = serve(ServerOptions(listen=LOCAL, listen_health=LOCAL))
+    for _ in range(3):
+        exporter.get()
+    exporter.get("/nothing")
+    exporter.get(method="POST")
+    exporter.raw(b"nonsense\r\n\r\n")
+    host, port = exporter.server.health_addresses[0]
+    with closing(http.client.HTTPConnection(host, port, timeout=patience(5))) as client:
+        assert fetch(client, "/-/ready")[0].status == 200
+    (metric,) = exporter.instruments.http_requests.collect()
+    counted = {s.labels["code"]: s.value for s in metric.samples if s.name == "energy_http_requests_total"}
+    assert counted == {"200": 4, "400": 1, "404": 1, "405": 1}
 
 
 def test_pipelined_requests_are_answered_in_order(serve: Callable[..., Exporter]) -> None:
@@ -103,14 +120,14 @@ def test_a_half_closed_client_gets_its_answer(serve: Callable[..., Exporter]) ->
 
 
 def test_the_status_page_has_its_policy(serve: Callable[..., Exporter]) -> None:
-    answer, body = serve(ServerOptions(listen=LOCAL, telemetry_path="/energy")).get("/")
+    answer, body = serve(telemetry_path="/energy").get("/")
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert b'href="/energy"' in body
 
 
 def test_the_telemetry_path_can_be_chosen(serve: Callable[..., Exporter]) -> None:
-    exporter = serve(ServerOptions(listen=LOCAL, telemetry_path="/energy"))
+    exporter = serve(telemetry_path="/energy")
     assert exporter.get("/energy?collect[]=x")[0].status == 200
     assert exporter.get("/metrics")[0].status == 404
 
@@ -120,7 +137,7 @@ def test_the_telemetry_path_can_be_chosen(serve: Callable[..., Exporter]) -> Non
 
 @pytest.mark.parametrize("path", ["/-/healthy", "/healthz"])
 def test_health_fails_when_the_data_is_old(serve: Callable[..., Exporter], path: str) -> None:
-    """Fault 67: HTTP answers, but nobody samples any more."""
+    """Fault 67: HTTP responds, but sampling has stopped."""
     exporter = serve()
     assert exporter.snapshot is not None
     exporter.now = exporter.snapshot.monotonic_at + 9.9
@@ -151,7 +168,7 @@ def test_unknown_paths_are_not_found(serve: Callable[..., Exporter], path: str) 
 
 
 @pytest.mark.parametrize("verb", ["POST", "PUT", "DELETE", "BREW"])
-def test_other_verbs_are_refused(serve: Callable[..., Exporter], verb: str) -> None:
+def test_other_methods_are_rejected(serve: Callable[..., Exporter], verb: str) -> None:
     """Fault 64."""
     answer, _ = serve().get(method=verb)
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
@@ -172,15 +189,15 @@ def test_other_verbs_are_refused(serve: Callable[..., Exporter], verb: str) -> N
         (b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc", 200),
     ],
 )
-def test_nonsense_gets_an_answer(serve: Callable[..., Exporter], request_bytes: bytes, expected: int) -> None:
+def test_malformed_requests_get_a_response(serve: Callable[..., Exporter], request_bytes: bytes, expected: int) -> None:
     """Fault 64: giant heads, garbage, binary headers; each leaves the server working."""
     exporter = serve()
     assert status(exporter.raw(request_bytes)) == expected
     assert exporter.get()[0].status == 200
 
 
-def test_a_refusal_arrives_although_the_client_keeps_sending(serve: Callable[..., Exporter]) -> None:
-    """Fault 64: closing with unread input would reset the connection, and the answer might be lost."""
+def test_a_rejection_arrives_although_the_client_keeps_sending(serve: Callable[..., Exporter]) -> None:
+    """Fault 64: closing with unread input would reset the connection, and the response might be lost."""
     with serve().connect() as client:
         client.sendall(b"BREW /" + b"a" * 20_000)
         for _ in range(5):
@@ -206,7 +223,7 @@ def test_an_error_while_answering_is_a_500(serve: Callable[..., Exporter], caplo
 
 
 def test_thousands_of_slow_clients_do_not_delay_a_scrape(serve: Callable[..., Exporter]) -> None:
-    """Fault 61: each drips its head byte by byte; the connection cap always has room for who asks at once."""
+    """Fault 61: each drips its head byte by byte; the limit leaves room for a client that sends its request at once."""
     wanted = 2000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, wanted + 2000)), hard))
@@ -233,8 +250,8 @@ def test_thousands_of_slow_clients_do_not_delay_a_scrape(serve: Callable[..., Ex
             for _ in range(5):
                 began = time.monotonic()
                 assert exporter.get()[0].status == 200
-                assert time.monotonic() - began < 2.0
-            eventually(lambda: len(dropped) >= wanted - 256)
+                assert time.monotonic() - began < patience(2)
+            wait_for(lambda: len(dropped) >= wanted - 256)
         finally:
             dripping.set()
             dripper.join()
@@ -246,10 +263,10 @@ def test_a_dripped_head_has_a_deadline(serve: Callable[..., Exporter]) -> None:
     with exporter.connect() as client:
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < patience():
                 client.send(b"a")
                 time.sleep(0.02)
-        assert 0.2 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.2
 
 
 def test_a_silent_client_is_closed(serve: Callable[..., Exporter]) -> None:
@@ -259,21 +276,22 @@ def test_a_silent_client_is_closed(serve: Callable[..., Exporter]) -> None:
 
 
 def test_an_idle_client_may_stay_longer_than_a_silent_one(serve: Callable[..., Exporter]) -> None:
-    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=0.1, idle=1.0)))
-    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=5)
+    seconds = patience(0.2)
+    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=seconds, idle=8 * seconds)))
+    client = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=patience())
     with closing(client):
         client.request("GET", "/-/ready")
         client.getresponse().read()
         used = client.sock
-        time.sleep(0.3)
+        time.sleep(1.5 * seconds)
         client.request("GET", "/-/ready")
         assert client.getresponse().read() == b"ready\n"
         assert client.sock is used
         assert is_closed(used)
 
 
-def test_a_stuck_reader_has_a_deadline_and_others_go_on(serve: Callable[..., Exporter]) -> None:
-    """Fault 61: a client that asks for a big body and never reads it."""
+def test_a_stuck_reader_has_a_deadline_and_delays_no_other_client(serve: Callable[..., Exporter]) -> None:
+    """Fault 61: a client that requests a big body and never reads it."""
     exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(write=0.4)), body=big_body)
     with exporter.connect() as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -310,25 +328,26 @@ def test_more_requests_than_allowed_get_a_503(serve: Callable[..., Exporter]) ->
             client.recv(1)
         answer, _ = exporter.get("/-/ready")
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-        # Who has been stuck for a second gives way to who is not.
-        eventually(lambda: exporter.get("/-/ready")[0].status == 200)
+        # A response that has stalled is aborted in favour of a new one.
+        wait_for(lambda: exporter.get("/-/ready")[0].status == 200)
 
 
-def test_a_client_that_leaves_in_the_middle_is_forgotten(serve: Callable[..., Exporter]) -> None:
+def test_a_client_that_disconnects_during_a_response_is_removed(serve: Callable[..., Exporter]) -> None:
     """Fault 63."""
     exporter = serve(ServerOptions(listen=LOCAL, max_requests=1), body=big_body)
     for _ in range(3):
         with exporter.connect() as client:
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             client.recv(1000)
-        eventually(lambda: exporter.get("/-/ready")[0].status == 200, 0.9)
+        wait_for(lambda: not exporter.server._clients.connections, "the end of the connection")
+        assert exporter.get("/-/ready")[0].status == 200
 
 
 # --- listening -----------------------------------------------------------------------------------------
 
 
 def test_several_addresses(serve: Callable[..., Exporter]) -> None:
-    listen = (*LOCAL, "localhost:0", *(("[::1]:0",) if has_ipv6() else ()))
+    listen = (*LOCAL, Address("localhost", 0), *((Address("::1", 0),) if has_ipv6() else ()))
     exporter = serve(ServerOptions(listen=listen))
     assert len(exporter.addresses) >= len(listen)
     for host, port in exporter.addresses:
@@ -347,27 +366,13 @@ def has_ipv6() -> bool:
 
 def test_a_port_in_use_is_one_clear_line(serve: Callable[..., Exporter]) -> None:
     """Fault 68."""
-    taken = f"127.0.0.1:{serve().port}"
+    taken = Address("127.0.0.1", serve().port)
     with pytest.raises(ListenError) as raised:
         Exporter(ServerOptions(listen=(*LOCAL, taken)))
     assert str(raised.value) == f"cannot listen on {taken}: the port is in use"
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [(":9400", ("", 9400)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:9400", ("::1", 9400)), ("h:1", ("h", 1))],
-)
-def test_parse_address(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "9400", "localhost", "::1:9400", "host:", "host:99999", "host:-1", "host:٣"])
-def test_parse_address_rejects(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expected|brackets"):
-        parse_address(text)
-
-
-def test_stop_is_quick_and_gives_the_port_back(serve: Callable[..., Exporter]) -> None:
+def test_stop_is_quick_and_frees_the_port(serve: Callable[..., Exporter]) -> None:
     exporter = serve(body=big_body)
     with exporter.connect() as silent, exporter.connect() as stuck:
         stuck.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -375,13 +380,13 @@ def test_stop_is_quick_and_gives_the_port_back(serve: Callable[..., Exporter]) -
         began = time.monotonic()
         exporter.server.stop()
         exporter.server.stop()
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < patience(2)
         assert is_closed(silent)
     with socket.create_server(("127.0.0.1", exporter.port)):
         pass
 
 
-def test_it_lets_go_of_every_descriptor(serve: Callable[..., Exporter]) -> None:
+def test_every_descriptor_is_closed(serve: Callable[..., Exporter]) -> None:
     """Fault 60."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     exporter = serve()
@@ -389,4 +394,4 @@ def test_it_lets_go_of_every_descriptor(serve: Callable[..., Exporter]) -> None:
         exporter.get()
         exporter.connect().close()
     exporter.server.stop()
-    eventually(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+    wait_for(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)

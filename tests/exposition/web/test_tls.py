@@ -1,4 +1,4 @@
-"""TLS over real sockets: who gets in, who does not, and that no handshake holds anybody else up."""
+"""TLS over real sockets: accepted and rejected clients, and handshakes that must not delay others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 import trustme
 
+from exporter.config.value_types import Address
 from exporter.exposition.web.clients import Deadlines
 from exporter.exposition.web.server import ServerOptions
 from exporter.exposition.web.tls import Tls, TlsPolicy
 from exporter.exposition.web.web_config import read
+from tests.support.patience import patience, wait_for
 from tests.support.program import free_port
 from tests.support.served import (
     BIG,
@@ -28,10 +30,9 @@ from tests.support.served import (
     PASSWORD,
     Exporter,
     WebFolder,
-    ask,
     basic,
     big_body,
-    eventually,
+    fetch,
     is_closed,
     read_all,
     status,
@@ -51,12 +52,12 @@ def test_whole_bodies_on_a_kept_connection(serve: Serve, web: WebFolder, version
     exporter = serve(body=big_body, web=web.serve_tls())
     with closing(exporter.client(context)) as client:
         for _ in range(2):
-            assert len(ask(client)[1]) == len(BIG)
-        assert ask(client, "/-/ready")[1] == b"ready\n"
+            assert len(fetch(client)[1]) == len(BIG)
+        assert fetch(client, "/-/ready")[1] == b"ready\n"
 
 
-def test_the_server_says_goodbye(serve: Serve, web: WebFolder) -> None:
-    """A client can tell an answer that ended from one that was cut off."""
+def test_the_server_sends_close_notify(serve: Serve, web: WebFolder) -> None:
+    """A client can tell a complete response from a truncated one."""
     exporter = serve(web=web.serve_tls())
     with exporter.connect() as plain, web.trusting().wrap_socket(plain, server_hostname="127.0.0.1") as client:
         client.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -66,7 +67,7 @@ def test_the_server_says_goodbye(serve: Serve, web: WebFolder) -> None:
         assert status(answer) == 200
 
 
-def test_a_client_that_says_goodbye_is_let_go(serve: Serve, web: WebFolder) -> None:
+def test_a_client_that_sends_close_notify_is_closed(serve: Serve, web: WebFolder) -> None:
     exporter = serve(web=web.serve_tls())
     with exporter.connect() as plain:
         client = web.trusting().wrap_socket(plain, server_hostname="127.0.0.1")
@@ -84,7 +85,7 @@ def test_http_1_1_is_agreed_on_where_the_client_offers_http_2(serve: Serve, web:
         assert client.selected_alpn_protocol() == "http/1.1"
 
 
-def test_plain_http_on_a_tls_port_is_told_what_is_wrong(serve: Serve, web: WebFolder) -> None:
+def test_plain_http_on_a_tls_port_gets_the_reason(serve: Serve, web: WebFolder) -> None:
     answer = serve(web=web.serve_tls()).raw(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status(answer) == 400
     assert b"use https" in answer
@@ -112,7 +113,9 @@ def offer(version: ssl.TLSVersion, web: WebFolder) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_old_versions_are_refused_whatever_the_file_says(serve: Serve, web: WebFolder, version: ssl.TLSVersion) -> None:
+def test_old_versions_are_rejected_whatever_is_configured(
+    serve: Serve, web: WebFolder, version: ssl.TLSVersion
+) -> None:
     exporter = serve(web=web.serve_tls("  min_version: TLS10\n"))
     with pytest.raises((ssl.SSLError, ConnectionResetError)):
         exporter.get(tls=offer(version, web))
@@ -153,18 +156,18 @@ def test_never_a_curve_that_is_not_listed(serve: Serve, web: WebFolder) -> None:
 # --- client certificates -------------------------------------------------------------------------------
 
 
-def test_only_who_has_a_certificate(serve: Serve, web: WebFolder, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_clients_with_a_certificate(serve: Serve, web: WebFolder, caplog: pytest.LogCaptureFixture) -> None:
     exporter = serve(web=web.serve_mtls())
     assert exporter.get(tls=web.trusting("prometheus.example"))[0].status == 200
     for stranger in (web.trusting(), web.trusting("prometheus.example", authority=trustme.CA())):
         for path in ("/metrics", "/-/healthy"):
             with pytest.raises((ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError)):
                 exporter.get(path, tls=stranger)
-    told = "a TLS handshake was refused: peer did not return a certificate (from 127.0.0.1)"
-    eventually(lambda: told in caplog.text)
+    line = "a TLS handshake was rejected: peer did not return a certificate (from 127.0.0.1)"
+    wait_for(lambda: line in caplog.text)
 
 
-def test_an_expired_client_certificate_is_refused(serve: Serve, web: WebFolder) -> None:
+def test_an_expired_client_certificate_is_rejected(serve: Serve, web: WebFolder) -> None:
     """Fault 65."""
     exporter = serve(web=web.serve_mtls())
     with pytest.raises((ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError)):
@@ -196,10 +199,10 @@ def test_a_certificate_that_may_be_left_out_but_not_be_wrong(serve: Serve, web: 
         exporter.get(tls=web.trusting("x.example", authority=trustme.CA()))
 
 
-def test_probes_without_a_certificate_have_a_door_of_their_own(serve: Serve, web: WebFolder) -> None:
-    """Health and nothing else, in one word."""
+def test_probes_without_a_certificate_have_their_own_listener(serve: Serve, web: WebFolder) -> None:
+    """It serves health and nothing else, reduced to the status."""
     port = free_port()
-    exporter = serve(ServerOptions(listen=LOCAL, listen_health=(f"127.0.0.1:{port}",)), web=web.serve_mtls())
+    exporter = serve(ServerOptions(listen=LOCAL, listen_health=(Address("127.0.0.1", port),)), web=web.serve_mtls())
     exporter.port, tls_port = port, exporter.port
     assert exporter.get("/-/healthy")[1] == b"healthy\n"
     assert exporter.get("/readyz")[1] == b"ready\n"
@@ -222,34 +225,34 @@ def serial(exporter: Exporter, context: ssl.SSLContext) -> object:
 
 
 def test_a_rotated_certificate_is_used_without_a_restart(serve: Serve, web: WebFolder) -> None:
-    """Fault 65: and no scrape is lost, neither on a kept connection nor in the middle of a handshake."""
+    """Fault 65: no scrape is lost, neither on a kept connection nor during a handshake."""
     exporter = serve(web=web.serve_tls())
     context = web.trusting()
     old = serial(exporter, context)
     with closing(exporter.client(context)) as kept, exporter.connect() as plain:
-        assert ask(kept)[0].status == 200
+        assert fetch(kept)[0].status == 200
         client = context.wrap_socket(plain, server_hostname="127.0.0.1")
         web.issue()
-        eventually(lambda: serial(exporter, context) != old)
-        assert ask(kept)[0].status == 200
+        wait_for(lambda: serial(exporter, context) != old)
+        assert fetch(kept)[0].status == 200
         with client:
             client.sendall(b"GET /-/ready HTTP/1.1\r\nHost: x\r\n\r\n")
             assert status(client.recv(1024)) == 200
 
 
-def test_an_expired_certificate_is_told_and_mended_by_a_new_one(
+def test_an_expired_certificate_is_logged_until_it_is_replaced(
     serve: Serve, web: WebFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fault 65: it is served all the same, because ending would lose joules."""
+    """Fault 65: the server keeps running, because stopping would lose joules."""
     path = web.serve_tls()
     web.issue(ended=True)
     exporter = serve(web=path)
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         exporter.get(tls=web.trusting())
-    told = "a TLS handshake was refused: the client says: certificate expired (from 127.0.0.1)"
-    eventually(lambda: told in caplog.text)
+    line = "a TLS handshake was rejected: the client reported: certificate expired (from 127.0.0.1)"
+    wait_for(lambda: line in caplog.text)
     web.issue()
-    eventually(lambda: works(exporter, web.trusting()))
+    wait_for(lambda: works(exporter, web.trusting()))
 
 
 def works(exporter: Exporter, context: ssl.SSLContext) -> bool:
@@ -259,16 +262,16 @@ def works(exporter: Exporter, context: ssl.SSLContext) -> bool:
         return False
 
 
-def test_another_client_authority_shuts_out_who_came_by_the_old_one(serve: Serve, web: WebFolder) -> None:
-    """Fault 65: also on a connection that was kept."""
+def test_another_client_authority_closes_connections_made_under_the_old_one(serve: Serve, web: WebFolder) -> None:
+    """Fault 65: also kept connections."""
     exporter = serve(web=web.serve_mtls())
     context = web.trusting("prometheus.example")
     with closing(exporter.client(context)) as client:
-        assert ask(client)[0].status == 200
+        assert fetch(client)[0].status == 200
         web.replace("ca.crt", trustme.CA().cert_pem.bytes())
         assert is_closed(client.sock)
         with pytest.raises((ssl.SSLError, http.client.RemoteDisconnected, ConnectionResetError)):
-            ask(client)
+            fetch(client)
 
 
 # --- slow and hostile clients --------------------------------------------------------------------------
@@ -283,16 +286,17 @@ def client_hello() -> bytes:
 
 
 def test_silent_clients_make_room_and_have_a_deadline(serve: Serve, web: WebFolder) -> None:
-    """Fault 61: a handshake that never comes holds nobody up."""
-    options = ServerOptions(listen=LOCAL, max_connections=4, deadlines=Deadlines(request=2.0))
+    """Fault 61: a handshake that never comes delays no other client."""
+    options = ServerOptions(listen=LOCAL, max_connections=4, deadlines=Deadlines(request=3600.0))
     exporter = serve(options, web=web.serve_tls())
     with ExitStack() as stack:
-        began = time.monotonic()
         silent = [stack.enter_context(exporter.connect()) for _ in range(8)]
         assert all(is_closed(one) for one in silent[:4])  # to make room, long before their deadline
-        assert time.monotonic() - began < 1.5
         assert exporter.get(tls=web.trusting())[0].status == 200
-        assert all(is_closed(one) for one in silent)  # by their deadline
+    exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=0.3)), web=web.serve_tls())
+    with ExitStack() as stack:
+        silent = [stack.enter_context(exporter.connect()) for _ in range(8)]
+        assert all(is_closed(one) for one in silent)  # by their deadline: there is room for all
 
 
 def test_a_handshake_that_stops_half_way_has_a_deadline(serve: Serve, web: WebFolder) -> None:
@@ -300,14 +304,13 @@ def test_a_handshake_that_stops_half_way_has_a_deadline(serve: Serve, web: WebFo
     exporter = serve(ServerOptions(listen=LOCAL, deadlines=Deadlines(request=0.5)), web=web.serve_tls())
     with exporter.connect() as half, exporter.connect() as dripping:
         half.sendall(client_hello())
-        assert half.recv(1)  # the server's half
+        assert half.recv(1)  # the server's part
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):  # noqa: PT012
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < patience():
                 dripping.send(b"\x16")
                 time.sleep(0.02)
         read_all(half)
-        assert time.monotonic() - began < 4
 
 
 def test_garbage_instead_of_a_handshake(serve: Serve, web: WebFolder) -> None:
@@ -323,7 +326,7 @@ def test_garbage_instead_of_a_handshake(serve: Serve, web: WebFolder) -> None:
 def test_thousands_of_half_open_handshakes_do_not_delay_a_scrape(serve: Serve, web: WebFolder) -> None:
     """Fault 61: 2,000 clients that begin to shake hands and stop, from the address of the honest ones and from others.
 
-    A third never says anything, a third drips, a third waits after its first message.
+    A third sends nothing, a third drips, a third stops after its first message.
     """
     wanted, room = 2000, 256
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -333,7 +336,7 @@ def test_thousands_of_half_open_handshakes_do_not_delay_a_scrape(serve: Serve, w
     login = basic("bob", PASSWORD)
     with ExitStack() as stack:
         kept = stack.enter_context(closing(exporter.client(context)))
-        assert ask(kept, Authorization=login)[0].status == 200
+        assert fetch(kept, Authorization=login)[0].status == 200
         half_open = []
         for number in range(wanted):
             client = stack.enter_context(exporter.connect(source=f"127.0.0.{1 + number % 3}"))
@@ -356,16 +359,16 @@ def test_thousands_of_half_open_handshakes_do_not_delay_a_scrape(serve: Serve, w
             for _ in range(5):
                 began = time.monotonic()
                 assert exporter.get(tls=context, Authorization=login)[0].status == 200
-                assert ask(kept, Authorization=login)[0].status == 200
+                assert fetch(kept, Authorization=login)[0].status == 200
                 assert time.monotonic() - began < 2.0
-            eventually(lambda: len(dropped) >= wanted - room, 10)
+            wait_for(lambda: len(dropped) >= wanted - room)
         finally:
             dripping.set()
             dripper.join()
 
 
 def send(client: socket.socket, data: bytes) -> bool:
-    """Say whether the server still listens to it."""
+    """Whether the connection is still open."""
     try:
         client.send(data)
     except OSError as error:
@@ -375,13 +378,13 @@ def send(client: socket.socket, data: bytes) -> bool:
 
 
 def test_a_handshake_costs_little_memory(serve: Serve, web: WebFolder) -> None:
-    """asyncio's own TLS keeps 300 KiB for each connection, also for one that says nothing."""
+    """asyncio's own TLS allocates 300 KiB per connection, also for one that sends nothing."""
     exporter = serve(web=web.serve_tls())
     exporter.get(tls=web.trusting())
     before = resident_bytes()
     with ExitStack() as stack:
         silent = [stack.enter_context(exporter.connect()) for _ in range(300)]
-        eventually(lambda: len(exporter.server._clients.every) >= 300)
+        wait_for(lambda: len(exporter.server._clients.connections) >= 300)
         assert resident_bytes() - before < 300 * 20_000
         for client in silent:
             client.sendall(client_hello())
@@ -415,13 +418,13 @@ def policy_of(path: str) -> TlsPolicy:
 def test_names_are_compared_whole(web: WebFolder, allowed: str, kind: str, value: str, admitted: bool) -> None:
     policy = policy_of(web.serve_mtls(f"  client_allowed_sans: ['{allowed}']\n"))
     certificate = {"notAfter": "Jan  1 00:00:00 2999 GMT", "subjectAltName": ((kind, value),)}
-    assert (policy.admits(certificate, time.time()) == "") is admitted
-    assert policy.admits({"notAfter": certificate["notAfter"]}, time.time())
-    assert policy.admits({}, time.time())
+    assert (policy.rejection_reason(certificate, time.time()) == "") is admitted
+    assert policy.rejection_reason({"notAfter": certificate["notAfter"]}, time.time())
+    assert policy.rejection_reason({}, time.time())
 
 
-def test_sessions_that_may_be_resumed_are_forgotten_in_time(web: WebFolder) -> None:
-    """OpenSSL would keep 20,480 of them for TLS 1.2 clients without tickets, as Go's are."""
+def test_the_session_cache_is_bounded(web: WebFolder) -> None:
+    """OpenSSL would cache 20,480 of them for TLS 1.2 clients without tickets, such as Go's."""
     policy = policy_of(web.serve_tls())
     context = web.trusting()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -430,17 +433,17 @@ def test_sessions_that_may_be_resumed_are_forgotten_in_time(web: WebFolder) -> N
         assert b"".join(exchange(policy, context)) == b"hello"
     first = policy.context
     assert first.session_stats()["number"] > 1000
-    policy.renew_when_full()
+    policy.bound_session_cache()
     assert policy.context is not first
     assert policy.context.session_stats()["number"] == 0
     assert b"".join(exchange(policy, context)) == b"hello"
     second = policy.context
-    policy.renew_when_full()
+    policy.bound_session_cache()
     assert policy.context is second
 
 
 def exchange(policy: TlsPolicy, context: ssl.SSLContext) -> list[bytes]:
-    """What the server reads from a client that shakes hands, says hello and goodbye."""
+    """Return what the server reads from a client that sends hello and closes."""
     tls, back, there = Tls(policy), ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(back, there, server_hostname="127.0.0.1")
     for _ in range(2):
@@ -452,7 +455,7 @@ def exchange(policy: TlsPolicy, context: ssl.SSLContext) -> list[bytes]:
     client.write(b"hello")
     with suppress(ssl.SSLWantReadError):
         client.unwrap()
-    heard = list(tls.receive(there.read()))
+    received = list(tls.receive(there.read()))
     tls.close()
     assert tls.ended
-    return heard
+    return received

@@ -1,4 +1,4 @@
-"""The web configuration: what the toolkit's users write is understood, and every mistake names its key and line."""
+"""The web configuration: files written for the toolkit are accepted, and every error names key and line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRET = "correct horse battery staple"
 
 
 def problems(web: WebFolder, text: str) -> list[str]:
-    """Every complaint about this file, without the folder."""
+    """Every error about this file, without the folder."""
     path = web.write(text)
     with pytest.raises(WebConfigError) as caught:
         read(path)
@@ -31,7 +31,7 @@ def tls(web: WebFolder, more: str) -> str:
     return f"tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n{more}"
 
 
-class TestWhatIsUnderstood:
+class TestAccepted:
     def test_an_empty_file_changes_nothing(self, web: WebFolder) -> None:
         config = read(web.write("# nothing yet\n"))
         assert (config.tls, config.headers, config.users, config.rate) == (None, (), {}, None)
@@ -86,8 +86,10 @@ rate_limit:
         assert set(config.users) == {b"alice", b"bob"}
         assert config.rate == RateLimit(0.1, 20)
         assert [Path(file).name for file in config.files] == ["web.yml", "server.crt", "server.key", "ca.crt"]
-        assert config.notes == (f"{path}:16: http_server_config.http2: HTTP/2 is not spoken, clients get HTTP/1.1",)
-        assert TlsPolicy(config.tls).complaint == ""
+        assert config.warnings == (
+            f"{path}:16: http_server_config.http2: HTTP/2 is not supported, clients get HTTP/1.1",
+        )
+        assert TlsPolicy(config.tls).certificate_problem == ""
 
     def test_certificates_in_place(self, web: WebFolder) -> None:
         web.serve_tls()
@@ -102,7 +104,7 @@ rate_limit:
         assert config.tls is not None
         assert config.tls.key.strip() == texts["server.key"].strip()
         assert config.files == (str(web.path),)
-        assert TlsPolicy(config.tls).complaint == ""
+        assert TlsPolicy(config.tls).certificate_problem == ""
 
     def test_paths_are_relative_to_the_file(self, web: WebFolder) -> None:
         (web.folder / "pki").mkdir()
@@ -111,15 +113,13 @@ rate_limit:
         assert read(web.write(text)).tls is not None
 
     @pytest.mark.parametrize("version", ["TLS10", "TLS11"])
-    def test_a_lower_minimum_is_kept_by_a_higher_one_and_told_with_file_and_key(
-        self, web: WebFolder, version: str
-    ) -> None:
+    def test_an_unsupported_minimum_is_raised_with_a_warning(self, web: WebFolder, version: str) -> None:
         path = web.write(tls(web, f"  min_version: {version}\n"))
         config = read(path)
         assert config.tls is not None
         assert config.tls.min_version is ssl.TLSVersion.TLSv1_2
-        assert config.notes == (
-            f"{path}:4: tls_server_config.min_version: {version} is not spoken; the minimum is TLS12 instead",
+        assert config.warnings == (
+            f"{path}:4: tls_server_config.min_version: {version} is not supported; the minimum is TLS12 instead",
         )
 
     def test_suites_of_tls_1_3_alone_leave_only_tls_1_3(self, web: WebFolder) -> None:
@@ -132,13 +132,13 @@ rate_limit:
         assert read(web.write("rate_limit: {interval: 0s, burst: 5}")).rate is None
 
 
-class TestMistakes:
+class TestErrors:
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
             (
                 "tls_server_confg: {}",
-                "web.yml:1: no such setting: 'tls_server_confg'; did you mean tls_server_config?",
+                "web.yml:1: unknown setting: 'tls_server_confg'; did you mean tls_server_config?",
             ),
             (
                 "\nhttp_server_config:\n  headers:\n    X-Frame-Option: deny",
@@ -150,7 +150,7 @@ class TestMistakes:
             ),
             (
                 'http_server_config: {headers: {X-XSS-Protection: "1\\r\\nSet-Cookie: a=b"}}',
-                "web.yml:1: http_server_config.headers: X-XSS-Protection has characters that a header must not have",
+                "web.yml:1: http_server_config.headers: X-XSS-Protection has characters not allowed in a header",
             ),
             ("http_server_config: {headers: deny}", "web.yml:1: http_server_config.headers: must be a mapping"),
             (
@@ -166,7 +166,7 @@ class TestMistakes:
             ("tls_server_config: {min_version: TLS13}", "web.yml:1: tls_server_config.cert_file: is missing"),
         ],
     )
-    def test_a_mistake_is_one_clear_line(self, web: WebFolder, text: str, problem: str) -> None:
+    def test_an_error_is_one_line(self, web: WebFolder, text: str, problem: str) -> None:
         """Fault 58."""
         assert problems(web, text)[0].startswith(problem)
 
@@ -174,13 +174,16 @@ class TestMistakes:
         ("more", "problem"),
         [
             ("  min_version: TLS14\n", "web.yml:4: tls_server_config.min_version: 'TLS14' is not one of TLS10, TLS11"),
-            ("  max_version: TLS11\n", "web.yml:4: tls_server_config.max_version: TLS11 is not spoken, the least is"),
+            (
+                "  max_version: TLS11\n",
+                "web.yml:4: tls_server_config.max_version: TLS11 is not supported, the lowest is",
+            ),
             ("  min_version: TLS13\n  max_version: TLS12\n", "web.yml:5: tls_server_config.max_version: is below"),
             ("  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]\n", "web.yml:4: tls_server_config.cipher_suites: 'TLS_RSA"),
             ("  curve_preferences: [CurveP224]\n", "web.yml:4: tls_server_config.curve_preferences: 'CurveP224' is"),
-            ("  cert: x\n", "web.yml:2: tls_server_config.cert_file: goes not together with cert"),
+            ("  cert: x\n", "web.yml:2: tls_server_config.cert_file: cannot be combined with cert"),
             ("  client_ca_file: gone.crt\n", "web.yml:4: tls_server_config.client_ca_file: "),
-            ("  client_ca_file: ca.crt\n", "web.yml:4: tls_server_config.client_ca_file: verifies nobody without"),
+            ("  client_ca_file: ca.crt\n", "web.yml:4: tls_server_config.client_ca_file: has no effect without"),
             (
                 "  client_auth_type: RequireAndVerifyClientCert\n",
                 "web.yml:4: tls_server_config.client_auth_type: needs client_ca_file",
@@ -197,14 +200,14 @@ class TestMistakes:
         assert problems(web, tls(web, more))[0].startswith(problem)
 
     @pytest.mark.parametrize("word", ["RequestClientCert", "RequireAnyClientCert", "RequireClientCert"])
-    def test_certificates_that_nobody_verifies_prove_nothing(self, web: WebFolder, word: str) -> None:
+    def test_unverified_certificates_are_rejected(self, web: WebFolder, word: str) -> None:
         found = problems(web, tls(web, f"  client_ca_file: ca.crt\n  client_auth_type: {word}\n"))
         assert found == [
             f"web.yml:5: tls_server_config.client_auth_type: {word} verifies no certificate; "
             "use RequireAndVerifyClientCert or NoClientCert"
         ]
 
-    def test_all_are_told_at_once(self, web: WebFolder) -> None:
+    def test_all_errors_are_reported_at_once(self, web: WebFolder) -> None:
         found = problems(web, "tls_server_config: {cert_file: a, key_file: b}\nbasic_auth_users: {x: y}\nz: 1\n")
         assert [line.partition(": ")[0] for line in sorted(found)] == [
             "web.yml:1",
@@ -222,8 +225,8 @@ class TestMistakes:
         [SECRET, f"{HASH}x", HASH[:-1], HASH.replace("$2b$", "$1$"), "$2y$31$" + HASH[7:], "$2y$03$" + HASH[7:]],
         ids=["password", "too-long", "too-short", "md5", "too-slow", "too-fast"],
     )
-    def test_what_stands_for_a_hash_is_never_shown(self, web: WebFolder, value: str) -> None:
-        """A secret is in no message: here somebody may have written the password itself."""
+    def test_an_invalid_hash_is_never_quoted(self, web: WebFolder, value: str) -> None:
+        """No message contains a secret: the value may be the password itself."""
         (found,) = problems(web, f"basic_auth_users:\n  alice: {HASH}\n  {SECRET}: '{value}'\n")
         assert found.startswith("web.yml:3: basic_auth_users: ")
         assert SECRET not in found
@@ -245,7 +248,7 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("name", "reason"),
-        [("server.key", "the key is not the certificate's"), ("server.crt", "")],
+        [("server.key", "the key does not match the certificate"), ("server.crt", "")],
     )
     def test_that_do_not_go_together(self, web: WebFolder, name: str, reason: str) -> None:
         path = web.serve_tls()
@@ -254,7 +257,7 @@ class TestFiles:
         web.replace(name, content)
         settings = read(path).tls
         assert settings is not None
-        with pytest.raises(ValueError, match=reason or "certificate's"):
+        with pytest.raises(ValueError, match=reason or "match the certificate"):
             TlsPolicy(settings)
 
     def test_broken_inside(self, web: WebFolder) -> None:
@@ -268,20 +271,20 @@ class TestFiles:
             with pytest.raises(ValueError, match=r"."):
                 TlsPolicy(settings)
 
-    def test_a_key_that_no_cipher_suite_is_for(self, web: WebFolder) -> None:
-        """Found at the start, and not by the first client."""
+    def test_a_key_that_fits_no_cipher_suite(self, web: WebFolder) -> None:
+        """Detected at startup, not by the first client."""
         wanted = "  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n"
         settings = read(web.write(tls(web, wanted))).tls
         assert settings is not None
         with pytest.raises(ValueError, match="no shared cipher"):
             TlsPolicy(settings)
 
-    def test_a_certificate_that_ended_is_told_and_used(self, web: WebFolder) -> None:
+    def test_an_expired_certificate_is_used_with_a_warning(self, web: WebFolder) -> None:
         path = web.serve_tls()
         web.issue(ended=True)
         settings = read(path).tls
         assert settings is not None
-        assert "expired" in TlsPolicy(settings).complaint
+        assert "expired" in TlsPolicy(settings).certificate_problem
 
     def test_the_key_stays_off_the_disk(self, web: WebFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         """A key written in place is loaded where no temporary file can be made."""

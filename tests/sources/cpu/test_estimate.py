@@ -59,7 +59,7 @@ def vm(tmp_path: Path) -> Vm:
     return Vm(tmp_path)
 
 
-def test_device_says_that_it_is_an_estimate(vm: Vm) -> None:
+def test_device_is_marked_as_an_estimate(vm: Vm) -> None:
     """Measured and estimated are never mixed silently; idle power is the model's own."""
     source = EstimateSource(vm.host, watts_per_cpu=(1.0, 5.0))
     reading = source.read(vm.now)
@@ -137,7 +137,7 @@ def test_joules_do_not_depend_on_how_often_it_is_read(cuts: list[int]) -> None:
 
 
 def test_ticks_ahead_of_the_clock_are_credited_later(vm: Vm) -> None:
-    """/proc/stat counts in ticks: what it says too early is not lost, only late."""
+    """/proc/stat counts in ticks: what it counts too early is not lost, only late."""
     source = EstimateSource(vm.host, watts_per_cpu=(1.0, 5.0))
     source.read(vm.now)
     vm.run(0.001, user=0.02)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, Reading, Unavailable
-from exporter.sources.cpu.rapl import LOOK_AGAIN_SECONDS, RaplSource
+from exporter.sources.cpu.rapl import RESCAN_SECONDS, RaplSource
 from tests.support import machine as machines
 
 RANGE_UJ = 262143328850
@@ -254,7 +254,7 @@ def test_renumbered_zone_keeps_its_identity(tree: Tree) -> None:
         path.unlink()
     tree.zone("intel-rapl:2", "psys", 8_500_000)
     tree.zone("intel-rapl:3", "package-0", 5_250_000)
-    after = meters(source.read(LOOK_AGAIN_SECONDS))
+    after = meters(source.read(RESCAN_SECONDS))
     assert {id_: meter.joules - before[id_].joules for id_, meter in after.items()} == {
         "package-0": 0.25,
         "psys-0": 0.5,
@@ -270,7 +270,7 @@ def test_dangling_link_is_skipped(tree: Tree) -> None:
     assert reading.problems == ()
 
 
-def test_masked_tree_of_a_container_says_what_to_mount(tree: Tree) -> None:
+def test_masked_tree_of_a_container_has_the_mount_as_fix(tree: Tree) -> None:
     """Docker and containerd mask /sys/devices/virtual/powercap: every link dangles."""
     tree.zone("intel-rapl:0", "package-0")
     masked = tree.root / "sys/devices/virtual/powercap"
@@ -310,7 +310,7 @@ def test_unreadable_counters_name_the_reason_and_the_command() -> None:
 
 
 def test_one_unreadable_zone_is_a_lasting_problem() -> None:
-    """Fault 11: the readable zone goes on, and every reading says why the other is missing."""
+    """Fault 11: the readable zone continues, and every reading has the reason why the other is missing."""
     with as_nobody() as folder:
         tree = Tree(folder)
         tree.zone("intel-rapl:0", "package-0")
@@ -360,8 +360,8 @@ def test_new_zone_is_found_within_a_minute(tree: Tree) -> None:
     source = tree.source()
     source.read(0.0)
     tree.zone("intel-rapl:1", "package-1")
-    assert set(meters(source.read(LOOK_AGAIN_SECONDS - 1))) == {"package-0"}
-    assert set(meters(source.read(LOOK_AGAIN_SECONDS))) == {"package-0", "package-1"}
+    assert set(meters(source.read(RESCAN_SECONDS - 1))) == {"package-0"}
+    assert set(meters(source.read(RESCAN_SECONDS))) == {"package-0", "package-1"}
 
 
 def test_source_comes_up_when_the_module_is_loaded_later(tree: Tree) -> None:
@@ -380,7 +380,7 @@ def test_descriptors_are_given_back(tree: Tree) -> None:
     host = tree.host(descriptors=10)
     source = RaplSource(host)
     for look in range(5):
-        source.read(look * LOOK_AGAIN_SECONDS)
+        source.read(look * RESCAN_SECONDS)
         assert host.fds.left == 8
     energy.write_text("abc\n")
     (energy.parent / "intel-rapl:0:0/energy_uj").write_text("abc\n")

@@ -11,10 +11,12 @@ from itertools import pairwise
 
 import pytest
 
-from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Namer, Process, Reading, Source
+from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Namer, Process, Reading
 from exporter.sources.demo.hardware import PLATFORM, meters
 from exporter.sources.demo.source import DemoSource
+from exporter.sources.protocol import Source
 from exporter.workloads.namer import WorkloadNamer
+from tests.support.gpu_uses import known
 
 T0 = 5000.0
 IDLE_WATTS = {meter.device.id: meter.idle_watts for meter in meters()}
@@ -133,7 +135,7 @@ def test_power_does_not_depend_on_the_interval() -> None:
 # --- use of the CPUs --------------------------------------------------------------------------------------------------
 
 
-def test_first_read_announces_every_group_and_charges_nobody(played: tuple[DemoSource, list[Reading]]) -> None:
+def test_first_read_announces_every_group_and_charges_none(played: tuple[DemoSource, list[Reading]]) -> None:
     first = played[1][0]
     assert first.cpu is not None
     assert len(first.cpu.started) > 15
@@ -187,7 +189,7 @@ def test_identities_are_never_used_twice(played: tuple[DemoSource, list[Reading]
     assert len({group.path for group in started}) == len(started)
     exited = [key for reading in played[1] if reading.cpu for key in reading.cpu.exited]
     assert len({key.pid for key in exited}) == len(exited)
-    assert all(len(use.process.comm.encode()) <= 15 for reading in played[1] for use in reading.gpu_uses)
+    assert all(len(known(use).comm.encode()) <= 15 for reading in played[1] for use in reading.gpu_uses)
 
 
 # --- energy -----------------------------------------------------------------------------------------------------------
@@ -277,7 +279,7 @@ def test_gpu_0_trains_alone_with_dips_and_is_held_down_by_its_power_limit(
     source, readings = played
     (group,) = holders(readings[-1], "0")
     assert group is not None
-    model = source.model(group, readings[-1].gpu_uses[0].process)
+    model = source.model(group, known(readings[-1].gpu_uses[0]))
     assert model is not None
     assert (model.phase, model.namespace) == ("training", "team-nlp")
     busy = [state.utilization_ratio or 0.0 for state in cards(readings[1:], "0")]
@@ -296,7 +298,7 @@ def test_gpu_0_trains_alone_with_dips_and_is_held_down_by_its_power_limit(
 
 def test_gpu_1_is_shared_by_two_models_of_different_load(played: tuple[DemoSource, list[Reading]]) -> None:
     source, readings = played
-    process = readings[0].gpu_uses[0].process
+    process = known(readings[0].gpu_uses[0])
     groups = holders(readings[-1], "1")
     names = {model.model_name for group in groups if (model := source.model(group, process))}
     assert len(groups) == len(names) == 2
@@ -323,11 +325,11 @@ def test_gpu_2_is_split_into_instances_of_three_tenants(played: tuple[DemoSource
     assert 0 < means[0] < 0.1 < means[1] < means[2] - 0.1
 
 
-def test_gpu_3_is_held_by_a_model_that_serves_nobody(played: tuple[DemoSource, list[Reading]]) -> None:
+def test_gpu_3_is_held_by_a_model_without_requests(played: tuple[DemoSource, list[Reading]]) -> None:
     source, readings = played
     (group,) = holders(readings[-1], "3")
     assert group is not None
-    assert source.model(group, readings[0].gpu_uses[0].process) is not None
+    assert source.model(group, known(readings[0].gpu_uses[0])) is not None
     assert source.truth()[group]["gpu"] == 0
     assert source.truth()[group]["cpu"] > 0
     assert min(state.memory_used_bytes or 0.0 for state in cards(readings, "3")) > 60e9
@@ -393,7 +395,7 @@ def test_counter_and_gauge_of_a_card_agree(played: tuple[DemoSource, list[Readin
     assert len(seen["gpu"]) == 8 * 6
 
 
-def test_every_card_tells_all_it_should(played: tuple[DemoSource, list[Reading]]) -> None:
+def test_every_card_reports_all_it_should(played: tuple[DemoSource, list[Reading]]) -> None:
     for index in "01234567":
         state = cards(played[1], index)[-1]
         for ratio in ("utilization_ratio", "sm_active_ratio", "tensor_active_ratio", "dram_active_ratio"):
@@ -426,7 +428,7 @@ def test_names_are_those_the_paths_would_give(played: tuple[DemoSource, list[Rea
 
 def test_models_train_and_infer_on_gpus_and_without(played: tuple[DemoSource, list[Reading]]) -> None:
     source, readings = played
-    process = readings[0].gpu_uses[0].process
+    process = known(readings[0].gpu_uses[0])
     models = {group: model for group in source.truth() if (model := source.model(group, process))}
     assert {model.phase for model in models.values()} == {"training", "inference", "unknown"}
     assert len({model[:3] for model in models.values()}) == len(models) >= 7

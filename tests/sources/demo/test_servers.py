@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter.sources.demo import servers
 from exporter.sources.demo.servers import Servers, serve
 from exporter.sources.demo.tenants import TENANTS
+from tests.support.patience import patience
 
 
 class Clock:
@@ -54,7 +55,7 @@ def test_scrapes_do_not_change_what_is_counted() -> None:
     assert scraped.metrics() == left.metrics()
 
 
-def test_every_rank_of_sglang_repeats_the_same_and_an_idle_model_serves_nobody() -> None:
+def test_every_rank_of_sglang_repeats_the_same_and_an_idle_model_has_no_requests() -> None:
     clock = Clock()
     played = Servers(clock)
     clock.now += 300
@@ -67,7 +68,7 @@ def test_every_rank_of_sglang_repeats_the_same_and_an_idle_model_serves_nobody()
     assert found["tgi_request_generated_tokens_sum", "mistral-7b-rag-5b8d7c6f4-9kzwt", ""] > 0
 
 
-def test_tgi_tells_no_model_and_all_others_tell_that_of_their_pod() -> None:
+def test_tgi_has_no_model_label_and_all_others_that_of_their_pod() -> None:
     models = {tenant.owner.pod: tenant.model[0] for tenant in TENANTS if tenant.model}
     for family in text_string_to_metric_families(Servers(Clock()).metrics()):
         for sample in family.samples:
@@ -89,7 +90,7 @@ def served() -> Iterator[str]:
 
 
 def test_they_are_scraped_over_http(served: str) -> None:
-    with urllib.request.urlopen(served, timeout=10) as answer:
+    with urllib.request.urlopen(served, timeout=patience()) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert samples(answer.read().decode())
     assert servers.DEFAULT_ADDRESS.startswith("127.0.0.1:")

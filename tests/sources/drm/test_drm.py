@@ -1,4 +1,4 @@
-"""Who uses AMD and Intel cards, read from written /proc and /sys trees: clients, ROCm, sleeping and vanishing cards."""
+"""Use of AMD and Intel cards, read from written /proc and /sys trees: clients, ROCm, suspended and removed cards."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from exporter.host import FdBudget, Host
 from exporter.records import GpuUse, Reading, Unavailable
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sources.drm.files import PASS_SECONDS, OpenFiles
-from exporter.sources.drm.source import LOOK_AGAIN_SECONDS, DrmSource
+from exporter.sources.drm.source import RESCAN_SECONDS, DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.workloads.namer import WorkloadNamer
+from tests.support.gpu_uses import known
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 AMD, ARC = "0000:03:00.0", "0000:0a:00.0"
 
 
 class Machine:
-    """A machine with cards and processes that a test writes; its clock stands still until told."""
+    """A machine with cards and processes that a test writes; its clock advances only on request."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -93,7 +94,7 @@ class Machine:
         shutil.rmtree(self.root / f"proc/{pid}")
 
     def amd(self, pid: int, fd: int, client: int, *, address: str = AMD, vram: int = 2068, **engines: float) -> None:
-        """What amdgpu tells of a client; seconds by engine."""
+        """A client's fdinfo as written by amdgpu; seconds by engine."""
         lines = [f"drm-engine-{name}:\t{round(seconds * 1e9)} ns" for name, seconds in engines.items()]
         head = f"drm-driver:\tamdgpu\ndrm-client-id:\t{client}\ndrm-pdev:\t{address}\ndrm-memory-vram:\t{vram} KiB"
         self.write(f"proc/{pid}/fdinfo/{fd}", "\n".join(["pos:\t0", "pasid:\t32784", head, *lines, ""]))
@@ -134,22 +135,22 @@ def tick(source: DrmSource, machine: Machine, seconds: float = 1.0) -> Reading:
     return source.read(machine.now)
 
 
-def seconds(reading: Reading) -> dict[tuple[str, int], Any]:
+def seconds(reading: Reading) -> dict[tuple[str, int | None], Any]:
     """Busy seconds by device and pid."""
-    found = {(use.device, use.process.key.pid): use.seconds for use in reading.gpu_uses}
+    found = {(use.device, use.pid): use.seconds for use in reading.gpu_uses}
     assert len(found) == len(reading.gpu_uses), "one use for each process and device"
     return {key: pytest.approx(used) for key, used in found.items()}
 
 
-def by_pid(reading: Reading) -> dict[int, Any]:
+def by_pid(reading: Reading) -> dict[int | None, Any]:
     return {pid: used for (_, pid), used in seconds(reading).items()}
 
 
 # --- no card ---------------------------------------------------------------------------------------------
 
 
-def test_machine_without_such_a_card_says_so(machine: Machine) -> None:
-    """Absence is normal: one message, and no descriptor stays open. It is not asked again before the backoff ends."""
+def test_machine_without_such_a_card_is_unavailable(machine: Machine) -> None:
+    """Absence is normal: one message, and no descriptor stays open. It is not read again before the backoff ends."""
     machine.card(0, "ast", "0000:02:00.0")
     machine.card(1, "nvidia", "0000:41:00.0")
     machine.card(2, "virtio-pci", "0000:00:03.0")
@@ -201,7 +202,7 @@ def test_processes_of_one_card(machine: Machine, source: DrmSource) -> None:
     machine.amd(101, 5, 8, gfx=5.25)
     reading = tick(source, machine)
     assert seconds(reading) == {(f"amdgpu-{AMD}", 100): 0.5, (f"amdgpu-{AMD}", 101): 0.25}
-    assert [(use.process.comm, use.hold) for use in reading.gpu_uses] == [("job100", 1.0), ("job101", 1.0)]
+    assert [(known(use).comm, use.hold) for use in reading.gpu_uses] == [("job100", 1.0), ("job101", 1.0)]
     assert by_pid(tick(source, machine)) == {100: 0.0, 101: 0.0}
 
 
@@ -230,7 +231,7 @@ def test_cycles_of_xe(machine: Machine, source: DrmSource) -> None:
 
 
 def test_a_client_counts_once(machine: Machine, source: DrmSource) -> None:
-    """Duplicated descriptors tell the same numbers (drm-usage-stats.rst); two clients of a process add up."""
+    """Duplicated descriptors have the same numbers (drm-usage-stats.rst); two clients of a process add up."""
     machine.card(0, "amdgpu", AMD)
     machine.process(100)
     for fd, client in [(5, 7), (6, 7), (7, 7), (8, 9)]:
@@ -263,7 +264,7 @@ def test_the_same_number_on_two_cards_is_two_clients(machine: Machine, source: D
         ({100: (1, 10.0), 101: (50, 20.0)}, 101),  # logind opened it for the compositor
     ],
 )
-def test_a_shared_client_is_whose_work_it_is(
+def test_a_shared_client_belongs_to_the_process_that_uses_it(
     machine: Machine, source: DrmSource, family: Mapping[int, tuple[int, float]], owner: int
 ) -> None:
     machine.card(0, "amdgpu", AMD)
@@ -305,7 +306,7 @@ def test_another_client_behind_the_same_descriptor_inherits_nothing(machine: Mac
 
 
 def test_a_new_process_counts_from_its_start_and_an_old_one_from_now(machine: Machine, source: DrmSource) -> None:
-    """What somebody did before it was seen was booked already; what a process did that is younger was not."""
+    """Use before a client was first seen does not count, unless its process started since the last read."""
     machine.card(0, "amdgpu", AMD)
     source.read(machine.now)
     machine.process(100, start=machine.now + 0.5)
@@ -329,7 +330,7 @@ def test_what_an_ended_process_did_is_not_charged_to_the_others(machine: Machine
     assert by_pid(tick(source, machine)) == {100: 0.4, 101: 0.4}
     machine.exit(100)
     machine.amd(101, 5, 101, gfx=1.8)
-    assert by_pid(tick(source, machine)) == {101: 0.4, 0: 0.2}
+    assert by_pid(tick(source, machine)) == {101: 0.4, None: 0.2}
     machine.exit(101)
     assert tick(source, machine).gpu_uses == ()  # nobody is left to be spared
     assert tick(source, machine).gpu_uses == ()
@@ -370,7 +371,7 @@ def test_a_pid_that_is_used_again_inherits_nothing(machine: Machine) -> None:
     tick(source, machine)
     machine.amd(100, 5, 8, gfx=0.75)
     (use,) = tick(source, machine).gpu_uses
-    assert (use.process.comm, use.process.key.start_ticks) == ("new", round(1000.5 * HERTZ))
+    assert (known(use).comm, known(use).key.start_ticks) == ("new", round(1000.5 * HERTZ))
     assert use.seconds <= 0.75
 
 
@@ -393,7 +394,7 @@ def test_a_quiet_client_is_read_less_often_and_loses_nothing(machine: Machine, s
 
 @pytest.mark.parametrize("status", ["suspended", "suspending"])
 def test_sleeping_card_is_left_asleep(machine: Machine, status: str) -> None:
-    """xe wakes its card to tell a client's cycles: nothing of it is opened while it sleeps."""
+    """xe wakes its card to report a client's cycles: nothing of it is opened while it is suspended."""
     machine.card(0, "xe", ARC)
     machine.process(100)
     machine.open(100, 5)
@@ -421,16 +422,16 @@ def test_card_that_comes_and_goes(machine: Machine, source: DrmSource) -> None:
     machine.xe(100, 5, 3, 0, 10**9)
     assert source.read(machine.now).gpu_uses == ()
     machine.card(1, "xe", ARC)
-    assert by_pid(tick(source, machine, LOOK_AGAIN_SECONDS)) == {100: 0.0}
+    assert by_pid(tick(source, machine, RESCAN_SECONDS)) == {100: 0.0}
     machine.xe(100, 5, 3, 9_600_000, 10**9 + 19_200_000)
     assert by_pid(tick(source, machine)) == {100: 0.5}
     for node in ("card1", "renderD129"):
         shutil.rmtree(machine.root / f"sys/class/drm/{node}")
-    assert tick(source, machine, LOOK_AGAIN_SECONDS).gpu_uses == ()
+    assert tick(source, machine, RESCAN_SECONDS).gpu_uses == ()
     for node in ("card0", "renderD128"):
         shutil.rmtree(machine.root / f"sys/class/drm/{node}")
     with pytest.raises(Unavailable):
-        tick(source, machine, LOOK_AGAIN_SECONDS)
+        tick(source, machine, RESCAN_SECONDS)
 
 
 def test_partitions_of_a_card_are_the_card(machine: Machine, source: DrmSource) -> None:
@@ -449,7 +450,7 @@ def test_partitions_of_a_card_are_the_card(machine: Machine, source: DrmSource) 
 
 
 def test_two_dies_with_one_meter(machine: Machine, source: DrmSource) -> None:
-    """MI250: the first die's meter is both's, so who works on the second is charged by it too."""
+    """MI250: the first die's meter is both's, so a process on the second is charged by it too."""
     second = "0000:06:00.0"
     machine.card(0, "amdgpu", AMD, device="0x740c", unique_id="00000000000000a1")
     machine.card(1, "amdgpu", second, device="0x740c", unique_id="00000000000000a2")
@@ -463,7 +464,7 @@ def test_two_dies_with_one_meter(machine: Machine, source: DrmSource) -> None:
         machine.amd(101, 5, 8, address=second, gfx=gfx / 2)
         reading = tick(source, machine)
     assert seconds(reading) == {("GPU-00000000000000a1", 100): 0.75, ("GPU-00000000000000a1", 101): 0.25}
-    assert {use.process.key.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 0.5}
+    assert {use.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 0.5}
 
 
 # --- ROCm ------------------------------------------------------------------------------------------------
@@ -494,7 +495,7 @@ def test_rocm_computes_without_fdinfo(machine: Machine, source: DrmSource) -> No
 
 
 def test_rocm_without_a_busy_file_takes_the_rest_of_the_time(machine: Machine, source: DrmSource) -> None:
-    """A held card counts as busy where nothing tells how busy it is, else a desktop would pay for a training."""
+    """A held card counts as busy where its load is unknown, else a desktop would be charged for a training."""
     rocm(machine, 100)
     machine.computes(100, 51234)
     machine.process(200, "kwin")
@@ -519,8 +520,8 @@ def test_rocm_processes_share_by_occupied_units(machine: Machine, source: DrmSou
     assert by_pid(tick(source, machine)) == {100: 0.0, 101: 1.0}
 
 
-def test_rocm_processes_that_cannot_be_told_apart(machine: Machine, source: DrmSource) -> None:
-    """RDNA has no cu_occupancy: what they computed is nobody's, and never the desktop's; they do hold the card."""
+def test_rocm_processes_that_cannot_be_distinguished(machine: Machine, source: DrmSource) -> None:
+    """RDNA has no cu_occupancy: their use is unattributed, and never the desktop's; they do hold the card."""
     rocm(machine, 100, 101, gpu_busy_percent=60)
     machine.computes(100, 51234)
     machine.computes(101, 51234)
@@ -530,8 +531,8 @@ def test_rocm_processes_that_cannot_be_told_apart(machine: Machine, source: DrmS
     source.read(machine.now)
     machine.amd(200, 5, 200, gfx=1.1)
     reading = tick(source, machine)
-    assert by_pid(reading) == {100: 0.0, 101: 0.0, 200: 0.1, 0: 0.5}
-    assert {use.process.key.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 1.0, 200: 1.0, 0: 0.0}
+    assert by_pid(reading) == {100: 0.0, 101: 0.0, 200: 0.1, None: 0.5}
+    assert {use.pid: use.hold for use in reading.gpu_uses} == {100: 1.0, 101: 1.0, 200: 1.0, None: 0.0}
 
 
 @pytest.mark.parametrize("location", [0xA00, 0x10000A00, 0xA05])
@@ -548,14 +549,14 @@ def test_rocm_holds_only_the_cards_it_has_queues_on(machine: Machine, source: Dr
 
 
 def test_rocm_pids_of_another_namespace(machine: Machine, source: DrmSource) -> None:
-    """Fault 28: the kernel names pids of the host; where /proc is a container's, 100 is somebody else."""
+    """Fault 28: the kernel names pids of the host; where /proc is a container's, 100 is another process."""
     rocm(machine, gpu_busy_percent=50)
     machine.exit(2)
     machine.process(100, "postgres")
     machine.computes(100, 51234)
     source.read(machine.now)
     reading = tick(source, machine)
-    assert by_pid(reading) == {0: 0.5}
+    assert by_pid(reading) == {None: 0.5}
     (problem,) = reading.problems
     assert "hostPID" in problem.fix
 
@@ -572,7 +573,7 @@ def test_rocm_process_of_the_same_namespace_without_kthreadd(machine: Machine, s
 # --- what cannot be seen ---------------------------------------------------------------------------------
 
 
-def test_old_kernels_tell_nothing(machine: Machine, source: DrmSource) -> None:
+def test_old_kernels_report_nothing(machine: Machine, source: DrmSource) -> None:
     machine.card(0, "amdgpu", AMD)
     machine.process(100)
     machine.open(100, 5)
@@ -638,23 +639,23 @@ def as_nobody() -> Iterator[Path]:
 def test_a_look_takes_a_bounded_number_of_files(machine: Machine) -> None:
     """Fault 36: ten thousand descriptors are looked through in parts, new processes always first."""
     files = OpenFiles(machine.host())
-    files.look(0.0)
+    files.refresh(0.0)
     machine.process(100)
     for fd in range(2500):
         machine.open(100, fd, "/dev/dri/renderD128" if fd % 100 == 0 else "/dev/null")
-    files.look(1.0)
+    files.refresh(1.0)
     assert 0 < len(files.opened[100]) <= 25, "at most two hundred links at once, for ten seconds"
     now = 1.0 + PASS_SECONDS
     counts = []
     for _ in range(5):
-        files.look(now)
+        files.refresh(now)
         counts.append(len(files.opened[100]))
         now += 1.0
     assert counts[-1] == 25
     assert counts[0] < 25
     machine.process(101, start=1.0)
     machine.open(101, 3)
-    files.look(now)
+    files.refresh(now)
     assert files.opened[101] == {"3": "renderD128"}
     assert not files.late
 
@@ -662,25 +663,25 @@ def test_a_look_takes_a_bounded_number_of_files(machine: Machine) -> None:
 def test_a_card_opened_late_is_found_in_the_next_pass(machine: Machine) -> None:
     machine.process(100)
     files = OpenFiles(machine.host())
-    files.look(0.0)
+    files.refresh(0.0)
     machine.open(100, 5)
-    files.look(1.0)
+    files.refresh(1.0)
     assert 100 not in files.opened
-    files.look(PASS_SECONDS)
+    files.refresh(PASS_SECONDS)
     assert files.opened == {100: {"5": "renderD128"}}
     machine.close(100, 5)
-    files.look(2 * PASS_SECONDS)
+    files.refresh(2 * PASS_SECONDS)
     assert files.opened == {}
 
 
-def test_a_pass_that_never_ends_is_told(machine: Machine) -> None:
+def test_a_pass_that_never_ends_is_a_problem(machine: Machine) -> None:
     machine.process(100)
     for fd in range(22_000):
         os.symlink("/dev/null", machine.root / f"proc/100/fd/{fd}")
     files = OpenFiles(machine.host())
-    files.look(0.0)
+    files.refresh(0.0)
     assert not files.late
-    files.look(61.0)
+    files.refresh(61.0)
     assert files.late
 
 
@@ -697,7 +698,7 @@ def test_descriptors_are_given_back(machine: Machine) -> None:
             machine.process(pid, start=machine.now)
             machine.open(pid, 5)
             machine.amd(pid, 5, 10 * round_ + pid, gfx=1.0)
-        tick(source, machine, LOOK_AGAIN_SECONDS)
+        tick(source, machine, RESCAN_SECONDS)
         assert host.fds.left == without - 2
         for pid in (100, 101):
             machine.exit(pid)
@@ -720,10 +721,10 @@ STEP = st.tuples(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(STEP, min_size=2, max_size=8))
-def test_every_joule_of_the_card_is_booked_once(
+def test_every_joule_of_the_card_is_attributed_once(
     steps: list[tuple[dict[int, float], set[int], float, int, dict[int, int]]],
 ) -> None:
-    """Whatever processes do, Σ workloads + unattributed = what the card's meter says."""
+    """Whatever processes do, Σ workloads + unattributed = what the card's meter reads."""
     with tempfile.TemporaryDirectory() as folder:
         machine = Machine(Path(folder) / "m")
         machine.card(0, "amdgpu", AMD)
@@ -750,18 +751,18 @@ def test_every_joule_of_the_card_is_booked_once(
             joules += (watts + round(level * 1e6) / 1e6) / 2
             watts = round(level * 1e6) / 1e6
             snapshot = sampler.tick()
-            assert snapshot.conservation_error_ratio <= 1e-9
+            assert snapshot.energy.conservation_error_ratio <= 1e-9
             for pid in exits & done.keys():
                 shutil.rmtree(machine.root / f"proc/{pid}", ignore_errors=True)
                 shutil.rmtree(machine.root / f"sys/class/kfd/kfd/proc/{pid}", ignore_errors=True)
                 del done[pid]
         sampler.close()
-        (card,) = snapshot.devices
+        (card,) = snapshot.energy.devices
         assert card.joules == pytest.approx(joules)
-        rows = (*snapshot.containers, *snapshot.processes)
+        rows = (*snapshot.energy.containers, *snapshot.energy.processes)
         assert all(value >= 0 for row in rows for value in (*row.joules, *row.watts, *row.ratios))
-        charged = sum(sum(row.joules) for row in snapshot.containers)
-        lost = sum(value for component, _, value in snapshot.unattributed if component == "gpu")
+        charged = sum(sum(row.joules) for row in snapshot.energy.containers)
+        lost = sum(value for component, _, value in snapshot.energy.unattributed if component == "gpu")
         assert charged + lost == pytest.approx(joules)
 
 

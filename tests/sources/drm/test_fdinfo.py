@@ -1,4 +1,4 @@
-"""fdinfo of GPU clients as drivers write it, and busy seconds from counters that step back, wrap and begin anew."""
+"""fdinfo of GPU clients as drivers write it, and busy seconds from counters that step back, wrap and restart."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_xe_counts_cycles_beside_a_clock() -> None:
     assert found.vram_bytes == 23 * 1024**2
 
 
-def test_nanoseconds_are_taken_where_a_driver_tells_cycles_too() -> None:
+def test_nanoseconds_are_used_where_a_driver_reports_cycles_too() -> None:
     """msm writes both, and no clock for its cycles."""
     found = parse_fdinfo(b"drm-client-id: 3\ndrm-cycles-gpu: 77\ndrm-engine-gpu: 4000 ns\ndrm-maxfreq-gpu: 7 Hz\n")
     assert found is not None
@@ -178,7 +178,7 @@ def test_one_of_two_equal_engines_is_half_of_them() -> None:
     assert advance(stats({"video": 0}, capacity=capacity), stats({"video": 10**9}, capacity=capacity)) == 0.5
 
 
-def test_nobody_is_busy_for_longer_than_it_took() -> None:
+def test_no_client_is_busy_for_longer_than_the_interval() -> None:
     """Eight compute rings of amdgpu are one class, without a capacity."""
     assert advance(stats({"compute": 0}), stats({"compute": 8 * 10**9})) == 1.0
 
@@ -226,7 +226,7 @@ def test_busy_seconds_are_between_none_and_all(
         assert 0.0 <= engines.advance(stats(busy, clock, capacity), elapsed) <= elapsed
 
 
-def test_a_kept_fdinfo_file_tells_the_present() -> None:
+def test_a_kept_fdinfo_file_shows_present_values() -> None:
     """What the source relies on: reading it again from its start runs the kernel's show function again."""
     with open(__file__, "rb") as file:
         kept = KeptFile(f"/proc/self/fdinfo/{file.fileno()}", FdBudget(1))

@@ -13,7 +13,7 @@ import pytest
 from exporter.accounting.attribution import platforms
 from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, PowerReading, Reading, Unavailable
-from exporter.sources.hwmon.source import LOOK_AGAIN_SECONDS, HwmonSource
+from exporter.sources.hwmon.source import RESCAN_SECONDS, HwmonSource
 from tests.support import machine as machines
 
 
@@ -92,7 +92,7 @@ def as_nobody() -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", ["arm-grace", "amd-epyc", "intel-hybrid-laptop"])
 def test_recorded_machine_shows_the_joules_it_used(name: str, tmp_path: Path) -> None:
-    """Energy by difference, power by trapezoid: both give what the machine says it used."""
+    """Energy by difference, power by trapezoid: both give the machine's true use."""
     machine = machines.load(name, tmp_path / "machine")
     source = HwmonSource(machine.host())
     before = {meter.device.id: meter for meter in source.read(machine.now).meters}
@@ -183,7 +183,7 @@ def test_sockets_are_counted_in_order_of_package_ids(tree: Tree) -> None:
     assert (device.socket, device.capacity) == (3180, 1.0)
 
 
-def test_acpi_meter_that_cannot_tell_is_no_reading(tree: Tree) -> None:
+def test_acpi_meter_with_unknown_power_is_no_reading(tree: Tree) -> None:
     """Fault 13: _PMM's 0xFFFFFFFF milliwatts means unknown, not 4.3 MW."""
     tree.chip(0, "power_meter", "ACPI000D:00", {"power1_average": 4_294_967_295_000})
     with pytest.raises(Unavailable) as caught:
@@ -231,8 +231,8 @@ def test_amdgpu_momentary_power_where_there_is_no_average(tree: Tree) -> None:
     assert reading.gpus[0].clock_hertz == ()
 
 
-def test_second_die_of_a_card_is_absent_until_it_says_more_than_zero(tree: Tree) -> None:
-    """An MI250's odd die always says 0 W; a card that spoke once may say 0 later."""
+def test_second_die_of_a_card_is_absent_until_it_reads_more_than_zero(tree: Tree) -> None:
+    """An MI250's odd die always reads 0 W; a card that once read more may read 0 later."""
     tree.chip(0, "amdgpu", "0000:29:00.0", {"power1_average": 412_000_000})
     odd = tree.chip(1, "amdgpu", "0000:2c:00.0", {"power1_average": 0})
     source = HwmonSource(tree.host())
@@ -241,7 +241,7 @@ def test_second_die_of_a_card_is_absent_until_it_says_more_than_zero(tree: Tree)
     assert values(source.read(1.0))["amdgpu-0000:2c:00.0"] == 90.0
     (odd / "power1_average").write_text("0\n")
     assert values(source.read(2.0))["amdgpu-0000:2c:00.0"] == 0.0
-    assert values(source.read(LOOK_AGAIN_SECONDS + 3))["amdgpu-0000:2c:00.0"] == 0.0
+    assert values(source.read(RESCAN_SECONDS + 3))["amdgpu-0000:2c:00.0"] == 0.0
 
 
 @pytest.mark.parametrize(("zones", "within"), [(("package-0",), "package-0"), ((), "node")])
@@ -304,7 +304,7 @@ def test_xe_package_is_within_its_card(tree: Tree) -> None:
 
 
 def test_xe_with_only_a_package_counts_it(tree: Tree) -> None:
-    """It has the card's id then: who uses the card pays for it."""
+    """It has the card's id then: the process that uses the card is charged."""
     tree.chip(0, "xe", "0000:03:00.0", {"energy2_input": 6_000_000, "device/device": "0xe20b"})
     device = devices(tree.read())["xe-0000:03:00.0"]
     assert (device.within, device.name) == (None, "Intel GPU 0xe20b")
@@ -388,7 +388,7 @@ def test_unknown_chip_is_shown_within_the_node(tree: Tree) -> None:
     assert {(d.component, d.within) for d in devices(reading).values()} == {("platform", "node")}
 
 
-def test_identical_chips_are_told_apart_by_their_address(tree: Tree) -> None:
+def test_identical_chips_are_distinguished_by_their_address(tree: Tree) -> None:
     """Fault 9: hwmonN changes with every boot, the bus address does not."""
     tree.chip(7, "ucd9000", "2-0050", {"power1_input": 1_000_000})
     tree.chip(2, "ucd9000", "2-0051", {"power1_input": 2_000_000})
@@ -483,7 +483,7 @@ def test_card_that_vanishes_and_returns(tree: Tree) -> None:
     assert [problem.reason for problem in source.read(1.0).problems] == ["not_found"]
     assert source.read(2.0).problems == ()
     tree.chip(5, "i915", "0000:04:00.0", {"energy1_input": 4_000_000})
-    assert values(source.read(2.0 + LOOK_AGAIN_SECONDS))["i915-0000:04:00.0"] == 4.0
+    assert values(source.read(2.0 + RESCAN_SECONDS))["i915-0000:04:00.0"] == 4.0
 
 
 def test_descriptors_are_given_back(tree: Tree) -> None:
@@ -494,7 +494,7 @@ def test_descriptors_are_given_back(tree: Tree) -> None:
     source.read(0.0)
     kept = host.fds.left
     for look in range(1, 5):
-        source.read(look * LOOK_AGAIN_SECONDS)
+        source.read(look * RESCAN_SECONDS)
         assert host.fds.left == kept < 40
     source.close()
     assert host.fds.left == 40

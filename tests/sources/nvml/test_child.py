@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,14 @@ from exporter import __version__
 from exporter.host import Host, boot_seconds
 from exporter.records import EnergyReading, Reading, Unavailable
 from exporter.sources.nvml.child import serve
-from exporter.sources.nvml.process import NvmlProcess, Patience
+from exporter.sources.nvml.process import NvmlProcess, Timeouts
 from exporter.sources.registry import build
 from tests.support.nvml.control import FakeDriver
+from tests.support.patience import patience, wait_for
 
 PATIENCE_SECONDS = 30.0
-SHORT = Patience(first=20.0, answer=0.3)
+SHORT = Timeouts(first=20.0, answer=0.3)
 CHILD = "exporter.sources.nvml.child"
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Wait for something to be true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-    return found
 
 
 def children() -> list[psutil.Process]:
@@ -94,7 +86,7 @@ def driver(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def start(driver: FakeDriver) -> Iterator[Callable[..., Timeline]]:
     started: list[NvmlProcess] = []
 
-    def start_one(patience: Patience | None = None) -> Timeline:
+    def start_one(patience: Timeouts | None = None) -> Timeline:
         started.append(NvmlProcess(Host(), patience))
         return Timeline(started[-1])
 
@@ -102,11 +94,11 @@ def start(driver: FakeDriver) -> Iterator[Callable[..., Timeline]]:
     driver.release()
     for source in started:
         source.close()
-    until(lambda: not children())
+    wait_for(lambda: not children())
 
 
 class TestReading:
-    def test_what_the_driver_says_arrives(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+    def test_what_the_driver_reports_arrives(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         gpu = driver.add_gpu()
         gpu.energy_joules, gpu.temperature_celsius = 1234.5, 61
         gpu.process(os.getpid())
@@ -115,7 +107,7 @@ class TestReading:
         (meter,), (state,), (use,) = reading.meters, reading.gpus, reading.gpu_uses
         assert isinstance(meter, EnergyReading)
         assert (meter.device.id, meter.joules, state.temperature_celsius) == (gpu.uuid, 1234.5, 61)
-        assert use.process.key.pid == os.getpid()
+        assert use.pid == os.getpid()
         assert meter.at == pytest.approx(boot_seconds(), abs=PATIENCE_SECONDS), "the child's clock is ours"
         gpu.energy_joules = 2000
         (meter,) = line.read().meters
@@ -124,9 +116,9 @@ class TestReading:
         assert len(children()) == 1
 
     def test_patience_is_a_multiple_of_the_deadline(self) -> None:
-        assert Patience.of(0.5) == Patience()
-        assert Patience.of(0.1) == pytest.approx((12, 6, 1))
-        assert Patience.of(0.001) == (10, 3, 0.5), "to kill one that only starts slowly would do harm"
+        assert Timeouts.of(0.5) == Timeouts()
+        assert Timeouts.of(0.1) == pytest.approx((12, 6, 1))
+        assert Timeouts.of(0.001) == (10, 3, 0.5), "to kill one that only starts slowly would do harm"
 
     def test_it_is_what_the_exporter_uses(self, driver: FakeDriver) -> None:
         (source,) = (source for source in build(Host(), {}) if source.name == "nvml")
@@ -159,7 +151,7 @@ class TestReading:
         error = line.failure()
         assert (error.reason, error.fix) == ("not_found", "check nvidia-smi -L and dmesg")
         assert "sees no GPU" in error.message
-        until(lambda: not children())
+        wait_for(lambda: not children())
         driver.add_gpu()
         assert line.read().meters
 
@@ -197,7 +189,7 @@ class TestFaults:
         assert only_child() != before
 
     def test_crash_of_the_library(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """Fault 20: a library that does not fit may do anything; the signal is told, and the next try works."""
+        """Fault 20: a library that does not match may do anything; the signal is reported, and the next try works."""
         gpu = driver.add_gpu()
         line = start()
         line.read()
@@ -223,7 +215,7 @@ class TestFaults:
         driver.hang("nvmlDeviceGetFieldValues")
         error = line.failure()
         assert (error.reason, "for 0.3 s" in error.message) == ("timeout", True)
-        until(lambda: not psutil.pid_exists(hung))
+        wait_for(lambda: not psutil.pid_exists(hung))
         driver.release()
         assert line.read().meters
 
@@ -237,7 +229,7 @@ class TestFaults:
     def test_processes_that_even_a_kill_does_not_end_are_few(
         self, driver: FakeDriver, start: Callable[..., Timeline]
     ) -> None:
-        """Fault 23: as with a process in D state, here held by a tracer. It costs nobody anything but itself."""
+        """Fault 23: as with a process in D state, here held by a tracer. It affects nothing but itself."""
         driver.add_gpu()
         line = start(SHORT)
         held: list[subprocess.Popen[bytes]] = []
@@ -250,11 +242,11 @@ class TestFaults:
                 driver.release()
             error = line.failure()
             assert (error.reason, error.message) == ("timeout", "3 processes hang in the driver")
-            until(lambda: len(children()) == 3)  # one that is about to end has no command line for a moment
+            wait_for(lambda: len(children()) == 3)  # one that is about to end has no command line for a moment
         finally:
             for tracer in held:
                 tracer.communicate()  # it ends with its input
-        until(lambda: not children())
+        wait_for(lambda: not children())
         assert line.read().meters
 
     def test_starts_are_apart(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
@@ -272,11 +264,13 @@ class TestFaults:
         assert line.read(0.6).meters, "5 s after the last start"
 
     def test_a_system_without_room_for_it(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
-        """Fault 60: whichever descriptor it fails for, it says so, leaks none, and goes on when there are enough."""
+        """Fault 60: whichever descriptor it fails for, it reports it, leaks none, and goes on when there are enough."""
         driver.add_gpu()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         for room in (0, 2, 4):
             line = start()
+            # Earlier children give their pipes back when they are gone: that may be after close().
+            wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "nvml-leaving"])
             taken = open_files()
             free = itertools.islice((number for number in itertools.count() if number not in taken), room, None)
             resource.setrlimit(resource.RLIMIT_NOFILE, (next(free), hard))
@@ -305,7 +299,7 @@ class TestFaults:
             (state,) = line.read().gpus
             assert dict(state.throttle_seconds)["sw_power_cap"] == pytest.approx(expected)
 
-    def test_told_to_end_with_all_the_others(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
+    def test_signalled_to_end_with_all_the_others(self, driver: FakeDriver, start: Callable[..., Timeline]) -> None:
         """Fault 33: a service manager's SIGTERM to every process, and Ctrl-C in a terminal, must not cut a call off."""
         driver.add_gpu()
         line = start()
@@ -358,7 +352,9 @@ class TestBrokenInstallation:
         assert str(caught.value) == "ZeroDivisionError: division by zero"
         assert "pynvml.py" in "".join(caught.value.__notes__)
 
-    def test_last_words_are_told(self, installed: Callable[[str], None], start: Callable[..., Timeline]) -> None:
+    def test_last_line_of_output_is_reported(
+        self, installed: Callable[[str], None], start: Callable[..., Timeline]
+    ) -> None:
         installed("import os, sys\nprint('hm\\nNVRM: API mismatch', file=sys.stderr, flush=True)\nos._exit(3)\n")
         error = start().failure()
         assert error.reason == "error"
@@ -379,26 +375,26 @@ class TestChild:
 
     def run(self, version: str = __version__, limit_seconds: float = 60.0) -> tuple[Any, socket.socket]:
         ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE_SECONDS)
+        ours.settimeout(patience())
         command = [sys.executable, "-m", CHILD, version, "/proc", "/sys", "", str(limit_seconds)]
         with theirs:
             return subprocess.Popen(command, stdin=theirs.fileno(), stderr=subprocess.PIPE, text=True), ours
 
     def test_a_hung_orphan_ends_itself(self, driver: FakeDriver) -> None:
-        """Fault 33: killed with SIGKILL, the exporter can end nobody any more."""
+        """Fault 33: killed with SIGKILL, the exporter cannot end the child any more."""
         driver.add_gpu()
         driver.hang("nvmlDeviceGetFieldValues")
         child, ours = self.run(limit_seconds=0.5)
         with child:
             with ours:
                 ours.sendall(b"1.0\n")
-            assert child.wait(PATIENCE_SECONDS) == -signal.SIGALRM
+            assert child.wait(patience()) == -signal.SIGALRM
 
     def test_another_version_is_refused(self) -> None:
         """After an upgrade on disk the answers of a new child would be read by old code."""
         child, ours = self.run(version="0.0.1")
         with ours:
-            _, said = child.communicate(timeout=PATIENCE_SECONDS)
+            _, said = child.communicate(timeout=patience())
         assert (child.returncode, "restart it" in said) == (1, True)
 
     def test_the_source_is_closed_when_the_input_ends(self) -> None:

@@ -88,8 +88,8 @@ def test_resets_leaps_and_gaps_are_left_out() -> None:
     assert card.agreement.ratio == pytest.approx(1.0, rel=0.02)
 
 
-def test_gauge_that_shows_nothing_says_nothing() -> None:
-    """Some virtual GPUs say 0 W: that is no zero to divide by, and no broken counter."""
+def test_gauge_that_reads_zero_is_not_compared() -> None:
+    """Some virtual GPUs report 0 W: that is no zero to divide by, and no broken counter."""
     card = Card()
     for _ in range(int(FIRST_SECONDS + WINDOW_SECONDS)):
         card.step(200.0, 0.0)

@@ -23,7 +23,7 @@ from exporter.records import (
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.nvml.cross_check import FIRST_SECONDS, WINDOW_SECONDS
-from exporter.sources.nvml.source import LOOK_AGAIN_SECONDS, NvmlSource
+from exporter.sources.nvml.source import RESCAN_SECONDS, NvmlSource
 from tests.support.nvml import control
 from tests.support.nvml.control import Gpu
 from tests.support.nvml.node import IDLE_WATTS, Node
@@ -50,7 +50,7 @@ def state(reading: Reading) -> GpuState:
 
 
 class TestAgreement:
-    def test_is_told_after_a_minute_and_kept_up(self, node: Node, source: NvmlSource) -> None:
+    def test_is_reported_after_a_minute_and_kept_up_to_date(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
         source.read(node.now)
         assert agreement(run(node, source, gpu, FIRST_SECONDS - 1)) is None
@@ -58,7 +58,7 @@ class TestAgreement:
         assert agreement(run(node, source, gpu, WINDOW_SECONDS, error=1.04)) == pytest.approx(1.04, rel=1e-3)
 
     def test_counter_far_off_is_a_problem_for_as_long_as_it_is(self, node: Node, source: NvmlSource) -> None:
-        """Fault 25: a counter in the wrong unit; nobody knows which of both is right, so it stays and is said."""
+        """Fault 25: a counter in the wrong unit; which of both is right is unknown, so it stays and is reported."""
         gpu = node.driver.add_gpu()
         source.read(node.now)
         for _ in range(2):
@@ -68,8 +68,8 @@ class TestAgreement:
             assert isinstance(reading.meters[0], EnergyReading)
         assert not run(node, source, gpu, 2 * WINDOW_SECONDS).problems
 
-    def test_frozen_counter_is_said_once(self, node: Node, source: NvmlSource) -> None:
-        """Fault 25: its power is integrated from then on, and the device says so."""
+    def test_frozen_counter_is_reported_once(self, node: Node, source: NvmlSource) -> None:
+        """Fault 25: its power is integrated from then on, and the device's method shows it."""
         gpu = node.driver.add_gpu()
         gpu.energy_joules, gpu.power_watts = 50, 300
         problems: list[Problem] = []
@@ -109,7 +109,7 @@ class TestFreshness:
         assert meter.joules == IDLE_WATTS + 180
 
     def test_lasting_repetition_is_a_problem(self, node: Node, source: NvmlSource) -> None:
-        """Fault 27: and not a frozen counter, whose place the power would take."""
+        """Fault 27: and not a frozen counter, which the power would replace."""
         gpu, other = node.driver.add_gpu(), node.driver.add_gpu()
         for _ in range(2):
             source.read(node.now)
@@ -180,15 +180,15 @@ class TestErrors:
         assert [(gpu.xid_errors, gpu.last_xid) for gpu in reading.gpus] == [(0, None), (2, 94)]
 
     def test_xid_errors_are_not_waited_for(self, node: Node, source: NvmlSource) -> None:
-        """The queue is asked every 10 s, with a wait of 1 ms."""
+        """The queue is read every 10 s, with a wait of 1 ms."""
         gpu = node.driver.add_gpu()
         source.read(node.now)
         node.driver.reset_calls()
         run(node, source, gpu, 30)
         assert node.driver.calls("nvmlEventSetWait_v2") == 3
 
-    def test_card_that_tells_no_xid_errors(self, node: Node, source: NvmlSource) -> None:
-        """Fault 24: unknown is absent, and asked for once."""
+    def test_card_that_reports_no_xid_errors(self, node: Node, source: NvmlSource) -> None:
+        """Fault 24: unknown is absent, and queried once."""
         gpu = node.driver.add_gpu()
         node.driver.fail("nvmlDeviceRegisterEvents", code=control.NOT_SUPPORTED)
         source.read(node.now)
@@ -223,7 +223,7 @@ class TestThrottleFields:
         ("version", "counted"), [("580.82.07", True), ("590.48.01", True), ("580.65.06", False), ("575.51.03", False)]
     )
     def test_numbers_are_those_of_the_driver(self, node: Node, source: NvmlSource, version: str, counted: bool) -> None:
-        """Fields 269–271 meant power smoothing before driver 580.82: then they are not asked for."""
+        """Fields 269–271 meant power smoothing before driver 580.82: then they are not read."""
         node.driver.driver_version = version
         gpu = node.driver.add_gpu()
         source.read(node.now)
@@ -246,7 +246,7 @@ class TestSleep:
         self.card(node, 0x41, "suspended")
         for _ in range(3):
             assert source.read(node.now) == Reading(asleep=("0000:41:00.0",))
-            node.sleep(LOOK_AGAIN_SECONDS)
+            node.sleep(RESCAN_SECONDS)
         assert node.driver.all_calls() == {}
         node.write(self.STATUS.format("41"), "active\n")
         assert source.read(node.now).meters
@@ -260,7 +260,7 @@ class TestSleep:
             assert [gpu.index for gpu in reading.gpus] == ["1"]
             assert reading.asleep == ("0000:41:00.0",)
             assert not reading.problems
-            node.step({other: {}}, seconds=LOOK_AGAIN_SECONDS)
+            node.step({other: {}}, seconds=RESCAN_SECONDS)
         assert all(node.driver.calls(name, sleeper) == 0 for name in node.driver.all_calls())
 
     def test_card_that_falls_asleep_is_left_alone_and_named(self, node: Node, source: NvmlSource) -> None:
@@ -269,7 +269,7 @@ class TestSleep:
         node.write(self.STATUS.format("41"), "suspended\n")
         node.driver.reset_calls()
         for _ in range(5):
-            node.step({other: {}}, seconds=LOOK_AGAIN_SECONDS / 2)
+            node.step({other: {}}, seconds=RESCAN_SECONDS / 2)
             reading = source.read(node.now)
             assert reading.asleep == (sleeper.uuid,)
         assert all(node.driver.calls(name, sleeper) == 0 for name in node.driver.all_calls())
@@ -312,7 +312,7 @@ class TestDeviceRow:
 
     @staticmethod
     def row(snapshot: Snapshot, gpu: Gpu) -> DeviceRow:
-        return next(row for row in snapshot.devices if row.device.id == gpu.uuid)
+        return next(row for row in snapshot.energy.devices if row.device.id == gpu.uuid)
 
     def test_lost_card(self, node: Node, sampler: Sampler) -> None:
         """Fault 22: up 0, its gauges absent, its joules kept, and the time of its last reading stands still."""
@@ -329,11 +329,11 @@ class TestDeviceRow:
         after = self.row(snapshot, gpu)
         assert (after.up, after.watts, after.joules) == (False, None, before.joules)
         assert after.last_read == before.last_read
-        assert {state.uuid for state in snapshot.gpus} == {other.uuid}
+        assert {state.uuid for state in snapshot.gpu.states} == {other.uuid}
         assert self.row(snapshot, other).last_read == node.host.wall()
 
     def test_stale_card_while_the_source_is_up(self, node: Node, sampler: Sampler) -> None:
-        """Fault 27: `up` of the source is 1 and its samples come; only the card's own time tells."""
+        """Fault 27: `up` of the source is 1 and it has samples; only the card's own time shows it."""
         gpu, other = node.driver.add_gpu(), node.driver.add_gpu()
         for _ in range(2):
             sampler.tick()
@@ -343,7 +343,7 @@ class TestDeviceRow:
         for _ in range(5):
             node.step({other: {}})
             snapshot = sampler.tick()
-        assert snapshot.sources[0].up
+        assert snapshot.exporter.sources[0].up
         assert (self.row(snapshot, gpu).up, self.row(snapshot, gpu).last_read) == (False, fresh.last_read)
         gpu.repeat(False)
         gpu.energy_joules += 6 * IDLE_WATTS
@@ -367,12 +367,12 @@ class TestDeviceRow:
             gpu.energy_joules += 4 * IDLE_WATTS
             snapshot = sampler.tick()
         assert self.row(snapshot, gpu).agreement_ratio == pytest.approx(5.0, rel=1e-3)
-        (health,) = snapshot.sources
+        (health,) = snapshot.exporter.sources
         assert (health.up, health.failures["implausible"]) == (True, 1)
         assert "power gauge" in health.message
 
 
-def test_source_that_cannot_open_a_session_says_so(node: Node, source: NvmlSource) -> None:
+def test_source_that_cannot_open_a_session_reports_it(node: Node, source: NvmlSource) -> None:
     """Fault 20: sleep is not mistaken for it."""
     node.driver.add_gpu()
     node.driver.break_all(control.DRIVER_NOT_LOADED)

@@ -1,4 +1,4 @@
-"""A driver that takes its time: nothing is lost to nobody, and what is dear to ask is asked more rarely."""
+"""A slow driver: no use is lost, and expensive queries are made more rarely."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def of_gpu(row: AccountRow, names: tuple[str, ...], values: tuple[float, ...]) -
 
 def check(snapshot: Snapshot) -> bool:
     """Containers have the watts that the card has, and no more seconds than there were; False without a reading."""
-    if not snapshot.containers or not snapshot.devices or snapshot.devices[0].watts is None:
+    if not snapshot.energy.containers or not snapshot.energy.devices or snapshot.energy.devices[0].watts is None:
         return False
-    (device,) = snapshot.devices
-    watts = [of_gpu(row, row.components, row.watts) for row in snapshot.containers]
-    ratios = [of_gpu(row, row.busy_components, row.ratios) for row in snapshot.containers]
+    (device,) = snapshot.energy.devices
+    watts = [of_gpu(row, row.components, row.watts) for row in snapshot.energy.containers]
+    ratios = [of_gpu(row, row.busy_components, row.ratios) for row in snapshot.energy.containers]
     assert sum(watts) == pytest.approx(device.watts, rel=1e-6)
     assert max(ratios) <= 1.0 + 1e-6
     return True
 
 
 def test_reads_that_outlive_several_ticks(node: Node) -> None:
-    """Fault 27: each is late, and covers four ticks; who used the card in all that time pays for all of it."""
+    """Fault 27: each is late, and covers four ticks; the process that used the card is charged all of it."""
     gpu = node.driver.add_gpu()
     for pid in (1, 2):
         node.process(pid)
@@ -78,23 +78,23 @@ def test_reads_that_outlive_several_ticks(node: Node) -> None:
         seen += check(snapshot)
     sampler.close()
     assert seen >= 3
-    (device,) = snapshot.devices
+    (device,) = snapshot.energy.devices
     assert device.joules > 100
-    assert not [joules for _, reason, joules in snapshot.unattributed if reason == "gap"]
-    (health,) = snapshot.sources
+    assert not [joules for _, reason, joules in snapshot.energy.unattributed if reason == "gap"]
+    (health,) = snapshot.exporter.sources
     assert health.failures["timeout"] >= 1
 
 
-def test_layouts_that_are_dear_to_ask_for_are_asked_for_rarely(node: Node, source: NvmlSource) -> None:
+def test_layouts_that_are_expensive_to_query_are_queried_rarely(node: Node, source: NvmlSource) -> None:
     """Seven calls of 20 ms every 5 s were 3 % of the time; they may take 2 %."""
     node.driver.add_gpu(mig=SEVEN)
     node.driver.delay(LOOK, seconds=0.02)
     source.read(node.now)
     node.driver.reset_calls()
-    for _ in range(20):
+    for _ in range(60):
         node.sleep(1)
         source.read(node.now)
-    assert 7 <= node.driver.calls(LOOK) <= 3 * 7
+    assert 7 <= node.driver.calls(LOOK) <= 60 // 7 * 7, "a rest of 7 s at least; longer where the calls took longer"
     assert node.driver.calls(LIST) >= 4 * 2, "who holds it is a question of its own"
     node.driver.reset_calls()
     node.driver.delay(LOOK, seconds=0.2)
@@ -110,8 +110,8 @@ def test_layouts_that_are_dear_to_ask_for_are_asked_for_rarely(node: Node, sourc
     assert node.driver.calls(LOOK) == 7, "once a minute at least"
 
 
-def test_an_instance_that_nobody_knew_is_looked_for_at_once(node: Node, source: NvmlSource) -> None:
-    """Fault 26: the process list names it; however rarely the layout is asked for."""
+def test_an_unknown_instance_is_looked_for_at_once(node: Node, source: NvmlSource) -> None:
+    """Fault 26: the process list names it; however rarely the layout is queried."""
     gpu = node.driver.add_gpu(mig=["3g.40gb"])
     node.driver.delay(LOOK, seconds=0.2)
     source.read(node.now)
@@ -124,7 +124,7 @@ def test_an_instance_that_nobody_knew_is_looked_for_at_once(node: Node, source: 
         node.sleep(1)
         reading = source.read(node.now)
     assert [state.gpu_instance for state in reading.gpus] == ["", "1", "2"]
-    assert {use.process.key.pid for use in reading.gpu_uses} == {1, 2}
+    assert {use.pid for use in reading.gpu_uses} == {1, 2}
 
 
 def test_looks_at_several_cards_are_spread(node: Node, source: NvmlSource) -> None:

@@ -1,4 +1,4 @@
-"""The kubelet's PodResources API: asked over real gRPC, understood in every vendor's words, and how it all fails."""
+"""The kubelet's PodResources API: queried over real gRPC, with the device names of every vendor, and its failures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from hypothesis import strategies as st
 
 from exporter.host import Host
 from exporter.records import Allocation, Unavailable
-from exporter.sources.podresources.cards import Cards, Part
+from exporter.sources.podresources.cards import DeviceResolver, Part
 from exporter.sources.podresources.grpc import MAX_BYTES, call
 from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSource
-from exporter.sources.podresources.wire import Given, decode
+from exporter.sources.podresources.wire import DeviceAssignment, decode
 from tests.support.fake_kubelet import LIST, Claim, Container, Kubelet, Messages, Pod, grpc, pod
+from tests.support.patience import patience
 
 CARD = "GPU-2c1f4a86-9e0b-4d7c-8b0a-0f5c1d2e3f40"
 MIG = "MIG-6b1e0a52-1d2c-5b3a-8e4f-9a8b7c6d5e4f"
@@ -87,7 +88,7 @@ def failure(read: Callable[[], object]) -> Unavailable:
 # --- what it is told -----------------------------------------------------------------------------------
 
 
-def test_every_container_with_a_card_is_told_of(kubelet: Kubelet, source: PodResourcesSource) -> None:
+def test_every_container_with_a_card_is_reported(kubelet: Kubelet, source: PodResourcesSource) -> None:
     kubelet.pods = [
         pod("serving", "llama-0", "vllm", CARD),
         pod("kube-system", "proxy", "proxy"),
@@ -186,19 +187,21 @@ def write_machine(root: Path) -> None:
 @pytest.mark.parametrize(("name", "part"), NAMES)
 def test_names_of_device_plugins(host: Host, tmp_path: Path, name: str, part: Part | None) -> None:
     write_machine(tmp_path)
-    assert Cards(host).find(Given("ns", "pod", "c", "", "example.com/gpu", name)) == part
+    assert DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", "", "example.com/gpu", name)) == part
 
 
 @pytest.mark.parametrize(("claim", "part"), CLAIMS)
 def test_names_of_dra_drivers(host: Host, tmp_path: Path, claim: Claim, part: Part | None) -> None:
     write_machine(tmp_path)
-    assert Cards(host).find(Given("ns", "pod", "c", claim.driver, claim.pool, claim.device)) == part
+    assert (
+        DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", claim.driver, claim.pool, claim.device)) == part
+    )
 
 
 @pytest.mark.parametrize(("name", "_"), NAMES)
 def test_a_machine_that_shows_nothing_of_its_cards(host: Host, name: str, _: Part | None) -> None:
-    """Then only what the name itself says is known."""
-    part = Cards(host).find(Given("ns", "pod", "c", "", "example.com/gpu", name))
+    """Then only what the name itself contains is known."""
+    part = DeviceResolver(host).resolve(DeviceAssignment("ns", "pod", "c", "", "example.com/gpu", name))
     assert part is None or part.device in name
 
 
@@ -230,8 +233,10 @@ def test_what_protobuf_writes_is_read_back(messages: Messages, pods: list[Pod]) 
     for each in pods:
         for container in each.containers:
             place = each.namespace, each.name, container.name
-            expected += [Given(*place, "", kind, id_) for kind, ids in container.devices.items() for id_ in ids]
-            expected += [Given(*place, claim.driver, claim.pool, claim.device) for claim in container.claims]
+            expected += [
+                DeviceAssignment(*place, "", kind, id_) for kind, ids in container.devices.items() for id_ in ids
+            ]
+            expected += [DeviceAssignment(*place, claim.driver, claim.pool, claim.device) for claim in container.claims]
     assert list(decode(messages.listing(pods))) == expected
 
 
@@ -255,7 +260,7 @@ def test_what_is_cut_short_is_refused_or_shorter(messages: Messages, pods: list[
     assert found == list(decode(whole))[: len(found)]
 
 
-def test_later_versions_may_say_more() -> None:
+def test_later_versions_may_have_more_fields() -> None:
     def field(number: int, kind: int, value: bytes) -> bytes:
         return bytes([number << 3 | kind]) + value
 
@@ -265,7 +270,7 @@ def test_later_versions_may_say_more() -> None:
     devices = part(1, b"nvidia.com/gpu") + part(2, CARD.encode()) + field(9, 1, bytes(8)) + field(10, 5, bytes(4))
     container = part(1, b"c") + part(2, devices) + field(11, 0, b"\xff\x01")
     message = part(1, part(1, b"pod") + part(2, b"ns") + part(3, container) + part(12, b"news"))
-    assert list(decode(message)) == [Given("ns", "pod", "c", "", "nvidia.com/gpu", CARD)]
+    assert list(decode(message)) == [DeviceAssignment("ns", "pod", "c", "", "nvidia.com/gpu", CARD)]
 
 
 def test_a_full_node(kubelet: Kubelet, source: PodResourcesSource) -> None:
@@ -344,7 +349,7 @@ def test_the_kubelet_restarts(kubelet: Kubelet, source: PodResourcesSource) -> N
     assert source.read(20.0) == before
 
 
-def test_a_socket_nobody_listens_on(source: PodResourcesSource, path: Path) -> None:
+def test_a_socket_without_a_listener(source: PodResourcesSource, path: Path) -> None:
     """Fault 49: as a kubelet that was killed leaves it."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -363,7 +368,7 @@ def test_a_socket_nobody_listens_on(source: PodResourcesSource, path: Path) -> N
     ],
 )
 def test_the_kubelet_refuses(kubelet: Kubelet, source: PodResourcesSource, status: str, reason: str) -> None:
-    """Fault 49: it limits how often it may be asked, and a feature may be off."""
+    """Fault 49: it limits the rate of requests, and a feature may be off."""
     kubelet.answer = lambda context: context.abort(grpc.StatusCode[status], "nöt nöw")
     error = failure(lambda: source.read(0.0))
     assert error.reason == reason
@@ -380,7 +385,7 @@ def test_slow(kubelet: Kubelet) -> None:
     release = threading.Event()
 
     def wait(_: Any) -> bytes:
-        release.wait(60)
+        release.wait(patience(60))
         return b""
 
     kubelet.answer = wait
@@ -407,7 +412,7 @@ def test_an_answer_of_something_else(kubelet: Kubelet, source: PodResourcesSourc
 
 
 class Imposter:
-    """Accepts one connection, waits for the request, and says what a test wants."""
+    """Accepts one connection, waits for the request, and sends what a test wants."""
 
     def __init__(self, path: Path, say: Callable[[H2Connection, socket.socket], None]) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -420,7 +425,7 @@ class Imposter:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._thread.join(30)
+        self._thread.join(patience(30))
         self._listener.close()
         assert not self._thread.is_alive()
 
@@ -494,7 +499,7 @@ def _boast(connection: H2Connection, _: socket.socket) -> None:
 
 def _drip(connection: H2Connection, channel: socket.socket) -> None:
     connection.send_headers(1, OK)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patience()
     try:
         while time.monotonic() < deadline:
             connection.send_data(1, b"\0")
@@ -521,9 +526,9 @@ def _drip(connection: H2Connection, channel: socket.socket) -> None:
     ],
 )
 def test_not_an_answer(path: Path, say: Callable[[H2Connection, socket.socket], None], reason: str) -> None:
-    """Fault 49: a server that goes away, is somebody else, or never ends."""
+    """Fault 49: a server that goes away, is another program, or never ends."""
     with Imposter(path, say):
-        assert failure(lambda: call(str(path), LIST, 0.5 if say is _drip else 10.0)).reason == reason
+        assert failure(lambda: call(str(path), LIST, 0.5 if say is _drip else patience())).reason == reason
 
 
 def test_a_farewell_after_the_answer_does_not_harm(path: Path) -> None:

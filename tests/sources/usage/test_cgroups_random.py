@@ -1,4 +1,4 @@
-"""Random cgroup trees, compared at every tick with books that know it all: how much, whose, how soon, and told once."""
+"""Random cgroup trees, compared at every tick with the true use: of which group, how soon, and once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TICKS = 120
 FULL_WALK_SECONDS = 10.0
 TICK_NANOSECONDS = 10**9 // os.sysconf("SC_CLK_TCK")
 AT_ONCE = 60_000_000
-"""Nanoseconds of a new group that nobody overlooks: it is looked for in the very tick."""
+"""Nanoseconds of a new group that are never overlooked: it is looked for in the same tick."""
 
 
 class KernelFile(KeptFile):
@@ -267,7 +267,7 @@ class World:
             path.write_text(text)
 
     def read(self, step: float = 1.0) -> bool:
-        """One tick; False if the source said that it cannot read."""
+        """One tick; False if the source could not read."""
         self.write()
         self.now += step
         try:
@@ -299,7 +299,7 @@ class World:
     # --- what must hold ----------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Everybody was told what it used up to this tick, to the microseconds by which counters are rounded."""
+        """All use up to this tick was reported, to the microseconds by which counters are rounded."""
         for counter in (self.started, self.ended, self.exited):
             assert not counter or max(counter.values()) == 1
         assert self.ended.keys() <= self.started.keys()
@@ -321,7 +321,7 @@ class World:
                 assert self.told[group.key] <= own + slack * 1e-6, f"{group.key.path} is charged for others"
 
     def check_all(self) -> None:
-        """After a full walk, everybody who is gone was told to be, and no process had more than it used."""
+        """After a full walk, all exits were reported, and no process had more than it used."""
         self.host.failing.clear()
         assert self.read(FULL_WALK_SECONDS)
         self.check()
@@ -345,7 +345,7 @@ class World:
     ],
 )
 @pytest.mark.parametrize("seed", range(2))
-def test_every_second_is_told_in_its_tick_to_its_owner_and_once(
+def test_every_second_is_reported_in_its_tick_for_its_owner_and_once(
     tmp_path: Path, groups: int, fds: int, v1: bool, other_clock: bool, seed: int
 ) -> None:
     """Faults 12, 34, 35, 38, 39, 41, 42: whatever comes, goes, moves, sleeps, wakes up and cannot be read."""

@@ -73,7 +73,7 @@ def test_a_name_that_is_no_utf8_is_still_a_name() -> None:
     assert parse_stat(line, HERTZ)[0].comm == "a\ufffdb"
 
 
-def test_kernel_threads_are_told_by_their_flag() -> None:
+def test_kernel_threads_are_recognised_by_their_flag() -> None:
     assert parse_stat(stat_line(2, "kthreadd", flags=0x00208040), HERTZ)[0].kernel
 
 
@@ -147,7 +147,7 @@ def test_an_exit_is_noticed_before_anybody_waits_and_once(table: ProcessTable, c
 
 
 def test_exits_are_noticed_without_descriptors_too(child: subprocess.Popen[bytes]) -> None:
-    """Fault 60: with none to spare, a process is looked at again only when asked to be thorough."""
+    """Fault 60: with none to spare, a process is checked again only if ``thorough``."""
     host = Host(fds=FdBudget(0))
     table = ProcessTable(host)
     tracked = table.follow(child.pid, EVER)
@@ -164,8 +164,8 @@ def test_exits_are_noticed_without_descriptors_too(child: subprocess.Popen[bytes
     assert host.fds.left == 0
 
 
-def test_who_cannot_be_read_for_want_of_a_descriptor_has_not_exited(child: subprocess.Popen[bytes]) -> None:
-    """Fault 60: the limit is reached by somebody else in this process."""
+def test_a_process_unreadable_for_lack_of_a_descriptor_has_not_exited(child: subprocess.Popen[bytes]) -> None:
+    """Fault 60: the limit is reached by other code in this process."""
     table = ProcessTable(Host(fds=FdBudget(0)))
     tracked = table.follow(child.pid, EVER)
     assert tracked is not None
@@ -184,7 +184,7 @@ def test_who_cannot_be_read_for_want_of_a_descriptor_has_not_exited(child: subpr
     table.close()
 
 
-def test_a_new_name_is_read_when_asked(table: ProcessTable) -> None:
+def test_a_new_name_is_read_on_request(table: ProcessTable) -> None:
     """A process that was seen between fork and exec carries its parent's name."""
     with subprocess.Popen(["sh", "-c", "read x; exec sleep 60"], stdin=subprocess.PIPE) as process:
         tracked = table.follow(process.pid, EVER)

@@ -16,7 +16,8 @@ import pytest
 
 from exporter.host import Host, boot_seconds
 from exporter.records import CpuUse, GroupKey, ProcessKey, Unavailable
-from exporter.sources.usage.procfs import ProcfsSource, parse_cgroup, parse_cpu_times
+from exporter.sources.cpu.cpu_times import parse_cpu_times
+from exporter.sources.usage.procfs import ProcfsSource, parse_cgroup
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 
@@ -73,7 +74,7 @@ def use(source: ProcfsSource, now: float) -> CpuUse:
     return cpu
 
 
-def told(cpu: CpuUse) -> list[tuple[GroupKey, float, list[int]]]:
+def used_by_group(cpu: CpuUse) -> list[tuple[GroupKey, float, list[int]]]:
     return [(g.group, round(g.seconds, 6), sorted(p.process.key.pid for p in g.processes)) for g in cpu.groups]
 
 
@@ -83,7 +84,7 @@ def told(cpu: CpuUse) -> list[tuple[GroupKey, float, list[int]]]:
 def test_waiting_and_stolen_time_are_not_busy() -> None:
     raw = b"cpu  100 20 30 9999 8888 5 6 7777 66 55\ncpu0 60 0 0 1 1 0 0 0 0 0\ncpu12 40 20 30 1 1 5 6 0 0 0\nintr 5\n"
     times = parse_cpu_times(raw, 100)
-    assert times.total == pytest.approx(1.61)
+    assert times.busy == pytest.approx(1.61)
     assert times.by_cpu == pytest.approx({0: 0.6, 12: 1.01})
     assert times.interrupts == pytest.approx(0.11)
 
@@ -150,13 +151,13 @@ def test_groups_are_made_of_their_processes(machine: Machine, source: ProcfsSour
     machine.process(4, 1.2, flags=kernel, group="/")
     machine.busy(1.0, 0.1, interrupts=0.1)
     second = use(source, 1.0)
-    assert told(second) == [(GroupKey("/a", 0), 0.6, [1, 2])]
+    assert used_by_group(second) == [(GroupKey("/a", 0), 0.6, [1, 2])]
     assert second.kernel_seconds == pytest.approx(0.3)
     assert second.exited_seconds == pytest.approx(0.3)
     assert second.window_seconds == 1.0
 
 
-def test_what_nobody_alive_explains_has_exited(machine: Machine, source: ProcfsSource) -> None:
+def test_use_that_no_living_process_explains_has_exited(machine: Machine, source: ProcfsSource) -> None:
     """Fault 35."""
     key = machine.process(1, 1.0)
     use(source, 0.0)
@@ -171,7 +172,7 @@ def test_what_nobody_alive_explains_has_exited(machine: Machine, source: ProcfsS
     assert use(source, 3.0).exited == ()
 
 
-def test_nobody_has_exited_because_a_descriptor_was_wanting(machine: Machine, source: ProcfsSource) -> None:
+def test_no_process_has_exited_for_lack_of_a_descriptor(machine: Machine, source: ProcfsSource) -> None:
     """Fault 60: without a list of processes there is no reading, and the next one covers both ticks."""
     machine.process(1, 1.0)
     use(source, 0.0)
@@ -186,7 +187,7 @@ def test_nobody_has_exited_because_a_descriptor_was_wanting(machine: Machine, so
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert caught.value.reason == "error"
     later = use(source, 2.0)
-    assert told(later) == [(GroupKey("/app", 0), 0.5, [1])]
+    assert used_by_group(later) == [(GroupKey("/app", 0), 0.5, [1])]
     assert (later.window_seconds, later.started, later.ended, later.exited) == (2.0, (), (), ())
 
 
@@ -197,7 +198,7 @@ def test_a_reused_pid_inherits_nothing(machine: Machine, source: ProcfsSource) -
     new = machine.process(1, 0.4, start=1050)
     machine.busy(0.5, 0.0)
     seen = [use(source, 11.0)]
-    assert told(seen[0]) == [(GroupKey("/app", 0), 0.4, [1])]
+    assert used_by_group(seen[0]) == [(GroupKey("/app", 0), 0.4, [1])]
     machine.process(1, 0.9, start=1050)
     machine.busy(1.0, 0.0)
     seen.append(use(source, 12.0))
@@ -207,7 +208,7 @@ def test_a_reused_pid_inherits_nothing(machine: Machine, source: ProcfsSource) -
     assert not {key for cpu in seen for key in cpu.ended} - {key for cpu in seen for key in cpu.started}
 
 
-def test_who_was_seen_between_fork_and_exec_is_looked_at_again(machine: Machine, source: ProcfsSource) -> None:
+def test_a_process_seen_between_fork_and_exec_is_read_again(machine: Machine, source: ProcfsSource) -> None:
     """It had its parent's name and group then."""
     machine.process(1, 1.0, group="/engine")
     use(source, 0.0)
@@ -216,11 +217,11 @@ def test_who_was_seen_between_fork_and_exec_is_looked_at_again(machine: Machine,
     assert (moved.started, moved.ended) == ((GroupKey("/container", 0),), (GroupKey("/engine", 0),))
     machine.process(1, 1.5, group="/container")
     machine.busy(0.5, 0.0)
-    assert told(use(source, 7.0)) == [(GroupKey("/container", 0), 0.5, [1])]
+    assert used_by_group(use(source, 7.0)) == [(GroupKey("/container", 0), 0.5, [1])]
 
 
 def test_this_machine(tmp_path: Path) -> None:
-    """A worker's seconds are those of its own clock, busy seconds those of /proc/stat, and its exit is told once."""
+    """A worker's seconds are those of its own clock, busy seconds those of /proc/stat, its exit is reported once."""
     source = ProcfsSource(Host(), processes=True)
     script = "import sys, time\nfor line in sys.stdin:\n    end = time.process_time() + 0.05\n"
     script += "    while time.process_time() < end: pass\n    print(time.process_time(), flush=True)\n"
@@ -239,13 +240,13 @@ def test_this_machine(tmp_path: Path) -> None:
             worker.stdin.flush()
             clocks.append(float(worker.stdout.readline()))
             cpu = use(source, boot_seconds())
-            before = before or parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).total
+            before = before or parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).busy
             busy += cpu.busy_seconds
             for group in cpu.groups:
                 assert sum(process.seconds for process in group.processes) <= group.seconds + 1e-9
                 for process in group.processes:
                     seconds[process.process.key.pid] += process.seconds
-        after = parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).total
+        after = parse_cpu_times(Path("/proc/stat").read_bytes(), HERTZ).busy
         worker.stdin.close()
     for _ in range(2):
         exited += [key.pid for key in use(source, boot_seconds()).exited]

@@ -49,8 +49,8 @@ def test_the_first_look_only_sets_baselines() -> None:
     assert first.started == (GroupKey("/", 0),)
 
 
-def test_a_worker_is_charged_its_own_seconds_and_nobody_more_than_there_were(worker: subprocess.Popen[str]) -> None:
-    """Fault 35: what exited in between is told apart."""
+def test_a_worker_is_charged_its_own_seconds_and_no_process_more_than_there_were(worker: subprocess.Popen[str]) -> None:
+    """Fault 35: use of processes that exited in between is separate."""
     source = PortableSource(Host())
     began = spin(worker)
     read(source)
@@ -67,7 +67,7 @@ def test_a_worker_is_charged_its_own_seconds_and_nobody_more_than_there_were(wor
     assert seconds == pytest.approx(ended - began, abs=0.04)
 
 
-def test_an_exit_is_told_once(worker: subprocess.Popen[str]) -> None:
+def test_an_exit_is_reported_once(worker: subprocess.Popen[str]) -> None:
     source = PortableSource(Host())
     spin(worker)
     read(source)

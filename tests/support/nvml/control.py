@@ -367,7 +367,7 @@ class Gpu:
         self.power_instant_watts = value
 
     def scope(self, scope: int, *, power_watts: float | None = None, energy_joules: float | None = None) -> None:
-        """Set what fields 83, 185, 186 and 191 say of another scope, e.g. SCOPE_MODULE. None: not supported."""
+        """Set what fields 83, 185, 186 and 191 report for another scope, e.g. SCOPE_MODULE. None: not supported."""
         power = UNSUPPORTED_32 if power_watts is None else round(power_watts * 1000)
         self.state.power_average_mw[scope] = self.state.power_instant_mw[scope] = power
         self.state.energy_mj[scope] = UNSUPPORTED_64 if energy_joules is None else round(energy_joules * 1000)
@@ -439,12 +439,12 @@ class Gpu:
             self.state.ecc[place] = UNSUPPORTED_64 if count is None else count
 
     def repair(self, *, pending: bool | None = False, failed: bool | None = False) -> None:
-        """Say whether a row waits to be remapped, and whether one could not be; None: not supported."""
+        """Set whether a row waits to be remapped, and whether one could not be; None: not supported."""
         self.state.repair_pending = UNSUPPORTED_64 if pending is None else pending
         self.state.repair_failed = UNSUPPORTED_64 if failed is None else failed
 
     def xid(self, number: int) -> None:
-        """Let an Xid error happen: whoever registered for it before will be told."""
+        """Let an Xid error happen: queues registered before receive it."""
         self.state.xids[self.state.xids_written % MAX_XIDS] = number
         self.state.xids_written += 1
 
@@ -477,7 +477,7 @@ class Gpu:
         self.state.present = 0
 
     def set_mig(self, migs: Sequence[Mig | str]) -> list[MigInstance]:
-        """Cut the GPU anew into slices (none: MIG off)."""
+        """Change the GPU's slices (none: MIG off)."""
         if len(migs) > MAX_MIG:
             raise ValueError(f"a GPU has at most {MAX_MIG} slices")
         for old in self.mig:

@@ -1,4 +1,4 @@
-"""A machine with scripted cards: written /proc, /sys and cgroups, and a clock that passes when told to."""
+"""A machine with scripted cards: written /proc, /sys and cgroups, and a clock that advances on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDLE_WATTS = 60.0
 
 
 def fresh_bindings(library: Path) -> Any:
-    """The pynvml module anew, with the scripted library in place of the one that the system would find."""
+    """A fresh pynvml module, with the scripted library in place of the one that the system would find."""
     spec = importlib.util.find_spec("pynvml")
     assert spec is not None
     assert spec.loader is not None
@@ -32,7 +32,7 @@ def fresh_bindings(library: Path) -> Any:
 
 
 class Node:
-    """A machine with scripted cards, written /proc, /sys and cgroups, and a clock that passes when told to."""
+    """A machine with scripted cards, written /proc, /sys and cgroups, and a clock that advances on request."""
 
     def __init__(self, root: Path, driver: FakeDriver, bindings: Any) -> None:
         self.root = root

@@ -1,4 +1,4 @@
-"""NVIDIA cards as a file: what their driver says at several instants, recorded live and played by the fake driver."""
+"""NVIDIA cards as a file: the answers of their driver at several instants, played by the fake driver."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver, DriverError
+from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver
 from exporter.sources.nvml.gpm import GpmWatch
+from exporter.sources.nvml.library import DriverError
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig, MigInstance
 
 Document = dict[str, Any]
-"""Contents of a ``gpus.json``: see tests/hosts/README.md. A value of null is one that the driver does not tell."""
+"""Contents of a ``gpus.json``: see tests/hosts/README.md. A value of null is one that the driver does not report."""
 
 _KINDS: Mapping[control.Kind, str] = {"compute": "Compute", "graphics": "Graphics", "mps": "MPSCompute"}
 _WIDTH = 100
@@ -126,7 +127,7 @@ def _cut(gpu: Gpu, parts: Sequence[Document]) -> None:
 
 
 class Recorder:
-    """Asks a driver what the exporter asks it, once for every instant; leaves out what identifies a card."""
+    """Makes the exporter's queries of a driver, once for every instant; leaves out what identifies a card."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -136,7 +137,7 @@ class Recorder:
         self._cards = [self._card(number, handle) for number, handle in enumerate(self._handles)]
 
     def pids(self) -> set[int]:
-        """Who holds a card now."""
+        """The holders of a card now."""
         found: set[int] = set()
         for handle in self._handles:
             parts = [part for _, _, part in self._driver.mig_devices(handle, self._driver.slices(handle))]
@@ -158,7 +159,7 @@ class Recorder:
         """All that was recorded."""
         return {
             "driver_version": self._driver.version(),
-            "nvml_version": self._driver.maybe_any("nvmlSystemGetNVMLVersion") or "",
+            "nvml_version": self._driver.call_ignoring_errors("nvmlSystemGetNVMLVersion") or "",
             "gpus": self._cards,
         }
 
@@ -174,10 +175,10 @@ class Recorder:
             "name": driver.model(handle),
             "uuid": f"GPU-{number:08x}-0000-4000-8000-000000000000",
             "pci_bus_id": driver.bus_id(handle),
-            "architecture": driver.maybe_any("nvmlDeviceGetArchitecture", handle) or 0,
+            "architecture": driver.call_ignoring_errors("nvmlDeviceGetArchitecture", handle) or 0,
             "memory_total_bytes": round(driver.memory_bytes(handle)[1] or 0),
             "gpm": driver.has_gpm(handle),
-            "mig_slices": int(driver.maybe_any("nvmlDeviceGetMaxMigDeviceCount", handle) or 0),
+            "mig_slices": int(driver.call_ignoring_errors("nvmlDeviceGetMaxMigDeviceCount", handle) or 0),
             "instants": [],
         }
 
@@ -231,7 +232,7 @@ class Recorder:
             "profile": profile[1] if profile else f"{width}g.{round((total or 0) / 2**30)}gb",
             "uuid": f"MIG-{number:08x}-{place:04x}-5000-8000-000000000000",
             "gpu_instance": instance,
-            "compute_instance": driver.maybe_any("nvmlDeviceGetComputeInstanceId", part) or 0,
+            "compute_instance": driver.call_ignoring_errors("nvmlDeviceGetComputeInstanceId", part) or 0,
             "memory_total_bytes": total,
             "memory_used_bytes": used,
             "gpm": self._activity(number, card, instance),
@@ -241,7 +242,7 @@ class Recorder:
     def _holders(self, holder: Any) -> dict[control.Kind, dict[str, int | None]]:
         found: dict[control.Kind, dict[str, int | None]] = {}
         for kind, name in _KINDS.items():
-            entries = self._driver.maybe_any(f"nvmlDeviceGet{name}RunningProcesses", holder) or ()
+            entries = self._driver.call_ignoring_errors(f"nvmlDeviceGet{name}RunningProcesses", holder) or ()
             if entries:
                 found[kind] = {str(entry.pid): entry.usedGpuMemory for entry in entries}
         return found

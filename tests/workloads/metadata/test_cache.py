@@ -1,9 +1,9 @@
-"""Facts by id: seen whole, kept for a while after their owner is gone, and never too many."""
+"""Metadata by id: replaced atomically, kept for a while after its owner was removed, limited in number."""
 
 from __future__ import annotations
 
-from exporter.workloads.metadata.cache import FactBook
-from exporter.workloads.metadata.container_metadata import Facts
+from exporter.workloads.metadata.cache import MetadataCache
+from exporter.workloads.metadata.container_metadata import ContainerMetadata
 
 
 class Clock:
@@ -13,111 +13,111 @@ class Clock:
         return self.now
 
 
-def facts(name: str) -> Facts:
-    return Facts(container=name)
+def metadata(name: str) -> ContainerMetadata:
+    return ContainerMetadata(container=name)
 
 
-def test_what_is_put_is_found_and_told_once() -> None:
-    book = FactBook(Clock())
-    book.put("pod", {"a": facts("x"), "b": facts("y")})
-    assert book.find("a") == facts("x")
-    assert book.find("c") is None
-    assert book.changed() == {"a", "b"}
-    assert book.changed() == set()
+def test_an_entry_is_found_and_reported_as_changed_once() -> None:
+    cache = MetadataCache(Clock())
+    cache.put("pod", {"a": metadata("x"), "b": metadata("y")})
+    assert cache.find("a") == metadata("x")
+    assert cache.find("c") is None
+    assert cache.changed() == {"a", "b"}
+    assert cache.changed() == set()
 
 
-def test_only_what_differs_has_changed() -> None:
-    book = FactBook(Clock())
-    book.put("pod", {"a": facts("x"), "b": facts("y")})
-    book.changed()
-    book.put("pod", {"a": facts("x"), "b": facts("z"), "c": facts("w")})
-    assert book.changed() == {"b", "c"}
+def test_only_different_entries_have_changed() -> None:
+    cache = MetadataCache(Clock())
+    cache.put("pod", {"a": metadata("x"), "b": metadata("y")})
+    cache.changed()
+    cache.put("pod", {"a": metadata("x"), "b": metadata("z"), "c": metadata("w")})
+    assert cache.changed() == {"b", "c"}
 
 
-def test_what_is_gone_lingers_for_two_minutes() -> None:
-    """Fault 42: it expires; until then its cgroup may still be booked."""
+def test_a_removed_owner_lingers_for_two_minutes() -> None:
+    """Fault 42: it expires; until then its cgroup may still be attributed energy."""
     clock = Clock()
-    book = FactBook(clock)
-    book.put("pod", {"a": facts("x")})
-    book.drop("pod")
+    cache = MetadataCache(clock)
+    cache.put("pod", {"a": metadata("x")})
+    cache.remove("pod")
     clock.now = 119.0
-    book.expire()
-    assert book.find("a") == facts("x")
+    cache.expire()
+    assert cache.find("a") == metadata("x")
     clock.now = 121.0
-    book.expire()
-    assert book.find("a") is None
-    assert len(book) == 0
+    cache.expire()
+    assert cache.find("a") is None
+    assert len(cache) == 0
 
 
-def test_an_id_that_its_owner_no_longer_goes_by_lingers_too() -> None:
+def test_an_id_that_its_owner_no_longer_has_lingers_too() -> None:
     """Fault 40: a container restarts under the same pod."""
     clock = Clock()
-    book = FactBook(clock)
-    book.put("pod", {"old": facts("x"), "uid": facts("")})
+    cache = MetadataCache(clock)
+    cache.put("pod", {"old": metadata("x"), "uid": metadata("")})
     clock.now = 10.0
-    book.put("pod", {"new": facts("x"), "uid": facts("")})
-    assert book.find("old") == facts("x")
+    cache.put("pod", {"new": metadata("x"), "uid": metadata("")})
+    assert cache.find("old") == metadata("x")
     clock.now = 131.0
-    book.expire()
-    assert book.find("old") is None
-    assert book.find("new") == facts("x")
+    cache.expire()
+    assert cache.find("old") is None
+    assert cache.find("new") == metadata("x")
 
 
-def test_one_that_comes_back_stays() -> None:
+def test_an_owner_that_returns_stays() -> None:
     clock = Clock()
-    book = FactBook(clock)
-    book.put("pod", {"a": facts("x")})
-    book.drop("pod")
+    cache = MetadataCache(clock)
+    cache.put("pod", {"a": metadata("x")})
+    cache.remove("pod")
     clock.now = 100.0
-    book.put("pod", {"a": facts("x")})
+    cache.put("pod", {"a": metadata("x")})
     clock.now = 1000.0
-    book.expire()
-    assert book.find("a") == facts("x")
+    cache.expire()
+    assert cache.find("a") == metadata("x")
 
 
-def test_keep_drops_all_others() -> None:
+def test_retain_removes_all_others() -> None:
     clock = Clock()
-    book = FactBook(clock)
+    cache = MetadataCache(clock)
     for owner in "pqr":
-        book.put(owner, {owner: facts(owner)})
-    book.keep({"q"})
+        cache.put(owner, {owner: metadata(owner)})
+    cache.retain({"q"})
     clock.now = 121.0
-    book.expire()
-    assert [book.find(owner) is not None for owner in "pqr"] == [False, True, False]
-    assert "q" in book
-    assert "p" not in book
+    cache.expire()
+    assert [cache.find(owner) is not None for owner in "pqr"] == [False, True, False]
+    assert "q" in cache
+    assert "p" not in cache
 
 
 def test_churn_is_bounded_by_time() -> None:
-    """Fault 43: 1,000 containers a minute for an hour, of which those of the last two are known."""
+    """Fault 43: 1,000 containers a minute for an hour, of which those of the last two minutes are held."""
     clock = Clock()
-    book = FactBook(clock)
+    cache = MetadataCache(clock)
     for number in range(60_000):
         clock.now += 0.06
-        book.put(f"pod-{number}", {f"id-{number}": facts("job"), f"uid-{number}": facts("")})
-        book.drop(f"pod-{number}")
-        book.expire()
+        cache.put(f"pod-{number}", {f"id-{number}": metadata("job"), f"uid-{number}": metadata("")})
+        cache.remove(f"pod-{number}")
+        cache.expire()
         if number % 17 == 0:
-            book.changed()
-    assert len(book) <= 2 * 2001
-    assert book.find("id-59999") is not None
+            cache.changed()
+    assert len(cache) <= 2 * 2001
+    assert cache.find("id-59999") is not None
 
 
 def test_churn_is_bounded_by_number() -> None:
-    """Fault 43: whatever the rate, the longest gone are forgotten first, and what is there never."""
-    book = FactBook(Clock(), most=100)
-    book.put("stays", {"here": facts("x")})
+    """Fault 43: whatever the rate, entries removed first are evicted first, and current ones never."""
+    cache = MetadataCache(Clock(), max_ids=100)
+    cache.put("stays", {"here": metadata("x")})
     for number in range(1000):
-        book.put(f"pod-{number}", {f"id-{number}": facts("job")})
-        book.drop(f"pod-{number}")
-    assert len(book) <= 101
-    assert book.find("here") is not None
-    assert book.find("id-999") is not None
-    assert book.find("id-0") is None
+        cache.put(f"pod-{number}", {f"id-{number}": metadata("job")})
+        cache.remove(f"pod-{number}")
+    assert len(cache) <= 101
+    assert cache.find("here") is not None
+    assert cache.find("id-999") is not None
+    assert cache.find("id-0") is None
 
 
-def test_changes_nobody_asks_for_do_not_add_up() -> None:
-    book = FactBook(Clock(), most=10)
+def test_unread_changes_are_bounded() -> None:
+    cache = MetadataCache(Clock(), max_ids=10)
     for number in range(1000):
-        book.put("pod", {f"id-{number}": facts("x")})
-    assert len(book.changed()) == 40
+        cache.put("pod", {f"id-{number}": metadata("x")})
+    assert len(cache.changed()) == 40

@@ -1,4 +1,4 @@
-"""The names of pods, from a server that speaks the API's list and watch, and does what real ones do on bad days."""
+"""Metadata of pods from a server with the list and watch of the Kubernetes API, and with the failures of real ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,54 +14,47 @@ import trustme
 
 from exporter.host import Host
 from exporter.records import Workload
-from exporter.workloads.metadata.container_metadata import Facts
-from exporter.workloads.metadata.http_client import Channel
+from exporter.workloads.metadata.container_metadata import ContainerMetadata
+from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, KUBELET_FIXES, ApiServer, Kubelet
-from exporter.workloads.metadata.provider import FeedDirectory
+from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_kubernetes_api import FakeApiServer, Pod, container_id, make_pod, uid
+from tests.support.patience import patience, wait_for
 
 NODE = "node-1"
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    """Until it holds; patient, because the machine may be busy."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.005)
-
-
 def workload(number: int = 1, *, pod: int | None = None) -> Workload:
-    """As a cgroup's path tells it."""
+    """A workload as its cgroup path describes it."""
     return Workload(
         pod="", runtime="kubernetes", container_id=container_id(number), pod_uid=uid(number if pod is None else pod)
     )
 
 
 class Watcher:
-    """A directory and the server it asks."""
+    """A provider and its server."""
 
-    def __init__(self, server: FakeApiServer, channel: Channel | None = None) -> None:
+    def __init__(self, server: FakeApiServer, client: HttpClient | None = None) -> None:
         self.server = server
-        channel = channel or Channel(server.url, API_FIXES)
-        self.directory = FeedDirectory(ApiServer(channel, NODE), Host(), retry_first_seconds=0.02)
+        client = client or HttpClient(server.url, API_FIXES)
+        self.provider = BackgroundProvider(ApiServer(client, NODE), Host(), retry_first_seconds=0.02)
 
-    def find(self, number: int = 1) -> Facts | None:
-        return self.directory.find(workload(number))
+    def find(self, number: int = 1) -> ContainerMetadata | None:
+        return self.provider.find(workload(number))
 
     def knows(self, number: int = 1) -> bool:
-        facts = self.find(number)
-        return facts is not None and facts.container == "main"
+        metadata = self.find(number)
+        return metadata is not None and metadata.container == "main"
 
     def up(self) -> bool:
-        return self.directory.health().up
+        return self.provider.health().up
 
     def reason(self) -> str | None:
-        return self.directory.health().reason
+        return self.provider.health().reason
 
     def watching(self) -> None:
         """Wait until the watch is open."""
-        self.directory.health()
+        self.provider.health()
         wait_for(lambda: self.server.watching)
 
 
@@ -76,11 +69,11 @@ def server() -> Iterator[FakeApiServer]:
 def watcher(server: FakeApiServer) -> Iterator[Watcher]:
     watcher = Watcher(server)
     yield watcher
-    watcher.directory.close()
+    watcher.provider.close()
 
 
 class TestListAndWatch:
-    def test_nothing_is_asked_before_the_first_question(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_nothing_is_requested_before_the_first_call(self, server: FakeApiServer, watcher: Watcher) -> None:
         time.sleep(0.05)
         assert server.requests == []
         assert watcher.find() is None
@@ -101,7 +94,7 @@ class TestListAndWatch:
         watcher.watching()
         assert {request.path for request in server.requests} == {"/api/v1/pods"}
 
-    def test_the_first_list_spares_etcd(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_the_first_list_is_served_from_the_cache(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
         assert server.requests[0].query["resourceVersion"] == "0"
 
@@ -111,44 +104,44 @@ class TestListAndWatch:
             server.add(make_pod(number))
         wait_for(lambda: all(watcher.knows(number) for number in range(1, 31)))
         assert len([request for request in server.requests if "continue" in request.query]) == 4
-        assert len(watcher.directory.changed()) == 60
+        assert len(watcher.provider.changed()) == 60
 
     def test_a_pod_is_expected_until_it_is_known(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
         wait_for(watcher.knows)
-        assert not watcher.directory.expects(workload(1))
-        assert watcher.directory.expects(workload(2))
+        assert not watcher.provider.expects(workload(1))
+        assert watcher.provider.expects(workload(2))
         pending = make_pod(2, change=lambda pod: pod["status"].pop("containerStatuses"))
         server.add(pending)
         wait_for(lambda: watcher.find(2))
-        assert watcher.find(2) == Facts(
+        assert watcher.find(2) == ContainerMetadata(
             namespace="team-nlp",
             pod="pod-2",
             pod_uid=uid(2),
             labels={"app": "pod-2", "team": "nlp"},
             annotations={"cni.projectcalico.org/podIP": "10.0.2.7/32"},
         )
-        assert watcher.directory.expects(workload(2))
-        watcher.directory.changed()
+        assert watcher.provider.expects(workload(2))
+        watcher.provider.changed()
         server.add(make_pod(2))
         wait_for(lambda: watcher.knows(2))
-        assert watcher.directory.changed() == {container_id(2)}
+        assert watcher.provider.changed() == {container_id(2)}
 
-    def test_others_are_not_its_business(self, watcher: Watcher) -> None:
+    def test_other_runtimes_are_ignored(self, watcher: Watcher) -> None:
         docker = workload()._replace(runtime="docker")
         watcher.watching()
         wait_for(watcher.knows)
-        assert watcher.directory.find(docker) is None
-        assert not watcher.directory.expects(docker)
-        assert not watcher.directory.expects(Workload(runtime="host"))
+        assert watcher.provider.find(docker) is None
+        assert not watcher.provider.expects(docker)
+        assert not watcher.provider.expects(Workload(runtime="host"))
 
-    def test_changed_labels_are_told(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_changed_labels_are_reported(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
         wait_for(watcher.knows)
-        watcher.directory.changed()
+        watcher.provider.changed()
         server.add(make_pod(1, change=lambda pod: pod["metadata"]["labels"].update(team="vision")))
-        wait_for(lambda: (facts := watcher.find()) and facts.labels["team"] == "vision")
-        assert watcher.directory.changed() == {uid(1), container_id(1)}
+        wait_for(lambda: (metadata := watcher.find()) and metadata.labels["team"] == "vision")
+        assert watcher.provider.changed() == {uid(1), container_id(1)}
 
     def test_a_deleted_pod_lingers(self, server: FakeApiServer, watcher: Watcher) -> None:
         """Fault 42: its cgroup may outlive it."""
@@ -168,32 +161,32 @@ class TestListAndWatch:
 
         watcher.watching()
         server.add(make_pod(1, change=restart))
-        wait_for(lambda: watcher.directory.find(workload(99, pod=1)) == watcher.find(1))
+        wait_for(lambda: watcher.provider.find(workload(99, pod=1)) == watcher.find(1))
 
 
 class TestWatch:
-    def test_goes_on_after_its_end_where_it_was(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_resumes_after_its_end_from_its_last_version(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
         server.add(make_pod(2))
         wait_for(lambda: watcher.knows(2))
         server.drop_watches()
         server.add(make_pod(3))
         wait_for(lambda: watcher.knows(3))
-        assert len(server.asked(watch="")) == 1
-        assert server.asked(watch="1")[-1].query["resourceVersion"] == "1002"
+        assert len(server.requests_with(watch="")) == 1
+        assert server.requests_with(watch="1")[-1].query["resourceVersion"] == "1002"
         assert watcher.up()
-        assert sum(watcher.directory.health().failures.values()) == 0
+        assert sum(watcher.provider.health().failures.values()) == 0
 
-    def test_bookmarks_move_it_on(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_bookmarks_advance_its_version(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
         server.bookmark()
         wait_for(lambda: server.watching)
         time.sleep(0.05)
         server.drop_watches()
-        wait_for(lambda: len(server.asked(watch="1")) == 2)
-        assert server.asked(watch="1")[-1].query["resourceVersion"] == "1002"
+        wait_for(lambda: len(server.requests_with(watch="1")) == 2)
+        assert server.requests_with(watch="1")[-1].query["resourceVersion"] == "1002"
 
-    def test_half_a_line_is_asked_for_again(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_an_incomplete_line_is_requested_again(self, server: FakeApiServer, watcher: Watcher) -> None:
         """Fault 49: the connection breaks in the middle of an event."""
         watcher.watching()
         server.add(make_pod(2))
@@ -202,11 +195,11 @@ class TestWatch:
         server.add(make_pod(3))
         wait_for(lambda: watcher.knows(3))
         assert watcher.knows(1)
-        assert len(server.asked(watch="")) == 1
+        assert len(server.requests_with(watch="")) == 1
 
     @pytest.mark.parametrize("as_event", [False, True], ids=["status", "event"])
     def test_gone_lists_again(self, server: FakeApiServer, watcher: Watcher, as_event: bool) -> None:
-        """410 is said as the status of the answer or inside of it; what was deleted meanwhile is noticed."""
+        """410 is the status of the response or an event in it; pods deleted meanwhile are noticed."""
         server.expired_as_event = as_event
         watcher.watching()
         wait_for(watcher.knows)
@@ -217,25 +210,25 @@ class TestWatch:
         server.add(make_pod(3))
         server.compact()
         wait_for(lambda: watcher.knows(3))
-        lists = server.asked(watch="")
+        lists = server.requests_with(watch="")
         assert len(lists) == 2
-        assert "resourceVersion" not in lists[1].query  # a cache may be older than what was seen
+        assert "resourceVersion" not in lists[1].query  # the cache may be older than the last version
         assert watcher.up()
 
-    def test_an_expired_page_starts_the_list_anew(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_an_expired_page_restarts_the_list(self, server: FakeApiServer, watcher: Watcher) -> None:
         server.page_size = 1
         server.add(make_pod(2))
-        server.next_answers.append(
+        server.next_responses.append(
             b'HTTP/1.1 200 OK\r\n\r\n{"metadata":{"resourceVersion":"7","continue":"old"},"items":[]}'
         )
-        server.next_answers.append(b'HTTP/1.1 410 Gone\r\nContent-Length: 25\r\n\r\n{"message":"page is gone"}')
+        server.next_responses.append(b'HTTP/1.1 410 Gone\r\nContent-Length: 25\r\n\r\n{"message":"page is gone"}')
         wait_for(lambda: watcher.knows(1) and watcher.knows(2))
 
-    def test_one_that_ends_at_once_is_a_failure(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_one_that_ends_immediately_is_a_failure(self, server: FakeApiServer, watcher: Watcher) -> None:
         listed = {"metadata": {"resourceVersion": "1001"}, "items": [make_pod(1)]}
-        server.next_answers.append(b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps(listed).encode())
-        server.next_answers.append(b"HTTP/1.1 200 OK\r\n\r\n")
-        wait_for(lambda: watcher.directory.health().failures["error"] == 1)
+        server.next_responses.append(b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps(listed).encode())
+        server.next_responses.append(b"HTTP/1.1 200 OK\r\n\r\n")
+        wait_for(lambda: watcher.provider.health().failures["error"] == 1)
         server.add(make_pod(2))
         wait_for(lambda: watcher.knows(2))
         assert watcher.up()
@@ -243,10 +236,10 @@ class TestWatch:
     def test_another_error_inside_of_it_is_a_failure(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
         server.error(500)
-        wait_for(lambda: watcher.directory.health().failures["error"] == 1)
+        wait_for(lambda: watcher.provider.health().failures["error"] == 1)
         server.add(make_pod(2))
         wait_for(lambda: watcher.knows(2))
-        assert len(server.asked(watch="")) == 2
+        assert len(server.requests_with(watch="")) == 2
 
     @pytest.mark.parametrize(
         "line",
@@ -254,37 +247,38 @@ class TestWatch:
         ids=["binary", "list", "number", "unknown", "nested"],
     )
     def test_garbage_in_it_lists_again(self, server: FakeApiServer, watcher: Watcher, line: bytes) -> None:
-        """Fault 49: what was learned before stays, and a list puts things right."""
+        """Fault 49: metadata stays, and a new list restores consistency."""
         watcher.watching()
         wait_for(watcher.knows)
-        server.say(line)
-        wait_for(lambda: watcher.directory.health().failures["implausible"] == 1)
+        server.send(line)
+        wait_for(lambda: watcher.provider.health().failures["implausible"] == 1)
         assert watcher.knows()
         server.add(make_pod(2))
         wait_for(lambda: watcher.knows(2))
-        assert len(server.asked(watch="")) == 2
+        assert len(server.requests_with(watch="")) == 2
 
-    def test_an_object_that_is_no_pod_is_passed_over(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_an_object_that_is_not_a_pod_is_skipped(self, server: FakeApiServer, watcher: Watcher) -> None:
         watcher.watching()
-        server.say(b'{"type":"ADDED","object":{"metadata":{"resourceVersion":"1001","labels":[]}}}\n')
+        server.send(b'{"type":"ADDED","object":{"metadata":{"resourceVersion":"1001","labels":[]}}}\n')
         server.add(make_pod(2))
         wait_for(lambda: watcher.knows(2))
         assert watcher.up()
 
 
 class TestTrouble:
-    """Fault 49: names come late, the tick never waits, and the way out is told."""
+    """Fault 49: metadata is late, the tick never waits, and the health has the fix."""
 
-    def test_the_question_never_waits_for_a_slow_server(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_calls_never_wait_for_a_slow_server(self, server: FakeApiServer, watcher: Watcher) -> None:
         server.list_delay_seconds = 1.0
-        began = time.monotonic()
         assert watcher.find() is None
-        assert watcher.directory.expects(workload())
-        assert watcher.directory.changed() == set()
+        assert watcher.provider.expects(workload())
+        assert watcher.provider.changed() == set()
         assert not watcher.up()
-        assert time.monotonic() - began < 0.9
+        wait_for(lambda: server.requests)
+        time.sleep(0.2)
+        server.may_list.set()
         wait_for(watcher.knows)
-        assert watcher.directory.health().read_seconds >= 1.0
+        assert watcher.provider.health().read_seconds >= 1.0
 
     def test_a_server_that_is_down_and_comes_back(
         self, server: FakeApiServer, watcher: Watcher, caplog: pytest.LogCaptureFixture
@@ -292,37 +286,40 @@ class TestTrouble:
         caplog.set_level(logging.INFO)
         server.status = 503
         wait_for(lambda: watcher.reason() == "error")
-        wait_for(lambda: watcher.directory.health().failures["error"] >= 3)
+        wait_for(lambda: watcher.provider.health().failures["error"] >= 3)
         server.status = None
         wait_for(watcher.up)
         wait_for(watcher.knows)
-        health = watcher.directory.health()
+        health = watcher.provider.health()
         assert (health.name, health.reason, health.message, health.fix) == ("kubernetes", None, "", "")
         assert health.last_success == pytest.approx(time.time(), abs=30)
-        assert [record.message for record in caplog.records] == ["names are not available", "names are back"]
+        assert [record.message for record in caplog.records] == [
+            "metadata provider is not available",
+            "metadata provider is back",
+        ]
 
-    def test_nobody_listens(self) -> None:
+    def test_a_closed_port(self) -> None:
         with FakeApiServer() as server:
             pass
         watcher = Watcher(server)
         wait_for(lambda: watcher.reason() == "not_found")
-        assert "network policies" in watcher.directory.health().fix
-        watcher.directory.close()
+        assert "network policies" in watcher.provider.health().fix
+        watcher.provider.close()
 
     def test_forbidden_names_the_rule(self, server: FakeApiServer, watcher: Watcher) -> None:
         server.status = 403
         wait_for(lambda: watcher.reason() == "permission")
-        health = watcher.directory.health()
+        health = watcher.provider.health()
         assert 'apiGroups: [""], resources: [pods], verbs: [list, watch]' in health.fix
         assert "403: no" in health.message
 
-    def test_a_wrong_node_name_is_told(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_a_wrong_node_name_is_reported(self, server: FakeApiServer, watcher: Watcher) -> None:
         server.delete(uid(1))
         wait_for(lambda: watcher.reason() == "not_found")
-        assert "NODE_NAME" in watcher.directory.health().fix
+        assert "NODE_NAME" in watcher.provider.health().fix
 
     @pytest.mark.parametrize(
-        ("answer", "reason"),
+        ("response", "reason"),
         [
             (b"HTTP/1.1 200 OK\r\n\r\n<html>login</html>", "implausible"),
             (b"HTTP/1.1 200 OK\r\n\r\n[1]", "implausible"),
@@ -337,26 +334,26 @@ class TestTrouble:
         ids=["html", "list", "items", "tls", "nothing", "short", "chunk", "redirect", "500"],
     )
     def test_garbage_instead_of_a_list(
-        self, server: FakeApiServer, watcher: Watcher, answer: bytes, reason: str
+        self, server: FakeApiServer, watcher: Watcher, response: bytes, reason: str
     ) -> None:
-        server.next_answers.append(answer)
+        server.next_responses.append(response)
         wait_for(watcher.knows)
-        assert {name: count for name, count in watcher.directory.health().failures.items() if count} == {reason: 1}
+        assert {name: count for name, count in watcher.provider.health().failures.items() if count} == {reason: 1}
 
-    def test_a_list_without_end_is_given_up(self, server: FakeApiServer, watcher: Watcher) -> None:
+    def test_an_endless_list_is_implausible(self, server: FakeApiServer, watcher: Watcher) -> None:
         page = b'HTTP/1.1 200 OK\r\n\r\n{"metadata":{"resourceVersion":"7","continue":"more"},"items":[]}'
-        server.next_answers.extend([page] * 3)
-        wait_for(lambda: watcher.directory.health().failures["implausible"] == 3)
+        server.next_responses.extend([page] * 3)
+        wait_for(lambda: watcher.provider.health().failures["implausible"] == 3)
         wait_for(watcher.knows)
 
-    def test_closing_ends_the_thread_at_once(self, watcher: Watcher) -> None:
+    def test_closing_ends_the_thread_immediately(self, watcher: Watcher) -> None:
         watcher.watching()
-        thread = watcher.directory._thread
+        thread = watcher.provider._thread
         assert thread is not None
-        watcher.directory.close()
-        thread.join(10)
+        watcher.provider.close()
+        thread.join(patience(10))
         assert not thread.is_alive()
-        assert sum(watcher.directory.health().failures.values()) == 0
+        assert sum(watcher.provider.health().failures.values()) == 0
 
 
 class TestCredentials:
@@ -380,10 +377,10 @@ class TestCredentials:
 
     @pytest.fixture
     def watcher(self, server: FakeApiServer, folder: Path) -> Iterator[Watcher]:
-        channel = Channel(server.url, API_FIXES, token_file=str(folder / "token"), ca_file=str(folder / "ca.crt"))
-        watcher = Watcher(server, channel)
+        client = HttpClient(server.url, API_FIXES, token_file=str(folder / "token"), ca_file=str(folder / "ca.crt"))
+        watcher = Watcher(server, client)
         yield watcher
-        watcher.directory.close()
+        watcher.provider.close()
 
     def test_with_the_cluster_s_ca_and_a_token(self, watcher: Watcher, server: FakeApiServer) -> None:
         wait_for(watcher.knows)
@@ -392,10 +389,10 @@ class TestCredentials:
 
     def test_closing_ends_a_watch_over_tls(self, watcher: Watcher) -> None:
         watcher.watching()
-        thread = watcher.directory._thread
+        thread = watcher.provider._thread
         assert thread is not None
-        watcher.directory.close()
-        thread.join(10)
+        watcher.provider.close()
+        thread.join(patience(10))
         assert not thread.is_alive()
 
     def test_a_new_token_is_taken_from_its_file(self, watcher: Watcher, server: FakeApiServer, folder: Path) -> None:
@@ -408,19 +405,19 @@ class TestCredentials:
         wait_for(lambda: watcher.knows(2))
         assert server.requests[-1].token == "second"
 
-    def test_an_expired_token_is_told_and_read_again(
+    def test_an_expired_token_is_reported_and_read_again(
         self, watcher: Watcher, server: FakeApiServer, folder: Path
     ) -> None:
         server.tokens = {"second"}
         wait_for(lambda: watcher.reason() == "permission")
-        assert "token" in watcher.directory.health().fix
+        assert "token" in watcher.provider.health().fix
         (folder / "token").write_text("second")
         wait_for(watcher.knows)
 
     def test_another_ca_is_not_trusted(self, watcher: Watcher, server: FakeApiServer, folder: Path) -> None:
         trustme.CA().cert_pem.write_to_path(str(folder / "ca.crt"))
         wait_for(lambda: watcher.reason() == "error")
-        health = watcher.directory.health()
+        health = watcher.provider.health()
         assert "unable to get local issuer" in health.message
         assert "ca.crt" in health.fix
         assert server.requests == []
@@ -429,60 +426,60 @@ class TestCredentials:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("elsewhere.example").configure_cert(context)
         with FakeApiServer(context) as server:
-            watcher = Watcher(server, Channel(server.url, API_FIXES, ca_file=str(folder / "ca.crt")))
+            watcher = Watcher(server, HttpClient(server.url, API_FIXES, ca_file=str(folder / "ca.crt")))
             wait_for(lambda: watcher.reason() == "error")
-            assert "127.0.0.1" in watcher.directory.health().message
-            watcher.directory.close()
+            assert "127.0.0.1" in watcher.provider.health().message
+            watcher.provider.close()
             assert server.requests == []
 
     @pytest.mark.parametrize(("name", "fix"), [("token", "automountServiceAccountToken"), ("ca.crt", "ca.crt")])
-    def test_a_missing_file_is_told(self, watcher: Watcher, folder: Path, name: str, fix: str) -> None:
+    def test_a_missing_file_is_reported(self, watcher: Watcher, folder: Path, name: str, fix: str) -> None:
         (folder / name).unlink()
         wait_for(lambda: watcher.reason() == "not_found")
-        health = watcher.directory.health()
+        health = watcher.provider.health()
         assert name in health.message
         assert fix in health.fix
 
-    def test_a_token_that_is_none(self, watcher: Watcher, folder: Path) -> None:
+    def test_an_invalid_token(self, watcher: Watcher, folder: Path) -> None:
         (folder / "token").write_bytes(b"two\nlines\n")
         wait_for(lambda: watcher.reason() == "implausible")
 
     def test_a_token_is_never_sent_in_the_clear(self, folder: Path) -> None:
         with FakeApiServer() as server:
             server.add(make_pod(1))
-            watcher = Watcher(server, Channel(server.url, API_FIXES, token_file=str(folder / "token")))
+            watcher = Watcher(server, HttpClient(server.url, API_FIXES, token_file=str(folder / "token")))
             wait_for(watcher.knows)
             assert {request.token for request in server.requests} == {""}
-            watcher.directory.close()
+            watcher.provider.close()
 
 
 class TestKubelet:
     @pytest.fixture
-    def directory(self, server: FakeApiServer) -> Iterator[FeedDirectory]:
-        feed = Kubelet(Channel(server.url, KUBELET_FIXES), every_seconds=0.02)
-        directory = FeedDirectory(feed, Host(), retry_first_seconds=0.02)
-        yield directory
-        directory.close()
+    def provider(self, server: FakeApiServer) -> Iterator[BackgroundProvider]:
+        feed = Kubelet(HttpClient(server.url, KUBELET_FIXES), poll_seconds=0.02)
+        provider = BackgroundProvider(feed, Host(), retry_first_seconds=0.02)
+        yield provider
+        provider.close()
 
-    def test_is_asked_again_and_again(self, server: FakeApiServer, directory: FeedDirectory) -> None:
-        wait_for(lambda: directory.find(workload(1)))
+    def test_is_polled(self, server: FakeApiServer, provider: BackgroundProvider) -> None:
+        wait_for(lambda: provider.find(workload(1)))
         server.delete(uid(1))
         server.add(make_pod(2))
-        wait_for(lambda: directory.find(workload(2)))
-        assert directory.find(workload(1)) is not None
+        wait_for(lambda: provider.find(workload(2)))
+        assert provider.find(workload(1)) is not None
         assert {request.path for request in server.requests} == {"/pods"}
 
-    def test_forbidden_does_not_ask_for_the_right_to_run_commands(
-        self, server: FakeApiServer, directory: FeedDirectory
+    def test_the_fix_for_forbidden_does_not_grant_the_right_to_run_commands(
+        self, server: FakeApiServer, provider: BackgroundProvider
     ) -> None:
         server.status = 403
-        wait_for(lambda: directory.health().reason == "permission")
-        fix = directory.health().fix
+        wait_for(lambda: provider.health().reason == "permission")
+        fix = provider.health().fix
         assert "resources: [nodes/pods], verbs: [get]" in fix
         assert "do not grant nodes/proxy" in fix
 
-    def test_garbage(self, server: FakeApiServer, directory: FeedDirectory) -> None:
+    def test_garbage(self, server: FakeApiServer, provider: BackgroundProvider) -> None:
         """Fault 49."""
-        server.next_answers.append(b'HTTP/1.1 200 OK\r\n\r\n{"items":null}')
-        wait_for(lambda: directory.find(workload(1)))
-        assert directory.health().failures["implausible"] == 1
+        server.next_responses.append(b'HTTP/1.1 200 OK\r\n\r\n{"items":null}')
+        wait_for(lambda: provider.find(workload(1)))
+        assert provider.health().failures["implausible"] == 1

@@ -1,4 +1,4 @@
-"""A pod as the API server and the kubelet really write it, and as they should not."""
+"""Pods as the API server and the kubelet really return them, and invalid ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.workloads.metadata.container_metadata import Facts
+from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.metadata.pod_parser import MAX_TEXT, read_pod
 from tests.support.fake_kubernetes_api import Pod, container_id, make_pod, uid
 
@@ -16,7 +16,7 @@ A, B = container_id(0xA), container_id(0xB)
 
 
 def edit(path: str, value: object) -> Pod:
-    """A pod with one thing set: ``metadata/labels``."""
+    """A pod with one field set, such as ``metadata/labels``."""
     pod = make_pod(1)
     *parents, last = path.split("/")
     place: Any = pod
@@ -29,9 +29,9 @@ def edit(path: str, value: object) -> Pod:
     return pod
 
 
-def only(pod: Pod) -> Facts:
-    """Facts of its container."""
-    return next(facts for facts in read_pod(pod)[1].values() if facts.container)
+def only(pod: Pod) -> ContainerMetadata:
+    """Metadata of its only container."""
+    return next(metadata for metadata in read_pod(pod)[1].values() if metadata.container)
 
 
 def test_a_running_pod() -> None:
@@ -39,7 +39,7 @@ def test_a_running_pod() -> None:
     owner, entries = read_pod(pod)
     assert owner == uid(1)
     assert set(entries) == {uid(1), A, B}
-    assert entries[A] == Facts(
+    assert entries[A] == ContainerMetadata(
         namespace="team-nlp",
         pod="vllm-0",
         container="server",
@@ -64,7 +64,7 @@ def test_a_pod_that_is_still_pending_has_no_container_yet() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["containerd", "cri-o", "docker"])
-def test_every_runtime_writes_ids_its_own_way(scheme: str) -> None:
+def test_ids_of_every_runtime(scheme: str) -> None:
     pod = edit("status/containerStatuses/0/containerID", f"{scheme}://{B}")
     assert B in read_pod(pod)[1]
 
@@ -80,8 +80,8 @@ def test_init_sidecar_and_debug_containers(specs: str, statuses: str) -> None:
     assert (extra.container, extra.image, extra.command) == ("extra", "tool:1", ("run",))
 
 
-def test_a_restarted_container_is_known_by_its_last_id_too() -> None:
-    """Fault 40: its joules go on under the same name."""
+def test_a_restarted_container_is_also_found_by_its_last_id() -> None:
+    """Fault 40: its series continues under the same name."""
     pod = edit(
         "status/containerStatuses/0/lastState", {"terminated": {"exitCode": 137, "containerID": f"containerd://{B}"}}
     )
@@ -94,8 +94,8 @@ def test_a_container_in_crash_loop_has_its_id_in_its_state() -> None:
     assert read_pod(pod)[1][B].container == "main"
 
 
-def test_the_image_is_the_one_that_was_asked_for() -> None:
-    assert only(make_pod(1)).image == "registry.example/main:v1"  # the status says sha256:…
+def test_the_image_is_that_of_the_specification() -> None:
+    assert only(make_pod(1)).image == "registry.example/main:v1"  # the status has sha256:…
     by_digest = "registry.example/main@sha256:" + "0" * 64
     assert only(edit("spec/containers/0/image", by_digest)).image == by_digest
     assert only(edit("spec/containers", [])).image == f"sha256:{1:064x}"
@@ -131,8 +131,8 @@ class TestOwners:
     def test_what_people_know_as_the_owner(
         self, kind: str, name: str, labels: dict[str, str], owner: tuple[str, str]
     ) -> None:
-        facts = only(self.pod(kind, name, labels))
-        assert (facts.owner_kind, facts.owner_name) == owner
+        metadata = only(self.pod(kind, name, labels))
+        assert (metadata.owner_kind, metadata.owner_name) == owner
 
     def test_the_controller_is_the_owner_whatever_comes_before_it(self) -> None:
         pod = self.pod("StatefulSet", "db")
@@ -157,7 +157,7 @@ class TestStaticPods:
         assert entries[self.HASH].pod_uid == uid(1)  # as kube-state-metrics has it
 
     def test_an_ordinary_pod_cannot_pass_for_another(self) -> None:
-        """Whoever may create a pod may write annotations: a victim's uid would take its joules."""
+        """Anyone who may create a pod may write annotations: with a victim's uid it would take over its joules."""
         assert set(read_pod(self.mirror(self.HASH))[1]) == {uid(1), container_id(1)}
         forged = self.mirror(uid(2), **{"kubernetes.io/config.mirror": "yes"})
         assert set(read_pod(forged)[1]) == {uid(1), container_id(1)}
@@ -182,25 +182,25 @@ class TestCommands:
         )
 
     def test_what_comes_from_secrets_is_not_known(self) -> None:
-        """Fault 47: the pod only says where a secret is."""
+        """Fault 47: the pod only refers to a secret."""
         env = [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}, {"name": "A", "value": "b"}]
-        facts = only(edit("spec/containers/0", {"name": "main", "env": env, "args": ["$(TOKEN)"]}))
-        assert facts.environment == {"A": "b"}
-        assert facts.command == ("$(TOKEN)",)
+        metadata = only(edit("spec/containers/0", {"name": "main", "env": env, "args": ["$(TOKEN)"]}))
+        assert metadata.environment == {"A": "b"}
+        assert metadata.command == ("$(TOKEN)",)
 
     def test_scripts_are_cut_and_files_left_out(self) -> None:
         """Fault 45: 1 MB of text."""
-        facts = only(edit("spec/containers/0", {"name": "main", "args": ["x" * 2**20] * 300}))
-        assert len(facts.command) == 256
-        assert {len(word) for word in facts.command} == {MAX_TEXT}
+        metadata = only(edit("spec/containers/0", {"name": "main", "args": ["x" * 2**20] * 300}))
+        assert len(metadata.command) == 256
+        assert {len(word) for word in metadata.command} == {MAX_TEXT}
         labels = only(edit("metadata/annotations", {"small": "x", "last-applied": "x" * 2**18})).annotations
         assert labels == {"small": "x"}
 
     def test_variables_that_grow_are_cut(self) -> None:
         env = [{"name": "V0", "value": "x" * 1000}]
         env += [{"name": f"V{n}", "value": f"$(V{n - 1})" * 10} for n in range(1, 20)]
-        facts = only(edit("spec/containers/0", {"name": "main", "env": env}))
-        assert max(map(len, facts.environment.values())) == MAX_TEXT
+        metadata = only(edit("spec/containers/0", {"name": "main", "env": env}))
+        assert max(map(len, metadata.environment.values())) == MAX_TEXT
 
 
 class TestGarbage:

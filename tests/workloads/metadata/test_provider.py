@@ -1,4 +1,4 @@
-"""The thread behind a directory: it tries again, ever more rarely, and says how it is doing."""
+"""The background thread of a provider: it retries with backoff and reports its health."""
 
 from __future__ import annotations
 
@@ -12,154 +12,155 @@ import pytest
 
 from exporter.host import Host
 from exporter.records import Unavailable, Workload
-from exporter.workloads.metadata.cache import FactBook
-from exporter.workloads.metadata.container_metadata import Facts
-from exporter.workloads.metadata.provider import FeedDirectory, Heard
+from exporter.workloads.metadata.cache import MetadataCache
+from exporter.workloads.metadata.container_metadata import ContainerMetadata
+from exporter.workloads.metadata.provider import BackgroundProvider, OnProgress
+from tests.support.patience import patience, wait_for
+
+Step = Callable[[MetadataCache, OnProgress], None]
 
 
 class ScriptedFeed:
-    """Does one step of the script each time it is followed, then waits."""
+    """Runs one step of the script each time it is watched, then blocks."""
 
     name = "kubernetes"
 
-    def __init__(self, *script: Callable[[FactBook, Heard], None]) -> None:
+    def __init__(self, *script: Step) -> None:
         self.script = list(script)
-        self.followed: list[float] = []
+        self.watched: list[float] = []
         self.ended = threading.Event()
 
-    def follow(self, book: FactBook, heard: Heard, stop: threading.Event) -> None:
-        self.followed.append(time.monotonic())
+    def watch(self, cache: MetadataCache, on_progress: OnProgress, stop: threading.Event) -> None:
+        self.watched.append(time.monotonic())
         if self.script:
-            self.script.pop(0)(book, heard)
+            self.script.pop(0)(cache, on_progress)
         else:
-            self.ended.wait(30)
+            self.ended.wait(patience(30))
 
     def interrupt(self) -> None:
         self.ended.set()
 
 
-def tell(**facts: str) -> Callable[[FactBook, Heard], None]:
-    def step(book: FactBook, heard: Heard) -> None:
-        book.put("owner", {key: Facts(container=name) for key, name in facts.items()})
-        heard(0.25)
+def learn(**metadata: str) -> Step:
+    def step(cache: MetadataCache, on_progress: OnProgress) -> None:
+        cache.put("owner", {key: ContainerMetadata(container=name) for key, name in metadata.items()})
+        on_progress(0.25)
 
     return step
 
 
-def say_more(_: FactBook, heard: Heard) -> None:
-    heard(0.25)
-    heard(0.5)
+def make_progress(_: MetadataCache, on_progress: OnProgress) -> None:
+    on_progress(0.25)
+    on_progress(0.5)
 
 
-def fail(error: Exception) -> Callable[[FactBook, Heard], None]:
-    def step(book: FactBook, heard: Heard) -> None:
+def fail(error: Exception) -> Step:
+    def step(cache: MetadataCache, on_progress: OnProgress) -> None:
         raise error
 
     return step
 
 
 @contextmanager
-def directory_of(*script: Callable[[FactBook, Heard], None]) -> Iterator[tuple[FeedDirectory, ScriptedFeed]]:
+def provider_of(
+    *script: Callable[[MetadataCache, OnProgress], None],
+) -> Iterator[tuple[BackgroundProvider, ScriptedFeed]]:
     feed = ScriptedFeed(*script)
-    directory = FeedDirectory(feed, Host(wall=lambda: 1234.0), retry_first_seconds=0.01)
-    yield directory, feed
-    directory.close()
+    provider = BackgroundProvider(feed, Host(wall=lambda: 1234.0), retry_first_seconds=0.01)
+    yield provider, feed
+    provider.close()
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.002)
-
-
-def test_it_starts_with_the_first_question_of_any_kind() -> None:
+def test_it_starts_on_the_first_call_of_any_method() -> None:
     pod = Workload(runtime="kubernetes", pod_uid="u")
-    questions: list[Callable[[FeedDirectory], object]] = [
-        lambda directory: directory.find(pod),
-        lambda directory: directory.expects(pod),
-        lambda directory: directory.changed(),
-        lambda directory: directory.health(),
+    calls: list[Callable[[BackgroundProvider], object]] = [
+        lambda provider: provider.find(pod),
+        lambda provider: provider.expects(pod),
+        lambda provider: provider.changed(),
+        lambda provider: provider.health(),
     ]
-    for question in questions:
-        with directory_of(tell(u="x")) as (directory, feed):
+    for call in calls:
+        with provider_of(learn(u="x")) as (provider, feed):
             time.sleep(0.01)
-            assert feed.followed == []
-            question(directory)
-            wait_for(lambda feed=feed: feed.followed)  # type: ignore[misc]
+            assert feed.watched == []
+            call(provider)
+            wait_for(lambda feed=feed: feed.watched)  # type: ignore[misc]
 
 
 def test_a_container_comes_before_its_pod() -> None:
-    with directory_of(tell(uid="the pod", id="the container")) as (directory, _):
-        wait_for(lambda: directory.health().up)
+    with provider_of(learn(uid="the pod", id="the container")) as (provider, _):
+        wait_for(lambda: provider.health().up)
         both = Workload(runtime="kubernetes", container_id="id", pod_uid="uid")
         for workload, name in ((both, "the container"), (both._replace(container_id="sandbox"), "the pod")):
-            facts = directory.find(workload)
-            assert facts is not None
-            assert facts.container == name
-        assert not directory.expects(both)
-        assert not directory.expects(both._replace(container_id=""))
-        assert directory.expects(both._replace(container_id="sandbox"))
+            metadata = provider.find(workload)
+            assert metadata is not None
+            assert metadata.container == name
+        assert not provider.expects(both)
+        assert not provider.expects(both._replace(container_id=""))
+        assert provider.expects(both._replace(container_id="sandbox"))
 
 
 def test_health_before_during_and_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
-    """Fault 49: one line when it starts, one when it ends, whatever happens in between."""
+    """Fault 49: one log line when the failure starts and one when it ends, whatever happens in between."""
     caplog.set_level(logging.INFO)
     down = fail(Unavailable("timeout", "slow", "wait"))
-    with directory_of(down, down, down, say_more) as (directory, _):
-        assert not directory.health().up
-        assert directory.health().last_success == 0.0
-        wait_for(lambda: directory.health().reason == "timeout")
-        assert (directory.health().message, directory.health().fix) == ("slow", "wait")
-        wait_for(lambda: directory.health().up)
-        health = directory.health()
+    with provider_of(down, down, down, make_progress) as (provider, _):
+        assert not provider.health().up
+        assert provider.health().last_success == 0.0
+        wait_for(lambda: provider.health().reason == "timeout")
+        assert (provider.health().message, provider.health().fix) == ("slow", "wait")
+        wait_for(lambda: provider.health().up)
+        health = provider.health()
         assert (health.reason, health.message, health.fix) == (None, "", "")
         assert (health.failures["timeout"], health.failures["error"]) == (3, 0)
         assert health.last_success == 1234.0
-        wait_for(lambda: directory.health().read_seconds == 0.75)
-    assert [record.message for record in caplog.records] == ["names are not available", "names are back"]
+        wait_for(lambda: provider.health().read_seconds == 0.75)
+    assert [record.message for record in caplog.records] == [
+        "metadata provider is not available",
+        "metadata provider is back",
+    ]
     assert vars(caplog.records[0])["fix"] == "wait"
 
 
-def test_what_nobody_thought_of_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
-    with directory_of(fail(KeyError("x")), tell(a="x")) as (directory, _):
-        wait_for(lambda: directory.health().up)
-        assert directory.health().failures["error"] == 1
+def test_an_unexpected_exception_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    with provider_of(fail(KeyError("x")), learn(a="x")) as (provider, _):
+        wait_for(lambda: provider.health().up)
+        assert provider.health().failures["error"] == 1
     assert caplog.records[0].exc_info is not None
 
 
-def test_it_tries_again_ever_more_rarely() -> None:
-    with directory_of(*[fail(Unavailable("error", "no"))] * 6) as (directory, feed):
-        directory.health()
-        wait_for(lambda: len(feed.followed) == 7)
-        pauses = [after - before for before, after in zip(feed.followed, feed.followed[1:], strict=False)]
+def test_it_retries_with_growing_pauses() -> None:
+    with provider_of(*[fail(Unavailable("error", "no"))] * 6) as (provider, feed):
+        provider.health()
+        wait_for(lambda: len(feed.watched) == 7)
+        pauses = [after - before for before, after in zip(feed.watched, feed.watched[1:], strict=False)]
         # 10, 20, 40, 80, 160, 320 ms, each at least half as long; a busy machine only makes them longer
         assert all(pause >= 0.5 * 0.01 * 2**number for number, pause in enumerate(pauses))
 
 
-def test_what_is_known_stays_known() -> None:
-    with directory_of(tell(a="x"), fail(Unavailable("error", "no"))) as (directory, _):
-        wait_for(lambda: directory.health().failures["error"])
-        facts = directory.find(Workload(runtime="kubernetes", container_id="a"))
-        assert facts is not None
-        assert facts.container == "x"
+def test_metadata_stays_during_a_failure() -> None:
+    with provider_of(learn(a="x"), fail(Unavailable("error", "no"))) as (provider, _):
+        wait_for(lambda: provider.health().failures["error"])
+        metadata = provider.find(Workload(runtime="kubernetes", container_id="a"))
+        assert metadata is not None
+        assert metadata.container == "x"
 
 
-def test_closed_before_it_was_asked_it_never_starts() -> None:
-    with directory_of(tell(a="x")) as (directory, feed):
-        directory.close()
-        assert directory.changed() == set()
+def test_closed_before_the_first_call_it_never_starts() -> None:
+    with provider_of(learn(a="x")) as (provider, feed):
+        provider.close()
+        assert provider.changed() == set()
         time.sleep(0.02)
-        assert feed.followed == []
+        assert feed.watched == []
 
 
-def test_questions_are_cheap() -> None:
-    """Asked for each new cgroup from the tick: a dictionary's price, never a wait."""
-    with directory_of(tell(a="x")) as (directory, _):
-        wait_for(lambda: directory.health().up)
+def test_calls_are_cheap() -> None:
+    """The tick calls it for each new cgroup: as cheap as a dictionary, and never blocking."""
+    with provider_of(learn(a="x")) as (provider, _):
+        wait_for(lambda: provider.health().up)
         pod = Workload(runtime="kubernetes", container_id="a")
         began = time.process_time()
         for _ in range(10_000):
-            directory.find(pod)
-            directory.changed()
+            provider.find(pod)
+            provider.changed()
         assert time.process_time() - began < 2.0

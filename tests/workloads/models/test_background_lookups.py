@@ -1,4 +1,4 @@
-"""Questions in the background: who is asked, how often, and that nobody waits for the answer."""
+"""Background lookups: which are run, how often, and that the caller never waits."""
 
 from __future__ import annotations
 
@@ -13,145 +13,138 @@ import pytest
 
 from exporter.host import Host
 from exporter.records import GroupKey, ProcessKey
-from exporter.workloads.models.background_lookups import Inquiries
-from exporter.workloads.models.evidence import Question
+from exporter.workloads.models.background_lookups import BackgroundLookups
+from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.served import served_name
+from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/a", 1)
-FILE = Question("config", "c.yml", ("model",))
-SERVER = Question("server", "8000")
+FILE = Lookup("config", "c.yml", ("model",))
+SERVER = Lookup("server", "8000")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Poll until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.01)
-
-
-class TestInquiries:
-    def test_an_answer_comes_later_and_is_kept(self, proc: Any) -> None:
+class TestBackgroundLookups:
+    def test_a_result_arrives_later_and_is_kept(self, proc: Any) -> None:
         key = proc.add(10, ["x"]).key
-        inquiries = Inquiries(proc.host, lambda host, pid, question: f"{question.value}-{pid}")
-        assert inquiries.name(key, FILE, GROUP) in ("", "c.yml-10")
-        wait_for(lambda: inquiries.name(key, FILE, None) == "c.yml-10")
-        wait_for(lambda: inquiries.news() == {GROUP})
-        assert inquiries.news() == set()
-        inquiries.close()
-        assert inquiries.name(key, FILE, None) == "c.yml-10"
+        lookups = BackgroundLookups(proc.host, lambda host, pid, lookup: f"{lookup.value}-{pid}")
+        assert lookups.name(key, FILE, GROUP) in ("", "c.yml-10")
+        wait_for(lambda: lookups.name(key, FILE, None) == "c.yml-10")
+        wait_for(lambda: lookups.completed() == {GROUP})
+        assert lookups.completed() == set()
+        lookups.close()
+        assert lookups.name(key, FILE, None) == "c.yml-10"
 
-    def test_a_file_is_asked_once_and_nobody_is_told_of_nothing(self, proc: Any) -> None:
+    def test_a_file_is_read_once_and_an_empty_result_is_not_reported(self, proc: Any) -> None:
         key = proc.add(10, ["x"]).key
-        asked: list[int] = []
+        pids: list[int] = []
 
-        def ask(host: Host, pid: int, question: Question) -> str:
-            asked.append(pid)
+        def run(host: Host, pid: int, lookup: Lookup) -> str:
+            pids.append(pid)
             return ""
 
-        inquiries = Inquiries(proc.host, ask)
-        inquiries.name(key, FILE, GROUP)
-        wait_for(lambda: not inquiries._asked)
+        lookups = BackgroundLookups(proc.host, run)
+        lookups.name(key, FILE, GROUP)
+        wait_for(lambda: not lookups._pending)
         for _ in range(3):
-            assert inquiries.name(key, FILE, GROUP) == ""
-        assert asked == [10]
-        assert inquiries.news() == set()
-        inquiries.close()
+            assert lookups.name(key, FILE, GROUP) == ""
+        assert pids == [10]
+        assert lookups.completed() == set()
+        lookups.close()
 
-    def test_a_server_that_is_still_loading_is_asked_again(self, proc: Any) -> None:
+    def test_a_server_that_is_still_loading_is_retried(self, proc: Any) -> None:
         key = proc.add(10, ["x"]).key
-        asked: list[int] = []
+        pids: list[int] = []
 
-        def ask(host: Host, pid: int, question: Question) -> str:
-            asked.append(pid)
-            return "llama" if len(asked) == 4 else ""
+        def run(host: Host, pid: int, lookup: Lookup) -> str:
+            pids.append(pid)
+            return "llama" if len(pids) == 4 else ""
 
-        inquiries = Inquiries(Host(procfs=str(proc.root)), ask, pause_seconds=0.01)
-        inquiries.name(key, SERVER, GROUP)
-        wait_for(lambda: inquiries.news() == {GROUP})
-        assert inquiries.name(key, SERVER, GROUP) == "llama"
-        assert asked == [10] * 4
-        inquiries.close()
+        lookups = BackgroundLookups(Host(procfs=str(proc.root)), run, retry_first_seconds=0.01)
+        lookups.name(key, SERVER, GROUP)
+        wait_for(lambda: lookups.completed() == {GROUP})
+        assert lookups.name(key, SERVER, GROUP) == "llama"
+        assert pids == [10] * 4
+        lookups.close()
 
-    def test_a_server_that_never_answers_is_given_up(self, proc: Any) -> None:
+    def test_a_server_that_never_responds_is_retried_for_a_limited_time(self, proc: Any) -> None:
         key = proc.add(10, ["x"]).key
-        asked: list[int] = []
+        pids: list[int] = []
 
-        def ask(host: Host, pid: int, question: Question) -> str:
-            asked.append(pid)
+        def run(host: Host, pid: int, lookup: Lookup) -> str:
+            pids.append(pid)
             return ""
 
-        inquiries = Inquiries(Host(procfs=str(proc.root)), ask, pause_seconds=0.05, patience_seconds=0.2)
-        inquiries.name(key, SERVER, GROUP)
-        wait_for(lambda: not inquiries._asked)
-        assert 2 <= len(asked) <= 5
-        inquiries.close()
+        lookups = BackgroundLookups(Host(procfs=str(proc.root)), run, retry_first_seconds=0.05, retry_for_seconds=0.2)
+        lookups.name(key, SERVER, GROUP)
+        wait_for(lambda: not lookups._pending)
+        assert 2 <= len(pids) <= 5
+        lookups.close()
 
-    def test_who_has_ended_is_not_asked(self, proc: Any) -> None:
+    def test_no_lookup_for_a_process_that_has_ended(self, proc: Any) -> None:
         """Fault 34."""
-        asked: list[int] = []
+        pids: list[int] = []
 
-        def ask(host: Host, pid: int, question: Question) -> str:
-            asked.append(pid)
+        def run(host: Host, pid: int, lookup: Lookup) -> str:
+            pids.append(pid)
             return "wrong"
 
-        inquiries = Inquiries(proc.host, ask)
+        lookups = BackgroundLookups(proc.host, run)
         proc.add(10, ["x"], start=5)
         for key in (ProcessKey(10, 4), ProcessKey(11, 1)):
-            inquiries.name(key, SERVER, GROUP)
-        wait_for(lambda: not inquiries._asked)
-        assert asked == []
-        assert inquiries.news() == set()
-        inquiries.close()
+            lookups.name(key, SERVER, GROUP)
+        wait_for(lambda: not lookups._pending)
+        assert pids == []
+        assert lookups.completed() == set()
+        lookups.close()
 
-    def test_an_exception_is_no_answer_and_not_the_end(self, proc: Any) -> None:
+    def test_an_exception_is_an_empty_result_and_does_not_end_the_thread(self, proc: Any) -> None:
         one, two = proc.add(10, ["x"]).key, proc.add(11, ["x"]).key
 
-        def ask(host: Host, pid: int, question: Question) -> str:
+        def run(host: Host, pid: int, lookup: Lookup) -> str:
             if pid == 10:
                 raise RuntimeError("secret")
             return "llama"
 
-        inquiries = Inquiries(proc.host, ask)
-        inquiries.name(one, FILE, GROUP)
-        inquiries.name(two, FILE, GROUP)
-        wait_for(lambda: inquiries.name(two, FILE, GROUP) == "llama")
-        inquiries.close()
+        lookups = BackgroundLookups(proc.host, run)
+        lookups.name(one, FILE, GROUP)
+        lookups.name(two, FILE, GROUP)
+        wait_for(lambda: lookups.name(two, FILE, GROUP) == "llama")
+        lookups.close()
 
-    def test_a_question_that_hangs_delays_neither_caller_nor_end(self, proc: Any) -> None:
+    def test_a_hanging_lookup_delays_neither_caller_nor_close(self, proc: Any) -> None:
         """Fault 15."""
         release = threading.Event()
 
-        def ask(host: Host, pid: int, question: Question) -> str:
-            release.wait(60)
+        def run(host: Host, pid: int, lookup: Lookup) -> str:
+            release.wait(patience(60))
             return "late"
 
-        inquiries = Inquiries(proc.host, ask)
+        lookups = BackgroundLookups(proc.host, run)
         key = proc.add(10, ["x"]).key
         for number in range(400):
-            assert inquiries.name(key, Question("config", str(number)), GROUP) == ""
-        assert len(inquiries._asked) <= 256
-        inquiries.close()
-        assert inquiries.name(key, FILE, GROUP) == ""
+            assert lookups.name(key, Lookup("config", str(number)), GROUP) == ""
+        assert len(lookups._pending) <= 256
+        lookups.close()
+        assert lookups.name(key, FILE, GROUP) == ""
         release.set()
 
-    def test_without_a_question_there_is_no_thread(self, proc: Any) -> None:
+    def test_without_a_lookup_there_is_no_thread(self, proc: Any) -> None:
         before = threading.active_count()
-        Inquiries(proc.host).close()
+        BackgroundLookups(proc.host).close()
         assert threading.active_count() == before
 
 
-Answer = Callable[[socket.socket], None]
+Response = Callable[[socket.socket], None]
 
 
-def page(body: bytes, status: bytes = b"200 OK") -> Answer:
-    """An HTTP answer."""
+def page(body: bytes, status: bytes = b"200 OK") -> Response:
+    """An HTTP response."""
     return lambda connection: connection.sendall(b"HTTP/1.1 " + status + b"\r\nServer: x\r\n\r\n" + body)
 
 
 def models(*entries: bytes) -> bytes:
-    """A list as vLLM writes it."""
+    """A list in the format of vLLM."""
     return b'{"object":"list","data":[' + b",".join(entries) + b"]}"
 
 
@@ -159,11 +152,11 @@ class TestServer:
     """Real sockets on the loopback."""
 
     @pytest.fixture
-    def serve(self) -> Iterator[Callable[[Answer], int]]:
+    def serve(self) -> Iterator[Callable[[Response], int]]:
         listeners: list[socket.socket] = []
         self.requests: list[bytes] = []
 
-        def start(answer: Answer) -> int:
+        def start(respond: Response) -> int:
             listener = socket.create_server(("127.0.0.1", 0))
             listeners.append(listener)
 
@@ -172,7 +165,7 @@ class TestServer:
                     connection, _ = listener.accept()
                     with connection:
                         self.requests.append(connection.recv(4096))
-                        answer(connection)
+                        respond(connection)
                 except OSError:
                     pass
 
@@ -185,8 +178,8 @@ class TestServer:
             listener.close()
 
     @staticmethod
-    def ask(port: int) -> str:
-        """Ask as if this process were the server: its network namespace is ours."""
+    def read(port: int) -> str:
+        """The name, as if this process were the server: it shares the network namespace."""
 
         return served_name(Host(), os.getpid(), port)
 
@@ -208,8 +201,8 @@ class TestServer:
             (b" " * 200_000, ""),
         ],
     )
-    def test_the_only_model_counts(self, serve: Callable[[Answer], int], body: bytes, expected: str | None) -> None:
-        name = self.ask(serve(page(body)))
+    def test_the_only_model_counts(self, serve: Callable[[Response], int], body: bytes, expected: str | None) -> None:
+        name = self.read(serve(page(body)))
         if expected is None:
             assert name.startswith("evil_")
             assert name.isprintable()
@@ -218,50 +211,50 @@ class TestServer:
         assert self.requests[0].startswith(b"GET /v1/models HTTP/1.0\r\nHost: 127.0.0.1:")
         assert b"uthorization" not in self.requests[0]
 
-    def test_refusals_are_no_names(self, serve: Callable[[Answer], int]) -> None:
+    def test_error_responses_are_not_names(self, serve: Callable[[Response], int]) -> None:
         body = models(b'{"id":"a"}')
         for status in (b"401 Unauthorized", b"301 Moved", b"500 x", b"2000 x"):
-            assert self.ask(serve(page(body, status))) == ""
-        assert self.ask(serve(lambda connection: connection.close())) == ""
+            assert self.read(serve(page(body, status))) == ""
+        assert self.read(serve(lambda connection: connection.close())) == ""
 
-    def test_a_closed_port_is_no_name(self) -> None:
+    def test_a_closed_port_is_not_a_name(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        assert self.ask(port) == ""
+        assert self.read(port) == ""
 
-    def test_an_answer_that_drips_ends_at_the_deadline(self, serve: Callable[[Answer], int]) -> None:
+    def test_a_slow_response_ends_at_the_deadline(self, serve: Callable[[Response], int]) -> None:
         stop = threading.Event()
 
-        def drip(connection: socket.socket) -> None:
+        def trickle(connection: socket.socket) -> None:
             while not stop.wait(0.05):
                 connection.sendall(b"H")
 
         began = time.monotonic()
-        assert self.ask(serve(drip)) == ""
+        assert self.read(serve(trickle)) == ""
         stop.set()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < patience()
 
-    def test_nobody_is_asked_where_the_namespace_is_unknown(self, serve: Callable[[Answer], int], proc: Any) -> None:
+    def test_no_request_if_the_namespace_is_unknown(self, serve: Callable[[Response], int], proc: Any) -> None:
         port = serve(page(models(b'{"id":"a"}')))
         proc.add(10, ["x"])
         assert served_name(proc.host, 10, port) == ""
         assert self.requests == []
 
-    def test_the_address_is_that_of_the_processs_own_namespace(self, serve: Callable[[Answer], int], proc: Any) -> None:
+    def test_the_address_is_in_the_namespace_of_the_process(self, serve: Callable[[Response], int], proc: Any) -> None:
         """Only 127.0.0.2 is listed for the other one, so it alone may be contacted; nothing listens there."""
         port = serve(page(models(b'{"id":"a"}')))
         table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- {}\n        /32 host LOCAL\n"
         proc.add(10, ["x"])
-        for who, address in (("self", "198.51.100.7"), ("10", "127.0.0.2")):
-            (proc.root / who / "net").mkdir(parents=True)
-            (proc.root / who / "net/fib_trie").write_text(table.format(address))
+        for process, address in (("self", "198.51.100.7"), ("10", "127.0.0.2")):
+            (proc.root / process / "net").mkdir(parents=True)
+            (proc.root / process / "net/fib_trie").write_text(table.format(address))
         assert served_name(proc.host, 10, port) == ""
         assert self.requests == []
         (proc.root / "10/net/fib_trie").write_text(table.format("198.51.100.7"))
         assert served_name(proc.host, 10, port) == "a"
 
 
-def test_the_process_that_asks_exists() -> None:
+def test_this_process_is_found() -> None:
 
     stat = process_stat(Host(), os.getpid())
     assert stat is not None

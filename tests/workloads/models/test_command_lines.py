@@ -11,7 +11,7 @@ import yaml
 
 from exporter.config.settings import Settings
 from exporter.records import GroupKey, Workload
-from exporter.workloads.metadata.container_metadata import Facts
+from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.models.evidence import NOTHING, Evidence
 from exporter.workloads.models.recognise import recognise
 from exporter.workloads.models.resolver import ModelOptions, Models
@@ -23,17 +23,17 @@ SETTINGS = Settings()
 
 
 def words(row: dict[str, Any], key: str = "command") -> list[str]:
-    """The command of a row, word by word."""
+    """The words of a row's command."""
     value = row.get(key, [])
     return shlex.split(value) if isinstance(value, str) else [str(word) for word in value]
 
 
 def name(row: dict[str, Any]) -> str:
-    """What to call a row in a report."""
+    """Test id of a row."""
     return str(row.get("name") or row["command"])[:90]
 
 
-def test_the_table_is_as_large_as_promised() -> None:
+def test_the_table_has_its_minimum_size() -> None:
     assert len(TABLE["models"]) + len(TABLE["pods"]) >= 90
     assert len(TABLE["none"]) >= 30
     every = [str(row["command"]) for key in ("models", "unnamed", "none") for row in TABLE[key]]
@@ -41,28 +41,28 @@ def test_the_table_is_as_large_as_promised() -> None:
 
 
 @pytest.mark.parametrize("row", TABLE["models"], ids=name)
-def test_a_command_line_tells_model_and_phase(row: dict[str, Any]) -> None:
+def test_a_command_line_with_model_and_phase(row: dict[str, Any]) -> None:
     found = recognise(words(row))
     assert (found.model_name, found.phase, found.source) == (row["model"], row["phase"], "command")
 
 
 @pytest.mark.parametrize("row", TABLE["unnamed"], ids=name)
-def test_a_command_line_tells_only_the_phase(row: dict[str, Any]) -> None:
+def test_a_command_line_with_only_a_phase(row: dict[str, Any]) -> None:
     found = recognise(words(row))
     assert (found.model_name, found.phase) == ("", row["phase"])
 
 
 @pytest.mark.parametrize("row", TABLE["none"], ids=name)
-def test_what_only_looks_like_a_model_is_none(row: dict[str, Any]) -> None:
+def test_a_command_line_without_a_model(row: dict[str, Any]) -> None:
     found = recognise(words(row))
     assert found._replace(phase="") == NOTHING, row.get("why", "")
     assert isinstance(found, Evidence)
 
 
 @pytest.mark.parametrize("row", TABLE["pods"], ids=name)
-def test_a_pod_tells_the_rest(row: dict[str, Any], proc: Any) -> None:
+def test_a_pod_adds_evidence(row: dict[str, Any], proc: Any) -> None:
     process = proc.add(7, words(row))
-    facts = Facts(
+    metadata = ContainerMetadata(
         image=row.get("image", ""),
         owner_kind=row.get("owner_kind", ""),
         labels=row.get("labels", {}),
@@ -71,7 +71,7 @@ def test_a_pod_tells_the_rest(row: dict[str, Any], proc: Any) -> None:
         environment=row.get("environment", {}),
     )
     models = Models(proc.host, ModelOptions((), SETTINGS.models_keys, SETTINGS.models_phase_keys))
-    model = models.resolve(process, GroupKey("/a", 1), Workload("team", "pod-0", "main", "kubernetes"), facts)
+    model = models.resolve(process, GroupKey("/a", 1), Workload("team", "pod-0", "main", "kubernetes"), metadata)
     models.close()
     if "model" not in row:
         assert model is None

@@ -1,4 +1,4 @@
-"""Command lines taken apart: wrappers, interpreters, shells, and options of unknown programs."""
+"""Parsing of command lines: wrappers, interpreters, shells, and options of unknown programs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from exporter.workloads.models.wrappers import WRAPPERS
         ([], []),
     ],
 )
-def test_what_is_really_started(words: list[str], expected: list[Command]) -> None:
+def test_the_programs_that_are_started(words: list[str], expected: list[Command]) -> None:
     assert commands(words) == expected
 
 
@@ -64,11 +64,11 @@ def test_quotes(script: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("script", ["'a", '"a', "a'", 'a\\"b"', "a\\", "'" * 9999, '"' + "\\" * 9999, "a" * 20_000])
-def test_what_is_no_command(script: str) -> None:
+def test_strings_without_a_command(script: str) -> None:
     assert commands(["sh", "-c", script]) == []
 
 
-def test_nesting_has_an_end() -> None:
+def test_nesting_is_limited() -> None:
     assert commands(["nice"] * 100 + ["a"]) == []
     assert len(commands(["sh", "-c", "a;" * 1000])) <= 64
 
@@ -121,7 +121,7 @@ class TestArguments:
 
 
 class TestTable:
-    def test_every_row_can_be_reached_and_says_something(self) -> None:
+    def test_every_row_can_be_reached_and_has_a_phase(self) -> None:
         indexed = {id(call.launcher) for calls in CALLS.values() for call in calls}
         for launcher in LAUNCHERS:
             assert id(launcher) in indexed
@@ -133,7 +133,7 @@ class TestTable:
             assert len(set(verbs)) == len(verbs), program
             assert program not in WRAPPERS, program
 
-    def test_the_most_particular_call_comes_first(self) -> None:
+    def test_the_most_specific_call_comes_first(self) -> None:
         for calls in CALLS.values():
             lengths = [len(call.verbs) for call in calls]
             assert lengths == sorted(lengths, reverse=True)

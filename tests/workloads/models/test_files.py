@@ -1,4 +1,4 @@
-"""Names from files of the process: Ollama's manifests, Triton's repository, YAML; and that no link leads out."""
+"""Names from files of a process: Ollama manifests, a Triton repository, YAML; and that no link leaves its root."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from exporter.records import Process
-from exporter.workloads.models.background_lookups import answer
-from exporter.workloads.models.evidence import Question
+from exporter.workloads.models.background_lookups import run_lookup
+from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.files import configured_name, ollama_name, triton_name
-from exporter.workloads.models.process_root import Inside
+from exporter.workloads.models.process_root import ProcessRootFs
 
 DIGEST = "dde5aa3fc5ffc17176b5e8bdc82f587b24b2678c6c66101bf7da77af9f7ccdff"
 MODELS = "root/.ollama/models"
@@ -32,9 +32,9 @@ class Container:
         (proc.root / "10/cwd").symlink_to(self.root / "work")
 
     @property
-    def files(self) -> Inside:
-        """As the exporter reads them."""
-        return Inside(self.host.procfs, 10)
+    def files(self) -> ProcessRootFs:
+        """The files as the exporter reads them."""
+        return ProcessRootFs(self.host.procfs, 10)
 
     def write(self, path: str, content: str) -> None:
         """Write a file."""
@@ -51,7 +51,7 @@ class Container:
 
 @pytest.fixture
 def container(proc: Any) -> Container:
-    """A process with a root of its own."""
+    """A process with its own root."""
     return Container(proc)
 
 
@@ -68,7 +68,7 @@ class TestOllama:
         container.manifest("registry.ollama.ai/library/other/1b", "f" * 64)
         container.manifest(path)
         assert ollama_name(container.files, BLOB) == expected
-        assert answer(container.host, 10, Question("ollama", BLOB)) == expected
+        assert run_lookup(container.host, 10, Lookup("ollama", BLOB)) == expected
 
     def test_of_several_names_the_one_that_says_most(self, container: Container) -> None:
         for tag in ("latest", "3b-instruct-q4_K_M", "3b"):
@@ -96,7 +96,7 @@ class TestTriton:
         container.write("models/densenet/1/model.onnx", "")
         container.write("models/.cache/x", "")
         container.write("models/README", "")
-        assert answer(container.host, 10, Question("triton", "/models")) == "densenet"
+        assert run_lookup(container.host, 10, Lookup("triton", "/models")) == "densenet"
         container.write("models/resnet/1/model.onnx", "")
         assert triton_name(container.files, "/models") == ""
 
@@ -124,17 +124,17 @@ class TestConfigured:
     )
     def test_a_key_of_the_top_level(self, container: Container, content: str, expected: str) -> None:
         container.write("work/conf/c.yml", content)
-        question = Question("config", "conf/c.yml", ("base_model", "model"))
-        assert answer(container.host, 10, question) == expected
-        assert configured_name(container.files, "/work/conf/c.yml", question.keys) == expected
+        lookup = Lookup("config", "conf/c.yml", ("base_model", "model"))
+        assert run_lookup(container.host, 10, lookup) == expected
+        assert configured_name(container.files, "/work/conf/c.yml", lookup.keys) == expected
 
     def test_a_file_that_cannot_be_read(self, container: Container) -> None:
         assert configured_name(container.files, "none.yml", ["model"]) == ""
-        assert configured_name(Inside(container.host.procfs, 11), "c.yml", ["model"]) == ""
+        assert configured_name(ProcessRootFs(container.host.procfs, 11), "c.yml", ["model"]) == ""
 
 
-class TestInside:
-    """Whoever writes links in a container reads none of the host's files through us."""
+class TestProcessRootFs:
+    """Links in a container cannot lead to files of the host."""
 
     def test_links_are_followed_within_the_root(self, container: Container) -> None:
         """As Kubernetes mounts a ConfigMap: c.yml → ..data/c.yml, ..data → ..2024."""
@@ -148,7 +148,7 @@ class TestInside:
         assert container.files.read("/work/up.yml", 10) == b"in"
         assert container.files.read("/work/../etc//conf/./c.yml", 1) == b"i"
 
-    def test_no_link_and_no_dots_lead_out(self, container: Container, tmp_path: Path) -> None:
+    def test_no_link_and_no_dots_leave_the_root(self, container: Container, tmp_path: Path) -> None:
         secret = tmp_path / "secret.yml"
         secret.write_text("model: host-secret")
         for name, target in (("abs", str(secret)), ("up", "../../../../../.." + str(secret)), ("root", "/../..")):
@@ -157,7 +157,7 @@ class TestInside:
             with pytest.raises(OSError, match="No such file"):
                 container.files.read(path, 100)
 
-    def test_what_is_no_file_is_not_read(self, container: Container) -> None:
+    def test_only_regular_files_are_read(self, container: Container) -> None:
         os.mkfifo(container.root / "pipe")
         (container.root / "loop").symlink_to("loop")
         for path in ("/pipe", "/work", "/loop", "/pipe/x"):

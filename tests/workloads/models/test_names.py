@@ -1,4 +1,4 @@
-"""Names of models: what remains of repositories, paths and URLs, and that no name can do harm."""
+"""Model names from repositories, paths and URLs, and that every name is safe in a label."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ NONE = [
 
 
 @pytest.mark.parametrize(("raw", "expected"), NAMES)
-def test_what_remains_of_a_value(raw: str, expected: str) -> None:
+def test_the_name_in_a_value(raw: str, expected: str) -> None:
     assert model_name(raw) == expected
 
 
 @pytest.mark.parametrize("raw", NONE)
-def test_what_is_no_name(raw: str) -> None:
+def test_values_without_a_name(raw: str) -> None:
     assert model_name(raw) == ""
 
 
 @given(st.text(max_size=300) | st.text('/.-_ab$:@~\n"\\\u202e', max_size=40))
-def test_no_name_can_do_harm(raw: str) -> None:
+def test_every_name_is_safe(raw: str) -> None:
     """Faults 45 and 47."""
     for name in (model_name(raw), harmless(raw)):
         assert len(name) <= MAX_CHARACTERS
@@ -84,7 +84,7 @@ def test_names_that_differ_stay_different(pair: list[str]) -> None:
 
 
 @given(st.from_regex(r"[A-Za-z0-9][\w.-]{0,40}/[A-Za-z0-9][\w.-]{0,40}", fullmatch=True))
-def test_a_repository_that_is_no_path_stays_as_it_is(repository: str) -> None:
+def test_a_repository_that_is_not_a_path_stays_unchanged(repository: str) -> None:
     name = model_name(repository)
     assert (
         name in ("", repository) or name == harmless(repository) or repository.endswith(f"/{name}") or "." in repository
@@ -102,5 +102,5 @@ def test_long_names_are_cut_and_marked() -> None:
 @pytest.mark.parametrize(
     ("raw", "expected"), [("org/name", True), ("x.gguf", True), ("gpt-4o", False), ("base", False)]
 )
-def test_what_can_only_be_weights(raw: str, *, expected: bool) -> None:
+def test_values_that_are_clearly_weights(raw: str, *, expected: bool) -> None:
     assert looks_like_weights(raw) is expected

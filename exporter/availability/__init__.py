@@ -1,0 +1,1 @@
+"""Availability of sources and metadata providers: up or down, why, and when to retry."""

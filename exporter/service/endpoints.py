@@ -1,0 +1,78 @@
+"""The HTTP endpoints: metrics, status page, liveness and readiness, each rendered from the newest snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import h11
+
+from ..exposition.metrics.negotiate import accepts_gzip, prefers_openmetrics
+from ..exposition.metrics.prerender import ScrapeBody
+from ..exposition.metrics.render import OPENMETRICS, TEXT
+from ..exposition.status.page import Page
+from ..exposition.web.response import Handler, Headers, Response, request_header
+from ..snapshot import Snapshot
+
+_STALE_SECONDS = 10.0
+_STALE_INTERVALS = 5
+
+
+class Endpoints:
+    """Handlers for the web server; ``clock`` is that of `Snapshot.monotonic_at`, in seconds.
+
+    ``snapshot`` returns the newest one, None before the first sample; it is called without a lock.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot | None],
+        body: ScrapeBody,
+        page: Page,
+        clock: Callable[[], float],
+    ) -> None:
+        self._snapshot = snapshot
+        self._body = body
+        self._page = page
+        self._clock = clock
+        self._started_at = clock()
+
+    def pages(self, telemetry_path: str) -> dict[str, Handler]:
+        """Path → handler for what only authorized clients may read."""
+        return {"/": self._status_page, telemetry_path: self._metrics}
+
+    def health(self) -> dict[str, Handler]:
+        """Path → handler for probes."""
+        return {
+            "/-/healthy": self._healthy,
+            "/healthz": self._healthy,
+            "/-/ready": self._ready,
+            "/readyz": self._ready,
+        }
+
+    def _status_page(self, _: h11.Request) -> Response:
+        return Response(200, self._page(self._snapshot()), b"text/html; charset=utf-8", self._page.headers)
+
+    def _metrics(self, request: h11.Request) -> Response:
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return Response(503, b"no sample yet\n", headers=((b"Retry-After", b"1"),))
+        openmetrics = prefers_openmetrics(request_header(request, b"accept"))
+        gzipped = accepts_gzip(request_header(request, b"accept-encoding"))
+        headers: Headers = ((b"Vary", b"Accept, Accept-Encoding"),)
+        if gzipped:
+            headers = (*headers, (b"Content-Encoding", b"gzip"))
+        body = self._body(snapshot, openmetrics=openmetrics, gzipped=gzipped)
+        return Response(200, body, (OPENMETRICS if openmetrics else TEXT).encode(), headers)
+
+    def _ready(self, _: h11.Request) -> Response:
+        return Response(503, b"no sample yet\n") if self._snapshot() is None else Response(200, b"ready\n")
+
+    def _healthy(self, _: h11.Request) -> Response:
+        """Fail when the newest sample is too old, or the first one overdue: a process that answers may have hung."""
+        snapshot = self._snapshot()
+        at, interval = (snapshot.monotonic_at, snapshot.interval_seconds) if snapshot else (self._started_at, 0.0)
+        age, limit = self._clock() - at, max(_STALE_SECONDS, _STALE_INTERVALS * interval)
+        if age <= limit:
+            return Response(200, b"healthy\n")
+        what = "the last sample is" if snapshot else "there is no sample, and the server is"
+        return Response(503, f"unhealthy: {what} {age:.1f} s old (limit {limit:.1f} s)\n".encode())
