@@ -70,7 +70,7 @@ format: $(DEV) ## Put the code into its one format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-golden: $(DEV) ## Write the expected scrapes of the recorded machines anew; review the difference
+golden: $(DEV) ## Rewrite the expected scrapes of the recorded machines; review the difference
 	$(BIN)/python -m pytest tests/hosts --update-golden
 
 bench: $(DEV) ## Measure the cost of ticks and scrapes
@@ -92,10 +92,10 @@ rules: $(DEV) ## Write the rules of the energy budgets anew, and check all rules
 	$(NEEDS) run promtool test rules prometheus/tests/*.yml
 	$(NEEDS) run amtool check-config prometheus/alertmanager.yml
 
-dashboards: $(DEV) ## Write grafana/dashboards anew from grafana/generate
+dashboards: $(DEV) ## Generate grafana/dashboards from grafana/generate
 	$(BIN)/python -m grafana.generate
 
-manifests: $(DEV) ## Write the dashboards and rules in deploy/kubernetes anew from grafana/ and prometheus/
+manifests: $(DEV) ## Generate the dashboards and rules in deploy/kubernetes from grafana/ and prometheus/
 	$(BIN)/python -m deploy.kubernetes.generate
 
 pictures: $(DEV) ## Draw docs/pictures from the dashboards and a simulated day (two minutes; needs prometheus, chromium)

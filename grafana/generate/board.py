@@ -43,7 +43,7 @@ class Row:
 def board(
     uid: str, answers: str, variables: Sequence[Builder[VariableModel]], rows: Sequence[Row], *, since: str = "now-6h"
 ) -> Dashboard:
-    """A dashboard; ``answers`` says in one sentence which question it is for."""
+    """A dashboard; ``answers`` is its question in one sentence."""
     made = (
         build.Dashboard(f"Energy / {TITLES[uid]}")
         .uid(uid)

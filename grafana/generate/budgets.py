@@ -1,4 +1,4 @@
-"""Budgets: which hold, which burn too fast, and when each will be used up."""
+"""Budgets: use, burn rate, and time until each is used up."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ NO_BUDGETS = "No budgets: write prometheus/budgets.yaml, see docs/rules.md"
 _USED = [(0.8, WARN), (1, BAD)]
 _GONE = {0.0: ("used up", BAD)}
 _BURN = [(1.1, WARN), (2, BAD)]
-_SELECTS = {0.0: ("nothing", WARN), 1.0: ("something", TEXT)}
+_SELECTS = {0.0: ("no series", WARN), 1.0: ("ok", TEXT)}
 _CALLED = "{{budget}} {{cluster}}"
 
 
 def dashboard() -> Dashboard:
-    """For whoever answers for a budget."""
+    """For the owners of budgets."""
     return board(
         BUDGETS,
         "Which energy budgets hold, which burn too fast, and when will each be used up?",
@@ -40,7 +40,7 @@ def dashboard() -> Dashboard:
 
 
 def _exceeded() -> Builder[Panel]:
-    ask = Ask(1, "How many are used up?", "Budgets of which all is used.", NO_BUDGETS, [onward(WORKLOADS)])
+    ask = Ask(1, "How many are used up?", "Budgets that are used up in their window.", NO_BUDGETS, [onward(WORKLOADS)])
     used = b.of_chosen("budget:energy_used:ratio")
     return number(ask, f"count({used} >= 1) or 0 * count({used})", "none", steps=[(1, BAD)], base=GOOD)
 
@@ -57,7 +57,8 @@ def _burning() -> Builder[Panel]:
     ask = Ask(
         3,
         "How fast does the fastest burn?",
-        "Energy of the short span by what the budget allows in it: at 1 it lasts exactly its window, at 2 half.",
+        "Energy of the short span divided by the budget's allowance for it: at 1 the budget lasts exactly its window, "
+        "at 2 half of it.",
         NO_BUDGETS,
         [onward(WORKLOADS)],
     )
@@ -69,9 +70,9 @@ def _next() -> Builder[Panel]:
     ask = Ask(
         4,
         "When is the next one used up?",
-        "Shortest time to the end of a budget, if its use goes on growing as it does. Nothing grows without end in a "
-        "rolling window: a budget that holds is not in it.",
-        "None is on its way to its end",
+        "Shortest time until a budget is used up, if its use continues to grow at the same rate. Budgets that will not "
+        "be used up in their rolling window are not included.",
+        "No budget will be used up",
         [onward(WORKLOADS)],
     )
     left = b.of_chosen("budget:energy_exhausted_in:seconds")
@@ -82,8 +83,8 @@ def _empty() -> Builder[Panel]:
     ask = Ask(
         10,
         "How many select nothing?",
-        "Budgets whose selector matched no joule in their whole window: a typing error, or nothing of theirs ran yet. "
-        "See docs/rules.md.",
+        "Budgets whose selector matched no series in their whole window: a typing error, or none of their workloads "
+        "ran yet. See docs/rules.md.",
         NO_BUDGETS,
         [onward(WORKLOADS)],
     )
@@ -95,7 +96,7 @@ def _used() -> Builder[Panel]:
     ask = Ask(
         5,
         "How much of each is used?",
-        "Used part in the rolling window of each budget. It falls again when old use leaves the window.",
+        "Used share in the rolling window of each budget. It falls when old use leaves the window.",
         NO_BUDGETS,
         [onward(WORKLOADS)],
     )
@@ -106,8 +107,8 @@ def _used() -> Builder[Panel]:
 def _course() -> Builder[Panel]:
     ask = Ask(
         6,
-        "Which way do they go?",
-        "Used part over time, with the line at which each is used up.",
+        "How does the use change?",
+        "Used share over time, with the line at which a budget is used up.",
         NO_BUDGETS,
         [onward(WORKLOADS)],
     )
@@ -119,10 +120,10 @@ def _list() -> Builder[Panel]:
     left = b.of_chosen("budget:energy_exhausted_in:seconds")
     ask = Ask(
         7,
-        "Whose are they, and how long will they last?",
-        "Every budget with its owner and window. Burn is the energy of the short and the long span by what the "
-        "budget allows in them; above 2 in both an alert fires. Lasts is empty for a budget that holds. Where "
-        "nothing is selected, the selector has a typing error, or nothing of it ran in the window.",
+        "Which owner has which budget, and how long will it last?",
+        "Every budget with its owner and window. Burn is the energy of the short and the long span divided by the "
+        "budget's allowance for them; above 2 in both an alert fires. Lasts is empty for a budget that will not be "
+        "used up. A selector matches no series if it has a typing error or none of its workloads ran in the window.",
         NO_BUDGETS,
     )
     return table(
@@ -134,7 +135,7 @@ def _list() -> Builder[Panel]:
             Label("window", "Window", 90),
         ],
         [
-            Value("Selects", b.of_chosen("budget:energy_selected:bool"), "none", 0, 100, texts=_SELECTS),
+            Value("Selector", b.of_chosen("budget:energy_selected:bool"), "none", 0, 100, texts=_SELECTS),
             Value("Budget kWh", f"{b.of_chosen('energy_budget_joules')} / {KWH:g}", "kwatth", 1, 120),
             Value("Used kWh", f"{b.of_chosen('budget:energy_used_joules:sum')} / {KWH:g}", "kwatth", 1, 120),
             Value("Used", b.of_chosen("budget:energy_used:ratio"), "percentunit", 0, 190, _USED, GOOD, 1.2),
@@ -156,8 +157,8 @@ def _list() -> Builder[Panel]:
 def _power() -> Builder[Panel]:
     ask = Ask(
         8,
-        "How much power goes to each?",
-        "Power of whatever a budget selects, over five minutes.",
+        "How much power does each draw?",
+        "Power of the workloads that a budget selects, over five minutes.",
         NO_BUDGETS,
         [onward(MODELS)],
     )
@@ -167,8 +168,8 @@ def _power() -> Builder[Panel]:
 def _burn() -> Builder[Panel]:
     ask = Ask(
         9,
-        "Does any burn faster than it may?",
-        "Energy of the long span by what the budget allows in it. At 1 the budget lasts exactly its window.",
+        "Does any burn too fast?",
+        "Energy of the long span divided by the budget's allowance for it. At 1 the budget lasts exactly its window.",
         NO_BUDGETS,
         [onward(MODELS)],
     )

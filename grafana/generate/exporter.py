@@ -1,4 +1,4 @@
-"""Exporter health: can these numbers be believed, and what do they cost?"""
+"""Exporter health: are the numbers reliable, and what does the exporter cost?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .panels import Ask, Line, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere
 
-NO_EXPORTER = "No exporter answers: see the targets of Prometheus"
+NO_EXPORTER = "No exporter is up: see the targets of Prometheus"
 
 _UP = {0.0: ("failing", BAD), 1.0: ("up", GOOD), 2.0: ("not here", TEXT)}
 _REFUSED = 'reason!="not_found"'
@@ -29,10 +29,10 @@ _QUALITY = {"measured": ("measured", GOOD), "estimated": ("estimated", WARN)}
 
 
 def dashboard() -> Dashboard:
-    """For whoever runs the exporter."""
+    """For operators of the exporter."""
     return board(
         EXPORTER,
-        "Can these numbers be believed, and what does it cost to get them?",
+        "Are these numbers reliable, and what does it cost to collect them?",
         everywhere(),
         [
             Row(4, [(4, _up()), (4, _age()), (4, _conserved()), (4, _failing()), (4, _tick()), (4, _memory())]),
@@ -49,8 +49,8 @@ def _up() -> Builder[Panel]:
     exporters = f"{known} and on (cluster, job, instance) last_over_time({q.series('energy_samples_total')}[1d])"
     ask = Ask(
         1,
-        "Do all exporters answer?",
-        "Part of the exporters seen in the last day that Prometheus reached at its last try.",
+        "Are all exporters up?",
+        "Share of the exporters of the last day whose last scrape succeeded.",
         NO_EXPORTER,
         [onward(OVERVIEW)],
     )
@@ -61,8 +61,8 @@ def _age() -> Builder[Panel]:
     age = f"max(time() - {q.series('energy_sample_timestamp_seconds')})"
     ask = Ask(
         2,
-        "How old is what they say?",
-        "Age of the oldest sample: a scrape interval at most, as long as the sampler runs.",
+        "How old is the data?",
+        "Age of the oldest sample: at most a scrape interval while the sampler runs.",
         NO_EXPORTER,
         [onward(OVERVIEW)],
     )
@@ -74,8 +74,8 @@ def _conserved() -> Builder[Panel]:
     ask = Ask(
         3,
         "Does every joule add up?",
-        "Largest relative difference between what devices counted and what workloads, losses and ended containers "
-        "have together. Rounding makes about 1e-15; more than 1e-9 is a bug worth a report.",
+        "Largest relative difference between the joules of devices and the sum of workloads, unattributed energy and "
+        "ended containers. Rounding is about 1e-15; above 1e-9 it is a bug: please report it.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -87,8 +87,8 @@ def _failing() -> Builder[Panel]:
     ask = Ask(
         4,
         "Is a source failing?",
-        "Sources that cannot read what is there. Those that were never there, such as NVML without a card, are not "
-        "counted. The status page of the exporter names the reason and the fix.",
+        "Sources that fail to read an existing device. Sources without a device, such as NVML without a card, are not "
+        "counted. The status page of the exporter gives the reason and the fix.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -96,7 +96,7 @@ def _failing() -> Builder[Panel]:
 
 
 def _broken() -> str:
-    """Sources that are down and worked before, or found what they cannot read, as the alert on them has it."""
+    """Sources that are down and worked before, or found a device that they cannot read, as in the alert."""
     by = "cluster, job, instance, source"
     refused = q.increase("energy_source_failures_total", _REFUSED)
     return (
@@ -110,7 +110,7 @@ def _tick() -> Builder[Panel]:
     ask = Ask(
         5,
         "How long is a sample?",
-        "Mean time of a sample, of the slowest exporter. It has to be well below the sample interval.",
+        "Mean time per sample of the slowest exporter. It has to be well below the sample interval.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -119,7 +119,7 @@ def _tick() -> Builder[Panel]:
 
 def _memory() -> Builder[Panel]:
     memory = f"max({q.series('process_resident_memory_bytes')} and on (cluster, job, instance) {_samples_of()})"
-    ask = Ask(6, "How much memory?", "Resident memory of the largest.", NO_EXPORTER, [onward(NODES)])
+    ask = Ask(6, "How much memory?", "Resident memory of the largest exporter.", NO_EXPORTER, [onward(NODES)])
     return number(ask, memory, "bytes", steps=[(256 * 2**20, WARN)], base=TEXT, decimals=0, trend=True)
 
 
@@ -195,8 +195,8 @@ def _sources() -> Builder[Panel]:
     ask = Ask(
         8,
         "Which sources work?",
-        "What each exporter reads, and the age of its last read. Not here is what a machine does not have, such as "
-        "NVML without a card: ai-energy-exporter doctor says what is missing and how to mend it.",
+        "Sources of each exporter, and the age of the last read. Not here is hardware that a machine does not have, "
+        "such as NVML without a card: ai-energy-exporter doctor lists what is missing and how to fix it.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -257,9 +257,9 @@ def _devices() -> Builder[Panel]:
 def _unattributed() -> Builder[Panel]:
     ask = Ask(
         10,
-        "What could not be told whose it is?",
-        "Power that no workload caused, by reason. Idle is the price of being switched on, and fans, disks and the "
-        "power supply serve all; the others should be small, gap and unknown next to nothing.",
+        "Which power is attributed to no workload?",
+        "Unattributed power by reason. Idle is the power of the node without work, and fans, disks and the power "
+        "supply are shared by all workloads; the others should be small, gap and unknown close to 0.",
         NO_EXPORTER,
         [onward(WORKLOADS)],
     )
@@ -275,7 +275,7 @@ def _failures() -> Builder[Panel]:
     ask = Ask(
         11,
         "Which reads fail?",
-        "Failed reads in a second, by source and reason. Zero is healthy.",
+        "Failed reads per second, by source and reason. Zero is healthy.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -287,7 +287,7 @@ def _cost() -> Builder[Panel]:
     ask = Ask(
         12,
         "How much CPU does an exporter use?",
-        "Part of one CPU core, of the 16 exporters that use most.",
+        "Share of one CPU core, of the 16 exporters that use most.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -305,9 +305,9 @@ def _meters() -> Builder[Panel]:
 
     ask = Ask(
         13,
-        "Which meters stumble?",
-        "Wraps are continued exactly and are normal. After a reset nothing is charged for one interval. Stuck meters "
-        "stand still although their device is busy. All in the time range.",
+        "Which meters reset or are stuck?",
+        "Wraps are normal and counted exactly. After a reset no energy is attributed for one interval. A stuck meter "
+        "does not move although its device is busy. All in the time range.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -338,8 +338,8 @@ def _samples() -> Builder[Panel]:
     ask = Ask(
         14,
         "How many samples are skipped?",
-        "Part of the samples skipped because the one before was not finished. Energy counters lose nothing by it; "
-        "the division among workloads gets coarser.",
+        "Share of samples skipped because the previous one was not finished. Energy counters lose nothing; the "
+        "attribution to workloads gets coarser.",
         NO_EXPORTER,
         [onward(NODES)],
     )
@@ -350,8 +350,8 @@ def _dropped() -> Builder[Panel]:
     dropped = f"sum by (level) ({q.rate('energy_series_dropped_total')})"
     ask = Ask(
         15,
-        "Is anything left out?",
-        "Accounts left out of a level in a second because its limit was reached; their energy stays in the level "
+        "Are series dropped?",
+        "Accounts dropped from a level per second because its limit was reached; their energy stays in the level "
         "above.",
         NO_EXPORTER,
         [onward(WORKLOADS)],

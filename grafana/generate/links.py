@@ -1,4 +1,4 @@
-"""Ways onward: from any panel to the dashboard that answers the next question, with variables and time kept."""
+"""Links from a panel to the dashboard that answers the next question, with variables and time range kept."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def url(uid: str, **variables: str) -> str:
 
 
 def onward(uid: str, title: str = "", **variables: str) -> build.DashboardLink:
-    """A link to a dashboard, named after it unless ``title`` says more."""
+    """A link to a dashboard, named after it unless there is a ``title``."""
     return build.DashboardLink(title or TITLES[uid]).type(DashboardLinkType.LINK).url(url(uid, **variables))
 
 
 def from_row(uid: str, title: str = "", **variables: str) -> build.DashboardLink:
-    """The same from a table's row, whose cluster goes along: it says which of two nodes or pods of one name is meant.
+    """The same from a row of a table, with the row's cluster, because two clusters may have nodes or pods of one name.
 
     Where a table has no column of clusters, Grafana puts in nothing, which is any series without that label.
     """

@@ -1,4 +1,4 @@
-"""Model detail: one model's energy, what it does with it, and on which cards."""
+"""Model detail: energy of one model, its work and its cards."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace, one_model
 
-NOT_AT_WORK = "This model is not at work here: choose another above"
-NO_TOKENS = "Its server tells no tokens, or serves nobody"
-NO_CARD = "No card was given to its pods"
+NOT_AT_WORK = "This model has no process here: choose another above"
+NO_TOKENS = "Its server reports no tokens, or has no requests"
+NO_CARD = "No card is allocated to its pods"
 
 _WHERE = (q.MODEL, q.NAMESPACE)
 _PLACES = f"{q.NODES}, namespace, pod, container"
 
 
 def dashboard() -> Dashboard:
-    """From the number to the cause, one model at a time."""
+    """Energy of one model, and its causes."""
     return board(
         MODEL,
-        "What does this model cost, what does it do with it, and on which cards?",
+        "How much energy does this model use, for which work, and on which cards?",
         [*everywhere(), namespace(), one_model()],
         [
             Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _token()), (4, _idle()), (4, _why())]),
@@ -60,7 +60,7 @@ def _year() -> Builder[Panel]:
     ask = Ask(
         3,
         "And in a whole year?",
-        "The mean of the last week, hours of rest included, kept up for 365 days.",
+        "The mean power of the last week, idle hours included, over 365 days.",
         "The rules have not run for five minutes yet",
         [_back()],
     )
@@ -71,7 +71,7 @@ def _token() -> Builder[Panel]:
     ask = Ask(
         4,
         "What does a token cost?",
-        "Joules by generated token: all its energy, idle included, by its tokens of the last five minutes.",
+        "Joules per generated token of the last five minutes: all energy of the model, idle included.",
         NO_TOKENS,
         [_back()],
     )
@@ -82,7 +82,7 @@ def _idle() -> Builder[Panel]:
     ask = Ask(
         5,
         "How much of it is idle?",
-        "Part of its energy in the time range that is idle power of cards it holds.",
+        "Share of its energy in the time range that is idle power of cards that it holds.",
         NOT_AT_WORK,
         [onward(NODES)],
     )
@@ -100,8 +100,8 @@ def _why() -> Builder[Panel]:
 def _modes() -> Builder[Panel]:
     ask = Ask(
         7,
-        "When does it work, and when does it only hold?",
-        "Work is power above idle; idle is that of the cards it holds, drawn whether or not it computes.",
+        "When is it active, and when idle?",
+        "Active is power above idle; idle is the idle power of the cards that it holds.",
         NOT_AT_WORK,
         [onward(WORKLOADS)],
     )
@@ -116,15 +116,15 @@ def _tokens() -> Builder[Panel]:
     ask = Ask(
         8,
         "How much does it serve?",
-        "Tokens generated and read in a second, over five minutes, as its server counts them.",
+        "Generated and prompt tokens per second, over five minutes, from the metrics of its server.",
         NO_TOKENS,
         [_back()],
     )
     lines = [
         Line(_recorded("model:output_tokens:rate5m"), "Generated"),
-        Line(_recorded("model:prompt_tokens:rate5m"), "Read"),
+        Line(_recorded("model:prompt_tokens:rate5m"), "Prompt"),
     ]
-    return course(ask, lines, "none", colours={"Generated": ACTIVE, "Read": PLAIN})
+    return course(ask, lines, "none", colours={"Generated": ACTIVE, "Prompt": PLAIN})
 
 
 def _components() -> Builder[Panel]:
@@ -142,8 +142,8 @@ def _cards() -> Builder[Panel]:
     ask = Ask(
         10,
         "How well does it use its cards?",
-        "The busiest card of its pods: multiprocessors with work, tensor cores, memory. Much memory and little "
-        "tensor is memory-bound; little of all is a batch too small, or a wait for data.",
+        "The busiest card of its pods: multiprocessors with work, tensor cores, memory. High memory and low tensor "
+        "activity is memory-bound; low activity of all three is a batch that is too small, or a wait for data.",
         NO_CARD,
         [onward(NODES)],
     )
@@ -158,8 +158,8 @@ def _cards() -> Builder[Panel]:
 def _per_token() -> Builder[Panel]:
     ask = Ask(
         11,
-        "Is a token getting dearer?",
-        "Joules by generated token: of five minutes, and of a whole day with all its idle hours.",
+        "Does a token cost more energy than before?",
+        "Joules per generated token over five minutes, and over a day with its idle hours.",
         NO_TOKENS,
         [_back()],
     )
@@ -182,8 +182,8 @@ def _places() -> Builder[Panel]:
     ask = Ask(
         12,
         "Where does it run?",
-        "Containers whose processes all work for this model. A container that works for several is in none.",
-        "No container works for this model alone",
+        "Containers in which all processes work for this model. Containers with several models are not listed.",
+        "No container works for only this model",
         [onward(WORKLOADS)],
     )
     return table(

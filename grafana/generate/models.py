@@ -1,4 +1,4 @@
-"""Models: the league table of what each model costs, and why."""
+"""Models: a ranking of all models by energy, with the reasons."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, model_name, namespace
 
-NO_MODEL = "No model is at work here, or none was recognised: see docs/models.md"
+NO_MODEL = "No model is running here, or none was recognised: see docs/models.md"
 _BY = "cluster, model_name, namespace, phase"
 _WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
 
 
 def _per_token_of_rows() -> str:
-    """Joules by token, which know neither node nor phase, beside the rows that `_BY` makes; training makes none."""
+    """Joules per token, which have no node and no phase, joined to the rows of `_BY` that are not training."""
     rows = q.watts("model", _BY, 'phase!="training"', *_WHERE)
     known = q.joules_per_token("cluster, model_name, namespace", *_WHERE)
     return f"0 * {rows} + on (cluster, model_name, namespace) group_left () ({known})"
 
 
 def dashboard() -> Dashboard:
-    """One table that ranks all models, and its two most telling columns over time."""
+    """A table that ranks all models, and its two most important columns over time."""
     return board(
         MODELS,
-        "What does each model cost in power, energy and joules per token, how much of it is idle, and why?",
+        "How much power, energy and joules per token does each model use, how much of it is idle, and why?",
         [*everywhere(), namespace(), model_name()],
         [
             Row(4, [(5, _power()), (5, _energy()), (5, _share()), (5, _idle()), (4, _count())]),
@@ -60,9 +60,9 @@ def _energy() -> Builder[Panel]:
 def _share() -> Builder[Panel]:
     ask = Ask(
         3,
-        "Which part of all energy is that?",
-        "Energy of models as a part of what the chosen nodes used in the time range. What is left belongs to other "
-        "workloads and to the nodes themselves.",
+        "Which share of all energy is that?",
+        "Energy of models as a share of the energy of the selected nodes in the time range. The rest is other "
+        "workloads and the nodes themselves.",
         NO_MODEL,
         [onward(WORKLOADS)],
     )
@@ -75,7 +75,7 @@ def _idle() -> Builder[Panel]:
     ask = Ask(
         4,
         "How much of it is idle?",
-        "Part of the models' energy that is idle power of GPUs they hold, in the time range.",
+        "Share of the models' energy that is idle power of GPUs that they hold, in the time range.",
         NO_MODEL,
         [onward(WORKLOADS)],
     )
@@ -99,10 +99,10 @@ def _league() -> Builder[Panel]:
     ask = Ask(
         6,
         "Which model costs most, and why?",
-        "Energy, share and idle share are of the time range; power is now. kWh/year is the mean of the last week, "
-        "hours of rest included, kept up for a year. J/token is energy, idle included, by generated tokens of the "
-        "last five minutes; empty where no server tells its tokens. Why is the first finding that holds: see "
-        "docs/dashboards.md. A click on a model shows all about it.",
+        "Energy, share and idle share are for the time range; power is now. kWh/year is the mean power of the last "
+        "week, idle hours included, over a year. J/token is energy, idle included, per generated token of the last "
+        "five minutes; empty if no server reports tokens. Why is the first finding that applies: see "
+        "docs/dashboards.md. Click a model for its details.",
         NO_MODEL,
     )
     return table(
@@ -155,9 +155,9 @@ def _per_token() -> Builder[Panel]:
     ask = Ask(
         8,
         "What does a token cost, and is it getting worse?",
-        "Joules of the model, idle included, by generated tokens of five minutes. Few requests make tokens dear, "
-        "because the card's idle power is shared by few.",
-        "No server tells its tokens: add it to prometheus/targets/model-servers.yml",
+        "Joules of the model, idle included, per generated token over five minutes. With few requests a token costs "
+        "more, because the idle power of the card is spread over few tokens.",
+        "No server reports its tokens: add it to prometheus/targets/model-servers.yml",
         [onward(WORKLOADS)],
     )
     return course(ask, [Line(q.joules_per_token("model_name", *_WHERE), "{{model_name}}")], "joule")
@@ -167,7 +167,7 @@ def _phases() -> Builder[Panel]:
     ask = Ask(
         9,
         "Training or inference?",
-        "Power by what the models' processes do. Unknown is a notebook, or a program that gives no hint.",
+        "Power by phase of the models' processes. Unknown is a notebook, or a program from which no phase is detected.",
         NO_MODEL,
         [onward(WORKLOADS)],
     )
@@ -178,9 +178,9 @@ def _phases() -> Builder[Panel]:
 def _runs() -> Builder[Panel]:
     ask = Ask(
         10,
-        "What did each training run take?",
-        "Energy of each run in the last 30 days. A run is what one owner (a Job, a Slurm job) does for one model.",
-        "No training was seen, or its rules have not run for an hour yet",
+        "How much energy did each training run use?",
+        "Energy of each run in the last 30 days. A run is the work of one owner (a Job, a Slurm job) for one model.",
+        "No training run found, or its rules have run for less than an hour",
         [onward(WORKLOADS)],
     )
     known = q.series("run:energy_container_kwh:sum30d", *_WHERE, node=q.CLUSTER)

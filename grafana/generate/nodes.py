@@ -1,4 +1,4 @@
-"""Nodes & GPUs: which machine and which card draws what, how well it is used, and whether it is healthy."""
+"""Nodes & GPUs: power, utilisation and health of each node and card."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .panels import Ask, Line, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, gpu
 
-NO_NODE = "No exporter answers for this choice of nodes"
+NO_NODE = "No exporter is up for these nodes"
 NO_GPU = "No GPU here"
-UNTOLD = "The card or its driver does not tell"
+NOT_REPORTED = "Not reported by the card or its driver"
 
 _GPU = 'gpu=~"$gpu"'
 _CARD = ('gpu=~"$gpu"', q.WHOLE)
@@ -23,17 +23,17 @@ _BY = f"{q.NODES}, gpu"
 _CALLED = "{{instance}} / {{gpu}} {{cluster}}"
 _MOST = 16
 _OK = {0.0: ("ok", GOOD), 1.0: ("repair at reset", WARN), 2.0: ("replace it", BAD)}
-_UP = {0.0: ("gone", BAD), 1.0: ("up", GOOD)}
+_UP = {0.0: ("down", BAD), 1.0: ("up", GOOD)}
 
 
 def dashboard() -> Dashboard:
     """Machines first, then their cards."""
     return board(
         NODES,
-        "Which machine and which card draws how much, how well is it used, and is it healthy?",
+        "How much power does each node and card draw, how well is it used, and is it healthy?",
         [*everywhere(), gpu()],
         [
-            Row(4, [(5, _power()), (5, _limit()), (5, _busy()), (5, _free()), (4, _ailing())]),
+            Row(4, [(5, _power()), (5, _limit()), (5, _busy()), (5, _free()), (4, _unhealthy())]),
             Row(5, [(24, _nodes())]),
             Row(10, [(24, _cards())]),
             Row(9, [(8, _card_power()), (8, _card_use()), (8, _throttling())]),
@@ -48,7 +48,7 @@ def _by_card(metric: str, *where: str) -> str:
 
 
 def _of_device(expr: str) -> str:
-    """What is known of a device of component gpu, by the card's number: a card's device is called by its UUID."""
+    """An expression about devices of component gpu, by the index of the card: the device label is the UUID."""
     renamed = f'label_replace({expr}, "uuid", "$1", "device", "(.+)")'
     known = f"group by (cluster, instance, gpu, uuid) ({q.series('energy_gpu_info', *_CARD)})"
     return f"sum by ({_BY}) ({renamed} * on (cluster, instance, uuid) group_left (gpu) {known})"
@@ -59,7 +59,7 @@ def _card_watts() -> str:
 
 
 def _busiest(expr: str) -> str:
-    """Only the cards that used most in the whole time range: a fleet has thousands, a graph has room for some."""
+    """Only the cards that used most in the whole time range, because a graph is readable with a few lines only."""
     used = _of_device(f"increase({q.series('energy_device_joules_total', q.GPU)}[$__range] @ end())")
     return f"({expr}) and on ({_BY}) topk({_MOST}, {used})"
 
@@ -72,10 +72,10 @@ def _power() -> Builder[Panel]:
 def _limit() -> Builder[Panel]:
     ask = Ask(
         2,
-        "How near to their limits?",
-        "Power of the GPUs that have a limit, by the sum of the limits that their driver enforces. Near 100 %, check "
-        "rack and cooling.",
-        UNTOLD,
+        "How close to the power limits?",
+        "Power of the GPUs that have a power limit, divided by the sum of the limits that their driver enforces. Near "
+        "100 %, check rack and cooling.",
+        NOT_REPORTED,
         [onward(MODELS)],
     )
     limits = q.series("energy_gpu_power_limit_watts", q.WHOLE)
@@ -88,8 +88,8 @@ def _busy() -> Builder[Panel]:
     ask = Ask(
         3,
         "How busy are they?",
-        "Mean share of time in which a kernel ran. It is time in use, not how much of the chip was.",
-        UNTOLD,
+        "Mean share of time in which a kernel ran. It does not show how much of the chip was used.",
+        NOT_REPORTED,
         [onward(WORKLOADS)],
     )
     busy = f"avg({q.series('energy_gpu_utilization_ratio', q.WHOLE)})"
@@ -97,26 +97,26 @@ def _busy() -> Builder[Panel]:
 
 
 def _free() -> Builder[Panel]:
-    told = q.series("energy_source_up", 'source=~"podresources|demo"')
-    cards = f"count({q.series('energy_gpu_info', q.WHOLE)} and on (cluster, job, instance) {told} == 1)"
-    given = f"({q.total(q.series('energy_gpu_allocated_ratio'))} or vector(0))"
+    reported = q.series("energy_source_up", 'source=~"podresources|demo"')
+    cards = f"count({q.series('energy_gpu_info', q.WHOLE)} and on (cluster, job, instance) {reported} == 1)"
+    allocated = f"({q.total(q.series('energy_gpu_allocated_ratio'))} or vector(0))"
     ask = Ask(
         4,
         "How many cards are free?",
-        "Cards of Kubernetes' nodes that it gave to nobody; parts of shared and split cards count as parts.",
-        "No GPU here, or Kubernetes does not tell whose they are",
+        "Cards of Kubernetes nodes that are not allocated; fractions of shared and MIG cards count as fractions.",
+        "No GPU here, or no allocations from Kubernetes",
         [onward(WORKLOADS)],
     )
-    return number(ask, f"{cards} - {given}", "none", decimals=1)
+    return number(ask, f"{cards} - {allocated}", "none", decimals=1)
 
 
-def _ailing() -> Builder[Panel]:
+def _unhealthy() -> Builder[Panel]:
     up = f"({q.series('energy_device_up', q.GPU)} == 0)"
     repair = f"({q.series('energy_gpu_memory_repair')} == 1)"
     ask = Ask(
         5,
-        "How many need care?",
-        "Cards that do not answer, wait for a reset to repair their memory, or have to be replaced.",
+        "How many are unhealthy?",
+        "Cards that are down, need a reset to repair their memory, or have to be replaced.",
         NO_GPU,
         [onward(EXPORTER)],
     )
@@ -136,8 +136,8 @@ def _nodes() -> Builder[Panel]:
     ask = Ask(
         6,
         "Which node draws how much?",
-        "Power now by component, energy in the time range, and the part of it that no workload caused: mostly idle "
-        "power of CPUs and memory.",
+        "Power now by component, energy in the time range, and the share that is attributed to no workload: mostly "
+        "idle power of CPUs and memory.",
         NO_NODE,
     )
     return table(
@@ -164,10 +164,10 @@ def _cards() -> Builder[Panel]:
     held = f"sum by ({_BY}) ({q.series('energy_gpu_allocated_ratio', _GPU)})"
     ask = Ask(
         7,
-        "What does each card do for its power?",
-        "Busy is time in use, SM, Tensor and DRAM how much of the chip was. Of limit is power by the limit that the "
-        "driver enforces. Given is the part that Kubernetes gave away. Held down is the part of the time in which "
-        "power or heat slowed it.",
+        "How well is each card used?",
+        "Busy is the share of time in use; SM, Tensor and DRAM are the share of the chip in use. Of limit is power "
+        "divided by the limit that the driver enforces. Allocated is the share that Kubernetes allocated. Throttled is "
+        "the share of time in which power or temperature limited the clocks.",
         NO_GPU,
     )
     return table(
@@ -186,8 +186,8 @@ def _cards() -> Builder[Panel]:
             Value("DRAM", _by_card("energy_gpu_dram_active_ratio"), "percentunit", 0, 70),
             Value("Memory", memory, "percentunit", 0, 120, base=COMPONENT["dram"], bar=1),
             Value("Temp", _by_card("energy_gpu_temperature_celsius"), "celsius", 0, 75, [(80, WARN), (90, BAD)]),
-            Value("Given", held, "percentunit", 0, 70),
-            Value("Held down", q.throttled(_BY, "$__range"), "percentunit", 0, 90, [(0.1, WARN), (0.5, BAD)]),
+            Value("Allocated", held, "percentunit", 0, 90),
+            Value("Throttled", q.throttled(_BY, "$__range"), "percentunit", 0, 90, [(0.1, WARN), (0.5, BAD)]),
             Value("Repair", f"2 * {failed} > 0 or {pending}", "none", 0, 120, texts=_OK),
             Value("State", _of_device(q.series("energy_device_up", q.GPU)), "none", 0, 60, texts=_UP),
         ],
@@ -203,10 +203,10 @@ def _card_power() -> Builder[Panel]:
 def _card_use() -> Builder[Panel]:
     ask = Ask(
         9,
-        "How much of each card is at work?",
-        "Share of multiprocessors that had work, of the 16 cards that used most. A card may be busy all the time and "
-        "use a tenth of itself.",
-        UNTOLD,
+        "How much of each card is used?",
+        "Share of multiprocessors that had work, of the 16 cards that used most. A card can be busy all the time with "
+        "a tenth of its multiprocessors.",
+        NOT_REPORTED,
         [onward(WORKLOADS)],
     )
     return course(ask, [Line(_busiest(_by_card("energy_gpu_sm_active_ratio")), _CALLED)], "percentunit", most=1)
@@ -216,10 +216,10 @@ def _throttling() -> Builder[Panel]:
     slowed = f"sum by ({_BY}, reason) ({q.rate('energy_gpu_throttle_seconds_total', _GPU)}) > 0"
     ask = Ask(
         10,
-        "What slows the cards down?",
-        "Part of the time in which a reason held the clocks down. A power cap does it on purpose; heat does not. "
-        "Reasons overlap, so they are not added up.",
-        "Nothing slows them down",
+        "What throttles the cards?",
+        "Share of time in which each reason throttled the clocks. A power cap is intended, overheating is not. Reasons "
+        "overlap, so they are not summed.",
+        "No card is throttled",
         [onward(MODELS)],
     )
     return course(ask, [Line(slowed, f"{_CALLED} {{{{reason}}}}")], "percentunit", most=1)
@@ -239,7 +239,7 @@ def _components() -> Builder[Panel]:
 
 
 def _temperature() -> Builder[Panel]:
-    ask = Ask(13, "How hot are the cards?", "Temperature of the 16 hottest chips.", UNTOLD, [onward(WORKLOADS)])
+    ask = Ask(13, "How hot are the cards?", "Temperature of the 16 hottest chips.", NOT_REPORTED, [onward(WORKLOADS)])
     hottest = f"max by ({_BY}) (max_over_time({q.series('energy_gpu_temperature_celsius', *_CARD)}[$__range] @ end()))"
     heat = f"{_by_card('energy_gpu_temperature_celsius')} and on ({_BY}) topk({_MOST}, {hottest})"
     return course(
@@ -257,10 +257,10 @@ def _errors() -> Builder[Panel]:
 
     ask = Ask(
         14,
-        "Which card makes errors?",
+        "Which card has errors?",
         "Memory errors and Xid events in the time range, and the number of the last Xid, as in NVIDIA's catalogue. A "
-        "card that fell off the bus tells none: its state above does.",
-        "The cards tell no errors",
+        "card that fell off the bus reports none: see its state above.",
+        "The cards report no error counters",
         [onward(EXPORTER)],
     )
     return table(
@@ -281,8 +281,8 @@ def _agreement() -> Builder[Panel]:
     ask = Ask(
         15,
         "Do counter and power gauge agree?",
-        "What a card's energy counter counted over what its own power gauge adds up to: near 1; below 0.5 or above 2 "
-        "one of the two is broken and the card is not believed. Of the 16 cards that used most.",
+        "A card's energy counter divided by the integral of its power gauge: near 1; below 0.5 or above 2 one of the "
+        "two is broken and the card's readings are rejected. Of the 16 cards that used most.",
         "The cards have only one of the two",
         [onward(EXPORTER)],
     )
@@ -295,7 +295,7 @@ def _clocks() -> Builder[Panel]:
         16,
         "How fast do they run?",
         "Clock of the multiprocessors of the 16 cards that used most.",
-        UNTOLD,
+        NOT_REPORTED,
         [onward(WORKLOADS)],
     )
     return course(ask, [Line(_busiest(clock), _CALLED)], "hertz")

@@ -1,4 +1,4 @@
-"""Overview: what burns now, who burns it, what of it is waste, and whether the budgets hold."""
+"""Overview: power now, the workloads that draw it, waste, and energy budgets."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .panels import Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace
 
-NO_NODE = "No exporter answers for this choice of nodes"
+NO_NODE = "No exporter is up for these nodes"
 
 _UNATTRIBUTED = "energy_unattributed_joules_total"
 _WASTE_LABELS = "cluster, namespace, pod, container"
 
 
 def dashboard() -> Dashboard:
-    """The first page: no more than two screens of a laptop."""
+    """The first page: at most two screens of a laptop."""
     return board(
         OVERVIEW,
-        "What burns now, who burns it, what of it is waste, and whether the energy budgets hold.",
+        "How much power is drawn now, by which workloads, how much of it is waste, and do the energy budgets hold?",
         [*everywhere(), namespace()],
         [
             Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _alerts())]),
             Row(10, [(14, _uses()), (10, _models())]),
-            Row(9, [(7, _components()), (10, _wasters()), (7, _budgets())]),
+            Row(9, [(7, _components()), (10, _idle_gpus()), (7, _budgets())]),
             Row(8, [(24, _firing())], "Which alerts fire?", 90),
         ],
     )
@@ -40,7 +40,7 @@ def _power() -> Builder[Panel]:
         Ask(
             1,
             "How much power now?",
-            "Power of all chosen nodes: every component once, so this is what their meters count.",
+            "Power of all selected nodes, every component once, as their meters count it.",
             NO_NODE,
             [onward(NODES)],
         ),
@@ -54,8 +54,8 @@ def _energy() -> Builder[Panel]:
     return number(
         Ask(
             2,
-            "How much energy so far?",
-            "Energy of all chosen nodes in the time range of the dashboard.",
+            "How much energy?",
+            "Energy of all selected nodes in the time range of the dashboard.",
             NO_NODE,
             [onward(NODES)],
         ),
@@ -70,12 +70,12 @@ def _year() -> Builder[Panel]:
         Ask(
             3,
             "And in a whole year?",
-            "The mean power of the time range, or of the part that was measured, kept up for 365 days. A short range "
-            "shows the hour, not the year.",
+            "The mean power of the measured part of the time range, over 365 days. A short range is not representative "
+            "of a year.",
             NO_NODE,
             [onward(MODELS)],
         ),
-        # not the rate of the whole range: on the first day that would divide by hours nobody measured
+        # not the rate of the whole range: on the first day that would divide by hours without samples
         q.per_year(f"avg_over_time({q.watts('node')}[$__range:$__interval])"),
         "kwatth",
         decimals=0,
@@ -89,8 +89,8 @@ def _waste() -> Builder[Panel]:
         Ask(
             4,
             "How much is waste?",
-            "Idle power of GPUs, held by a workload that does nothing with them or free, as a part of all energy in "
-            "the time range. Idle power of CPUs is not in it: they cannot be given back.",
+            "Idle power of GPUs, held by workloads or free, as a share of all energy in the time range. It includes "
+            "the idle power of GPUs that are in use, and excludes that of CPUs, which cannot be released.",
             "No GPU here",
             [onward(WORKLOADS)],
         ),
@@ -111,8 +111,8 @@ def _measured() -> Builder[Panel]:
         Ask(
             5,
             "How much is measured?",
-            "Part of the power of CPUs, memory and GPUs that a meter counted. The rest is estimated from utilisation, "
-            "as on machines whose hypervisor hides the meters.",
+            "Share of the power of CPUs, memory and GPUs that is measured by a meter. The rest is estimated from "
+            "utilisation, as on virtual machines, where the hypervisor hides the meters.",
             "Nothing is metered here: run ai-energy-exporter doctor",
             [onward(EXPORTER)],
         ),
@@ -129,9 +129,9 @@ def _alerts() -> Builder[Panel]:
         Ask(
             6,
             "Is anything wrong?",
-            "Alerts about energy that fire now, without those that only inform. They are drawn into every graph, and "
+            "Energy alerts that fire now, except those with severity info. They are annotations in every graph, and "
             "listed at the end of this page.",
-            "Prometheus does not answer",
+            "No response from Prometheus",
             [onward(EXPORTER)],
         ),
         'count(ALERTS{alertstate="firing",alertname=~"Energy.*",severity!="info"}) or vector(0)',
@@ -146,9 +146,9 @@ def _firing() -> Builder[Panel]:
     return table(
         Ask(
             12,
-            "Which alerts fire, and whose are they?",
-            "Alerts about energy that fire now, also those that only inform. Each has a page in docs/runbooks.",
-            "None fires",
+            "Which alerts fire, and which owner has to act?",
+            "Energy alerts that fire now, of every severity. Each has a page in docs/runbooks.",
+            "No alert fires",
         ),
         [
             Label("alertname", "Alert", 260),
@@ -171,9 +171,9 @@ def _uses() -> Builder[Panel]:
         Ask(
             7,
             "Where does the power go?",
-            "Work is what is above idle power. Idle power of a GPU is its holder's: it is drawn because somebody "
-            "keeps the card. Idle power of CPUs, memory and free cards is the node's own, and so are fans, disks and "
-            "the power supply. Unexplained are the kernel, processes too short to be seen, and gaps.",
+            "Work is power above idle power. Idle power of a GPU is attributed to the workload that holds the card. "
+            "Idle power of CPUs, memory and free cards belongs to the node, and so do fans, disks and the power "
+            "supply. Unexplained are the kernel, processes too short to be sampled, and gaps.",
             NO_NODE,
             [onward(WORKLOADS), onward(NODES)],
         ),
@@ -201,9 +201,9 @@ def _models() -> Builder[Panel]:
     return bars(
         Ask(
             8,
-            "Which models burn most?",
-            "Power of the ten largest models, GPU, CPU and memory together, work and idle. A click shows the model.",
-            "No model is at work here, or none was recognised",
+            "Which models draw most?",
+            "Power of the ten largest models: GPU, CPU and memory, work and idle. Click a model for its details.",
+            "No model is running here, or none was recognised",
             [onward(MODELS)],
         ),
         [Line(f"sort_desc(topk(10, {power}))", "{{model_name}}")],
@@ -218,7 +218,7 @@ def _components() -> Builder[Panel]:
         Ask(
             9,
             "Which hardware draws it?",
-            "Power by component. Other is what only the platform's meter sees: fans, disks, network, power supply.",
+            "Power by component. Other is counted by the platform's meter only: fans, disks, network, power supply.",
             NO_NODE,
             [onward(NODES)],
         ),
@@ -229,16 +229,16 @@ def _components() -> Builder[Panel]:
     )
 
 
-def _wasters() -> Builder[Panel]:
+def _idle_gpus() -> Builder[Panel]:
     idle = (q.GPU, 'mode="idle"', q.NAMESPACE)
     held = q.watts("container", _WASTE_LABELS, *idle)
     every = q.watts("container", _WASTE_LABELS, q.GPU, q.NAMESPACE)
     return table(
         Ask(
             10,
-            "Who keeps GPUs and leaves them idle?",
-            "Idle power of the GPUs that a container holds or was given, and its part of all the power these cards "
-            "draw for it: 100 % is a card that does nothing at all.",
+            "Which workloads hold idle GPUs?",
+            "Idle power of the GPUs that a container uses or is allocated, and its share of the power of these cards: "
+            "at 100 % the cards do nothing.",
             "No GPU is held",
             [onward(WORKLOADS)],
         ),
@@ -270,7 +270,7 @@ def _budgets() -> Builder[Panel]:
         Ask(
             11,
             "Which budgets are nearly used up?",
-            "Used part of each energy budget in its window, the ten nearest to their end. 100 % is all of it.",
+            "Used share of each energy budget in its window: the ten with the highest share.",
             "No budgets: write prometheus/budgets.yaml, see docs/rules.md",
             [onward(BUDGETS)],
         ),

@@ -1,19 +1,19 @@
-"""What each colour means, on every dashboard and on the exporter's own page alike."""
+"""Meaning of each colour, on the dashboards and on the exporter's status page."""
 
 from __future__ import annotations
 
 COMPONENT = {"cpu": "#6EA2FF", "dram": "#B893F5", "gpu": "#3ECB97", "other": "#8796AA"}
 
 ACTIVE, HELD_IDLE, NODE_IDLE, LOST = "#4CB8D6", "#EFB458", "#8A6A33", "#C77DBB"
-"""Work; idle power of what somebody holds, the waste; idle power of the node itself; what nobody can explain."""
+"""Work; idle power of devices that a workload holds (waste); idle power of the node; unexplained energy."""
 
 MODE = {"active": ACTIVE, "idle": HELD_IDLE}
 PHASE = {"training": "#E889B8", "inference": "#8FC7F0", "unknown": "#71809A"}
 
 PLAIN = "#71809A"
-"""What only stands beside something else, for comparison."""
+"""A series shown only for comparison."""
 
 TEXT, GOOD, WARN, BAD = "text", "#5FB37C", "#E0A33A", "#E5675C"
-"""Nothing to say; fine; look at it soon; look at it now."""
+"""Neutral; healthy; look at it soon; look at it now."""
 
 SEVERITY = {"critical": ("critical", BAD), "warning": ("warning", WARN), "info": ("info", TEXT)}

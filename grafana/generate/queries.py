@@ -8,7 +8,7 @@ from __future__ import annotations
 
 NODE = 'cluster=~"$cluster",job=~"$job",instance=~"$instance"'
 CLUSTER = 'cluster=~"$cluster"'
-"""All that recorded series of namespaces and models have left of where they come from."""
+"""The only target label that recorded series of namespaces and models keep."""
 NAMESPACE = 'namespace=~"$namespace"'
 MODEL = 'model_name="$model_name"'
 
@@ -19,7 +19,7 @@ these keeps its cluster too; where there is no such label, ``by (cluster)`` make
 GPU, CPU = 'component="gpu"', 'component="cpu"'
 OTHER, NOT_OTHER = 'component="other"', 'component!="other"'
 WHOLE = 'gpu_instance=""'
-"""Cards, not the parts that MIG cuts them into."""
+"""Cards, not MIG instances."""
 
 KWH = 3.6e6
 """Joules."""
@@ -58,12 +58,12 @@ def kwh(level: str, by: str = "", *where: str) -> str:
 
 
 def per_year(power: str) -> str:
-    """What a power would be in a year, in kWh."""
+    """A power over a year, in kWh."""
     return f"({power}) * {KWH_PER_YEAR}"
 
 
 def idle_share(level: str, by: str, *where: str) -> str:
-    """Part of the energy in the time range that was idle power of what is held, from 0 to 1."""
+    """Share of the energy in the time range that is idle power of held devices, from 0 to 1."""
     metric = f"energy_{level}_joules_total"
     held, everything = total(increase(metric, 'mode="idle"', *where), by), total(increase(metric, *where), by)
     return f"{held} / ({everything} > 0)"
@@ -76,14 +76,14 @@ def top(count: int, expr: str, by: str, level: str, *where: str) -> str:
 
 
 def on_cards_of_models(expr: str, *, whole_card: bool = False, where: tuple[str, ...] = ('model_name!=""',)) -> str:
-    """The largest value of a GPU's quantity over the cards, or parts of cards, that a model's pods were given."""
+    """The largest value of a GPU's quantity over the cards or MIG instances that are allocated to a model's pods."""
     card = "cluster, instance, uuid" if whole_card else "cluster, instance, uuid, gpu_instance"
-    given = f"({series('energy_gpu_allocated_ratio')} > bool 0)"
-    # for five minutes a container that was restarted is there twice, and a join wants one: take either
+    allocated = f"({series('energy_gpu_allocated_ratio')} > bool 0)"
+    # for five minutes a restarted container has two series, and a join needs one: take either
     place = "cluster, instance, namespace, pod, container"
     named = f"topk by ({place}) (1, group by ({place}, model_name) ({series('energy_container_info', *where)}))"
     return (
-        f"max by (cluster, model_name, namespace) (max by ({card}) ({expr}) * on ({card}) group_right () {given} "
+        f"max by (cluster, model_name, namespace) (max by ({card}) ({expr}) * on ({card}) group_right () {allocated} "
         f"* on ({place}) group_left (model_name) {named})"
     )
 
@@ -104,10 +104,10 @@ def joules_per_token(by: str = "", *where: str, window: str = "") -> str:
 
 
 def per_year_of_models(*where: str) -> str:
-    """What the rules make of the last week, in kWh a year. They do so every five minutes: look back a little longer."""
+    """kWh per year from the recorded last week; it looks back longer than the five minutes between evaluations."""
     return f"last_over_time({series('model:energy_model_kwh_per_year:avg7d', *where, node=CLUSTER)}[10m])"
 
 
 def throttled(by: str, window: str = "$__rate_interval") -> str:
-    """Part of the time during which a card's clocks were held down, for the longest-lasting reason."""
+    """Share of the time during which a card's clocks were throttled, by the longest-lasting reason."""
     return f"max by ({by}) (rate({series('energy_gpu_throttle_seconds_total')}[{window}]))"

@@ -1,4 +1,4 @@
-"""Why a model costs what it costs: the first of a few findings that hold, as a number with words."""
+"""Why a model uses its energy: the first of a few findings that applies, as a number with a text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from . import queries as q
 from .palette import BAD, GOOD, HELD_IDLE, TEXT, WARN
 
 IDLE, THROTTLED, MOSTLY_IDLE, MEMORY_BOUND, COMPUTE_BOUND, UNDERUSED, NOTHING = range(1, 8)
-"""In the order in which they are looked for: of several rows, the smallest says most."""
+"""In order of precedence: of several rows, the smallest number counts."""
 
 TEXTS = {
     float(IDLE): ("Loaded, does nothing", BAD),
@@ -17,7 +17,7 @@ TEXTS = {
     float(UNDERUSED): ("Uses little of its card", WARN),
     float(NOTHING): ("Nothing stands out", TEXT),
 }
-"""Thresholds: docs/dashboards.md. What memory and tensor cores do is counted by the time in which there is work, or a
+"""Thresholds: docs/dashboards.md. Memory and tensor activity are divided by the share of time with work; otherwise a
 server with pauses would never be bound by anything."""
 
 
@@ -28,7 +28,7 @@ def _mean(ratio: str) -> str:
 def why(by: str, *where: str) -> str:
     """One of `TEXTS` for each model; ``by`` are the labels of a row, among them cluster, model_name and namespace.
 
-    What a model's cards do is known where Kubernetes tells whose they are; elsewhere only the idle share speaks.
+    The activity of a model's cards is known only where Kubernetes reports allocations; elsewhere the idle share is.
     """
     rows = f"0 * {q.watts('model', by, *where)}"
     idle = q.idle_share("model", by, *where)
@@ -40,10 +40,10 @@ def why(by: str, *where: str) -> str:
     memory = q.on_cards_of_models(f"{_mean('energy_gpu_dram_active_ratio')} / ({at_work} > 0.02)")
     tensor = q.on_cards_of_models(f"{_mean('energy_gpu_tensor_active_ratio')} / ({at_work} > 0.02)")
     sm = q.on_cards_of_models(at_work)
-    held_down = q.on_cards_of_models(q.throttled("cluster, instance, uuid", "$__range"), whole_card=True)
+    throttled = q.on_cards_of_models(q.throttled("cluster, instance, uuid", "$__range"), whole_card=True)
     findings = [
         (IDLE, f"0 * ({idle} > 0.95)"),
-        (THROTTLED, of_cards(f"{held_down} > 0.1")),
+        (THROTTLED, of_cards(f"{throttled} > 0.1")),
         (MOSTLY_IDLE, f"0 * ({idle} > 0.5)"),
         (MEMORY_BOUND, of_cards(f"{memory} >= 0.5")),
         (COMPUTE_BOUND, of_cards(f"{tensor} >= 0.5")),

@@ -1,4 +1,4 @@
-"""The dropdowns in the head of a dashboard; their lists come from metrics that every machine has."""
+"""The dropdowns of a dashboard; their lists come from metrics that every machine has."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def gpu() -> Builder[VariableModel]:
 
 
 def owner() -> Builder[VariableModel]:
-    """Who answers for a budget."""
+    """Owner of a budget."""
     return _query("owner", "Owner", "energy_budget_joules")
 
 
@@ -90,7 +90,7 @@ def budget() -> Builder[VariableModel]:
 
 
 def everywhere(*, hidden: bool = False) -> list[Builder[VariableModel]]:
-    """Those that every dashboard has; ``hidden`` where nodes mean nothing and are only handed on."""
+    """The variables of every dashboard; ``hidden`` where they do not filter and are only kept in links."""
     of_node = [cluster(), instance()]
     if hidden:
         of_node = [variable.hide(VariableHide.HIDE_VARIABLE) for variable in of_node]

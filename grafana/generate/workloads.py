@@ -13,7 +13,7 @@ from .panels import Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace, pod
 
-NOBODY = "Nothing runs in this choice of namespaces and pods"
+NO_WORKLOAD = "Nothing runs in these namespaces and pods"
 
 _NAMED = 'namespace!=""'
 _POD = 'pod=~"$pod"'
@@ -23,13 +23,13 @@ _SHARE = [(0.5, WARN), (0.9, BAD)]
 
 
 def dashboard() -> Dashboard:
-    """Each level narrows the next: a click on a namespace or pod chooses it."""
+    """Each level filters the next: a click on a namespace or pod selects it."""
     return board(
         WORKLOADS,
-        "Who used how much: from the namespace to the pod, its containers and their processes.",
+        "How much energy each namespace, pod, container and process used.",
         [*everywhere(), namespace(), pod()],
         [
-            Row(4, [(6, _power()), (6, _energy()), (6, _idle()), (6, _given())]),
+            Row(4, [(6, _power()), (6, _energy()), (6, _idle()), (6, _allocated())]),
             Row(9, [(8, _namespaces()), (16, _over_time())]),
             Row(11, [(24, _pods())]),
             Row(9, [(24, _containers())]),
@@ -40,12 +40,18 @@ def dashboard() -> Dashboard:
 
 
 def _power() -> Builder[Panel]:
-    ask = Ask(1, "How much power do they draw now?", "What the chosen workloads cause.", NOBODY, [onward(NODES)])
+    ask = Ask(
+        1,
+        "How much power do they draw now?",
+        "Power attributed to the selected workloads.",
+        NO_WORKLOAD,
+        [onward(NODES)],
+    )
     return number(ask, q.watts("container", "", *_WHERE), "watt", trend=True)
 
 
 def _energy() -> Builder[Panel]:
-    ask = Ask(2, "How much energy did they use?", "In the time range.", NOBODY, [onward(BUDGETS)])
+    ask = Ask(2, "How much energy did they use?", "In the time range.", NO_WORKLOAD, [onward(BUDGETS)])
     return number(ask, q.kwh("container", "", *_WHERE), "kwatth", decimals=2)
 
 
@@ -53,8 +59,8 @@ def _idle() -> Builder[Panel]:
     ask = Ask(
         3,
         "How much of it is idle?",
-        "Part of their energy in the time range that is idle power of what they hold.",
-        NOBODY,
+        "Share of their energy in the time range that is idle power of the devices that they hold.",
+        NO_WORKLOAD,
         [onward(MODELS)],
     )
     idle = q.total(q.increase("energy_container_joules_total", 'mode="idle"', *_WHERE))
@@ -62,12 +68,12 @@ def _idle() -> Builder[Panel]:
     return number(ask, f"{idle} / ({every} > 0)", "percentunit", steps=_SHARE, base=GOOD, decimals=0)
 
 
-def _given() -> Builder[Panel]:
+def _allocated() -> Builder[Panel]:
     ask = Ask(
         4,
-        "How many GPUs were they given?",
-        "Cards and parts of cards that Kubernetes gave to these pods, used or not.",
-        "None, or Kubernetes does not tell",
+        "How many GPUs are allocated?",
+        "Cards and fractions of cards that Kubernetes allocated to these pods, used or not.",
+        "None, or no allocations from Kubernetes",
         [onward(NODES)],
     )
     return number(ask, q.total(q.series("energy_gpu_allocated_ratio", *_WHERE)), "none", decimals=1)
@@ -81,7 +87,7 @@ def _namespaces() -> Builder[Panel]:
         5,
         "Which namespace used most?",
         "Energy in the time range. Outside Kubernetes are Docker, Podman, Slurm, systemd and the host.",
-        NOBODY,
+        NO_WORKLOAD,
         [onward(BUDGETS)],
     )
     follow = onward(WORKLOADS, "Only this namespace", namespace="${__field.labels.namespace}")
@@ -91,32 +97,32 @@ def _namespaces() -> Builder[Panel]:
 def _over_time() -> Builder[Panel]:
     ask = Ask(
         6,
-        "Who drew power when?",
-        "Power of the twelve pods that used most in the time range, and of all that is in no pod.",
-        NOBODY,
+        "Which pods drew power, and when?",
+        "Power of the twelve pods that used most in the time range, and of everything outside pods.",
+        NO_WORKLOAD,
         [onward(NODES)],
     )
     by = "cluster, namespace, pod"  # web-0 is in many namespaces
     where = (q.NAMESPACE, _POD, 'pod!=""')
     lines = [
         Line(q.top(12, q.watts("container", by, *where), by, "container", *where), "{{namespace}}/{{pod}} {{cluster}}"),
-        Line(q.watts("container", "", q.NAMESPACE, _POD, 'pod=""'), "In no pod"),
+        Line(q.watts("container", "", q.NAMESPACE, _POD, 'pod=""'), "Outside pods"),
     ]
-    return course(ask, lines, "watt", colours={"In no pod": PLAIN}, stacked=True)
+    return course(ask, lines, "watt", colours={"Outside pods": PLAIN}, stacked=True)
 
 
 def _pods() -> Builder[Panel]:
     by = "cluster, namespace, pod"
     where = (q.NAMESPACE, _POD, 'pod!=""')
     top = f"and on ({by}) topk(50, {q.total(q.increase('energy_container_joules_total', *where), by)})"
-    given = f"sum by ({by}) ({q.series('energy_gpu_allocated_ratio', *where)})"
+    allocated = f"sum by ({by}) ({q.series('energy_gpu_allocated_ratio', *where)})"
     idle = ('mode="idle"', *where)
     ask = Ask(
         7,
-        "Which pod costs how much, and does it use what it holds?",
-        "The fifty pods that used most in the time range. GPUs are what Kubernetes gave them; Idle is the part of "
-        "their energy that these cards burnt without work.",
-        "No pod here: containers outside Kubernetes are below",
+        "How much does each pod use, and does it use its GPUs?",
+        "The fifty pods that used most in the time range. GPUs is the number that Kubernetes allocated; Idle is the "
+        "share of their energy that is idle power of these cards.",
+        "No pod here: see the containers below",
     )
     return table(
         ask,
@@ -130,7 +136,7 @@ def _pods() -> Builder[Panel]:
             Value("Energy", f"{q.kwh('container', by, *where)} {top}", "kwatth", 3, 120),
             Value("GPU", f"{q.watts('container', by, q.GPU, *where)} {top}", "watt", 0, 100),
             Value("CPU", f"{q.watts('container', by, q.CPU, *where)} {top}", "watt", 1, 100),
-            Value("GPUs", f"{given} {top}", "none", 2, 80),
+            Value("GPUs", f"{allocated} {top}", "none", 2, 80),
             Value("Idle power", f"{q.watts('container', by, *idle)} {top}", "watt", 0, 110, [(50, WARN)]),
             Value(
                 "Idle",
@@ -152,8 +158,8 @@ def _containers() -> Builder[Panel]:
     ask = Ask(
         8,
         "Which container, unit or job?",
-        "The fifty that used most in the time range: containers of pods and of Docker, systemd units, Slurm jobs.",
-        NOBODY,
+        "The fifty that used most in the time range: containers of pods and Docker, systemd units, Slurm jobs.",
+        NO_WORKLOAD,
         [onward(NODES)],
     )
     return table(
@@ -180,8 +186,8 @@ def _processes() -> Builder[Panel]:
     ask = Ask(
         9,
         "Which process?",
-        "Processes that used most, and all that hold a GPU. Another view of the same joules: do not add it to the "
-        "containers'.",
+        "Processes that used most, and all that hold a GPU. These are the joules of the containers by process: do not "
+        "add them.",
         "The exporter shows no processes here: see --process.top",
         [onward(NODES)],
     )
@@ -207,9 +213,9 @@ def _identities() -> Builder[Panel]:
     by = "cluster, namespace, pod, container, image, owner_kind, owner_name, model_name"
     ask = Ask(
         10,
-        "What are they, and who started them?",
-        "Identity of each container, and the model all its processes work for.",
-        NOBODY,
+        "What are these containers, and which owner started them?",
+        "Identity of each container, and the model that all its processes work for.",
+        NO_WORKLOAD,
         [onward(MODELS)],
     )
     return table(

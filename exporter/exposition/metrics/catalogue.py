@@ -30,16 +30,16 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_node_joules_total",
         "counter",
-        "Energy the node used, in joules, by disjoint component: sum() is the node; other is what a platform meter "
-        "shows beyond cpu, dram and gpu.",
+        "Energy of the node by disjoint component, in joules: sum() is the node; other is what a platform meter counts "
+        "beyond cpu, dram and gpu.",
         ("component",),
         lambda snapshot: (((n.component,), n.joules) for n in snapshot.energy.nodes),
     ),
     Family(
         "energy_node_power_watts",
         "gauge",
-        "Power of the node by disjoint component, in watts: the mean over the last sample interval; absent when no "
-        "device of the component could be read.",
+        "Power of the node by disjoint component, in watts, over the last sample interval; absent when no device of "
+        "the component could be read.",
         ("component",),
         lambda snapshot: (((n.component,), n.watts) for n in snapshot.energy.nodes),
     ),
@@ -47,29 +47,28 @@ CATALOGUE: tuple[Family, ...] = (
     of_device(
         "energy_device_joules_total",
         "counter",
-        "Energy of one metered device, in joules, integrated across wraps and resets of its hardware counter; "
-        "devices may include each other, so never sum these: the node metric does. After a restart it is there before "
-        "the device is read again.",
+        "Energy of one metered device, in joules, integrated across wraps and resets of its hardware counter; devices "
+        "may include each other, so sum energy_node_joules_total instead.",
         lambda row: row.joules,
     ),
     of_device(
         "energy_device_power_watts",
         "gauge",
-        "Power of one metered device, in watts: the mean over the last sample interval; absent when it was not read.",
+        "Power of one metered device, in watts, over the last sample interval; absent when the device was not read.",
         lambda row: row.watts,
     ),
     of_device(
         "energy_device_idle_watts",
         "gauge",
-        "Idle power of a device, in watts, learned from its lower envelope of power against utilization, configured "
-        "or assumed: energy_device_idle_info says which.",
+        "Idle power of a device, in watts: learned from its lower envelope of power against utilization, configured, "
+        "or assumed, as energy_device_idle_info reports.",
         lambda row: row.idle_watts,
     ),
     Family(
         "energy_device_idle_info",
         "gauge",
-        "Always 1; says how a device's idle power is known: learned, configured, or prior (assumed: by the "
-        "model of an estimate, or until it is learned).",
+        "Always 1; method of a device's idle power: learned, configured, or prior (assumed, from the model of an "
+        "estimate or until it is learned).",
         (*DEVICE_LABELS, "method"),
         idle_info,
     ),
@@ -94,39 +93,35 @@ CATALOGUE: tuple[Family, ...] = (
     of_device(
         "energy_device_stuck",
         "gauge",
-        "1 while a device's energy counter does not move although the device is busy, else 0; nothing is invented "
-        "in its place.",
+        "1 while a device's energy counter does not move although the device is busy, else 0; the missing energy is "
+        "not estimated.",
         lambda row: float(row.stuck),
     ),
     of_device(
         "energy_device_up",
         "gauge",
-        "1 if the last sample has a believable reading of the device, 0 if it has none, as of a GPU that fell off the "
-        "bus or, after a restart, one whose driver is not loaded; absent while the device sleeps, because reading it "
-        "would wake it, and while its source is switched off. One that is 0 for a week is given up: its series end.",
+        "1 if the last sample has a plausible reading of the device, 0 if not, for example of a GPU that fell off the "
+        "bus; absent while the device is suspended or its source is disabled.",
         lambda row: None if row.up is None else float(row.up),
     ),
     of_device(
         "energy_device_last_reading_timestamp_seconds",
         "gauge",
-        "Unix time of the device's last believable reading, in seconds; a value the driver merely repeats is none. "
-        "time() minus it is the age of what is known of the device.",
+        "Unix time of the device's last plausible reading, in seconds, not counting values that the driver repeats.",
         lambda row: row.last_read,
     ),
     of_device(
         "energy_device_agreement_ratio",
         "gauge",
-        "What the device's energy counter counted over what its own power gauge adds up to, in the last window (the "
-        "first minute, then every five): 0.95 to 1.05 under steady load, wider where the load swings faster than it "
-        "is sampled, and seen at 0.6 on idle cards; below 0.5 or above 2 one of the two is broken and the source "
-        "fails with reason implausible. Absent without both, and until a window has passed.",
+        "Energy by the device's energy counter divided by the integral of its power gauge, over the last window; below "
+        "0.5 or above 2 the source fails with reason implausible; absent without both meters.",
         lambda row: row.agreement_ratio,
     ),
     Family(
         "energy_device_retired_joules_total",
         "counter",
-        "Energy of devices that are no longer exposed, in joules, because they were given up or a meter took the place "
-        "of the CPU's estimate: with those exposed that are not part of another one, they make the node.",
+        "Energy of devices that are no longer exposed, in joules: removed after a week without a reading, or an "
+        "estimate that a meter replaced.",
         ("component",),
         retired_devices,
     ),
@@ -153,8 +148,8 @@ CATALOGUE: tuple[Family, ...] = (
     ),
     of_gpu(
         "energy_gpu_utilization_ratio",
-        "Share of time during which at least one kernel ran on the GPU, from 0 to 1: time in use, not how much of "
-        "the chip was.",
+        "Share of time during which at least one kernel ran on the GPU, from 0 to 1; it does not show how much of the "
+        "chip was used.",
         lambda gpu: gpu.utilization_ratio,
     ),
     of_gpu(
@@ -182,31 +177,30 @@ CATALOGUE: tuple[Family, ...] = (
     of_gpu_parts(
         "energy_gpu_throttle_seconds_total",
         "counter",
-        "Time the GPU's clocks were held down, in seconds, by reason.",
+        "Time during which the GPU's clocks were throttled, in seconds, by reason.",
         "reason",
         lambda gpu: gpu.throttle_seconds,
     ),
     of_gpu_parts(
         "energy_gpu_ecc_errors_total",
         "counter",
-        "Memory errors of the GPU by whether ECC corrected them, over its lifetime: increase() tells the recent ones; "
-        "absent where ECC is off.",
+        "Memory errors over the GPU's lifetime, by whether ECC corrected them; absent where ECC is off.",
         "error",
         lambda gpu: gpu.ecc_errors,
     ),
     of_gpu_parts(
         "energy_gpu_memory_repair",
         "gauge",
-        "1 if a bad memory page or row of the GPU waits for the next reset to be taken out of use (pending), or could "
-        "not be (failed: replace the card), else 0.",
+        "1 if a bad memory page or row of the GPU will be retired at the next reset (pending) or could not be retired "
+        "(failed: replace the card), else 0.",
         "state",
         lambda gpu: gpu.memory_repair,
     ),
     Family(
         "energy_gpu_xid_errors_total",
         "counter",
-        "Xid errors that the driver told of the GPU since the exporter started; it tells none of a GPU that fell off "
-        "the bus (Xid 79): energy_device_up does.",
+        "Xid errors that the driver reported for the GPU since the exporter started; none is reported when a GPU falls "
+        "off the bus (Xid 79), where energy_device_up becomes 0.",
         GPU_LABELS,
         lambda snapshot: (((g.index, g.uuid, g.gpu_instance), g.xid_errors) for g in snapshot.gpu.states),
     ),
@@ -226,18 +220,18 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_gpu_allocated_ratio",
         "gauge",
-        "Part of a GPU that Kubernetes gave to a container, whether or not it is used, from 0 to 1: a MIG device is "
-        "its fraction of the GPU's slices, and containers that share a GPU have equal parts for equal requests.",
+        "Share of a GPU that Kubernetes allocated to a container, used or not, from 0 to 1: a MIG device is its "
+        "fraction of the GPU's slices, and equal requests for a shared GPU have equal shares.",
         (*GPU_LABELS, "namespace", "pod", "container"),
         gpu_allocated,
     ),
-    # who used it
+    # its users
     *level_families(),
     ContainerInfo(
         "energy_container_info",
         "gauge",
-        "Always 1; identity of a container, and the model all its processes work for, if they work for one; chosen "
-        "pod labels are there as label_<name>.",
+        "Always 1; identity of a container, the model that all its processes work for, if there is one, and the chosen "
+        "pod labels as label_<name>.",
         (
             *CONTAINER.labels,
             "container_id",
@@ -251,12 +245,12 @@ CATALOGUE: tuple[Family, ...] = (
         container_info,
         CONTAINER,
     ),
-    # what nobody used
+    # energy of no workload
     Family(
         "energy_unattributed_joules_total",
         "counter",
-        "Energy that no workload caused or that cannot be told whose it is, in joules: idle power kept by the node, "
-        "exited processes, the kernel, gaps between samples, unknown.",
+        "Energy that is attributed to no workload, in joules, by reason: idle power of the node, exited processes, the "
+        "kernel, gaps between samples, unknown.",
         ("component", "reason"),
         lambda snapshot: (((component, reason), value) for component, reason, value in snapshot.energy.unattributed),
     ),
@@ -264,7 +258,7 @@ CATALOGUE: tuple[Family, ...] = (
         "energy_retired_joules_total",
         "counter",
         "Energy of containers that ended and are no longer exposed, in joules: node = containers + unattributed + "
-        "retired, always.",
+        "retired.",
         ("component",),
         lambda snapshot: (((component,), value) for component, value in snapshot.energy.retired),
     ),
@@ -279,30 +273,28 @@ CATALOGUE: tuple[Family, ...] = (
     plain(
         "energy_conservation_error_ratio",
         "gauge",
-        "Largest relative error of devices = containers + unattributed + retired over all components; rounding only, "
-        "below 1e-9.",
+        "Largest relative error of devices = containers + unattributed + retired over all components: rounding, below "
+        "1e-9.",
         lambda snapshot: snapshot.energy.conservation_error_ratio,
     ),
-    # how well it is known
+    # sources and meters
     Family(
         "energy_power_source_info",
         "gauge",
-        "Always 1; says where a device's joules come from, whether they are measured or estimated, and by which "
-        "method.",
+        "Always 1; source of a device's joules, quality (measured or estimated), and method.",
         (*DEVICE_LABELS, "quality", "method"),
         power_source_info,
     ),
     of_source(
         "energy_source_up",
         "gauge",
-        "1 if the source's last read succeeded, else 0; the status page and the log name the reason and the fix.",
+        "1 if the source's last read succeeded, else 0; the status page and the log give the reason and the fix.",
         lambda source: float(source.up),
     ),
     Family(
         "energy_source_failures_total",
         "counter",
-        "Reads of a source, or of a part of it, that failed, by reason; every reason starts at 0. A failure that lasts "
-        "counts once a minute.",
+        "Failed reads of a source or of one of its devices, by reason; a lasting failure is counted once a minute.",
         ("source", "reason"),
         failures,
     ),
@@ -325,16 +317,15 @@ CATALOGUE: tuple[Family, ...] = (
     ),
     of_meter(
         "energy_meter_resets_total",
-        "Times a device's hardware energy counter went back without a plausible wrap: nothing was charged for that "
-        "interval.",
+        "Times a device's hardware energy counter went backwards without a plausible wrap; no energy is attributed for "
+        "that interval.",
         lambda row: row.resets,
     ),
     # the sampler and the exporter itself
     plain(
         "energy_samples_total",
         "counter",
-        "Samples taken; the exporter samples on its own timer, not per scrape, because power must be integrated "
-        "more often than it is scraped.",
+        "Samples taken, on the exporter's own timer and not per scrape.",
         lambda snapshot: snapshot.exporter.samples,
     ),
     plain(
@@ -346,7 +337,7 @@ CATALOGUE: tuple[Family, ...] = (
     plain(
         "energy_sample_overruns_total",
         "counter",
-        "Samples skipped because the previous one was not finished; energy counters lose nothing by it.",
+        "Samples skipped because the previous one was not finished; energy counters lose nothing.",
         lambda snapshot: snapshot.exporter.overruns,
     ),
     plain(
@@ -358,7 +349,7 @@ CATALOGUE: tuple[Family, ...] = (
     plain(
         "energy_sample_timestamp_seconds",
         "gauge",
-        "Unix time of the sample this scrape shows, in seconds; time() minus it is the age of the data.",
+        "Unix time of the sample that this scrape exposes, in seconds.",
         lambda snapshot: snapshot.taken_at,
     ),
     Family(
@@ -371,7 +362,7 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_exporter_build_info",
         "gauge",
-        "Always 1; version of the exporter and of Python, and whether it shows simulated data.",
+        "Always 1; version of the exporter and of Python, and whether the data are simulated.",
         ("version", "python_version", "demo"),
         build_info,
     ),

@@ -91,7 +91,7 @@ class Instruments:
     def __init__(self) -> None:
         self.config_last_reload_successful = Gauge(
             "energy_config_last_reload_successful",
-            "1 if the configuration was loaded when last asked, 0 if the old one had to be kept.",
+            "1 if the configuration was loaded at the last request, 0 if the previous one was kept.",
             registry=None,
         )
         self.config_last_reload_successful.set(1)

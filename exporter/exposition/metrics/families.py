@@ -163,15 +163,15 @@ def level_families() -> Iterator[AccountFamily]:
             level,
             "joules_total",
             "joules",
-            f"Energy charged to {subject}, in joules; mode=idle is its share of idle power, such as that of a GPU "
-            "it holds without using.",
+            f"Energy attributed to {subject}, in joules; mode=idle is its share of idle power, such as that of a GPU "
+            "that it holds without using.",
         )
         yield account(
             level,
             "power_watts",
             "watts",
-            f"Power charged to {subject}, in watts, active and idle together: the mean over the last sample "
-            "interval, a convenience; rate() of the joules is exact.",
+            f"Power attributed to {subject}, in watts, active and idle, over the last sample interval; prefer rate() "
+            "of the joules, which is exact.",
         )
         yield account(
             level,
@@ -201,7 +201,7 @@ def of_device(name: str, kind: Kind, help_text: str, value: Callable[[DeviceRow]
 
 
 def of_meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> Family:
-    """Of devices with a hardware energy counter: a power gauge or an estimate has none that could wrap."""
+    """Family with a series per device that has a hardware energy counter: power gauges and estimates cannot wrap."""
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
         for row in snapshot.energy.devices:
@@ -251,12 +251,12 @@ def gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
 
 
 def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
-    """Part of each GPU that each container was given: the GPU's replicas are parts of it, as its MIG slices are."""
-    given: defaultdict[str, float] = defaultdict(float)
+    """Share of each GPU that is allocated to each container, by replicas or by MIG slices."""
+    allocated: defaultdict[str, float] = defaultdict(float)
     for allocation in snapshot.gpu.allocations:
-        given[allocation.device] += allocation.share
+        allocated[allocation.device] += allocation.share
     for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.gpu.allocations:
-        yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, given[device])
+        yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, allocated[device])
 
 
 def container_identity(owner: Workload, model: Model | None) -> tuple[str, ...]:
@@ -265,9 +265,9 @@ def container_identity(owner: Workload, model: Model | None) -> tuple[str, ...]:
 
 
 def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The pod labels on show as label names and values, in the form of kube-state-metrics: ``label_app``.
+    """The exposed pod labels as label names and values, in the form of kube-state-metrics: ``label_app``.
 
-    Of two that differ only in what a label name cannot hold, the first stays.
+    If two differ only in characters that a label name cannot contain, the first is kept.
     """
     named: dict[str, str] = {}
     for label, value in labels:
@@ -283,7 +283,7 @@ def container_info(snapshot: Snapshot) -> Iterator[Sample]:
 
 
 def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
-    """Joules of devices that are gone, from 0, of the components that devices have."""
+    """Joules of devices that are no longer exposed, by each component that can have devices, from 0."""
     for node in snapshot.energy.nodes:
         if node.component != "other":
             yield (node.component,), snapshot.energy.retired_devices.get(node.component, 0.0)
@@ -297,19 +297,19 @@ def power_source_info(snapshot: Snapshot) -> Iterator[Sample]:
 
 
 def idle_info(snapshot: Snapshot) -> Iterator[Sample]:
-    """How each device's idle power is known."""
+    """Method of each device's idle power."""
     for row in snapshot.energy.devices:
         if row.idle_watts is not None:
             yield (row.device.component, row.device.id, row.device.source, row.idle_method), 1
 
 
 def failures(snapshot: Snapshot) -> Iterator[Sample]:
-    """Failures of each source by reason, from 0."""
+    """Failures of each source by reason; every reason starts at 0."""
     for source in snapshot.exporter.sources:
         for reason in REASONS:
             yield (source.name, reason), source.failures.get(reason, 0)
 
 
 def build_info(snapshot: Snapshot) -> Iterator[Sample]:
-    """The exporter itself."""
+    """Version of the exporter and of Python, and whether the data are simulated."""
     yield (__version__, platform.python_version(), "true" if snapshot.demo else "false"), 1

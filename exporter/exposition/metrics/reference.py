@@ -1,4 +1,4 @@
-"""The metrics reference, written from the catalogue by ``make docs``."""
+"""The metrics reference, generated from the catalogue by ``make docs``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,34 @@ _INTRO = """\
 
 Generated from the catalogue by `make docs`; a test keeps both equal.
 
-Base units only, ratios from 0 to 1, no timestamps. Joules are the truth, counted on the exporter's own timer between
-scrapes; watts are the mean over the last sample interval, a convenience. What is unknown is an absent series or an
-empty label, never 0 and never NaN. Label values longer than 256 characters, or with control characters, are cut and
-cleaned, and end in a hash that keeps them apart. Values carry 14 significant digits.
+Base units only, ratios from 0 to 1, no timestamps. Joules are exact: the exporter integrates them on its own timer,
+between scrapes. Watts are the mean over the last sample interval, for convenience. An unknown value is an absent series
+or an empty label, never 0 and never NaN. Label values longer than 256 characters are truncated, control characters are
+removed, and a hash at the end keeps such values distinct. Values have 14 significant digits.
 
 `energy_node_*` is disjoint by `component`, so `sum()` is the node. Devices may include each other: never sum
-`energy_device_*`. Containers conserve, for each component and at every moment:
+`energy_device_*`. Containers conserve energy, for each component and at every moment:
 
     energy_node = energy_container + energy_unattributed + energy_retired
 
-Processes and models are other views of the same joules: do not add them to containers.
+`energy_unnamed_joules` is a fourth term during the first half minute of a container, until its name is known. Processes
+and models are other views of the same joules: do not add them to containers.
+
+Details:
+
+- `energy_device_joules_total` is exposed after a restart before the device is read again.
+- `energy_device_up` is also 0 after a restart while a GPU's driver is not loaded. It is absent while the device is
+  suspended, because a read would resume it, and while its source is disabled. The series of a device that is 0 for a
+  week end; its joules move to `energy_device_retired_joules_total`. The devices that are exposed and not included in
+  another one, plus the retired ones, make the node.
+- `energy_device_agreement_ratio` covers the first minute, then windows of five. It is 0.95 to 1.05 under steady load,
+  wider where the load changes faster than the sample interval, and was seen at 0.6 on idle cards. Below 0.5 or above 2
+  either the counter or the power gauge is broken.
+- The age of a device's reading is `time() - energy_device_last_reading_timestamp_seconds`, that of the sample
+  `time() - energy_sample_timestamp_seconds`.
+- `energy_gpu_ecc_errors_total` counts over the lifetime of the card: use `increase()` for recent errors.
+- `energy_source_failures_total` starts at 0 for every reason.
+- Samples are taken on a timer because power has to be integrated more often than it is scraped.
 """
 
 _GROUPS = {
@@ -34,9 +51,9 @@ _GROUPS = {
     "energy_process_": "Processes",
     "energy_container_": "Containers",
     "energy_model_": "Models",
-    "energy_unattributed_": "What no workload is charged with",
-    "energy_retired_": "What no workload is charged with",
-    "energy_conservation_": "What no workload is charged with",
+    "energy_unattributed_": "Unattributed and retired energy",
+    "energy_retired_": "Unattributed and retired energy",
+    "energy_conservation_": "Unattributed and retired energy",
     "energy_power_source_": "Sources and meters",
     "energy_source_": "Sources and meters",
     "energy_meter_": "Sources and meters",
@@ -87,7 +104,7 @@ def reference() -> str:
     parts.append(_heading(_DAEMON))
     parts += map(_row, Instruments().rows())
     parts.append(
-        "\nBesides these there are the usual metrics of a Python process: `process_*` (CPU time, memory, file\n"
+        "\nThe exporter also exposes the usual metrics of a Python process: `process_*` (CPU time, memory, file\n"
         "descriptors, start time), `python_info` and `python_gc_*`.\n"
     )
     parts.append("\n## Examples\n")

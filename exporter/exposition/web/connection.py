@@ -81,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self._deregister()
 
     def close(self) -> None:
-        """Close if idle, with a TLS close_notify, so that the client can tell it from a truncation."""
+        """Close if idle, with a TLS close_notify, so that the client can distinguish it from a truncation."""
         if self._queue is self._clients.idle:
             self._close()
 

@@ -108,7 +108,7 @@ class Tls:
         return b"".join(parts)
 
     def close(self) -> bytes:
-        """Return the close_notify to send last, so that the client can tell the end from a truncation."""
+        """Return the close_notify to send last, so that the client can distinguish the end from a truncation."""
         if self._object is not None and self.established:
             with contextlib.suppress(ssl.SSLError):  # raised because the client's own close_notify is still missing
                 self._object.unwrap()
