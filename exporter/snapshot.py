@@ -100,6 +100,8 @@ class Snapshot:
     allocations: tuple[Allocation, ...] = ()
     container_models: Mapping[int, Model] = field(default_factory=dict)
     """Container account serial → its model, where all its recognised processes work for one."""
+    cpu_prices: Mapping[int, float] = field(default_factory=dict)
+    """Container account serial → joules per busy CPU second, where they are learned and identifiable."""
     sources: tuple[SourceHealth, ...] = ()
     samples: int = 0
     sample_seconds: float = 0.0

@@ -256,6 +256,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             Allocation(f"{GPU}1", *jobs[2][:3], gpu="1"),
             Allocation(f"MIG-{GPU}", *jobs[3][:3], 1 / 7, "1", "4"),
         ),
+        cpu_prices={101: 11.5, 102: 27.25},
         container_models={100: llama, 101: llama, 102: mistral, 103: embedder},
         sources=sources,
         samples=40_001 + sequence,

@@ -258,6 +258,12 @@ def container_info(snapshot: Snapshot) -> Iterator[Sample]:
         yield container_identity(row.owner, snapshot.container_models.get(row.serial)), 1
 
 
+def container_prices(snapshot: Snapshot) -> Iterator[Sample]:
+    """Learned joules per busy CPU second of each container account."""
+    for row in snapshot.containers if snapshot.cpu_prices else ():
+        yield CONTAINER.values(row.owner), snapshot.cpu_prices.get(row.serial)
+
+
 def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
     """Joules of devices that are gone, from 0, of the components that devices have."""
     for node in snapshot.nodes:
