@@ -25,16 +25,19 @@ class CpuPrices:
 
         Kernel time, exited processes, and cgroups that have no account yet are among those that cost the mean.
         """
-        known = [(group, seconds, accounts[group]) for group, seconds, _ in cpu.groups if group in accounts]
+        known = [(group, seconds, accounts.get(group)) for group, seconds, _ in cpu.groups]
         joules = self._active_joules(measured)
         if joules is not None:
             busy: dict[Account, float] = {}
             for _, seconds, account in known:
-                busy[account] = busy.get(account, 0.0) + seconds
+                if account is not None:
+                    busy[account] = busy.get(account, 0.0) + seconds
             other = cpu.busy_seconds - sum(busy.values())
             self._estimator.observe(busy, joules, cpu.window_seconds, other)
         weights = self._estimator.weights
-        return {group: weights[account] for group, _, account in known if account in weights}
+        if not weights:
+            return {}
+        return {group: weights[account] for group, _, account in known if account is not None and account in weights}
 
     def by_serial(self) -> dict[int, float]:
         """Joules per busy CPU second of the identifiable containers, by serial of their accounts."""

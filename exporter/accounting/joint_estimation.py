@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from math import inf, isfinite, sqrt
@@ -221,7 +221,7 @@ class JointEstimator(Generic[Key]):
         self._joules *= decay
         self._seconds = 0.0
         # So that all solutions together cost about as much as all observations.
-        self._observations_left = min(60, max(5, len(self._equations) ** 2 // 30))
+        self._observations_left = min(60, max(15, len(self._equations) ** 2 // 20))
 
     def _solve(self) -> _Posterior | None:
         """None while too little is known.
@@ -230,21 +230,16 @@ class JointEstimator(Generic[Key]):
         what is added to it. They have priors, and those of keys and others add up to 0 over their loads.
         """
         equations, loads = self._equations, self._loads
-        gram, moments, total = equations.gram, equations.moments, equations.gram[_TOTAL][_TOTAL]
+        gram, total = equations.gram, equations.gram[_TOTAL][_TOTAL]
         if equations.weight < _LEAST_OBSERVATIONS or len(self._slots) < 2 or total <= 0.0:
             return None
-        rate = moments[_TOTAL] / total
+        rate = equations.moments[_TOTAL] / total
         if rate <= 0.0:
             return None
-        square = equations.square - moments[_TOTAL] * rate
+        square = equations.square - equations.moments[_TOTAL] * rate
         least_noise = _NOISE_RATIO * equations.square / equations.weight
         noise = max(square / equations.weight if self._noise is None else self._noise, least_noise)
-        matrix: Triangle = []
-        for row in gram[_TIME:]:
-            factor = row[_TOTAL] / total
-            matrix.append([entry - factor * other[_TOTAL] for entry, other in zip(row[1:], gram[1:], strict=False)])
-        target = [moment - row[_TOTAL] * rate for moment, row in zip(moments[_TIME:], gram[_TIME:], strict=True)]
-
+        matrix, target = _without_total(equations)
         priors = self._prior_variances(rate)
         # Without noise the equations of loads that move together could not be solved.
         least = [row[-1] * prior for row, prior in zip(gram[_TIME:], priors, strict=True) if row[-1] > 0.0]
@@ -252,15 +247,7 @@ class JointEstimator(Generic[Key]):
         penalties = [noise / prior for prior in priors]
         for row, penalty in zip(matrix, penalties, strict=True):
             row[-1] = max(row[-1], 0.0) + (penalty or 1.0)  # 1: this one was 0 throughout
-        inverse = inverse_root(matrix)
-        deviations, variances = solve(inverse, target), inverse_diagonal(inverse)
-        users = [0.0, *loads[_OTHER:]]
-        common = solve(inverse, users)
-        scale = sum(map(mul, common, users))
-        excess = sum(map(mul, deviations, users)) / scale
-        deviations = [deviation - excess * value for deviation, value in zip(deviations, common, strict=True)]
-        variances = [max(0.0, v - value * value / scale) for v, value in zip(variances, common, strict=True)]
-
+        deviations, variances = _solve_balanced(matrix, target, [0.0, *loads[_OTHER:]])
         explained = sum(map(mul, deviations, target))
         explained += sum([penalty * value * value for penalty, value in zip(penalties, deviations, strict=True)])
         self._noise = max((square - explained) / max(1.0, equations.weight - 1.0), least_noise)
@@ -302,3 +289,29 @@ class JointEstimator(Generic[Key]):
         least, most = _SPREAD_RANGE
         self._spread = min(max(sqrt(squares / total * count / (count - 1)), least), most)
         return (weights, prices) if prices else ({}, {})
+
+
+def _without_total(equations: NormalEquations) -> tuple[Triangle, list[float]]:
+    """Matrix and right side of the regressors after `_TOTAL`, for what that one leaves unexplained."""
+    gram, moments = equations.gram, equations.moments
+    matrix: Triangle = []
+    target: list[float] = []
+    for row, moment in zip(gram[_TIME:], moments[_TIME:], strict=True):
+        factor = row[_TOTAL] / gram[_TOTAL][_TOTAL]
+        matrix.append([entry - factor * other[_TOTAL] for entry, other in zip(row[1:], gram[1:], strict=False)])
+        target.append(moment - factor * moments[_TOTAL])
+    return matrix, target
+
+
+def _solve_balanced(
+    matrix: Triangle, target: Sequence[float], loads: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """Solution whose sum over ``loads`` is 0, and the diagonal of its covariance for unit noise."""
+    inverse = inverse_root(matrix)
+    common = solve(inverse, loads)
+    scale = sum(map(mul, common, loads))
+    solution = solve(inverse, target)
+    excess = sum(map(mul, solution, loads)) / scale
+    solution = [value - excess * shift for value, shift in zip(solution, common, strict=True)]
+    diagonal = inverse_diagonal(inverse)
+    return solution, [max(0.0, value - shift * shift / scale) for value, shift in zip(diagonal, common, strict=True)]

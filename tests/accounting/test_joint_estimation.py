@@ -92,7 +92,7 @@ def test_a_wrong_idle_power_is_nobodys_price() -> None:
 
 def test_a_change_is_followed() -> None:
     estimator = learn(Machine([10.0, 30.0, 20.0]))
-    learn(Machine([30.0, 10.0, 20.0], seed=1), 2400, into=estimator)
+    learn(Machine([30.0, 10.0, 20.0], seed=1), 3000, into=estimator)
     assert [estimator.prices[number] for number in range(3)] == pytest.approx([30.0, 10.0, 20.0], rel=0.1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -24,6 +25,7 @@ from exporter.records import (
     Workload,
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
+from exporter.sampling.state_file import StateStore
 
 IDLE_WATTS = 40.0
 PACKAGE = Device("package-0", "cpu", "node", "measured", "package-0", 32.0, max_watts=2000.0)
@@ -76,6 +78,10 @@ class Names(Namer):
         return None
 
 
+HERE = Path()
+"""No folder: no state is kept."""
+
+
 def _group(name: str) -> GroupKey:
     return GroupKey(f"/{name}", 1)
 
@@ -83,11 +89,23 @@ def _group(name: str) -> GroupKey:
 class Node:
     """A sampler on that node, and its clock."""
 
-    def __init__(self, options: SamplerOptions = LEARNED, *, proportional: bool = False) -> None:
+    def __init__(self, options: SamplerOptions = LEARNED, *, proportional: bool = False, folder: Path = HERE) -> None:
         self.now = 1000.0
         self.source = NodeSource(proportional=proportional)
-        host = Host(clock=lambda: self.now, wall=lambda: 1.7e9 + self.now)
-        self.sampler = Sampler([self.source], Names(), host, options)
+        self.folder = folder
+        self.sampler = self._start(options)
+
+    def _start(self, options: SamplerOptions) -> Sampler:
+        host = Host(procfs=str(self.folder), clock=lambda: self.now, wall=lambda: 1.7e9 + self.now)
+        store = StateStore(str(self.folder / "state")) if self.folder != HERE else None
+        return Sampler([self.source], Names(), host, options, store=store)
+
+    def restart(self) -> None:
+        """End the exporter and start it again two seconds later."""
+        self.sampler.close()
+        self.now += 2.0
+        self.source.last_at = None
+        self.sampler = self._start(LEARNED)
 
     def run(self, ticks: int) -> None:
         for _ in range(ticks):
@@ -146,7 +164,7 @@ def test_proportional_loads_are_charged_as_by_time() -> None:
 
 
 def test_by_time_nothing_is_learned_and_a_reload_changes_that() -> None:
-    """What was learned is dropped with the setting, and a restart begins with equal shares too."""
+    """What was learned is dropped with the setting, and kept when another one changes."""
     by_time = replace(LEARNED, cpu_method="time")
     node = Node(by_time)
     node.run(120)
@@ -160,3 +178,18 @@ def test_by_time_nothing_is_learned_and_a_reload_changes_that() -> None:
     node.sampler.reconfigure(by_time)
     assert node.charged(60)["hungry"] == pytest.approx(0.67, abs=0.05)
     assert not node.series("energy_container_joules_per_cpu_second")
+
+
+def test_a_restart_keeps_the_joules_and_learns_anew(tmp_path: Path) -> None:
+    (tmp_path / "sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "sys/kernel/random/boot_id").write_text("boot-1\n")
+    node = Node(folder=tmp_path)
+    node.run(120)
+    before = node.series("energy_container_joules_total", component="cpu")
+    node.restart()
+    node.run(1)
+    assert node.series("energy_container_joules_total", component="cpu") == pytest.approx(before)
+    assert not node.series("energy_container_joules_per_cpu_second")
+    assert node.charged(20)["hungry"] == pytest.approx(0.67, abs=0.05)
+    node.run(40)
+    assert node.charged(60) == pytest.approx(dict.fromkeys(WATTS, 1.0), abs=0.01)
