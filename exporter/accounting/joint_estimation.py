@@ -32,6 +32,11 @@ _REPLACING_RATIO = 2.0
 _LONGEST_SECONDS = 10.0
 """An observation of more time than this says too little of who ran when."""
 
+_KEYS_PER_OBSERVATION = 10
+_LONGEST_MERGED_SECONDS = 5.0
+"""With every ten keys one more observation is added to the next before the equations learn of them, up to this time:
+they cost the square of the keys, and many keys are told apart slowly anyhow."""
+
 _LEAST_OBSERVATIONS = 30.0
 _OUTLIER_DEVIATIONS = 5.0
 
@@ -71,6 +76,29 @@ class _Posterior:
     prior_variances: list[float]
 
 
+class _Observation(Generic[Key]):
+    """Sums of one observation or several, ``merged``, and their busy seconds by key."""
+
+    __slots__ = ("busy", "joules", "merged", "other_seconds", "seconds")
+
+    def __init__(self) -> None:
+        self.busy: dict[Key, float] = {}
+        self.joules = 0.0
+        self.seconds = 0.0
+        self.other_seconds = 0.0
+        self.merged = 0
+
+    def add(self, busy_seconds: Mapping[Key, float], joules: float, seconds: float, other_seconds: float) -> None:
+        """Add an observation."""
+        busy = self.busy
+        for key, used in busy_seconds.items():
+            busy[key] = busy.get(key, 0.0) + used
+        self.joules += joules
+        self.seconds += seconds
+        self.other_seconds += other_seconds
+        self.merged += 1
+
+
 class JointEstimator(Generic[Key]):
     """Relative joules per busy second of each key, from observations of Σ ``busy_seconds × price``.
 
@@ -78,8 +106,8 @@ class JointEstimator(Generic[Key]):
     towards the mean, the less the more they are heard of, and so that keys whose loads are proportional have the same
     price. How far prices lie apart, and the noise, are estimated with them.
 
-    At most `PARTICIPANTS` keys take part, the busiest of the last minutes; the others cost the mean. An observation
-    costs the square of the keys that were busy in it; the equations are solved every few observations only.
+    At most `PARTICIPANTS` keys take part, the busiest of the last minutes; the others cost the mean. The equations cost
+    the square of the keys that were busy; they are solved every few observations only.
     """
 
     def __init__(self, participants: int = PARTICIPANTS) -> None:
@@ -93,6 +121,7 @@ class JointEstimator(Generic[Key]):
         self._noise: float | None = None  # joules² per second
         self._spread = _SPREAD
         self._expected: list[float] = []  # coefficients by regressor; empty is unknown
+        self._waiting = _Observation[Key]()
         self._seconds = 0.0  # since the equations were last solved
         self._observations_left = 0  # until they are solved again
         self._weights: Mapping[Key, float] = {}
@@ -125,28 +154,38 @@ class JointEstimator(Generic[Key]):
         """
         if not (0.0 < seconds <= _LONGEST_SECONDS and 0.0 < joules < inf and isfinite(other_seconds)):
             return
-        values = self._values(busy_seconds, seconds, max(0.0, other_seconds))
-        if not values:
+        other = max(0.0, other_seconds)
+        busy = {key: used for key, used in busy_seconds.items() if 0.0 < used < inf}
+        if not busy and not other:
             return
-        joules = self._plausible(joules, seconds, values)
+        if self._waiting.seconds + seconds > _LONGEST_SECONDS:
+            self._waiting = _Observation[Key]()
+        waiting = self._waiting
+        waiting.add(busy, joules, seconds, other)
+        enough = waiting.merged > len(self._slots) // _KEYS_PER_OBSERVATION
+        if enough or waiting.seconds + seconds > _LONGEST_MERGED_SECONDS:
+            self._waiting = _Observation[Key]()
+            self._learn(waiting)
+
+    def _learn(self, observation: _Observation[Key]) -> None:
+        """Add an observation to the equations, and solve them if that is due."""
+        values, seconds = self._values(observation), observation.seconds
+        joules = self._plausible(observation.joules, seconds, values)
         self._equations.add(values, joules, seconds)
-        loads = self._loads
         for slot, value in values:
-            loads[slot] += value
+            self._loads[slot] += value
         self._joules += joules
         self._seconds += seconds
-        self._observations_left -= 1
+        self._observations_left -= observation.merged
         if self._observations_left <= 0:
             self._update()
 
-    def _values(self, busy_seconds: Mapping[Key, float], seconds: float, other: float) -> list[tuple[int, float]]:
-        """The observation's regressors by ascending number; none without busy seconds."""
+    def _values(self, observation: _Observation[Key]) -> list[tuple[int, float]]:
+        """Its regressors by ascending number."""
         recent, slots = self._recent, self._slots
         values = []
-        total = 0.0
-        for key, busy in busy_seconds.items():
-            if not 0.0 < busy < inf:
-                continue
+        total, other = 0.0, observation.other_seconds
+        for key, busy in observation.busy.items():
             recent[key] = recent.get(key, 0.0) + busy
             slot = slots.get(key)
             if slot is not None or len(slots) < self._participants:
@@ -154,9 +193,7 @@ class JointEstimator(Generic[Key]):
                 total += busy
             else:
                 other += busy
-        if total + other <= 0.0:
-            return []
-        values += [(_TOTAL, total + other), (_TIME, seconds)]
+        values += [(_TOTAL, total + other), (_TIME, observation.seconds)]
         if other > 0.0:
             values.append((_OTHER, other))
         values.sort()

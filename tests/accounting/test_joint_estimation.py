@@ -119,6 +119,18 @@ def test_what_is_no_observation_changes_nothing() -> None:
     assert estimator.weights == before
 
 
+def test_pauses_between_the_observations_of_many_do_not_spoil_them() -> None:
+    """Those of many keys are merged; an empty one, a failed one and a long pause in between add nothing."""
+    watts = [10.0 + number for number in range(20)]
+    estimator = JointEstimator[int]()
+    for tick in Machine(watts, noise=0.002).ticks(1200):
+        estimator.observe(tick.busy, tick.joules, 1.0, tick.other_seconds)
+        estimator.observe({}, 500.0, 1.0)
+        estimator.observe(tick.busy, -1.0, 1.0)
+        estimator.observe(tick.busy, 1e5, 60.0)
+    assert [estimator.prices[number] for number in range(20)] == pytest.approx(watts, rel=0.05)
+
+
 def test_a_glitch_of_the_meter_is_not_a_price() -> None:
     estimator = JointEstimator[int]()
     for second, tick in enumerate(Machine(UNLIKE).ticks(600)):
