@@ -89,6 +89,8 @@ class NodeEnergy:
     """Joules of containers that are not published yet, because their names are still being looked up."""
     retired_devices: Mapping[Component, float] = field(default_factory=dict)
     """Joules that are in ``nodes`` and not in ``devices``, because their devices are retired."""
+    cpu_prices: Mapping[int, float] = field(default_factory=dict)
+    """Container account serial → joules per busy CPU second, where they are learned and identifiable."""
 
     @property
     def conservation_error_ratio(self) -> float:

@@ -20,7 +20,7 @@ _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The time one tick covers, and what a busy CPU second costs in it: made once, used by every account.
+    """The time one tick covers, and what a busy CPU second of weight 1 costs in it: made once, used by every account.
 
     It ends at boot time ``now``, and is ``gpu_seconds`` long for GPUs. ``tariff`` is joules per busy CPU second of
     each cell. ``components`` are the CPU-like ones that have a meter, ``watts`` what a busy CPU second adds to the mean
@@ -94,8 +94,8 @@ class Account:
     looked up. ``hidden`` accounts (processes beyond the top N) have no rows. ``newborn`` cells are published at 0: they
     are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample.
 
-    During a tick, seconds and GPU joules are collected; `accrue` converts seconds to joules, `finish_tick` also makes
-    the row, `skip_row` makes none.
+    During a tick, seconds and GPU joules are collected; ``surplus_seconds`` is what the seconds' weights add to them.
+    `accrue` converts seconds to joules, `finish_tick` also makes the row, `skip_row` makes none.
     """
 
     __slots__ = (
@@ -114,6 +114,7 @@ class Account:
         "row",
         "serial",
         "start_ticks",
+        "surplus_seconds",
     )
 
     def __init__(self, serial: int, owner: Owner, start_ticks: int = 0, *, hidden: bool = False) -> None:
@@ -122,6 +123,7 @@ class Account:
         self.start_ticks = start_ticks
         self.joules: Joules = {}
         self.cpu_seconds = 0.0
+        self.surplus_seconds = 0.0
         self.on_cpu = False
         self.members = 0
         self.ended_at: float | None = None
@@ -179,10 +181,12 @@ class Account:
         """All joules, whatever component and mode."""
         return sum(self.joules.values())
 
-    def use_cpu(self, seconds: float) -> None:
-        """Add busy CPU seconds of this tick."""
+    def use_cpu(self, seconds: float, surplus: float = 0.0) -> None:
+        """Add busy CPU seconds of this tick; they cost ``surplus`` (> -1) times their length more than others."""
         self.cpu_seconds += seconds
         self.on_cpu = True
+        if surplus:
+            self.surplus_seconds += seconds * surplus
 
     def use_gpu(self, seconds: float) -> None:
         """Add busy GPU seconds of this tick."""
@@ -206,10 +210,13 @@ class Account:
             self.joules.setdefault((component, "active"), 0.0)
 
     def accrue(self, period: Period) -> float:
-        """Convert this tick's CPU seconds to joules; returns those seconds."""
+        """Convert this tick's CPU seconds to joules; returns those seconds times their weight."""
         seconds = self.cpu_seconds
         if seconds:
             self.cpu_seconds = 0.0
+            if self.surplus_seconds:
+                seconds += self.surplus_seconds
+                self.surplus_seconds = 0.0
             joules = self.joules
             for cell, price in period.tariff:
                 try:
@@ -226,6 +233,7 @@ class Account:
 
     def finish_tick(self, period: Period) -> bool:
         """Accrue and make this tick's row; True if the next tick must make one even without usage."""
+        busy_seconds = self.cpu_seconds
         seconds = self.accrue(period)
         if len(self._cells) != len(self.joules):
             if period.born_at_zero:
@@ -240,12 +248,12 @@ class Account:
                 period.components,
                 tuple([seconds * price for price in period.watts]),
                 period.cpu_known,
-                (seconds * period.cpu_ratio,) if period.cpu_known else (),
+                (busy_seconds * period.cpu_ratio,) if period.cpu_known else (),
             )
             return seconds > 0
-        return self._finish_gpu_tick(period, seconds)
+        return self._finish_gpu_tick(period, busy_seconds, seconds)
 
-    def _finish_gpu_tick(self, period: Period, seconds: float) -> bool:
+    def _finish_gpu_tick(self, period: Period, busy_seconds: float, seconds: float) -> bool:
         components: tuple[Component, ...] = ()
         busy: tuple[Component, ...] = ()
         watts: tuple[float, ...] = ()
@@ -253,7 +261,7 @@ class Account:
         if self.on_cpu:
             components, watts = period.components, tuple([seconds * price for price in period.watts])
             if period.cpu_known:
-                busy, ratios = period.cpu_known, (seconds * period.cpu_ratio,)
+                busy, ratios = period.cpu_known, (busy_seconds * period.cpu_ratio,)
         gpu_seconds, gpu_joules = self._gpu_seconds or 0.0, self._gpu_joules
         if self._gpu_seconds is not None:
             if period.gpu_metered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -102,7 +102,7 @@ class Ledger:
         if cpu is not None:
             for group in cpu.started:
                 self._containers.start(group, period)
-            self._post_cpu(period.now, cpu)
+            self._post_cpu(period.now, cpu, shares.cpu_weights)
         self._post_gpu(period.now, shares, gpu_uses)
         self._post_allocations(period.now, shares, allocations)
         if cpu is not None:
@@ -119,12 +119,13 @@ class Ledger:
         self._births.observe(published, sequence)
         return published
 
-    def _post_cpu(self, now: float, cpu: CpuUse) -> None:
+    def _post_cpu(self, now: float, cpu: CpuUse, weights: Mapping[GroupKey, float]) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
         occupied = self._models.occupancy
         for group, seconds, processes in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
-            container.use_cpu(seconds)
+            surplus = weights.get(group, 1.0) - 1.0 if weights else 0.0
+            container.use_cpu(seconds, surplus)
             changed.add(container)
             rest, others = seconds, 0.0
             for process, used in processes:
@@ -132,11 +133,11 @@ class Ledger:
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
                 account = record.account
-                account.use_cpu(used)
+                account.use_cpu(used, surplus)
                 changed.add(account)
                 record.seen_at = now
                 if record.model is not None:
-                    record.model.use_cpu(used)
+                    record.model.use_cpu(used, surplus)
                     changed.add(record.model)
                 else:
                     others += used
@@ -146,7 +147,7 @@ class Ledger:
                 occupied[container].add(seconds - rest - others, others, now)
                 if rest > 0 and (model := self._models.sole(container)) is not None:
                     # CPU time of processes that have exited: the model's, if no other process worked beside it.
-                    model.use_cpu(rest)
+                    model.use_cpu(rest, surplus)
                     changed.add(model)
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
@@ -263,6 +264,11 @@ class Ledger:
         account = self._containers.groups.get(group)
         owner = None if account is None else account.owner
         return owner if isinstance(owner, Workload) and owner != OVERFLOW else self._namer.settled(group)
+
+    @property
+    def by_group(self) -> Mapping[GroupKey, Account]:
+        """The container account of each cgroup that was started."""
+        return self._containers.groups
 
     def containers(self) -> tuple[AccountRow, ...]:
         """Rows of all container accounts."""

@@ -167,6 +167,14 @@ class Settings:
         "Idle watts of a device, overriding the learned value.",
         reloadable=True,
     )
+    attribution_cpu: Literal["time", "learned"] = _setting(
+        "attribution.cpu",
+        choice("time", "learned"),
+        "time",
+        "How active joules of CPU and DRAM are divided: by CPU time, or by CPU time times watts per busy CPU that are "
+        "learned for each container (accuracy.md).",
+        reloadable=True,
+    )
     attribution_cpu_idle: Literal["node", "proportional"] = _setting(
         "attribution.cpu-idle",
         choice("node", "proportional"),

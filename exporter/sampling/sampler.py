@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..accounting.accounts import Period
-from ..accounting.attribution import CpuIdle, share
+from ..accounting.attribution import CpuIdle, CpuMethod, share
+from ..accounting.cpu_prices import CpuPrices
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
 from ..accounting.ledger import Ledger, Limits
@@ -40,6 +41,7 @@ class SamplerOptions:
     process_top: int = 50
     container_max: int = 5000
     cpu_idle: CpuIdle = "node"
+    cpu_method: CpuMethod = "time"
     linger_seconds: float = 300.0
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
@@ -98,6 +100,7 @@ class Sampler:
         self._memory_at = float("-inf")
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
+        self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
 
     def _restore(self) -> Devices:
         """Restore the checkpoint of an earlier run, if there is one."""
@@ -138,6 +141,8 @@ class Sampler:
 
     def reconfigure(self, options: SamplerOptions) -> None:
         """Apply new options from the next tick on; accounts and learned baselines stay. Call between ticks."""
+        if options.cpu_method != self.options.cpu_method:
+            self._cpu_prices = CpuPrices() if options.cpu_method == "learned" else None
         self.options = options
         self._ledger.limits = options.limits
         self._devices.configure(options.idle_watts)
@@ -177,7 +182,10 @@ class Sampler:
         allocations = self._allocations.update(news, use.gpus, began)
         holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
         owners = self._ledger.owners(holders)
-        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners)
+        weights = None
+        if self._cpu_prices is not None and use.cpu is not None:
+            weights = self._cpu_prices.weights(measured, use.cpu, self._ledger.by_group)
+        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners, weights)
         scraped = self._received_by_all(began)
         period = Period.of(
             began,
@@ -262,6 +270,7 @@ class Sampler:
                 unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components),
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
+                cpu_prices={} if self._cpu_prices is None else self._cpu_prices.by_serial(),
             ),
             gpu=GpuView(states=tuple(gpu for reading in readings for gpu in reading.gpus), allocations=allocations),
             exporter=ExporterState(

@@ -90,6 +90,7 @@ def sampler_options(settings: Settings) -> SamplerOptions:
         process_top=settings.process_top,
         container_max=settings.container_max,
         cpu_idle=settings.attribution_cpu_idle,
+        cpu_method=settings.attribution_cpu,
         linger_seconds=settings.workload_linger,
         idle_watts=settings.idle_watts,
         checkpoint_seconds=settings.state_interval,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
+from exporter.accounting.joint_estimation import WEIGHT_RANGE
 from exporter.records import (
     HOST,
     Allocation,
@@ -48,7 +49,10 @@ def given_out(shares: Shares, cpu: CpuUse | None) -> float:
     total += math.fsum(charge.joules for charge in shares.places)
     if cpu is not None:
         for rate in shares.cpu:
-            total += math.fsum(group.seconds * (rate.active + rate.idle) for group in cpu.groups)
+            total += math.fsum(
+                group.seconds * shares.cpu_weights.get(group.group, 1.0) * (rate.active + rate.idle)
+                for group in cpu.groups
+            )
     return total
 
 
@@ -88,6 +92,17 @@ def test_cpu_idle_proportional() -> None:
     shares = share([Energy(CPU, 50.0, 20.0)], cpu_use({A: 3.0, B: 1.0}), (), "proportional")
     assert shares.cpu[0].idle * 3.0 == 15.0
     assert not shares.unattributed
+
+
+def test_weights_multiply_seconds_of_cgroups_and_leave_the_sum() -> None:
+    """The kernel and exited processes weigh 1, and DRAM follows the CPU's weights."""
+    cpu = cpu_use({A: 3.0, B: 1.0}, kernel=0.5, exited=0.5)
+    shares = share([Energy(CPU, 60.0, 20.0), Energy(DRAM, 6.0, 0.0)], cpu, (), cpu_weights={A: 0.5, B: 3.5})
+    rates = {rate.component: rate.active for rate in shares.cpu}
+    assert rates == pytest.approx({"cpu": 10.0, "dram": 1.0})
+    assert shares.unattributed["cpu", "kernel"] == shares.unattributed["cpu", "exited"] == pytest.approx(5.0)
+    assert shares.cpu_weights == {A: 0.5, B: 3.5}
+    assert given_out(shares, cpu) == pytest.approx(86.0)
 
 
 def test_nobody_known_to_be_busy_is_unknown() -> None:
@@ -291,6 +306,7 @@ seconds = st.floats(0.0, 256.0)
     seconds,
     st.lists(st.tuples(seconds, st.floats(0.01, 1.0)), max_size=5),
     st.sampled_from(get_args(CpuIdle)),
+    st.lists(st.floats(*WEIGHT_RANGE), max_size=6),
 )
 def test_every_joule_is_given_out_once(
     energies: list[tuple[float, float, float]],
@@ -299,12 +315,14 @@ def test_every_joule_is_given_out_once(
     exited: float,
     holders: list[tuple[float, float]],
     cpu_idle: CpuIdle,
+    weights: list[float],
 ) -> None:
     devices = [CPU, DRAM, GPU]
     parted = [Energy(device, *energy) for device, energy in zip(devices, energies, strict=False)]
     cpu = cpu_use({GroupKey(f"/{i}", i): s for i, s in enumerate(groups)}, kernel, exited)
     uses = [GpuUse(GPU.id, A, process(i), s, hold) for i, (s, hold) in enumerate(holders)]
-    shares = share(parted, cpu, uses, cpu_idle)
+    cpu_weights = {GroupKey(f"/{i}", i): weight for i, weight in enumerate(weights)}
+    shares = share(parted, cpu, uses, cpu_idle, cpu_weights=cpu_weights)
     total = math.fsum(energy.joules for energy in parted)
     assert given_out(shares, cpu) == pytest.approx(total, rel=1e-12, abs=1e-12)
     assert all(charge.joules >= 0 for charge in shares.gpu)

@@ -41,6 +41,27 @@ def test_container_starts_at_zero_and_grows() -> None:
     assert bench.ledger.containers()[0] is second, "an account that did not change keeps its row"
 
 
+def test_weights_price_the_seconds_of_a_container_its_processes_and_its_model() -> None:
+    """Utilisation stays what it was; the next tick is weighed anew."""
+    bench = Bench()
+    worker, other = process(7, "serve-llama"), process(8)
+    bench.tick(started=[A, B])
+    for _ in range(2):
+        uses = [use(A, 1.0, (worker, 0.75)), use(B, 2.0, (other, 1.0))]
+        energies = [Energy(PACKAGE, 70.0, 5.0), Energy(DRAM, 7.0, 0.0)]
+        bench.tick(uses, energies=energies, kernel=1.0, cpu_weights={A: 2.0, B: 0.5})
+    a, b = bench.ledger.containers()
+    assert (*a.joules, *b.joules) == pytest.approx((70.0, 7.0, 35.0, 3.5))
+    assert (*a.watts, *b.watts) == pytest.approx((35.0, 3.5, 17.5, 1.75))
+    assert (a.ratios, b.ratios) == ((0.25,), (0.5,))
+    assert [row.joules[0] for row in bench.ledger.processes()] == pytest.approx([52.5, 17.5])
+    assert [row.joules[0] for row in bench.ledger.models()] == pytest.approx([70.0])
+    assert bench.ledger.unattributed["cpu", "kernel"] == pytest.approx(35.0)
+    assert bench.error_ratio() < 1e-12
+    bench.tick([use(A, 1.0), use(B, 2.0)], energies=[Energy(PACKAGE, 30.0, 0.0)])
+    assert [row.joules[0] for row in bench.ledger.containers()] == pytest.approx([80.0, 55.0])
+
+
 def test_started_group_is_shown_at_zero() -> None:
     """Prometheus needs a first sample at 0, or it never counts what came before the second."""
     bench = Bench()

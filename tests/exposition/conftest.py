@@ -251,6 +251,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             unattributed,
             retired,
             unnamed,
+            cpu_prices={101: 11.5, 102: 27.25},
         ),
         gpu=GpuView(
             states=tuple(gpus),

@@ -10,6 +10,7 @@ from .families import (
     Family,
     build_info,
     container_info,
+    container_prices,
     failures,
     gpu_allocated,
     gpu_info,
@@ -244,6 +245,14 @@ CATALOGUE: tuple[Family, ...] = (
         ),
         container_info,
         CONTAINER,
+    ),
+    Family(
+        "energy_container_joules_per_cpu_second",
+        "gauge",
+        "Active energy of the CPU per busy CPU second of a container, in joules, learned from how the meter varies "
+        "with who ran; only with --attribution.cpu=learned, and only where that tells the container from others.",
+        CONTAINER.labels,
+        container_prices,
     ),
     # energy of no workload
     Family(

@@ -73,6 +73,7 @@ CONTRACT = {
             "model_source",
         ),
     ),
+    "energy_container_joules_per_cpu_second": ("gauge", CONTAINER[:4]),
     "energy_unattributed_joules_total": ("counter", ("component", "reason")),
     "energy_retired_joules_total": ("counter", ("component",)),
     "energy_unnamed_joules": ("gauge", ("component",)),
