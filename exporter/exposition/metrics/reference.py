@@ -24,6 +24,10 @@ cleaned, and end in a hash that keeps them apart. Values carry 14 significant di
 
     energy_node = energy_container + energy_unattributed + energy_retired
 
+The equation holds for the values of one scrape, not for `increase()` over a window: a container that expires in the
+window is in its own increase and again in that of `energy_retired`. What a window used is `increase()` of containers
+and `energy_unattributed`, without `energy_retired`; the examples have the query.
+
 Processes and models are other views of the same joules: do not add them to containers.
 """
 
@@ -48,6 +52,11 @@ _QUERIES = (
     ("Power of the node, now and by component", "sum by (component) (rate(energy_node_joules_total[5m]))"),
     ("Energy of each namespace in the last day, in kWh",
      "sum by (namespace) (increase(energy_container_joules_total[1d])) / 3.6e6"),
+    ("A bill: all of the node's energy in the last day, in kWh, by namespace and by reason",
+     "(\n"
+     "  sum by (namespace) (increase(energy_container_joules_total[1d]))\n"
+     "    or sum by (reason) (increase(energy_unattributed_joules_total[1d]))\n"
+     ") / 3.6e6"),
     ("The ten models that use most power", "topk(10, sum by (model_name) (rate(energy_model_joules_total[5m])))"),
     ("Joules per generated token, with vLLM's own counter",
      "sum by (model_name) (rate(energy_model_joules_total[5m]))\n"
