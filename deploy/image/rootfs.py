@@ -25,19 +25,19 @@ LEFT_OUT = {
     *("msilib", "pydoc_data", "site-packages", "sqlite3", "test", "tkinter", "turtle.py", "turtledemo", "unittest"),
     *("venv", "xmlrpc"),
 }
-"""Of the standard library: what an exporter never imports, and what installs packages."""
+"""Packages of the standard library that the exporter never imports, and installers of packages."""
 
 LEFT_OUT_PREFIXES = (
     *("config-", "_codecs_", "_curses", "_dbm", "_gdbm", "_sqlite3", "_test", "_tkinter", "_xxtest"),
     *("nis.", "readline.", "xxlimited"),
 )
-"""The same for folders and extension modules, some of which bring libraries of their own."""
+"""The same for folders and extension modules, some of which need further libraries."""
 
 LOADED_LATER = ("libdl.so.2", "libgcc_s.so.1", "libpthread.so.0", "librt.so.1")
-"""Libraries that nothing here is linked to: drivers' are, and glibc loads the second when a thread ends."""
+"""Libraries that no file here is linked to: drivers are, and glibc loads the second when a thread ends."""
 
 FACTS = ("/etc/debian_version", "/etc/ld.so.conf", "/etc/ld.so.conf.d/libc.conf", "/etc/os-release")
-"""By these NVIDIA's container runtime knows where to put its library, and scanners which distribution this is."""
+"""NVIDIA's container runtime finds the library path by these, and scanners the distribution."""
 
 PASSWD = f"root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{USER}:{USER}:nonroot:/:/sbin/nologin\n"
 GROUP = f"root:x:0:\nnonroot:x:{USER}:\n"
@@ -51,7 +51,7 @@ sys.exit(main())
 
 
 class Rootfs:
-    """The folder, and the files of this machine that went into it, by their real paths."""
+    """The folder, and the files of this machine that were copied into it, by their real paths."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Rootfs:
             shutil.copy2(source, target)
 
     def take_tree(self, top: str, left_out: Iterable[str] = (), prefixes: tuple[str, ...] = ()) -> None:
-        """Copy all files below a folder that are not left out; links to nowhere are."""
+        """Copy all files below a folder except the excluded ones and dangling links."""
         for here, folders, files in os.walk(top):
             folders[:] = [name for name in folders if name not in left_out and not name.startswith(prefixes)]
             for name in files:
@@ -90,7 +90,7 @@ class Rootfs:
         target.chmod(mode)
 
     def _take_links(self, folder: Path) -> None:
-        """Links among the folders above a file, such as /lib64, which is usr/lib64."""
+        """Symbolic links among the parent folders of a file, such as /lib64, which is usr/lib64."""
         for above in [*reversed(folder.parents), folder]:
             link = self.folder / str(above).lstrip("/")
             if above.is_symlink() and not link.is_symlink():
@@ -112,7 +112,7 @@ def linked(files: Iterable[str]) -> set[str]:
 
 
 def packages(files: Iterable[str]) -> list[str]:
-    """The Debian packages that the files belong to. They may know a file below /usr without that prefix."""
+    """The Debian packages that the files belong to. dpkg may list a file below /usr without that prefix."""
     names = {name for file in files for name in (file, file.removeprefix("/usr"))}
     listed = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
     owners = [line.split(": ")[0] for line in listed.splitlines() if not line.startswith("diversion")]
