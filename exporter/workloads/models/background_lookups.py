@@ -166,4 +166,4 @@ def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
         return ollama_name(files, lookup.value)
     if lookup.kind == "triton":
         return triton_name(files, lookup.value)
-    return configured_name(files, lookup.value, lookup.keys)
+    return configured_name(files, lookup.value, lookup.keys, lookup.served)

@@ -13,9 +13,9 @@ from ...records import GroupKey, Model, Process, ProcessKey, Workload
 from ..metadata.container_metadata import ContainerMetadata
 from .background_lookups import BackgroundLookups
 from .commandline import TITLE, is_shell, split
-from .evidence import NOTHING, Evidence, Lookup
+from .evidence import NOTHING, Evidence, Lookup, Variable
 from .lineage import ancestors, share_container
-from .names import harmless, model_name
+from .names import harmless, place_name
 from .podspec import OWNER_PHASES, entry_point, is_sandbox
 from .proc import command_line, environment, process_stat
 from .recognise import recognise
@@ -175,7 +175,7 @@ class Models:
 
         found = NOTHING
         for rule in self._options.rules:
-            claim = rule.match(values, lambda name: variables_set().get(name, ""), model_name)
+            claim = rule.match(values, lambda name: variables_set().get(name, ""), place_name)
             if claim is not None:
                 name = harmless(claim.model_name)
                 found = _merge(found, Evidence(name, claim.phase, "rule" if name else ""))
@@ -183,12 +183,11 @@ class Models:
                 break
         return found
 
-    def _by_environment(self, names: Sequence[str], key: ProcessKey, subject: _Subject) -> Evidence:
-        values: Mapping[str, str] = environment(self._host, key.pid, names)
+    def _by_environment(self, variables: Sequence[Variable], key: ProcessKey, subject: _Subject) -> Evidence:
+        values: Mapping[str, str] = environment(self._host, key.pid, [variable.name for variable in variables])
         if not values and subject.metadata is not None:
             values = subject.metadata.environment
-        found = next((name for variable in names if (name := model_name(values.get(variable, "")))), "")
-        return Evidence(found, source="environment" if found else "")
+        return _of_variables(variables, values)
 
     def _by_lookup(self, lookups: Sequence[Lookup], key: ProcessKey, group: GroupKey | None) -> Evidence:
         for lookup in lookups:
@@ -272,5 +271,11 @@ def _of_pod(metadata: ContainerMetadata) -> Evidence:
     evidence = recognise(entry_point(metadata))
     if evidence.model_name:
         return evidence
-    named = next((name for key in evidence.environment if (name := model_name(metadata.environment.get(key, "")))), "")
-    return Evidence(named, evidence.phase, "environment" if named else "")
+    return _of_variables(evidence.environment, metadata.environment)._replace(phase=evidence.phase)
+
+
+def _of_variables(variables: Sequence[Variable], values: Mapping[str, str]) -> Evidence:
+    for variable in variables:
+        if name := variable.model_name(values.get(variable.name, "")):
+            return Evidence(name, source="environment")
+    return NOTHING
