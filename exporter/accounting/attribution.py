@@ -60,6 +60,7 @@ class GpuCharge(NamedTuple):
 class PlaceCharge(NamedTuple):
     """Joules of one device, charged to a container it is allocated to and that has no known process on it."""
 
+    device: str
     place: Place
     mode: Mode
     joules: float
@@ -202,13 +203,13 @@ def _share_gpu(
     if claims.sole_owner is None:
         unattributed["gpu", "unknown" if holders else "exited"] += unknown
     elif unknown:
-        charges.append(PlaceCharge(claims.sole_owner, "active", unknown))
+        charges.append(PlaceCharge(energy.device.id, claims.sole_owner, "active", unknown))
 
     weights = sum(weight for _, weight in claims.weights)
     for claimant, weight in claims.weights:
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
-            charges.append(PlaceCharge(claimant, "idle", idle))
+            charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle))
         elif claimant.process is None:
             unattributed["gpu", "idle"] += idle
         else:

@@ -269,7 +269,8 @@ class Devices:
                 found[key] = node
         gpus: defaultdict[str, float] = defaultdict(float)
         for gpu_use in use.gpu_uses:
-            gpus[gpu_use.device] += gpu_use.seconds
+            if gpu_use.reported:
+                gpus[gpu_use.device] += gpu_use.seconds
         windows = use.gpu_windows
         for key, seconds in gpus.items():
             if windows.get(key, window) > 0:
@@ -281,14 +282,15 @@ class Devices:
 
     def _energies(self, deltas: Mapping[str, Delta], utilization: Mapping[str, float], use: Use) -> list[Energy]:
         energies: list[Energy] = []
-        windows = use.gpu_windows
+        windows, unused = use.gpu_windows, use.unused_gpus
         for key, delta in deltas.items():
             baseline = self._baseline(delta.device)
             watched = _watched(delta, windows.get(key, use.window_seconds))
             if delta.event in ("ok", "wrap") and delta.seconds > 0 and watched == 1.0 and key in utilization:
                 baseline.observe(utilization[key], delta.joules / delta.seconds)
             if key in self._inventory.counted:
-                energies.append(_split(delta, baseline.idle.watts, watched))
+                is_unused = key in unused and utilization.get(key) == 0.0
+                energies.append(_split(delta, baseline.idle.watts, watched, unused=is_unused))
         platforms = self._inventory.platforms
         read = [deltas[key] for key in platforms if key in deltas]
         whole = [delta for delta in read if delta.event in _WITH_JOULES]
@@ -342,9 +344,14 @@ def _watched(delta: Delta, window_seconds: float) -> float:
     return window_seconds / delta.seconds if delta.seconds > window_seconds * _WATCHED + 0.1 else 1.0
 
 
-def _split(delta: Delta, idle_watts: float | None, watched: float) -> Energy:
-    """Active, idle and gap of one delta; time without known usage is a gap."""
+def _split(delta: Delta, idle_watts: float | None, watched: float, *, unused: bool) -> Energy:
+    """Active, idle and gap of one delta; time without known usage is a gap.
+
+    An ``unused`` card is idle at any power: a loaded model keeps it in a higher power state.
+    """
     if delta.event == "gap":
         return Energy(delta.device, 0.0, 0.0, delta.joules)
+    if unused:
+        return Energy(delta.device, 0.0, delta.joules * watched, delta.joules * (1.0 - watched))
     energy = split_idle(delta.device, delta.joules * watched, delta.seconds * watched, idle_watts)
     return energy if watched == 1.0 else energy._replace(gap=delta.joules - energy.active - energy.idle)

@@ -170,7 +170,7 @@ class Ledger:
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
             self._changed.add(account)
-        for place, mode, joules in shares.places:
+        for _, place, mode, joules in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
 
