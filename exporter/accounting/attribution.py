@@ -129,6 +129,7 @@ def share(
     cpu_idle: CpuIdle = "node",
     allocations: Sequence[Allocation] = (),
     owners: Mapping[GroupKey, Workload] | None = None,
+    reserved: frozenset[Place] = frozenset(),
 ) -> Shares:
     """Divide the joules of countable devices.
 
@@ -137,6 +138,7 @@ def share(
     ``GpuUse.hold``, because a card that is held and idle is the waste that operators look for. A card that the cluster
     has allocated is held by the containers it is allocated to, with or without a process on it. ``owners`` maps the
     cgroups of ``gpu_uses`` to workloads; it may be omitted where there are no ``allocations``.
+    ``reserved`` are containers that have a card allocated only to reserve it for others.
     """
     unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)
@@ -157,7 +159,7 @@ def share(
             # The platform's meter beyond the other meters (fans, disks, losses) belongs to no workload.
             unattributed["other", "unknown"] += energy.active + energy.idle
         elif component == "gpu":
-            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {})
+            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {}, reserved)
             charges += _share_gpu(energy, claims, unattributed)
         else:
             active[component] += energy.active

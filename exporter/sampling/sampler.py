@@ -11,6 +11,7 @@ from ..accounting.accounts import Period
 from ..accounting.attribution import CpuIdle, share
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
+from ..accounting.gpu_claims import Reservations
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..host import Host
@@ -43,6 +44,7 @@ class SamplerOptions:
     linger_seconds: float = 300.0
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
+    gpu_reservations: Sequence[str] = ()
 
     @property
     def limits(self) -> Limits:
@@ -82,6 +84,7 @@ class Sampler:
         self._booted_at = host.wall() - host.clock()
         self._devices = self._restore()
         self._allocations = AllocationCache()
+        self._reservations = Reservations(self.options.gpu_reservations)
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -132,6 +135,7 @@ class Sampler:
         """Apply new options from the next tick on; accounts and learned baselines stay. Call between ticks."""
         self.options = options
         self._ledger.limits = options.limits
+        self._reservations = Reservations(options.gpu_reservations)
         self._devices.configure(options.idle_watts)
 
     def retry(self) -> None:
@@ -169,7 +173,8 @@ class Sampler:
         allocations = self._allocations.update(news, use.gpus, began)
         holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
         owners = self._ledger.owners(holders)
-        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners)
+        reserved = self._reservations.places(allocations)
+        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners, reserved)
         period = Period.of(
             began,
             window or self.options.interval_seconds,
