@@ -22,7 +22,7 @@ from ..records import (
     UnattributedReason,
     Workload,
 )
-from ..snapshot import AccountRow
+from ..snapshot import AccountRow, CardRow
 from .accounts import Account, LedgerState, Owner, Period
 from .attribution import Shares
 from .containers import OVERFLOW, ContainerAccounts
@@ -157,8 +157,10 @@ class Ledger:
                 self._changed.add(account)
         for use, mode, joules in shares.gpu:
             if use.process is not None:
-                for account in charged[use.process.key, use.group]:
+                accounts = charged[use.process.key, use.group]
+                for account in accounts:
                     account.add_gpu(mode, joules)
+                accounts[0].add_card(use.device, mode, joules)
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
@@ -170,9 +172,10 @@ class Ledger:
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
             self._changed.add(account)
-        for _, place, mode, joules in shares.places:
+        for device, place, mode, joules in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
+            accounts[place][0].add_card(device, mode, joules)
 
     def _gpu_record(self, process: Process, group: GroupKey | None, now: float) -> tuple[ProcessRecord, Account]:
         """The record of a process on a GPU, and the account of its container."""
@@ -255,6 +258,10 @@ class Ledger:
     def containers(self) -> tuple[AccountRow, ...]:
         """Rows of all container accounts."""
         return self._containers.rows()
+
+    def container_cards(self) -> tuple[CardRow, ...]:
+        """GPU joules of the published container accounts by card."""
+        return self._containers.cards()
 
     def processes(self) -> tuple[AccountRow, ...]:
         """Rows of the published process accounts."""

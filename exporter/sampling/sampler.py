@@ -251,8 +251,9 @@ class Sampler:
                 else (),
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
+                container_cards=ledger.container_cards(),
             ),
-            gpu=GpuView(states=tuple(gpu for reading in readings for gpu in reading.gpus), allocations=allocations),
+            gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
                 samples=self._sequence,

@@ -20,6 +20,7 @@ from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.driver import PROCESS_USE_CALLS
 from exporter.sources.nvml.source import NvmlSource
+from tests.support.cards import check_cards
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.nvml.node import Node
@@ -134,6 +135,7 @@ class Stage:
         for accounts in (last.energy.processes, last.energy.containers, last.energy.models):
             assert sum(_joules(row) for row in accounts) + rest == pytest.approx(cards, rel=1e-9)
         assert last.energy.conservation_error_ratio <= 1e-9
+        check_cards(last)
 
     def _step(self, shares: Shares) -> None:
         self._steps += 1
@@ -308,6 +310,15 @@ def test_one_process_on_two_cards(stage: Stage) -> None:
     stage.learn()
     stage.play(20, lambda _: {first: {1: 0.5}, second: {1: 0.2, 2: 0.6}})
     stage.check()
+    assert stage.snapshot is not None
+    of_first = {
+        (row.device, row.mode): row.joules
+        for row in stage.snapshot.energy.container_cards
+        if row.owner.container == "job-1"
+    }
+    assert of_first[first.gpu.uuid, "active"] == pytest.approx(20 * 0.5 * 600, rel=TOLERANCE)
+    assert of_first[second.gpu.uuid, "active"] == pytest.approx(20 * 0.2 * 600, rel=TOLERANCE)
+    assert stage.snapshot.gpu.indexes == {first.gpu.uuid: "0", second.gpu.uuid: "1"}
 
 
 def test_two_cards_of_different_models(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cards import CARDS, CONTAINER_CARDS
 from .families import (
     CONTAINER,
     DEVICE_LABELS,
@@ -131,6 +132,7 @@ CATALOGUE: tuple[Family, ...] = (
         retired_devices,
     ),
     # GPUs
+    *CARDS,
     of_gpu(
         "energy_gpu_power_limit_watts",
         "Power limit enforced by the GPU's driver, in watts.",
@@ -233,6 +235,7 @@ CATALOGUE: tuple[Family, ...] = (
     ),
     # who used it
     *level_families(),
+    CONTAINER_CARDS,
     ContainerInfo(
         "energy_container_info",
         "gauge",
