@@ -183,7 +183,8 @@ class GpuUse(NamedTuple):
     A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
     ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
     else 1.0. ``group`` is its cgroup, None if unknown. ``process`` is None for processes that the driver
-    reports and /proc does not show: their joules stay unattributed.
+    reports and /proc does not show: their joules stay unattributed. ``reported`` is False where the driver reports no
+    use by process: then ``seconds`` are unknown and not 0.
     """
 
     device: str
@@ -191,6 +192,7 @@ class GpuUse(NamedTuple):
     process: Process | None
     seconds: float
     hold: float = 1.0
+    reported: bool = True
 
     @property
     def pid(self) -> int | None:

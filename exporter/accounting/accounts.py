@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
@@ -12,6 +13,11 @@ from .attribution import Rate
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
+CardJoules = dict[tuple[str, Mode], float]
+"""GPU joules by device id and mode; device "" are those of an earlier version, which kept no cards."""
+
+_ROUNDING = 1e-9
+"""Relative difference between two sums of the same joules that is rounding."""
 
 _CPU_ONLY: tuple[Component, ...] = ("cpu",)
 _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
@@ -92,7 +98,8 @@ class Account:
     ``members`` counts the cgroups or processes that can still add to it; ``ended_at`` is the boot time at which the
     last of them left. ``held_until`` is set while the account is not published because its owner's name is still being
     looked up. ``hidden`` accounts (processes beyond the top N) have no rows. ``newborn`` cells are published at 0: they
-    are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample.
+    are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample. ``cards`` is
+    a container's GPU joules by card.
 
     During a tick, seconds and GPU joules are collected; ``surplus_seconds`` is what the seconds' weights add to them.
     `accrue` converts seconds to joules, `finish_tick` also makes the row, `skip_row` makes none.
@@ -102,6 +109,7 @@ class Account:
         "_cells",
         "_gpu_joules",
         "_gpu_seconds",
+        "cards",
         "cpu_seconds",
         "ended_at",
         "held_until",
@@ -122,6 +130,7 @@ class Account:
         self.owner = owner
         self.start_ticks = start_ticks
         self.joules: Joules = {}
+        self.cards: CardJoules | None = None
         self.cpu_seconds = 0.0
         self.surplus_seconds = 0.0
         self.on_cpu = False
@@ -141,6 +150,8 @@ class Account:
         account = cls(serial, saved.owner, saved.start_ticks)
         account.joules = dict(saved.joules)
         account._cells = tuple(account.joules)
+        if isinstance(saved.owner, Workload):
+            account.cards = _complete(saved.cards, saved.joules) or None
         account.ended_at = now
         return account
 
@@ -197,6 +208,19 @@ class Account:
         cell: tuple[Component, Mode] = ("gpu", mode)
         self.joules[cell] = self.joules.get(cell, 0.0) + joules
         self._gpu_joules += joules
+
+    def add_card(self, device: str, mode: Mode, joules: float) -> None:
+        """Note on which card joules of `add_gpu` were used."""
+        if self.cards is None:
+            self.cards = {}
+        cell = (device, mode)
+        self.cards[cell] = self.cards.get(cell, 0.0) + joules
+
+    def absorb(self, other: Account) -> None:
+        """Add all joules of another account, which ends."""
+        self.merge(other.joules)
+        for (device, mode), joules in (other.cards or {}).items():
+            self.add_card(device, mode, joules)
 
     def merge(self, joules: Mapping[tuple[Component, Mode], float]) -> None:
         """Add joules that were attributed to another account of the same owner."""
@@ -285,7 +309,17 @@ class Account:
 
     def saved(self) -> SavedAccount:
         """As the checkpoint keeps it."""
-        return SavedAccount(self.owner, self.start_ticks, dict(self.joules))
+        return SavedAccount(self.owner, self.start_ticks, dict(self.joules), dict(self.cards or {}))
+
+
+def _complete(cards: Mapping[tuple[str, Mode], float], joules: Joules) -> CardJoules:
+    """Cards whose sum is the GPU joules of an account: what is missing was saved by a version that kept no cards."""
+    complete = dict(cards)
+    for (component, mode), total in joules.items():
+        missing = total - sum(part for (_, of), part in cards.items() if of == mode)
+        if component == "gpu" and missing > _ROUNDING * total:
+            complete["", mode] = complete.get(("", mode), 0.0) + missing
+    return complete
 
 
 class SavedAccount(NamedTuple):
@@ -294,6 +328,7 @@ class SavedAccount(NamedTuple):
     owner: Owner
     start_ticks: int
     joules: Joules
+    cards: Mapping[tuple[str, Mode], float] = MappingProxyType({})
 
 
 @dataclass(slots=True)

@@ -61,6 +61,7 @@ class GpuCharge(NamedTuple):
 class PlaceCharge(NamedTuple):
     """Joules of one device, charged to a container it is allocated to and that has no known process on it."""
 
+    device: str
     place: Place
     mode: Mode
     joules: float
@@ -132,6 +133,7 @@ def share(
     allocations: Sequence[Allocation] = (),
     owners: Mapping[GroupKey, Workload] | None = None,
     cpu_weights: Mapping[GroupKey, float] | None = None,
+    reserved: frozenset[Place] = frozenset(),
 ) -> Shares:
     """Divide the joules of countable devices.
 
@@ -140,7 +142,7 @@ def share(
     seconds, all of them to a single holder; idle joules by ``GpuUse.hold``, because a card that is held and idle is the
     waste that operators look for. A card that the cluster has allocated is held by the containers it is allocated to,
     with or without a process on it. ``owners`` maps the cgroups of ``gpu_uses`` to workloads; it may be omitted where
-    there are no ``allocations``.
+    there are no ``allocations``. ``reserved`` are containers that have a card allocated only to reserve it for others.
     """
     unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)
@@ -161,7 +163,7 @@ def share(
             # The platform's meter beyond the other meters (fans, disks, losses) belongs to no workload.
             unattributed["other", "unknown"] += energy.active + energy.idle
         elif component == "gpu":
-            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {})
+            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {}, reserved)
             charges += _share_gpu(energy, claims, unattributed)
         else:
             active[component] += energy.active
@@ -210,13 +212,13 @@ def _share_gpu(
     if claims.sole_owner is None:
         unattributed["gpu", "unknown" if holders else "exited"] += unknown
     elif unknown:
-        charges.append(PlaceCharge(claims.sole_owner, "active", unknown))
+        charges.append(PlaceCharge(energy.device.id, claims.sole_owner, "active", unknown))
 
     weights = sum(weight for _, weight in claims.weights)
     for claimant, weight in claims.weights:
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
-            charges.append(PlaceCharge(claimant, "idle", idle))
+            charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle))
         elif claimant.process is None:
             unattributed["gpu", "idle"] += idle
         else:

@@ -22,7 +22,7 @@ from ..records import (
     UnattributedReason,
     Workload,
 )
-from ..snapshot import AccountRow
+from ..snapshot import AccountRow, CardRow
 from .accounts import Account, LedgerState, Owner, Period
 from .attribution import Shares
 from .births import Births
@@ -169,8 +169,10 @@ class Ledger:
                 self._changed.add(account)
         for use, mode, joules in shares.gpu:
             if use.process is not None:
-                for account in charged[use.process.key, use.group]:
+                accounts = charged[use.process.key, use.group]
+                for account in accounts:
                     account.add_gpu(mode, joules)
+                accounts[0].add_card(use.device, mode, joules)
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
@@ -182,9 +184,10 @@ class Ledger:
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
             self._changed.add(account)
-        for place, mode, joules in shares.places:
+        for device, place, mode, joules in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
+            accounts[place][0].add_card(device, mode, joules)
 
     def _gpu_record(self, process: Process, group: GroupKey | None, now: float) -> tuple[ProcessRecord, Account]:
         """The record of a process on a GPU, and the account of its container."""
@@ -273,6 +276,10 @@ class Ledger:
     def containers(self) -> tuple[AccountRow, ...]:
         """Rows of all container accounts."""
         return self._containers.rows()
+
+    def container_cards(self) -> tuple[CardRow, ...]:
+        """GPU joules of the published container accounts by card."""
+        return self._containers.cards()
 
     def processes(self) -> tuple[AccountRow, ...]:
         """Rows of the published process accounts."""

@@ -182,6 +182,14 @@ class Settings:
         "Attribution of the idle joules of CPU and DRAM: to the node only, or to workloads in proportion to their use.",
         reloadable=True,
     )
+    attribution_gpu_reservations: tuple[str, ...] = _setting(
+        "attribution.gpu-reservations",
+        listing(text("NAMESPACE[/POD]")),
+        ("kai-resource-reservation", "runai-reservation"),
+        "Pods that have a GPU allocated only to reserve it for others, as KAI's and Run:ai's; * and ? match. The "
+        "processes that hold such a GPU are attributed its idle energy, and the pod only while there are none.",
+        reloadable=True,
+    )
     process_top: int = _setting(
         "process.top",
         count(0, 100_000),

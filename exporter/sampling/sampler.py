@@ -12,6 +12,7 @@ from ..accounting.attribution import CpuIdle, CpuMethod, share
 from ..accounting.cpu_prices import CpuPrices
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
+from ..accounting.gpu_claims import Reservations
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..host import Host
@@ -45,6 +46,7 @@ class SamplerOptions:
     linger_seconds: float = 300.0
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
+    gpu_reservations: Sequence[str] = ()
 
     @property
     def limits(self) -> Limits:
@@ -92,6 +94,7 @@ class Sampler:
         self._booted_at = host.wall() - host.clock()
         self._devices = self._restore()
         self._allocations = AllocationCache()
+        self._reservations = Reservations(self.options.gpu_reservations)
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -145,6 +148,7 @@ class Sampler:
             self._cpu_prices = CpuPrices() if options.cpu_method == "learned" else None
         self.options = options
         self._ledger.limits = options.limits
+        self._reservations = Reservations(options.gpu_reservations)
         self._devices.configure(options.idle_watts)
 
     def retry(self) -> None:
@@ -185,7 +189,9 @@ class Sampler:
         weights = None
         if self._cpu_prices is not None and use.cpu is not None:
             weights = self._cpu_prices.weights(measured, use.cpu, self._ledger.by_group)
-        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners, weights)
+        reserved = self._reservations.places(allocations)
+        idle = self.options.cpu_idle
+        shares = share(measured.energies, use.cpu, use.gpu_uses, idle, allocations, owners, weights, reserved)
         scraped = self._received_by_all(began)
         period = Period.of(
             began,
@@ -271,8 +277,9 @@ class Sampler:
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
                 cpu_prices={} if self._cpu_prices is None else self._cpu_prices.by_serial(),
+                container_cards=ledger.container_cards(),
             ),
-            gpu=GpuView(states=tuple(gpu for reading in readings for gpu in reading.gpus), allocations=allocations),
+            gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
                 samples=self._sequence,

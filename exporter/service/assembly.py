@@ -94,4 +94,5 @@ def sampler_options(settings: Settings) -> SamplerOptions:
         linger_seconds=settings.workload_linger,
         idle_watts=settings.idle_watts,
         checkpoint_seconds=settings.state_interval,
+        gpu_reservations=settings.attribution_gpu_reservations,
     )

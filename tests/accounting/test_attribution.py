@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
+from exporter.accounting.gpu_claims import Reservations
 from exporter.accounting.joint_estimation import WEIGHT_RANGE
 from exporter.records import (
     HOST,
@@ -176,9 +177,11 @@ def holding(path: str, pid: int, seconds: float = 0.0, hold: float = 1.0) -> Gpu
     return GpuUse(GPU.id, GroupKey(path, 1), process(pid) if pid else None, seconds, hold)
 
 
-def divided(energy: Energy, uses: list[GpuUse], given: list[Allocation]) -> tuple[dict[object, float], Shares]:
+def divided(
+    energy: Energy, uses: list[GpuUse], given: list[Allocation], reserved: frozenset[Place] = frozenset()
+) -> tuple[dict[object, float], Shares]:
     """Joules by pid or container and mode, zeros left out."""
-    shares = share([energy], None, uses, "node", given, owners(uses))
+    shares = share([energy], None, uses, "node", given, owners(uses), reserved=reserved)
     assert given_out(shares, None) == pytest.approx(energy.joules, rel=1e-12)
     found: dict[object, float] = {(known(c.use).key.pid, c.mode): c.joules for c in shares.gpu if c.joules}
     found |= {(c.place, c.mode): c.joules for c in shares.places if c.joules}
@@ -267,6 +270,47 @@ def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
 def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], uses: list[GpuUse]) -> None:
     """Faults 28 and 29."""
     assert divided(Energy(GPU, 100.0, 0.0), uses, given)[1].unattributed == {("gpu", "unknown"): 100.0}
+
+
+RESERVATION = ("kai-resource-reservation", "gpu-reservation-node1-abcde", "resource-reservation")
+RESERVED = Reservations(("kai-resource-reservation", "slurm/launcher-*")).places(given_to((RESERVATION, 1.0)))
+
+
+@pytest.mark.parametrize("fractions", [1, 2])
+def test_a_reservation_is_charged_nothing_beside_those_it_is_for(fractions: int) -> None:
+    """kai-scheduler/KAI-Scheduler#464: the kubelet allocates the card to a pod that sleeps, fractions work on it."""
+    uses = [holding(path, pid, 1.0) for pid, path in enumerate(("/a", "/b")[:fractions], start=1)]
+    found, _ = divided(Energy(GPU, 30.0, 70.0), uses, given_to((RESERVATION, 1.0)), RESERVED)
+    each = {"active": 30.0 / fractions, "idle": 70.0 / fractions}
+    assert found == pytest.approx({(use.pid, mode): joules for use in uses for mode, joules in each.items()})
+
+
+def test_a_reservation_holds_the_card_while_nobody_else_does() -> None:
+    """Its idle energy is the reservation's; what an unknown process used is nobody's."""
+    found, shares = divided(Energy(GPU, 30.0, 70.0), [], given_to((RESERVATION, 1.0)), RESERVED)
+    assert found == {(RESERVATION, "idle"): 70.0}
+    assert shares.unattributed == {("gpu", "exited"): 30.0}
+
+
+def test_a_reservation_beside_hidden_processes_and_beside_an_allocation() -> None:
+    hidden = GpuUse(GPU.id, None, None, 0.5)
+    found, shares = divided(Energy(GPU, 30.0, 70.0), [hidden], given_to((RESERVATION, 1.0)), RESERVED)
+    assert (found, shares.unattributed) == ({}, {("gpu", "unknown"): 30.0, ("gpu", "idle"): 70.0})
+    both = given_to((RESERVATION, 1.0), (POD_A, 1.0))
+    found, _ = divided(Energy(GPU, 0.0, 70.0), [holding("/a", 1), holding("/b", 2)], both, RESERVED)
+    assert found == pytest.approx({(1, "idle"): 35.0, (2, "idle"): 35.0})
+
+
+def test_patterns_of_reservations() -> None:
+    places = {
+        RESERVATION: True,
+        ("kai-resource-reservation-2", "p", "c"): False,
+        ("slurm", "launcher-7", "c"): True,
+        ("slurm", "step-7", "c"): False,
+    }
+    reservations = Reservations(("kai-resource-reservation", "slurm/launcher-*"))
+    found = reservations.places(given_to(*((place, 1.0) for place in places)))
+    assert found == {place for place, reserved in places.items() if reserved}
 
 
 def test_a_card_given_to_nobody_is_divided_as_ever() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from exporter.accounting.attribution import Energy
+from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.ledger import Limits
 from exporter.accounting.processes import ENDED_ON_GPU, ENDED_PER_TOP
 from exporter.records import HOST, GpuUse, GroupKey, Model, Process, ProcessOwner, Workload
@@ -496,3 +499,69 @@ def test_a_container_that_runs_on_without_its_model_is_not_its_any_more() -> Non
     bench.tick([use(A, 1.0, (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.0, 0.0)])
     bench.tick([use(A, 0.5, (shell, 0.5))], exited=[server.key], energies=[Energy(PACKAGE, 5.0, 0.0)])
     assert bench.ledger.container_models() == {}
+
+
+# --- GPU joules by card ----------------------------------------------------------------------------------
+
+GPU_2 = replace(GPU, id="GPU-2")
+
+
+def on_two_cards() -> Bench:
+    """A container that used two cards."""
+    bench = Bench(Limits(linger_seconds=10.0))
+    worker = process(7)
+    uses = [GpuUse(card.id, A, worker, 0.5) for card in (GPU, GPU_2)]
+    bench.tick(started=[A], gpu_uses=uses, energies=[Energy(GPU, 300.0, 70.0), Energy(GPU_2, 100.0, 60.0)])
+    return bench
+
+
+def cards(bench: Bench) -> dict[tuple[str, str], float]:
+    return {(row.device, row.mode): row.joules for row in bench.ledger.container_cards()}
+
+
+TWO_CARDS = {
+    ("GPU-1", "active"): 300.0,
+    ("GPU-1", "idle"): 70.0,
+    ("GPU-2", "active"): 100.0,
+    ("GPU-2", "idle"): 60.0,
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["checkpoint", "journal"])
+def test_gpu_joules_by_card_survive_a_restart(whole: bool) -> None:
+    bench = on_two_cards()
+    assert cards(bench) == TWO_CARDS
+    saved = encode(State("boot", 1.0, ledger=bench.ledger.state()), whole=True)
+    if not whole:
+        line = State("", 1.0, ledger=bench.ledger.state())
+        saved = encode(State("boot", 0.0), whole=True) + encode(line, whole=False)
+    again = Bench(Limits(linger_seconds=10.0))
+    again.ledger.restore(decode(saved).ledger, 0.0, same_boot=True)
+    again.tick()
+    assert cards(again) == TWO_CARDS
+    again.tick(seconds=20.0)
+    assert cards(again) == {}, "it ends with the container's account"
+
+
+def test_gpu_joules_of_a_version_that_kept_no_cards_have_no_card() -> None:
+    bench = on_two_cards()
+    state = bench.ledger.state()
+    state.accounts = [account._replace(cards={}) for account in state.accounts]
+    again = Bench()
+    again.ledger.restore(state, 0.0, same_boot=True)
+    uses = [GpuUse(GPU.id, A, process(7), 0.5)]
+    again.tick(started=[A], gpu_uses=uses, energies=[Energy(GPU, 30.0, 7.0)])
+    assert cards(again) == {
+        ("", "active"): 400.0,
+        ("", "idle"): 130.0,
+        ("GPU-1", "active"): 30.0,
+        ("GPU-1", "idle"): 7.0,
+    }
+
+
+def test_an_older_version_reads_a_state_file_with_cards() -> None:
+    """It ignores what it does not know: an account still has four fields."""
+    line = encode(State("boot", 1.0, ledger=on_two_cards().ledger.state()), whole=True)
+    content = json.loads(line.split(b" ", 1)[1])
+    assert content["version"] == 1
+    assert {len(account) for account in content["accounts"]} == {4}

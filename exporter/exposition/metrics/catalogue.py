@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cards import CARDS, CONTAINER_CARDS
 from .families import (
     CONTAINER,
     DEVICE_LABELS,
@@ -127,6 +128,7 @@ CATALOGUE: tuple[Family, ...] = (
         retired_devices,
     ),
     # GPUs
+    *CARDS,
     of_gpu(
         "energy_gpu_power_limit_watts",
         "Power limit enforced by the GPU's driver, in watts.",
@@ -228,6 +230,7 @@ CATALOGUE: tuple[Family, ...] = (
     ),
     # its users
     *level_families(),
+    CONTAINER_CARDS,
     ContainerInfo(
         "energy_container_info",
         "gauge",
