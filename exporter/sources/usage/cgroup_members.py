@@ -46,9 +46,10 @@ class Members:
         if tree.one_of_several:
             self.identities = self.identities or Identities(self._host, tree)
 
-    def read_clocks(self, group: Group) -> float:
+    def read_clocks(self, group: Group) -> list[ProcessUse]:
         """CPU seconds of all members since they were last read."""
-        return sum([self._table.used(tracked) or 0.0 for tracked in list(group.members())])
+        read = [ProcessUse(tracked.process, self._table.used(tracked) or 0.0) for tracked in list(group.members())]
+        return [use for use in read if use.seconds > 0]
 
     def forget_recent(self) -> None:
         """Treat all processes attached so far as old; see `Rereads.settle`."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...host import Host, KeptFile, read_file, unavailable
-from ...records import GroupKey, GroupUse, Unavailable
+from ...records import GroupKey, GroupUse, ProcessUse, Unavailable
 from .process_clock import Tracked
 
 
@@ -104,10 +104,10 @@ class Walk:
 
     ``window`` is the seconds since the last walk. A ``full`` walk reads every group, even if its parent used no CPU.
     ``shared`` are pairs of groups that threads of one process are in, ``empty`` the groups that run without a process
-    below one that has some.
+    below one that has some, ``clocks`` what the processes of the latter used.
     """
 
-    __slots__ = ("empty", "full", "groups", "kernel_seconds", "now", "probes", "shared", "window")
+    __slots__ = ("clocks", "empty", "full", "groups", "kernel_seconds", "now", "probes", "shared", "window")
 
     def __init__(self, now: float, since: float, *, full: bool) -> None:
         self.now = now
@@ -118,6 +118,7 @@ class Walk:
         self.probes = _PROBES_PER_TICK
         self.shared: list[tuple[Group, Group]] = []
         self.empty: list[Group] = []
+        self.clocks: dict[GroupKey, list[ProcessUse]] = {}
 
 
 class Group:

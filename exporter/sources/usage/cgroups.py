@@ -15,7 +15,7 @@ from ...host import Host
 from ...records import CpuUse, GroupKey, GroupUse, ProcessUse, Reading, Unavailable
 from .cgroup_members import Members
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, find_hierarchy, list_dirs
-from .shared_threads import elsewhere_seconds, find_shared
+from .shared_threads import elsewhere_seconds, find_shared, merge_uses
 
 _FULL_WALK_SECONDS = 10.0
 _PROBES_AT_FIRST = 100_000
@@ -233,6 +233,7 @@ class CgroupSource:
     def _join_threads(self, tick: Walk) -> None:
         """Make one group of those that contain threads of the same processes; see `find_shared`."""
         for parent, children in find_shared(tick, self._members, self._elsewhere_seconds).items():
+            merge_uses(parent.key, {each.key for child in children for each in child.tree()}, tick)
             for child in children:
                 parent.join(child)
                 self._remove(child)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from ...host import Host, read_file
-from ...records import GroupKey, GroupUse, ProcessKey, ProcessUse, Unavailable
+from ...records import PATH_SEPARATOR, GroupKey, GroupUse, ProcessKey, ProcessUse, Unavailable
 from .cgroup_tree import Hierarchy
 
 
@@ -37,11 +37,12 @@ def unified_path(text: str) -> str:
 
 
 def identity_path(counting: str, text: str) -> str:
-    """Paths of a process, one per line: ``counting`` and those that it does not include.
+    """Paths of a process, separated by `PATH_SEPARATOR`: ``counting`` and those that it does not include.
 
     A path that is the start of another one adds nothing, and neither does a group directly below the root, where
-    ``counting`` is more than the root: that is how administrators sort processes, not how managers name them. Seen from inside a cgroup namespace, paths begin with ``..``
-    (cgroup_namespaces(7)): then one that is the end of ``counting`` is the same group.
+    ``counting`` is more than the root: that is how administrators sort processes, not how managers name them. Seen from
+    inside a cgroup namespace, paths begin with ``..`` (cgroup_namespaces(7)): then one that is the end of ``counting``
+    is the same group.
     """
     paths = [counting]
     for _, path in _lines(text):
@@ -52,7 +53,7 @@ def identity_path(counting: str, text: str) -> str:
             continue
         if not any(_includes(other, path) for other in paths):
             paths = [other for other in paths if not _includes(path, other)] + [path]
-    return "\n".join(paths)
+    return PATH_SEPARATOR.join(paths)
 
 
 def _lines(text: str) -> Iterable[tuple[str, str]]:

@@ -6,8 +6,10 @@ process contains all its threads, the counter of a group only those in it: such 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection
 
+from ...records import GroupKey, GroupUse, Process, ProcessUse
 from .cgroup_members import Members
 from .cgroup_tree import Group, Walk
 
@@ -35,7 +37,8 @@ def find_shared(tick: Walk, members: Members, elsewhere: float) -> dict[Group, l
             _add(found, group.parent, group)
             _add(found, group.parent, other)
     for parent in {group.parent for group in tick.empty if group.parent is not None}:
-        parent.elsewhere += members.read_clocks(parent)
+        tick.clocks[parent.key] = uses = members.read_clocks(parent)
+        parent.elsewhere += sum([use.seconds for use in uses])
         if parent.elsewhere > elsewhere:
             # Groups without a process run, and processes above them used time that is not in their own group.
             parent.elsewhere = 0.0
@@ -49,3 +52,20 @@ def _add(found: defaultdict[Group, list[Group]], parent: Group, child: Group) ->
     name = child.key.path.rpartition("/")[2]
     if parent.parent is not None and parent.children.get(name) is child and child not in found[parent]:
         found[parent].append(child)
+
+
+def merge_uses(parent: GroupKey, children: Collection[GroupKey], tick: Walk) -> None:
+    """Make one use of those of a group and of the children that were joined to it."""
+    seconds, by_process = 0.0, Counter[Process]()
+    others: list[GroupUse] = []
+    for group in tick.groups:
+        if group.group == parent or group.group in children:
+            seconds += group.seconds
+            by_process.update(dict(group.processes))
+        else:
+            others.append(group)
+    if seconds > 0:
+        by_process.update(dict(tick.clocks.get(parent, ())))
+        scale = min(1.0, seconds / (sum(by_process.values()) or 1.0))
+        uses = tuple([ProcessUse(process, used * scale) for process, used in by_process.items()])
+        tick.groups = [*others, GroupUse(parent, seconds, uses)]

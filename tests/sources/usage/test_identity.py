@@ -33,7 +33,7 @@ def slurm(job: int) -> str:
 @pytest.mark.parametrize(
     ("counting", "text", "path"),
     [
-        (SLURMD, slurm(7), f"{SLURMD}\n/slurm/uid_1000/job_7/step_0/task_0"),
+        (SLURMD, slurm(7), f"{SLURMD}\0/slurm/uid_1000/job_7/step_0/task_0"),
         ("/", "6:freezer:/slurm_vm/uid_1/job_4/step_0\n2:cpuacct:/\n0::/", "/slurm_vm/uid_1/job_4/step_0"),
         ("/", "2:cpuacct:/\n1:name=systemd:/system.slice/ssh.service\n0::/system.slice/ssh.service",
          "/system.slice/ssh.service"),
@@ -42,7 +42,7 @@ def slurm(job: int) -> str:
          "/docker/x/init.scope"),
         ("/docker/x", "3:cpuacct:/../x\n1:name=systemd:/../x", "/docker/x"),
         ("/docker/x", "3:cpuacct:/\n1:name=systemd:/", "/docker/x"),
-        ("/a", "2:cpuacct:/a\n1:name=systemd:/b/x:c\u2028d", "/a\n/b/x:c\u2028d"),
+        ("/a", "2:cpuacct:/a\n1:name=systemd:/b/x:c\u2028d", "/a\0/b/x:c\u2028d"),
         ("/docker/x", "5:memory:/batch\n3:cpuacct:/docker/x\n0::/other", "/docker/x"),
         ("/", "3:cpuacct:/\n1:name=systemd:/payload", "/payload"),
         ("/a", "2:cpuacct:/a\n1:name=systemd:/a (deleted)", "/a"),
@@ -61,7 +61,7 @@ def test_the_counting_path_of_each_version() -> None:
 
 
 def job_key(job: int) -> GroupKey:
-    return GroupKey(f"{SLURMD}\n/slurm/uid_1000/job_{job}/step_0/task_0", 0)
+    return GroupKey(f"{SLURMD}\0/slurm/uid_1000/job_{job}/step_0/task_0", 0)
 
 
 def test_jobs_without_cpuacct_groups_are_told_apart_by_process(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_process_of_the_root_group_has_the_identity_of_its_other_lines(tmp_pat
         machine.tick()
     assert machine.by_path() == {
         "/system.slice/ssh.service": 0.9,
-        "/slurm/uid_1/job_6\n/system.slice/slurmd.service": 1.5,
+        "/slurm/uid_1/job_6\0/system.slice/slurmd.service": 1.5,
         "/": 0.3,
     }
 
@@ -121,7 +121,7 @@ def test_the_same_host_read_in_cgroup2_has_the_same_names(tmp_path: Path) -> Non
     machine.tick()
     assert machine.by_path() == {
         "/system.slice/ssh.service": 0.25,
-        "/system.slice/slurmd.service\n/slurm/uid_1/job_6": 0.5,
+        "/system.slice/slurmd.service\0/slurm/uid_1/job_6": 0.5,
     }
     assert PidResolver(machine.host).find(101, 1.0) is not None
 
