@@ -29,6 +29,7 @@ TITLES = {
     "process": "Processes",
     "container": "Containers",
     "workload": "Workloads",
+    "workloads": "Names of workloads",
     "kubernetes": "Kubernetes metadata",
     "docker": "Docker metadata",
     "podman": "Podman metadata",

@@ -211,6 +211,12 @@ class Settings:
         "Time for which the counters of an ended workload stay exposed, so that Prometheus scrapes their last value.",
         reloadable=True,
     )
+    workloads_split: tuple[str, ...] = _setting(
+        "workloads.split",
+        listing(text("UNIT")),
+        (),
+        "Units that are one row for each group in them, for services that sort work of others: batch.service.",
+    )
     models: tuple[ModelRule, ...] = _setting(
         "models",
         rule_list(),

@@ -16,6 +16,7 @@ from ..sources.registry import build
 from ..workloads.metadata.registry import MetadataOptions, metadata_providers
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
+from ..workloads.paths.precedence import path_resolvers
 
 
 def make_host(settings: Settings) -> Host:
@@ -44,7 +45,13 @@ def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
     )
-    return WorkloadNamer(metadata_providers(metadata, host), Models(host, models), settings.kubernetes_labels)
+    return WorkloadNamer(
+        metadata_providers(metadata, host),
+        Models(host, models),
+        settings.kubernetes_labels,
+        path_resolvers(settings.workloads_split),
+        host,
+    )
 
 
 def make_sampler(
