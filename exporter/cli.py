@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .config.command_line import Arguments, parse
-from .config.settings import ConfigError, Settings, load
+from .config.loading import ConfigError, load
+from .config.settings import Settings
 
 # Imports inside functions: each command loads only what it needs.
 

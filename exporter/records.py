@@ -311,8 +311,7 @@ class Workload(NamedTuple):
         return (*self.key, self.container_id, self.pod_uid, self.image, self.owner_kind, self.owner_name)
 
 
-UNKNOWN_RUNTIME = "unknown"
-"""Runtime of a container whose path has an id and no engine."""
+UNKNOWN_RUNTIME = "unknown"  # of a container whose path has an id and no engine
 
 HOST = Workload(container="host", runtime="host")
 """The row for cgroups that no container, unit or job owns."""

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from .. import __version__
-from ..config.settings import ConfigError, Settings, reloaded
+from ..config.loading import ConfigError, reloaded
+from ..config.settings import Settings
 from ..config.value_types import Address
 from ..exposition.metrics.collector import Instruments, exporter_registry
 from ..exposition.metrics.prerender import Prepared, ScrapeBody
