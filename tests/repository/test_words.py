@@ -57,5 +57,3 @@ def test_plain_words(path: Path) -> None:
 )
 def test_the_lint_finds_them(text: str, found: int) -> None:
     assert len(banned(text)) == found
-
-
