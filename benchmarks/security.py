@@ -39,7 +39,7 @@ BUSY_CORES = 0.5
 """Where others use so much while it runs, a goal that was not met says nothing."""
 
 
-_SINGLE = {"rotation": "the server's certificate is replaced once a second", "nothing": "nobody attacks"}
+_SINGLE = {"rotation": "the server's certificate is replaced once a second", "nothing": "no attack"}
 _PLAIN = {
     "slow": "2,000 slow clients",
     "silent": "2,000 silent connections",

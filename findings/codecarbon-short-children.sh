@@ -2,7 +2,7 @@
 # Expected: tracking_mode="process" has the energy of the program and of its child processes.
 # Happens:  a child counts from the second time that it is seen, and sampling is once a second: children that live
 #           shorter, such as the steps of a shell script or the runs of a compiler, count nothing, although the kernel
-#           tells the parent their CPU time when it waits for them.
+#           reports their CPU time to the parent when it waits for them.
 # Package:  codecarbon 3.3.2 (PyPI)
 # Source:   https://github.com/mlco2/codecarbon/blob/master/codecarbon/external/hardware.py (_get_process_cpu_times)
 # Date:     2026-11-28

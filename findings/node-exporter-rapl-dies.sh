@@ -1,5 +1,5 @@
 #!/bin/sh
-# Expected: every CPU package is a series of node_rapl_package_joules_total, told apart by labels.
+# Expected: every CPU package is a series of node_rapl_package_joules_total, distinguished by labels.
 # Happens:  the metric's name is made of the zone's name, and on CPUs of several dies that is package-0-die-1: each die
 #           is a metric of its own. sum(node_rapl_package_joules_total) has nothing on such a machine, and an alert or
 #           recording rule that works on one server is empty on the next. index is 0 for each of them.

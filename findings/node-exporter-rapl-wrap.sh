@@ -11,7 +11,7 @@
 # Output:
 #> node_rapl_package_joules_total 260000
 #> node_rapl_package_joules_total 2056
-#> series that tell the range: 0
+#> series with the range: 0
 set -eu
 dir=$(mktemp -d)
 pid=
@@ -34,6 +34,6 @@ scrape() { curl -s --retry 30 --retry-delay 1 --retry-connrefused "http://127.0.
     echo 2056000000 >"$zone/energy_uj" # 260000 J + 4199.3 J, less the range
     scrape
     sed -n 's/^\(node_rapl_package_joules_total\){.*}/\1/p' "$dir/page"
-    echo "series that tell the range: $(grep -v '^#' "$dir/page" | grep -c -e range -e 262143 || true)"
+    echo "series with the range: $(grep -v '^#' "$dir/page" | grep -c -e range -e 262143 || true)"
 } >"$dir/seen"
 sed -n 's/^#> //p' "$0" | diff -u - "$dir/seen"

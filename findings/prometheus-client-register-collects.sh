@@ -1,5 +1,5 @@
 #!/bin/sh
-# Expected: register() takes note of a collector; collect() runs when somebody scrapes.
+# Expected: register() stores a collector; collect() runs at each scrape.
 # Happens:  the default registry calls collect() inside register() of a collector without describe(). Hardware is read
 #           at import time, a first delta is taken there, and a meter that raises makes register() raise.
 #           A collector with describe() (it may return []) is left alone.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Expected: a job's counter starts at 0 J, is first scraped at 5000 J and last at 6000 J: increase() is 6000 J.
-# Happens:  increase() only counts from the first sample on, so the 5000 J before it are nobody's. The shorter a
+# Happens:  increase() only counts from the first sample on, so the 5000 J before it are lost. The shorter a
 #           workload and the longer the scrape interval, the more of its energy is missing. (The 1000 J become 1150
 #           because the slope is stretched towards the ends of the window.)
 # Package:  prometheus 2.42.0+ds-5+deb12u1 (Debian 12), promtool

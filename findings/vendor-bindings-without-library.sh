@@ -1,6 +1,6 @@
 #!/bin/sh
 # Expected: a vendor's Python bindings on a machine without its driver fail in one way, so that one "except ImportError"
-#           (or the package's own error) tells that this vendor has no card here.
+#           (or the package's own error) shows that this vendor has no card here.
 # Happens:  four vendors, four ways. amdsmi raises KeyError from the import, pyzes OSError from the import, pyhlml says
 #           so on the terminal, imports, and then raises AttributeError from the first call that is not hlmlInit; only
 #           pynvml imports silently and raises its own error from nvmlInit.

@@ -58,6 +58,11 @@ class Endpoints:
 
     def _metrics(self, request: h11.Request, client: str) -> Response:
         snapshot = self._snapshot()
+        # The body may be that of the snapshot before, while the next one is being rendered.
+        received = 0 if snapshot is None else snapshot.sequence - 1
+        scraper = f"{client} {request_header(request, b'user-agent')}"
+        declared = bool(request_header(request, _SCRAPER_HEADER))
+        self._scrapes.scraped(scraper, received, self._clock(), declared=declared)
         if snapshot is None:
             return Response(503, b"no sample yet\n", headers=((b"Retry-After", b"1"),))
         openmetrics = prefers_openmetrics(request_header(request, b"accept"))
@@ -66,10 +71,6 @@ class Endpoints:
         if gzipped:
             headers = (*headers, (b"Content-Encoding", b"gzip"))
         body = self._body(snapshot, openmetrics=openmetrics, gzipped=gzipped)
-        # The body may still be that of the snapshot before, while the next one is being rendered.
-        scraper = f"{client} {request_header(request, b'user-agent')}"
-        declared = bool(request_header(request, _SCRAPER_HEADER))
-        self._scrapes.scraped(scraper, snapshot.sequence - 1, self._clock(), declared=declared)
         return Response(200, body, (OPENMETRICS if openmetrics else TEXT).encode(), headers)
 
     def _ready(self, _: h11.Request, __: str) -> Response:

@@ -1,4 +1,4 @@
-"""Shares add up to what was measured, whatever the mix; who did nothing owes nothing."""
+"""Shares add up to the measured energy for any mix of workloads; an idle workload gets no active energy."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ def test_mig_idle_by_slices() -> None:
 
 
 def test_gpu_held_by_several_without_samples_is_unknown() -> None:
-    """Fault 29: no samples, so nobody can say who it was."""
+    """Fault 29: without samples the use of the card is unattributed."""
     uses = [GpuUse(GPU.id, A, process(1), 0.0), GpuUse(GPU.id, B, process(2), 0.0)]
     assert share([Energy(GPU, 200.0, 0.0)], None, uses).unattributed == {("gpu", "unknown"): 200.0}
 
 
 def test_gpu_process_of_another_namespace_pays_for_itself() -> None:
-    """Fault 28: nobody knows whose it is, but it is not its neighbour's."""
+    """Fault 28: use of an unknown process is unattributed, and not charged to its neighbour."""
     uses = [GpuUse(GPU.id, A, process(1), 0.25), GpuUse(GPU.id, None, None, 0.75)]
     shares = share([Energy(GPU, 100.0, 60.0)], None, uses)
     assert [(known(c.use).key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 25.0), (1, "idle", 30.0)]
@@ -244,11 +244,11 @@ def test_a_pod_without_a_name_is_one_of_those_that_were_given_the_card() -> None
     found, _ = divided(Energy(GPU, 0.0, 60.0), uses, given_to((POD_A, 1.0), (POD_B, 1.0)))
     assert found == pytest.approx({(3, "idle"): 30.0, (1, "idle"): 15.0, (2, "idle"): 15.0})
     found, _ = divided(Energy(GPU, 0.0, 60.0), [holding("/unnamed", 1), holding("/a", 2)], given_to((POD_A, 1.0)))
-    assert found == pytest.approx({(1, "idle"): 30.0, (2, "idle"): 30.0}), "it was given to somebody else"
+    assert found == pytest.approx({(1, "idle"): 30.0, (2, "idle"): 30.0}), "it is allocated to another container"
 
 
 def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
-    """Faults 28 and 29: nobody else was given the card, so it is no guess."""
+    """Faults 28 and 29: the card is allocated to one container only, so its use is attributed there."""
     alone = given_to((POD_A, 1.0))
     hidden = GpuUse(GPU.id, None, None, 0.75)
     assert divided(Energy(GPU, 100.0, 60.0), [], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
@@ -409,4 +409,6 @@ def test_a_card_given_away_is_given_out_once_in_any_order(
     assert again == pytest.approx(found, rel=1e-9, abs=1e-9)
     assert other.unattributed == pytest.approx(shares.unattributed, rel=1e-9, abs=1e-9)
     if given:
-        assert shares.unattributed.get(("gpu", "idle"), 0.0) == 0.0, "whoever was given the card pays for it"
+        assert shares.unattributed.get(("gpu", "idle"), 0.0) == 0.0, (
+            "idle energy is attributed to the container with the allocation"
+        )

@@ -1,4 +1,4 @@
-"""Idle power is found at the foot of the lower envelope, and said to be a guess until it can be."""
+"""Idle power is the foot of the lower envelope, and reported as assumed until it is learned."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_never_negative_nor_above_what_was_seen(samples: list[tuple[float, float
 
 @given(st.lists(st.tuples(st.sampled_from((0.0, 0.005, 0.05, 0.35)), st.sampled_from((50.0, 51.0, 52.5, 60.0)))))
 def test_what_is_forgotten_no_longer_counts(samples: list[tuple[float, float]]) -> None:
-    """After any history it says what one says that saw only the samples it still remembers, equal ones included."""
+    """After any history the result equals that of a baseline with only the retained samples, including equal ones."""
     baseline = Baseline()
     for sample in samples * 4:
         baseline.observe(*sample)

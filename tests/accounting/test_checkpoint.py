@@ -95,7 +95,7 @@ def test_every_torn_end_is_passed_over() -> None:
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    """So a downgrade keeps the books, as long as the version is the same."""
+    """So a downgrade keeps the checkpoint, as long as the version is the same."""
     content = json.loads(encode(state(), whole=True).partition(b" ")[2])
     for fields in content["known"].values():
         fields["colour"] = "green"

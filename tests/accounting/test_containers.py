@@ -1,4 +1,4 @@
-"""Names may come late: energy is booked at once, shown under one name only, and never lost or doubled."""
+"""Names may come late: energy is attributed at once, exposed under one name only, and never lost or counted twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ A, B = group("a"), group("b")
 
 
 class LateNames(Namer):
-    """Knows a group as the test says, and until then only by its path."""
+    """Returns the name that the test sets for a group, and until then only its path."""
 
     def __init__(self) -> None:
         self.names: dict[GroupKey, Workload] = {}
@@ -145,7 +145,7 @@ def test_a_container_that_ended_before_its_name_came_still_gets_it() -> None:
 
 
 def test_all_groups_of_a_container_that_ended_unnamed_go_together() -> None:
-    """CRI-O with crun has two groups for each container; nobody told its name before it ended, nor in time after."""
+    """CRI-O with crun has two groups for each container; its name did not arrive before or in time after its end."""
     bench, names = late()
     inner = GroupKey("/docker/a/container", 2)
     for one in (A, inner):
@@ -160,7 +160,7 @@ def test_all_groups_of_a_container_that_ended_unnamed_go_together() -> None:
 
 
 def test_what_moved_to_its_name_is_saved_once() -> None:
-    """Fault 53: killed before the next full checkpoint, nothing is booked twice."""
+    """Fault 53: killed before the next full checkpoint, nothing is attributed twice."""
     bench, names = late()
     bench.tick([use(A, 1.0)], started=[A], energies=burn(10.0))
     saved = encode(State("b", 0.0, ledger=bench.ledger.state()), whole=True)
@@ -219,7 +219,7 @@ def test_a_late_model_is_charged_with_what_its_process_used_before() -> None:
 
 
 def test_a_model_waits_for_the_name_of_its_container() -> None:
-    """Its namespace is the container's: told too soon it would be a series of its own, without one."""
+    """Its namespace is the container's: exposed too early it would be a separate series without a namespace."""
     bench, names = late()
     names.models[7] = Model("llama", "", "inference", "command")
     bench.tick([use(A, 1.0, (process(7), 1.0))], started=[A], energies=burn(10.0))

@@ -120,7 +120,7 @@ SOCKET = Device("socket-0", "cpu", "hwmon", "measured", "socket", 4.0, within="p
 def test_a_part_counts_unless_its_whole_is_awaited(
     sources: tuple[str, ...], devices: tuple[Device, ...], awaited: bool
 ) -> None:
-    """Fault 16: with ``--no-source.rapl`` the CPU is not lost; RAPL's counter is not told once more when it is back."""
+    """Fault 16: with ``--no-source.rapl`` the CPU is not lost; RAPL's counter is not counted again when it returns."""
     points = {"package-0": Point(100.0, 0.0), "socket-0": Point(100.0, 0.0)}
     saved = {device.id: SavedDevice(device) for device in devices}
     node = Node(Devices(None, Restart(DeviceState(points, known=saved), sources=sources)))
@@ -193,7 +193,7 @@ def test_gpus_without_a_meter_count_as_well() -> None:
 
 
 def test_gpu_that_was_read_late_was_watched_all_the_time() -> None:
-    """Its source says since when; a card that was away (0 s) was not watched, whatever the tick."""
+    """Its source reports since when; a card that was absent (0 s) was not read, whatever the tick."""
     card, away = (Device(f"GPU-{n}", "gpu", "nvml", "measured", "", 1.0) for n in (1, 2))
     devices = Devices({"GPU-1": 10.0, "GPU-2": 10.0})
 
@@ -208,7 +208,7 @@ def test_gpu_that_was_read_late_was_watched_all_the_time() -> None:
     assert parts(measured) == {"GPU-1": (360.0, 40.0, 0.0), "GPU-2": (0.0, 0.0, 400.0)}
     assert measured.utilization["GPU-1"] == 0.5
     assert devices.state().baselines == {"GPU-1": [(0.5, 100.0)], "GPU-2": []}, (
-        "nothing is learned from what nobody watched"
+        "nothing is learned from time without readings"
     )
 
 

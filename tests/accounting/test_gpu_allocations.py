@@ -1,4 +1,4 @@
-"""What the cluster calls a card is found among the cards there are, and counts until something else is said."""
+"""The cluster's name of a card is matched to the cards of the node, and an allocation is valid until the next list."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def found(device: str, share: float = 1.0, gpu_instance: str = "", gpu: str = "0
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("listed", "expected"),
     [
         (given(CARD), found(CARD)),
         (given(CARD, 2.0), found(CARD, 2.0)),
@@ -40,8 +40,8 @@ def found(device: str, share: float = 1.0, gpu_instance: str = "", gpu: str = "0
         (given(CARD, 1.0, "1"), found(CARD, 3 / 7, "1")),
     ],
 )
-def test_a_card_is_found_by_each_of_its_names(told: Allocation, expected: Allocation) -> None:
-    assert AllocationCache().update((told,), CUT, 0.0) == (expected,)
+def test_a_card_is_found_by_each_of_its_names(listed: Allocation, expected: Allocation) -> None:
+    assert AllocationCache().update((listed,), CUT, 0.0) == (expected,)
 
 
 @pytest.mark.parametrize("device", ["GPU-9", "MIG-z", "0000:99:00.0", ""])
@@ -87,10 +87,10 @@ def test_a_card_that_is_silent_is_as_it_was() -> None:
 def test_changed_layout() -> None:
     """Fault 26: the old slices are gone, and may even have passed on their names."""
     allocations = AllocationCache()
-    told = (given("MIG-a"), given("MIG-b"))
-    allocations.update(told, CUT, 0.0)
-    anew = GpuState(CARD, "0", "2", mig_uuids=("MIG-b",), slice_ratio=1 / 7)
-    assert allocations.update(None, (CUT[0], anew), 1.0) == (found(CARD, 1 / 7, "2"),)
+    listed = (given("MIG-a"), given("MIG-b"))
+    allocations.update(listed, CUT, 0.0)
+    changed = GpuState(CARD, "0", "2", mig_uuids=("MIG-b",), slice_ratio=1 / 7)
+    assert allocations.update(None, (CUT[0], changed), 1.0) == (found(CARD, 1 / 7, "2"),)
     assert allocations.update(None, CUT[:1], 2.0) == ()
 
 

@@ -208,10 +208,10 @@ def gpu_use(worker: Process, seconds: float = 0.5) -> GpuUse:
     return GpuUse(GPU.id, A, worker, seconds)
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("exits_reported", [True, False])
 @pytest.mark.parametrize("top", [0, 5])
-def test_gpu_processes_that_come_and_go_do_not_pile_up_on_show(top: int, told: bool) -> None:
-    """Faults 36 and 43: a trainer that forks short ones; those at work are all shown, whether or not ends are told."""
+def test_gpu_processes_that_come_and_go_do_not_pile_up_on_show(top: int, exits_reported: bool) -> None:
+    """Faults 36 and 43: a trainer forks short ones; active ones are all exposed, with or without reported exits."""
     bench = Bench(Limits(process_top=top))
     bench.tick(started=[A])
     trainers = [process(pid, "trainer") for pid in range(1, 31)]
@@ -221,14 +221,14 @@ def test_gpu_processes_that_come_and_go_do_not_pile_up_on_show(top: int, told: b
         bench.tick(
             energies=[Energy(GPU, 200.0, 60.0)],
             gpu_uses=[gpu_use(worker) for worker in (*trainers, *brief)],
-            exited=[worker.key for worker in last] if told else (),
+            exited=[worker.key for worker in last] if exits_reported else (),
             seconds=5.0,
         )
         last = brief
     pids = [row.owner.pid for row in bench.ledger.processes() if isinstance(row.owner, ProcessOwner)]
     assert {worker.key.pid for worker in (*trainers, *last)} <= set(pids)
     ended = sorted(set(pids) - {worker.key.pid for worker in (*trainers, *last)})
-    unnoticed = 0 if told else 20  # in 10 s
+    unnoticed = 0 if exits_reported else 20  # in 10 s
     assert ENDED_ON_GPU <= len(ended) <= ENDED_ON_GPU + unnoticed
     assert ended == list(range(1_990 - len(ended), 1_990)), "the oldest went first"
     assert bench.container_joules() == {"a": pytest.approx(100 * 260.0)}

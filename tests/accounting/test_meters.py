@@ -53,7 +53,7 @@ def test_reset_to_zero_is_not_a_wrap() -> None:
 
 
 def test_reset_then_old_value_returns() -> None:
-    """Fault 4: an accumulated 15.5 MWh must not be booked when the old value comes back."""
+    """Fault 4: an accumulated 15.5 MWh must not be attributed when the old value comes back."""
     old = 15.5e6 * 3600
     meter = EnergyMeter()
     readings = [(1.0, old, None), (2.0, 10.0, None), (3.0, old + 150.0, None), (4.0, old + 250.0, None)]
@@ -64,7 +64,7 @@ def test_reset_then_old_value_returns() -> None:
 
 
 def test_small_step_back_is_jitter() -> None:
-    """Fault 5: nothing is booked for the step back, nor twice when the counter passes the old mark again."""
+    """Fault 5: nothing is attributed for the step back, nor twice when the counter passes the old mark again."""
     assert feed(EnergyMeter(), (1.0, 1000.0), (2.0, 999.9), (3.0, 1100.0)) == [
         (0.0, "first"),
         (0.0, "ok"),
@@ -113,26 +113,26 @@ def test_after_a_restart_the_first_delta_is_a_gap() -> None:
 def test_joules_out_are_joules_in_across_any_number_of_wraps(powers: list[float], start: float) -> None:
     meter, true = EnergyMeter(), start
     meter.feed(energy(0.0, start % RANGE))
-    booked = 0.0
+    attributed = 0.0
     for second, watts in enumerate(powers):
         # Up to 100 s apart: many wraps over the run, never two between readings.
         true += watts * 100
-        booked += meter.feed(energy((second + 1) * 100.0, true % RANGE)).joules
-    assert booked == pytest.approx(true - start, abs=1e-6 * len(powers) + 1e-9 * true)
+        attributed += meter.feed(energy((second + 1) * 100.0, true % RANGE)).joules
+    assert attributed == pytest.approx(true - start, abs=1e-6 * len(powers) + 1e-9 * true)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 300.0), st.floats(-1e3, 1e20)), max_size=40), st.booleans())
 def test_never_more_than_plausible_power_whatever_the_counter_says(
     readings: list[tuple[float, float]], wraps: bool
 ) -> None:
-    meter, now, booked, began = EnergyMeter(), 0.0, 0.0, None
+    meter, now, attributed, began = EnergyMeter(), 0.0, 0.0, None
     for step, joules in readings:
         now += step
         delta = meter.feed(energy(now, joules, RANGE if wraps else None))
         began = now if began is None else began
         assert delta.joules >= 0
-        booked += delta.joules
-        assert booked <= 500.0 * (now - began + 0.1 * len(readings)) + 1e-6
+        attributed += delta.joules
+        assert attributed <= 500.0 * (now - began + 0.1 * len(readings)) + 1e-6
 
 
 def power(at: float, watts: float) -> PowerReading:

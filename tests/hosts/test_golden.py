@@ -105,7 +105,7 @@ def test_scrape(name: str, play: Play, request: pytest.FixtureRequest) -> None:
 
 
 def test_every_gpu_metric_is_seen_on_some_machine() -> None:
-    """But for what a kubelet's socket tells; and joules, watts and use of GPUs at every level."""
+    """Except what a kubelet's socket reports; and joules, watts and use of GPUs at every level."""
     scrapes = "".join(path.read_text(encoding="utf-8") for path in HOSTS.glob("*/expected.prom"))
     shown = {sample.name for family in text_string_to_metric_families(scrapes) for sample in family.samples}
     wanted = {family.name for family in CATALOGUE if family.name.startswith("energy_gpu_")}
@@ -128,13 +128,13 @@ def test_every_joule_is_accounted_for_once(name: str, play: Play) -> None:
         used = [step[row.device.id] for step in truth if row.device.id in step]
         if used and row.device.quality == "measured" and row.device.method == "energy_counter":
             assert row.joules == pytest.approx(sum(used), abs=1e-3), row.device.id
-    booked: dict[str, float] = {}
+    attributed: dict[str, float] = {}
     for account in last.energy.containers:
         for (component, _), joules in zip(account.cells, account.joules, strict=True):
-            booked[component] = booked.get(component, 0.0) + joules
+            attributed[component] = attributed.get(component, 0.0) + joules
     for component, _, joules in last.energy.unattributed:
-        booked[component] = booked.get(component, 0.0) + joules
-    assert booked == pytest.approx({node.component: node.joules for node in last.energy.nodes}, rel=1e-9)
+        attributed[component] = attributed.get(component, 0.0) + joules
+    assert attributed == pytest.approx({node.component: node.joules for node in last.energy.nodes}, rel=1e-9)
 
 
 def test_nested_and_duplicate_meters_are_counted_once(play: Play) -> None:
@@ -149,7 +149,7 @@ def test_nested_and_duplicate_meters_are_counted_once(play: Play) -> None:
 def test_a_gpu_that_knows_only_its_module_is_counted_once(
     tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 16: a Grace Hopper whose GPU does not tell its own power, beside the meters of module and CPU."""
+    """Fault 16: a Grace Hopper whose GPU does not report its own power, beside the meters of module and CPU."""
     machine = machines.load("arm-grace", tmp_path / "machine")
     while machine.instants:
         machine.advance()

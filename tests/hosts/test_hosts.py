@@ -130,7 +130,7 @@ def test_a_driver_is_recorded_as_it_was_played(
 
 
 def _by_instant(document: dict[str, Any]) -> list[Any]:
-    """Everything each card said at each instant; of samples, which the driver averages, only whose they are."""
+    """All readings of each card at each instant; of samples, which the driver averages, only the pids."""
     text = re.sub(r'"(GPU|MIG)-[^"]*"', '"redacted"', json.dumps(document))
     found: list[Any] = []
     for card in json.loads(text)["gpus"]:

@@ -1,4 +1,4 @@
-"""The table of metrics: every family with its name, kind, help, labels and where its samples come from."""
+"""The table of metrics: every family with its name, kind, help, labels and source of samples."""
 
 from __future__ import annotations
 
@@ -379,4 +379,4 @@ CATALOGUE: tuple[Family, ...] = (
         build_info,
     ),
 )
-"""Every family in the order of the exposition; what the exporter measures of itself follows it."""
+"""Every family in the order of the exposition; the exporter's metrics about itself follow."""

@@ -77,7 +77,7 @@ class LateGauge(Gauge):
 
 
 class Described(NamedTuple):
-    """An instrument as the reference shows it: its full name as in text format 0.0.4, type, label names and help."""
+    """An instrument in the form of the reference: its full name as in text format 0.0.4, type, label names and help."""
 
     name: str
     kind: str
@@ -86,7 +86,7 @@ class Described(NamedTuple):
 
 
 class Instruments:
-    """What the exporter measures of itself; the service updates it, from any thread."""
+    """The exporter's metrics about itself; the service updates them, from any thread."""
 
     def __init__(self) -> None:
         self.config_last_reload_successful = Gauge(
@@ -101,7 +101,7 @@ class Instruments:
             ("code",),
             registry=None,
         )
-        self.http_requests.labels(200)  # counts from 0, so that rate() sees the first one
+        self.http_requests.labels(200)  # counts from 0, so that rate() counts the first one
         self.sample_duration_seconds = Histogram(
             "energy_sample_duration_seconds",
             "Time that a sample took, in seconds; observed when the next one is published.",
@@ -137,7 +137,7 @@ class Instruments:
         )
 
     def rows(self) -> Iterator[Described]:
-        """Yield what each instrument is."""
+        """Yield the description of each instrument."""
         for instrument in self.all:
             labels = {label for metric in instrument.collect() for sample in metric.samples for label in sample.labels}
             for metric in instrument.describe():
@@ -153,7 +153,7 @@ class Instruments:
 
 
 class _OwnProcess(Collector):
-    """`ProcessCollector` for a /proc of any form: what cannot be read costs these metrics and not the whole scrape."""
+    """`ProcessCollector` for a /proc of any form: an unreadable file drops these metrics, not the whole scrape."""
 
     def __init__(self, proc: str) -> None:
         self._proc = proc

@@ -1,4 +1,4 @@
-"""What a row of the table of metrics is made of: families, levels of accounts, and where samples come from."""
+"""Parts of the table of metrics: families, levels of accounts, and the sources of samples."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Family:
         return next((unit for unit in UNITS if self.stem.endswith(f"_{unit}")), "")
 
     def series(self, snapshot: Snapshot) -> Iterator[tuple[dict[str, str], float]]:
-        """Yield labels and value of each series: clean labels, finite values, and none twice (the first one stays)."""
+        """Yield labels and value of each series: clean labels, finite values, no duplicates (the first is kept)."""
         seen = set()
         for values, value in self.samples(snapshot):
             labels = tuple(map(clean, values))
@@ -73,7 +73,7 @@ class Level(NamedTuple):
     values: Callable[[Any], tuple[str, ...]]
 
     def unique(self, snapshot: Snapshot) -> Iterable[AccountRow]:
-        """The rows of a snapshot, of those with the same labels only the newest: a pid may have been reused."""
+        """The rows of a snapshot; of rows with the same labels only the newest, because a pid may have been reused."""
         rows = sorted(self.rows(snapshot), key=attrgetter("serial"))
         return {self.values(row.owner): row for row in rows}.values()
 

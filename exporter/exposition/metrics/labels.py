@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from hashlib import blake2b
 
 MAX_CHARACTERS = 256
-"""Longest label value in characters; longer ones are cut and marked with a hash of the whole (fault 46)."""
+"""Longest label value in characters; longer ones are truncated and end in a hash of the whole value (fault 46)."""
 
 _HASH_BYTES = 4
 
 _UNSAFE = re.compile(
     "["
-    "\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters except the newline, which has an escape of its own
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional overrides: they make a name read as another
+    "\x00-\x09\x0b-\x1f\x7f-\x9f"  # control characters except the newline, which has its own escape
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional overrides: they make a name look like another one
     "\u2028\u2029\ufeff"  # line separators and the byte order mark
     "\ud800-\udfff"  # lone surrogates: bytes that were not UTF-8
     "]"
@@ -22,7 +22,7 @@ _UNSAFE = re.compile(
 
 
 def clean(value: str) -> str:
-    """Return ``value`` as valid, printable text of at most `MAX_CHARACTERS`; what is unsafe becomes U+FFFD.
+    """Return ``value`` as valid, printable text of at most `MAX_CHARACTERS`; unsafe characters become U+FFFD.
 
     A changed value ends in a hash of the original, so that values which differ stay different (faults 45, 46).
     """
@@ -33,7 +33,7 @@ def clean(value: str) -> str:
 
 
 def escape(value: str) -> str:
-    """Escape a cleaned label value as both text formats ask: backslash, double quote, newline."""
+    """Escape a cleaned label value for both text formats: backslash, double quote, newline."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

@@ -1,4 +1,4 @@
-"""Choose format and encoding from request headers; whatever they hold, there is an answer.
+"""Choose format and encoding from request headers; malformed headers select plain text.
 
 prometheus_client 0.26 has `choose_encoder`, which ignores q-values: it answers OpenMetrics where the header likes it
 less than plain text, and even where it refuses it (``q=0``).
@@ -27,7 +27,7 @@ def _weights(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
 
 
 def prefers_openmetrics(accept: str) -> bool:
-    """Say whether an ``Accept`` header names OpenMetrics 1.0 and likes it no less than plain text."""
+    """Return whether an ``Accept`` header names OpenMetrics 1.0 with at least the q of plain text."""
     openmetrics = text = 0.0
     for media_type, parameters, weight in _weights(accept):
         if media_type == "application/openmetrics-text" and parameters.get("version", "") in _OPENMETRICS_VERSIONS:
@@ -38,6 +38,6 @@ def prefers_openmetrics(accept: str) -> bool:
 
 
 def accepts_gzip(accept_encoding: str) -> bool:
-    """Say whether an ``Accept-Encoding`` header allows gzip: by name, else by ``*``, with q above 0."""
+    """Return whether an ``Accept-Encoding`` header allows gzip: by name, else by ``*``, with q above 0."""
     weights = {value: weight for value, _, weight in _weights(accept_encoding)}
     return weights.get("gzip", weights.get("*", 0.0)) > 0

@@ -1,4 +1,4 @@
-"""Have the next body ready before it is asked for, where scrapers ask several times a sample."""
+"""Render the body of a scrape ahead of the request, if it is requested several times per sample."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ class _Form(NamedTuple):
 
 
 class Prepared:
-    """Bodies of scrapes. A form asked for at least twice between two samples is rendered by a thread of its own.
+    """Bodies of scrapes. A form requested at least twice between two samples is rendered ahead by a thread.
 
-    While that thread works, scrapers get the body before: they are never kept waiting for a sample that was
-    taken a moment ago. Who asks seldom gets the newest, rendered there and then.
+    While that thread renders, scrapes get the previous body, so they never wait for a sample that was just taken. A
+    form that is requested less often is rendered by the request, from the newest snapshot.
     """
 
     def __init__(self, body: ScrapeBody) -> None:
         self._body = body
         self._bodies: dict[_Form, tuple[Snapshot, bytes]] = {}
-        self._asked: Counter[_Form] = Counter()
+        self._requested: Counter[_Form] = Counter()
         self._rendering = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[Snapshot, list[_Form]] | None] = queue.SimpleQueue()
         self._coming: Snapshot | None = None
         self._thread: threading.Thread | None = None
 
     def observe(self, snapshot: Snapshot) -> None:
-        """A new snapshot is out. Called by the sampler; only passes it on."""
-        asked, self._asked = self._asked, Counter()
-        hot = [form for form, count in asked.items() if count >= _HOT_SCRAPES]
+        """Queue the new snapshot for the thread. Called by the sampler."""
+        requested, self._requested = self._requested, Counter()
+        hot = [form for form, count in requested.items() if count >= _HOT_SCRAPES]
         if not hot:
             return
         if self._thread is None:
@@ -53,9 +53,9 @@ class Prepared:
         self._jobs.put((snapshot, hot))
 
     def __call__(self, snapshot: Snapshot, *, openmetrics: bool, gzipped: bool) -> bytes:
-        """The body of a snapshot, or, while that is being rendered, of the one before it."""
+        """Return the body of a snapshot, or of the previous one while that is being rendered."""
         form = _Form(openmetrics, gzipped)
-        self._asked[form] += 1
+        self._requested[form] += 1
         known = self._bodies.get(form)
         if known is not None:
             of, body = known
@@ -64,7 +64,7 @@ class Prepared:
         return self._render(snapshot, form)
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """Stop the thread."""
         self._jobs.put(None)
 
     def _render(self, snapshot: Snapshot, form: _Form) -> bytes:

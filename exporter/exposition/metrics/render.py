@@ -75,10 +75,10 @@ class Renderer:
 
     def _family(self, family: Family, snapshot: Snapshot) -> list[bytes]:
         known = self._prefixes.get(family.name, {})
-        prefixes: dict[tuple[str, ...], bytes] = {}  # only what is in use is kept: memory stays bounded
+        prefixes: dict[tuple[str, ...], bytes] = {}  # only prefixes in use are kept, to bound memory
         lines = []
         for values, value in family.samples(snapshot):
-            # A duplicate series would break the whole scrape: the first one stays.
+            # A duplicate series would break the whole scrape: the first one is kept.
             if value is None or not isfinite(value) or values in prefixes:
                 continue
             prefix = known.get(values)
@@ -94,7 +94,7 @@ class Renderer:
         parts = []
         for family, text_header, openmetrics_header in self._families:
             lines = self._lines[family.name]
-            if any(lines):  # a family without samples is left out
+            if any(lines):  # a family without samples is omitted
                 parts.append(openmetrics_header if openmetrics else text_header)
                 parts += lines
         if self._own is not None:
@@ -105,7 +105,7 @@ class Renderer:
 
 
 class _Account:
-    """What is cached of one account: its row, and per family a template and the lines made of it."""
+    """Cache of one account: its row, and per family a template and the lines rendered from it."""
 
     __slots__ = ("chunks", "info", "labels", "model", "row", "templates")
 
@@ -119,7 +119,7 @@ class _Account:
 
 
 class _LevelRenderer:
-    """The families of one level; an account that did not change costs one look-up."""
+    """The families of one level; an unchanged account costs one look-up."""
 
     def __init__(self, level: Level, catalogue: tuple[Family, ...]) -> None:
         own = {f.quantity: f.name for f in catalogue if isinstance(f, AccountFamily) and f.level is level}
@@ -143,8 +143,8 @@ class _LevelRenderer:
         if len(cached) > len(rows):
             self._forget(rows)
         if len(self._owners) < len(accounts):
-            # A reused pid, for example. A duplicate series would break the whole scrape: the newest stays, and
-            # Prometheus takes the fall for the reset that it is.
+            # A reused pid, for example. A duplicate series would break the whole scrape: the newest is kept, and
+            # Prometheus handles the decrease as a counter reset.
             newest = {a.labels: a for a in sorted(accounts, key=lambda account: account.row.serial)}
             accounts = list(newest.values())
         lines[self._joules] = [account.chunks[0] for account in accounts]
@@ -198,7 +198,7 @@ class _LevelRenderer:
             del self._owners[account.labels]
 
     def _forget(self, rows: tuple[AccountRow, ...]) -> None:
-        """Drop the cache of accounts that are gone, so that memory follows what is exposed (fault 43)."""
+        """Drop the cache of removed accounts, so that memory is bounded by the exposed series (fault 43)."""
         for serial in self._accounts.keys() - {row.serial for row in rows}:
             self._release(self._accounts.pop(serial))
 
