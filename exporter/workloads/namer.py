@@ -84,8 +84,12 @@ class WorkloadNamer(Namer):
         """Model a process works for, None if it is not known to work for one."""
         if self._models is None:
             return None
+        return self._models.resolve(process, group, *self.known(group))
+
+    def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
+        """Workload of a group by the best name available now, and what a provider knows of it."""
         owner = HOST if group is None else self._by_path(group)
-        return self._models.resolve(process, group, self._best(owner), self._metadata(owner))
+        return self._best(owner), self._metadata(owner)
 
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""
