@@ -148,7 +148,8 @@ class Models:
             raw = command_line(self._host, recheck.key.pid)
             if raw and hash(raw) != recheck.digest:
                 groups.add(recheck.group)
-        groups |= self._changed_workers(now)
+        if self._watched:
+            groups |= self._changed_workers(now)
         return groups
 
     def close(self) -> None:
