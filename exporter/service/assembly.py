@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
@@ -13,7 +13,9 @@ from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
 from ..sources.protocol import Source
 from ..sources.registry import build
+from ..workloads.explainer import Explainer, Found
 from ..workloads.metadata.registry import MetadataOptions, metadata_providers
+from ..workloads.models.background_lookups import DirectLookups
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
 from ..workloads.paths.precedence import path_resolvers
@@ -31,6 +33,17 @@ def make_host(settings: Settings) -> Host:
 
 def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
     """The namer of this host's containers and models."""
+    return _namer(settings, host, Models(host, _model_options(settings)))
+
+
+def make_explainer(settings: Settings, host: Host, processes: Callable[[], Iterable[Found]]) -> tuple[Explainer, Namer]:
+    """The explainer of this host's names, which waits for each lookup, and its namer, to be closed."""
+    models = Models(host, _model_options(settings), DirectLookups(host))
+    namer = _namer(settings, host, models)
+    return Explainer(namer, models, processes), namer
+
+
+def _namer(settings: Settings, host: Host, models: Models) -> WorkloadNamer:
     metadata = MetadataOptions(
         settings.kubernetes_names,
         settings.kubernetes_node_name,
@@ -39,18 +52,21 @@ def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
         settings.docker_socket,
         settings.podman_socket,
     )
-    models = ModelOptions(
+    return WorkloadNamer(
+        metadata_providers(metadata, host),
+        models,
+        settings.kubernetes_labels,
+        path_resolvers(settings.workloads_split),
+        host,
+    )
+
+
+def _model_options(settings: Settings) -> ModelOptions:
+    return ModelOptions(
         rules=settings.models,
         keys=settings.models_keys,
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
-    )
-    return WorkloadNamer(
-        metadata_providers(metadata, host),
-        Models(host, models),
-        settings.kubernetes_labels,
-        path_resolvers(settings.workloads_split),
-        host,
     )
 
 

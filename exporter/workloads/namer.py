@@ -97,6 +97,11 @@ class WorkloadNamer(Namer):
             return None
         return self._models.resolve(process, group, self._best(owner), self._metadata(owner))
 
+    def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
+        """Workload of a group by the best name available now, and what a provider knows of it."""
+        owner = HOST if group is None else self._by_path(group)
+        return self._best(owner), self._metadata(owner)
+
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""
         return is_shared(workload)

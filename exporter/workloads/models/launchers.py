@@ -261,7 +261,9 @@ LAUNCHERS: tuple[Launcher, ...] = (
     Launcher("mlx_lm.lora | -m mlx_lm.lora | -m mlx_lm lora | mlx_lm lora", "training", "--model"),
     Launcher("nemo llm pretrain | nemo llm finetune", "training", served="--factory"),
     Launcher(
-        "automodel finetune | automodel pretrain | automodel", "training", "--model.pretrained_model_name_or_path"
+        "automodel finetune | automodel pretrain | automodel kd | -m nemo_automodel._cli.app",
+        "training",
+        "--model.pretrained_model_name_or_path",
     ),
     Launcher("megatron sft | megatron pt | megatron rlhf", "training", "--model --load"),
     Launcher("tune run", "training", "checkpointer.checkpoint_dir="),

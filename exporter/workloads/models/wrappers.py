@@ -13,10 +13,10 @@ class Wrapper:
     """How to find the wrapped command after a wrapper's own arguments.
 
     ``verbs`` are the subcommands that start a program, none if it needs none. ``valued`` are the options (spelled with
-    hyphens) whose value is the next word unless joined by ``=``, ``pairs`` those whose values are the next two.
-    ``positional`` is the number of positional arguments before the program. ``module`` are the options after which a
-    Python module follows. ``script``: the program may be a Python script without an interpreter. ``ranks``: it starts
-    the ranks of a training.
+    hyphens) whose value is the next word unless joined by ``=``, as is that of options that begin with one of
+    ``families``; ``pairs`` those whose values are the next two. ``positional`` is the number of positional arguments
+    before the program. ``module`` are the options after which a Python module follows. ``script``: the program may be
+    a Python script without an interpreter. ``ranks``: it starts the ranks of a training.
     """
 
     valued: tuple[str, ...] = ()
@@ -26,6 +26,7 @@ class Wrapper:
     module: tuple[str, ...] = ()
     script: bool = False
     ranks: bool = False
+    families: tuple[str, ...] = ()
 
     def inner(self, words: Sequence[str]) -> list[str]:
         """The wrapped command in ``words``, of which the first is the wrapper itself; empty if there is none."""
@@ -42,8 +43,10 @@ class Wrapper:
                 index += 1
             elif is_option(word):
                 option = normal_option(word)
-                unknown = option not in self.valued and option not in self.pairs and "=" not in word
-                index += 2 if option in self.valued else 3 if option in self.pairs else 1
+                joined = "=" in word
+                valued = option in self.valued or (option.startswith(self.families) and not joined)
+                unknown = not (valued or joined or option in self.pairs)
+                index += 2 if valued else 3 if option in self.pairs else 1
                 continue
             elif verb_missing:
                 if word not in self.verbs:
@@ -76,9 +79,13 @@ def _script_follows(words: Sequence[str]) -> bool:
 
 
 def _ranks(
-    valued: tuple[str, ...], *, verbs: tuple[str, ...] = (), module: tuple[str, ...] = ("-m", "--module")
+    valued: tuple[str, ...],
+    *,
+    verbs: tuple[str, ...] = (),
+    module: tuple[str, ...] = ("-m", "--module"),
+    families: tuple[str, ...] = (),
 ) -> Wrapper:
-    return Wrapper(valued, verbs=verbs, module=module, script=True, ranks=True)
+    return Wrapper(valued, verbs=verbs, module=module, script=True, ranks=True, families=families)
 
 
 _MPI_PAIRS = ("-env", "-genv", "--mca", "-mca")
@@ -96,27 +103,29 @@ _TORCH = (
     "--role", "--log-dir", "-r", "--redirects", "-t", "--tee",
     "--local-ranks-filter", "--master-addr", "--master-port",
     "--local-addr", "--event-log-handler", "--numa-binding",
+    "--logs-specs", "--signals-to-handle", "--duplicate-stdout-filters", "--duplicate-stderr-filters",
 )  # fmt: skip
 
 _ACCELERATE = (
     "--config-file", "--num-processes", "--num-machines", "--machine-rank", "--main-process-ip",
     "--main-process-port", "--mixed-precision", "--gpu-ids", "--dynamo-backend", "--dynamo-mode",
     "--num-cpu-threads-per-process", "--rdzv-backend", "--rdzv-conf", "--max-restarts", "--monitor-interval",
-    "--role", "--log-dir", "--tee", "--deepspeed-config-file", "--zero-stage", "--deepspeed-hostfile",
-    "--deepspeed-multinode-launcher", "--offload-optimizer-device", "--offload-param-device",
-    "--gradient-accumulation-steps", "--gradient-clipping", "--zero3-init-flag", "--zero3-save-16bit-model",
-    "--deepspeed-exclusion-filter", "--deepspeed-inclusion-filter", "--fsdp-version", "--fsdp-sharding-strategy",
-    "--fsdp-offload-params", "--fsdp-min-num-params", "--fsdp-auto-wrap-policy",
-    "--fsdp-transformer-layer-cls-to-wrap", "--fsdp-backward-prefetch", "--fsdp-state-dict-type",
-    "--fsdp-use-orig-params", "--fsdp-cpu-ram-efficient-loading", "--fsdp-sync-module-states",
-    "--fsdp-activation-checkpointing", "--fsdp-reshard-after-forward", "--megatron-lm-tp-degree",
-    "--megatron-lm-pp-degree", "--main-training-function",
+    "--role", "-r", "--redirects", "--log-dir", "-t", "--tee", "--zero-stage", "--gradient-clipping",
+    "--gradient-accumulation-steps", "--main-training-function", "--mpirun-hostfile", "--mpirun-ccl", "--vm", "--env",
+    "--fp8-backend", "--fp8-margin", "--fp8-interval", "--fp8-format", "--fp8-amax-history-len", "--fp8-opt-level",
+    "--fp8-amax-compute-algo", "--fp8-override-linear-precision", "--fp8-enable-fsdp-float8-all-gather",
+    "--fp8-pad-inner-dim",
+)  # fmt: skip
+
+_ACCELERATE_FAMILIES = (
+    "--deepspeed-", "--offload-", "--zero3-", "--fsdp-", "--megatron-lm-", "--parallelism-config-", "--aws-",
 )  # fmt: skip
 
 _DEEPSPEED = (
     "-H", "--hostfile", "-i", "--include", "-e", "--exclude", "--num-nodes", "--num-gpus", "--master-port",
     "--master-addr", "--launcher", "--launcher-args", "--min-elastic-nodes", "--max-elastic-nodes", "--node-rank",
-    "--world-info", "--ds-config", "--venv-script",
+    "--world-info", "--ds-config", "--venv-script", "--num-accelerators", "--enable-each-rank-log", "--autotuning",
+    "--comment", "--account", "--bind-core-list", "--ssh-port",
 )  # fmt: skip
 
 _NSYS = (
@@ -225,9 +234,9 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "torchrun": _ranks(_TORCH),
     "-m torch.distributed.run": _ranks(_TORCH),
     "-m torch.distributed.launch": _ranks(_TORCH),
-    "accelerate": _ranks(_ACCELERATE, verbs=("launch",)),
-    "accelerate-launch": _ranks(_ACCELERATE),
-    "-m accelerate.commands.launch": _ranks(_ACCELERATE),
+    "accelerate": _ranks(_ACCELERATE, verbs=("launch",), families=_ACCELERATE_FAMILIES),
+    "accelerate-launch": _ranks(_ACCELERATE, families=_ACCELERATE_FAMILIES),
+    "-m accelerate.commands.launch": _ranks(_ACCELERATE, families=_ACCELERATE_FAMILIES),
     "deepspeed": _ranks(_DEEPSPEED, module=("--module",)),
     "-m deepspeed.launcher.runner": _ranks(_DEEPSPEED, module=("--module",)),
     "-m deepspeed.launcher.launch": _ranks(_DEEPSPEED, module=("--module",)),
