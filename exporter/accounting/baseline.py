@@ -75,15 +75,17 @@ class Baseline:
     The last 32 samples of each bin of utilisation are kept, so that the baseline follows temperature and remembers
     idle hours during a busy day. Each bin is represented by its 20 % quantile of power, which is robust against a
     single low reading. The envelope's first segment is extrapolated to zero utilisation. Until the device was seen near
-    idle, or at loads far enough apart, the prior is used: the lowest power seen, less its share by utilisation, which
-    is zero for a device only ever seen at full load. ``configured`` watts are not learned, nor those ``assumed`` by the
-    model that replaces a meter.
+    idle often enough, or at loads far enough apart, the prior is used: the watts it is expected to need (`expect`), but
+    no more than the lowest power seen. Without these, or if it was seen near idle at all, it is the lowest power seen,
+    less its share by utilisation, which is zero for a device only ever seen at full load. ``configured`` watts are not
+    learned, nor those ``assumed`` by the model that replaces a meter.
     """
 
     def __init__(
         self, configured: float | None = None, samples: Iterable[Sample] = (), assumed: float | None = None
     ) -> None:
         self._assumed = None if assumed is None else Idle(assumed, "prior")
+        self._expected: float | None = None
         self._bins = [_Bin() for _ in range(len(_EDGES) + 1)]
         for sample in samples:
             self._put(Sample(*sample))
@@ -105,6 +107,18 @@ class Baseline:
         self._given = self._assumed if watts is None else Idle(watts, "configured")
         self._idle = self._given or self._estimate()
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether idle watts are to be learned and are not yet."""
+        return self._given is None and self._idle.method == "prior"
+
+    def expect(self, watts: float | None) -> None:
+        """Set the idle watts that devices like this one need, None if unknown; they count until its own are learned."""
+        if watts != self._expected:
+            self._expected = watts
+            if self._given is None:
+                self._idle = self._estimate()
+
     def samples(self) -> list[Sample]:
         """All samples, for the checkpoint."""
         return [sample for bin_ in self._bins for sample in bin_.recent]
@@ -115,7 +129,7 @@ class Baseline:
     def _estimate(self) -> Idle:
         lows = [bin_.low for bin_ in self._bins if bin_.low is not None]
         if not lows:
-            return Idle(None, "prior")
+            return Idle(self._expected, "prior")
         trusted = [bin_.low for bin_ in self._bins if bin_.low and len(bin_.recent) >= _SAMPLES_NEEDED]
         hull = lower_envelope(sorted(trusted))
         if hull:
@@ -126,4 +140,7 @@ class Baseline:
                 return Idle(max(0.0, left.watts - max(slope, 0.0) * left.utilization_ratio), "learned")
             if left.utilization_ratio <= _NEAR_IDLE_RATIO:
                 return Idle(left.watts * (1 - left.utilization_ratio), "learned")
-        return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
+        guess = min(low.watts * (1 - low.utilization_ratio) for low in lows)
+        if self._expected is not None and min(lows).utilization_ratio > _NEAR_IDLE_RATIO:
+            guess = min([self._expected, *(low.watts for low in lows)])
+        return Idle(guess, "prior")

@@ -11,6 +11,7 @@ from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
 from .device_inventory import DeviceInventory, SavedDevice, is_estimate
+from .gpu_idle import expect_idle
 from .measurement import OTHER, Measured, Use
 from .meters import GAP_SECONDS, Delta, Meters, Point
 
@@ -296,6 +297,7 @@ class Devices:
 
     def _energies(self, deltas: Mapping[str, Delta], utilization: Mapping[str, float], use: Use) -> list[Energy]:
         energies: list[Energy] = []
+        expect_idle(self._inventory.known, self._baselines, use.gpus)
         windows, unused = use.gpu_windows, use.unused_gpus
         for key, delta in deltas.items():
             baseline = self._baseline(delta.device)
