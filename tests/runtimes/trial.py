@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.patience import patience
+
 SPIN = "while :; do :; done"
 """A shell's endless loop."""
 
@@ -41,7 +43,7 @@ def background(command: Sequence[str], log: Path, settle_seconds: float = 2.0, *
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(patience(10.0))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
