@@ -16,7 +16,7 @@ ENGINE ?= docker
 IMAGE  ?= ai-energy-exporter:0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy soak docs rules dashboards manifests pictures stack image image-test lock dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules dashboards manifests pictures stack image image-test lock dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ golden: $(DEV) ## Rewrite the expected scrapes of the recorded machines; review 
 
 bench: $(DEV) ## Measure the cost of ticks and scrapes
 	$(BIN)/python -m benchmarks $(ARGS)
+
+runtimes-check: $(DEV) ## Start real runtimes (runc, containerd, Slurm; those installed) and compare their rows (takes root)
+	$(BIN)/python -m tests.runtimes.check $(ARGS)
 
 accuracy: $(DEV) ## Measure how truly joules are divided
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)

@@ -1,13 +1,15 @@
 """Containers of engines without an API here, by the state they keep on disk: runc, crun, containerd, nerdctl.
 
 A path such as ``/web1`` says nothing by itself: it is a container if its runtime has a directory of that name. It is
-looked up once for each cgroup, in the root of process 1, which the host's /proc shows.
+looked up once for each cgroup, in the root of process 1, which the host's /proc shows, and in our own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from itertools import islice
 
 from ...host import Host
 from ...records import Workload
@@ -23,7 +25,8 @@ class EngineState:
     """Names from the state directories of engines; without access to them, nothing is found."""
 
     def __init__(self, host: Host) -> None:
-        self._root = host.proc("1", "root")
+        # Even root may be refused the root of process 1; without a container around us, ours is the same.
+        self._roots = (host.proc("1", "root"), *(("",) if host.procfs == "/proc" else ()))
 
     def resolve(self, path: str) -> Workload | None:
         """Container of a path that no other resolver knows: its first one or two components are its name."""
@@ -46,21 +49,20 @@ class EngineState:
 
     def _nerdctl_name(self, container_id: str) -> str:
         """Name in ``DATA/ADDRESS/names/NAMESPACE/NAME``, a file with the container's id."""
-        left = _MOST_NAMES
-        base = f"{self._root}/{_NERDCTL}"
-        for address in _entries(base):
-            for namespace in _entries(f"{base}/{address}/names"):
-                folder = f"{base}/{address}/names/{namespace}"
-                for name in _entries(folder):
-                    left -= 1
-                    if left < 0:
-                        return ""
-                    if _content(f"{folder}/{name}") == container_id:
-                        return printable(name)
+        for folder, name in islice(self._nerdctl_files(), _MOST_NAMES):
+            if _content(f"{folder}/{name}") == container_id:
+                return printable(name)
         return ""
 
+    def _nerdctl_files(self) -> Iterator[tuple[str, str]]:
+        for base in [f"{root}/{_NERDCTL}" for root in self._roots]:
+            for address in _entries(base):
+                for namespace in _entries(f"{base}/{address}/names"):
+                    folder = f"{base}/{address}/names/{namespace}"
+                    yield from ((folder, name) for name in _entries(folder))
+
     def _exists(self, path: str) -> bool:
-        return os.path.isdir(f"{self._root}/{path}")
+        return any(os.path.isdir(f"{root}/{path}") for root in self._roots)
 
 
 def _entries(path: str) -> list[str]:

@@ -30,9 +30,24 @@ def slurm(job: int) -> str:
     )
 
 
+STEP = "/slurm_vm/uid_0/job_1/step_0"
+
+# As `make runtimes-check` printed them: Slurm 22.05.8 without systemd, cgroup v1.
+SLURM_WITH_CPUACCT = (
+    f"6:freezer:{STEP}\n4:memory:{STEP}/task_0\n3:cpuset:{STEP}\n2:cpuacct:{STEP}/task_0\n1:cpu:/\n0::/"
+)
+SLURM_WITHOUT = (
+    f"9:name=systemd:/\n6:freezer:{STEP}\n4:memory:/process_api/0\n3:cpuset:{STEP}\n2:cpuacct:/\n1:cpu:/\n0::/"
+)
+RUNC = "9:name=systemd:/web1\n4:memory:/process_api/0/web1\n2:cpuacct:/web1\n0::/web1"
+
+
 @pytest.mark.parametrize(
     ("counting", "text", "path"),
     [
+        (f"{STEP}/task_0", SLURM_WITH_CPUACCT, f"{STEP}/task_0"),
+        ("/", SLURM_WITHOUT, f"{STEP}\0/process_api/0"),
+        ("/web1", RUNC, "/web1\0/process_api/0/web1"),
         (SLURMD, slurm(7), f"{SLURMD}\0/slurm/uid_1000/job_7/step_0/task_0"),
         ("/", "6:freezer:/slurm_vm/uid_1/job_4/step_0\n2:cpuacct:/\n0::/", "/slurm_vm/uid_1/job_4/step_0"),
         ("/", "2:cpuacct:/\n1:name=systemd:/system.slice/ssh.service\n0::/system.slice/ssh.service",
