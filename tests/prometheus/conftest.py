@@ -134,7 +134,7 @@ class Stack:
 
 
 def other_servers(began: float) -> str:
-    """What Triton, TensorRT-LLM, Ray Serve, llama.cpp and a prefill server would expose, beside the demonstration."""
+    """What Triton, TensorRT-LLM, Ray Serve, llama.cpp, a prefill server and a GPU program of no model would expose."""
     seconds = time.monotonic() - began
     rows = {
         'nv_inference_request_success{model="resnet",version="1"}': 80,
@@ -144,6 +144,7 @@ def other_servers(began: float) -> str:
         'ray_vllm_generation_tokens_total{model_name="org/ray",WorkerId="1"}': 60,
         'ray_serve_deployment_request_counter_total{application="tts",deployment="Model",replica="1"}': 2,
         'sglang:num_requests_total{model_name="org/pd",engine_type="prefill"}': 2,
+        'energy_container_joules_total{container="workers",component="gpu",mode="active"}': 300,  # of no model
         "llamacpp:tokens_predicted_total": 15,
         "llamacpp:prompt_tokens_total": 30,
     }
