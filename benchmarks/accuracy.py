@@ -1,6 +1,7 @@
 """How truly joules are divided: charged against true joules of real workers, beside the ratio model on the same traces.
 
-``python -m benchmarks.accuracy [--seconds 5] [--repeats 3] [--interval 0.5]``; needs root, a writable cgroup2 and cc.
+``python -m benchmarks.accuracy [--seconds 5] [--repeats 3] [--interval 0.5] [--learning 60]``; needs root, a writable
+cgroup2 and cc.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from .table import show, verdict
 
 LOADS = (0.05, 0.10, 0.25, 0.50, 0.75, 1.00)
 ROUND_MS = 40.0
+VARYING_MS = (50.0, 1500.0)
+"""Shortest and longest time that a worker of varying load is busy, and at rest."""
+
 CONSERVATION_GOAL = 1e-9
 SLEEPER_GOAL = 0.001
 
@@ -25,7 +29,8 @@ SLEEPER_GOAL = 0.001
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``works`` are who runs; ``goal`` is the largest relative error of a container, ``mean`` says whether of their
-    mean (MAPE) or of each; None is no goal. ``sleeper`` is the container that must be charged nothing.
+    mean (MAPE) or of each; None is no goal. ``sleeper`` is the container that must be charged nothing. ``learned`` is
+    charged by learned watts per busy CPU, after a time of the same load.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Scenario:
     goal: float | None = None
     mean: bool = True
     sleeper: int | None = None
+    learned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ STORM = Scenario(
     0.05,
     mean=False,
 )
+UNLIKE = tuple(Work(pace, "burst", *VARYING_MS, pace=pace) for pace in range(len(PACE)))
+ALIKE = tuple(Work(c, "burst", *VARYING_MS) for c in range(len(PACE)))
 SCENARIOS = (
     *map(equal, LOADS),
     Scenario("unequal duty, 5-40 %", tuple(Work(c, "duty", 0.05 * 2**c, ROUND_MS) for c in range(4)), 0.02),
@@ -99,6 +107,9 @@ SCENARIOS = (
         "watts per core 1 : 2 : 3",
         tuple(Work(pace, "duty", 0.3, ROUND_MS, pace=pace) for pace in range(len(PACE))),
     ),
+    Scenario("1 : 2 : 3, load varies", UNLIKE),
+    Scenario("1 : 2 : 3, load varies, learned", UNLIKE, 0.05, learned=True),
+    Scenario("equal, load varies, learned", ALIKE, 0.025, learned=True),
 )
 
 
@@ -140,24 +151,29 @@ def main(argv: Sequence[str] | None = None, progress: Callable[[str], None] = la
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each scenario runs")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--learning", type=float, default=60.0, help="seconds of varying load before learned rows")
     parser.add_argument("--interval", type=float, default=0.5, help="the exporter's sample interval, in seconds")
     wanted = parser.parse_args(argv)
     outcomes: dict[str, list[Outcome]] = {scenario.name: [] for scenario in SCENARIOS}
     try:
-        with rig(wanted.interval) as node:
-            warm_up(node)
-            for repeat in range(wanted.repeats):
-                for scenario in SCENARIOS:
-                    progress(f"{repeat + 1}/{wanted.repeats} {scenario.name}")
-                    outcomes[scenario.name].append(node.play(scenario.works, wanted.seconds, seed=repeat + 1))
-            last = node.quiet()
+        for learned in (True, False):
+            with rig(wanted.interval, f"--attribution.cpu={'learned' if learned else 'time'}") as node:
+                warm_up(node)
+                for repeat in range(wanted.repeats):
+                    for scenario in [scenario for scenario in SCENARIOS if scenario.learned == learned]:
+                        progress(f"{repeat + 1}/{wanted.repeats} {scenario.name}")
+                        learning = wanted.learning if learned else 0.0
+                        outcome = node.play(scenario.works, wanted.seconds, repeat + 1, learning)
+                        outcomes[scenario.name].append(outcome)
+                last = node.quiet()
     except CannotMeasure as reason:
         print(f"accuracy not measured: {reason}", file=sys.stderr)
         return 1
     scores = {scenario: score(scenario, outcomes[scenario.name]) for scenario in SCENARIOS if outcomes[scenario.name]}
     show(
         f"Active joules charged per container against the truth, {wanted.repeats} runs of {wanted.seconds:g} s each, "
-        f"a sample every {wanted.interval:g} s, {CPUS} CPUs, {IDLE_WATTS:g} W idle + {WATTS_PER_CORE:g} W per core",
+        f"a sample every {wanted.interval:g} s, {CPUS} CPUs, {IDLE_WATTS:g} W idle + {WATTS_PER_CORE:g} W per core; "
+        f"learned rows after {wanted.learning:g} s of the same load",
         ("scenario", "load", "MAPE", "95 % CI", "worst", "ratio model: MAPE", "worst", "goal", ""),
         [_row(scenario, found) for scenario, found in scores.items()],
     )
@@ -180,7 +196,7 @@ def _row(scenario: Scenario, found: Score) -> tuple[str, ...]:
     goal = (
         "the model's limit"
         if scenario.goal is None
-        else f"{'MAPE' if scenario.mean else 'each'} <= {scenario.goal:.0%}"
+        else f"{'MAPE' if scenario.mean else 'each'} <= {scenario.goal * 100:g}%"
     )
     return (
         scenario.name,

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -24,7 +25,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.records import Unavailable
-from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver
+from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, PROCESS_USE_CALLS, Driver
+from exporter.sources.nvml.library import DriverError
 from tests.support import record_host
 
 from .gpu_sensors import Cadence, Sample, cadence, call_seconds, counted, integral, watch
@@ -157,13 +159,19 @@ def ratio(part: float | None, whole: float | None) -> str:
 # --- calls -------------------------------------------------------------------------------------------------------
 
 
+def _utilization(driver: Driver, call: str, handle: Any) -> object:
+    with contextlib.suppress(DriverError):  # a card may have only one of these calls
+        return driver.utilization(call, handle, time.time() - 1.0)
+    return None
+
+
 def calls(card: Card) -> None:
     """How long the calls take that the exporter makes, with the card busy."""
     driver, handle = card.driver, card.handle
     asked: dict[str, Callable[[], Any]] = {
         "nvmlDeviceGetFieldValues, 1 field": lambda: driver.fields(handle, [POWER_INSTANT_MILLIWATTS]),
         "nvmlDeviceGetTotalEnergyConsumption": lambda: driver.energy_joules(handle),
-        "nvmlDeviceGetProcessUtilization": lambda: driver.utilization(handle, time.time() - 1.0),
+        **{call: partial(_utilization, driver, call, handle) for call in PROCESS_USE_CALLS},
         "process lists, all three": lambda: driver.pids(handle),
         "nvmlDeviceGetMemoryInfo": lambda: driver.memory_bytes(handle),
         "nvmlDeviceGetUtilizationRates": lambda: driver.utilization_ratio(handle),

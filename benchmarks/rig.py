@@ -103,18 +103,18 @@ class Rig:
             time.sleep(self.interval / 4)
         return scrape
 
-    def play(self, works: Sequence[Work], seconds: float, seed: int) -> Outcome:
-        """Run workers in fresh containers from standstill to standstill, and compare."""
+    def play(self, works: Sequence[Work], seconds: float, seed: int, learning_seconds: float = 0.0) -> Outcome:
+        """Run workers in fresh containers from standstill to standstill, and compare.
+
+        Before that, other workers may do the same in these containers for ``learning_seconds``.
+        """
         base, self._next = self._next, self._next + 1000
         numbers = sorted({work.container for work in works})
         slots = _slots(works)
-        with contextlib.ExitStack() as stack:
-            workers = []
-            for index, (work, slot) in enumerate(zip(works, slots, strict=True)):
-                group = self.root / groups.container(base + work.container) / work.below
-                group.mkdir(parents=True, exist_ok=True)
-                words = [self.worker, self.page, slot, group, work.mode, seconds, work.a, work.b, seed * 100 + index]
-                workers.append(stack.enter_context(_started([str(word) for word in words])))
+        if learning_seconds:
+            with self._workers(works, slots, base, learning_seconds, seed + 50) as workers:
+                self._run(workers, works, slots, learning_seconds)
+        with self._workers(works, slots, base, seconds, seed) as workers:
             before, used_before = self.quiet(), self._used()
             ratio = self._run(workers, works, slots, seconds)
             after, used = self.quiet(), self._used()
@@ -129,6 +129,20 @@ class Rig:
         for number in numbers:
             groups.remove(self.root / groups.container(base + number))
         return Outcome(charged, truth, ratio, after.residual, busy / seconds / CPUS)
+
+    @contextlib.contextmanager
+    def _workers(
+        self, works: Sequence[Work], slots: Sequence[int], base: int, seconds: float, seed: int
+    ) -> Iterator[list[subprocess.Popen[str]]]:
+        """Workers that wait in their cgroups for the word to start; they are ended with the context."""
+        with contextlib.ExitStack() as stack:
+            workers = []
+            for index, (work, slot) in enumerate(zip(works, slots, strict=True)):
+                group = self.root / groups.container(base + work.container) / work.below
+                group.mkdir(parents=True, exist_ok=True)
+                words = [self.worker, self.page, slot, group, work.mode, seconds, work.a, work.b, seed * 100 + index]
+                workers.append(stack.enter_context(_started([str(word) for word in words])))
+            yield workers
 
     def _run(
         self, workers: list[subprocess.Popen[str]], works: Sequence[Work], slots: list[int], seconds: float
@@ -166,8 +180,8 @@ class Rig:
 
 
 @contextlib.contextmanager
-def rig(interval: float) -> Iterator[Rig]:
-    """Set the node up and take it down. Raises `CannotMeasure`."""
+def rig(interval: float, *flags: str) -> Iterator[Rig]:
+    """Set the node up and take it down; ``flags`` are the exporter's. Raises `CannotMeasure`."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         root = stack.enter_context(groups.subtree("ai-energy-truth"))
@@ -188,6 +202,7 @@ def rig(interval: float) -> Iterator[Rig]:
                 f"--path.cgroupfs={root}",
                 f"--sample.interval={interval}s",
                 "--no-source.hwmon",
+                *flags,
             )
         )
         yield Rig(worker, page, root, slots, driver, exporter, interval)

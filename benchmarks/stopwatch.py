@@ -11,7 +11,7 @@ import sys
 import threading
 
 from exporter.config.command_line import parse
-from exporter.config.settings import load
+from exporter.config.loading import load
 from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.prerender import Prepared
 from exporter.exposition.metrics.render import Renderer

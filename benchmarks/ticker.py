@@ -11,7 +11,7 @@ import sys
 import time
 
 from exporter.config.command_line import parse
-from exporter.config.settings import load
+from exporter.config.loading import load
 from exporter.service.assembly import make_host, make_sampler
 
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .config.command_line import Arguments, parse
-from .config.settings import ConfigError, Settings, load
+from .config.loading import ConfigError, load
+from .config.settings import Settings
 
 # Imports inside functions: each command loads only what it needs.
 
@@ -20,8 +21,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
         return budgets.run(words[1:])
     try:
-        arguments = parse(words)
-        return _run(arguments, environ)
+        return _explain(words[1:], environ) if words[:1] == ["explain"] else _run(parse(words), environ)
     except SystemExit as leave:
         return int(leave.code or 0)
     except ConfigError as error:
@@ -31,6 +31,12 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return 1
     except KeyboardInterrupt:
         return 1
+
+
+def _explain(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    from .commands import explain
+
+    return explain.run(words, environ)
 
 
 def _run(arguments: Arguments, environ: Mapping[str, str]) -> int:

@@ -94,11 +94,23 @@ class PowerBounds(NamedTuple):
     high_watts: float
 
 
+PATH_SEPARATOR = "\0"
+"""Between several paths of one `GroupKey`: no path can contain it."""
+
+
 class GroupKey(NamedTuple):
-    """Identity of a cgroup: its path below the hierarchy's root and its inode (a path alone is reused)."""
+    """Identity of a cgroup: its path below the hierarchy's root and its inode (a path alone is reused).
+
+    Processes that have other groups in other trees are a group of their own, with ``paths`` of all of them and inode 0.
+    """
 
     path: str
     inode: int
+
+    @property
+    def paths(self) -> list[str]:
+        """Its path, or its paths in several trees; the one that counts CPU time is first, if it adds anything."""
+        return self.path.split(PATH_SEPARATOR)
 
 
 class ProcessKey(NamedTuple):
@@ -183,7 +195,8 @@ class GpuUse(NamedTuple):
     A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
     ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
     else 1.0. ``group`` is its cgroup, None if unknown. ``process`` is None for processes that the driver
-    reports and /proc does not show: their joules stay unattributed.
+    reports and /proc does not show: their joules stay unattributed. ``reported`` is False where the driver reports no
+    use by process: then ``seconds`` are unknown and not 0.
     """
 
     device: str
@@ -191,6 +204,7 @@ class GpuUse(NamedTuple):
     process: Process | None
     seconds: float
     hold: float = 1.0
+    reported: bool = True
 
     @property
     def pid(self) -> int | None:
@@ -296,6 +310,8 @@ class Workload(NamedTuple):
         """``key``, container id, pod UID, image, owner kind and owner name: the values of ``energy_container_info``."""
         return (*self.key, self.container_id, self.pod_uid, self.image, self.owner_kind, self.owner_name)
 
+
+UNKNOWN_RUNTIME = "unknown"  # of a container whose path has an id and no engine
 
 HOST = Workload(container="host", runtime="host")
 """The row for cgroups that no container, unit or job owns."""

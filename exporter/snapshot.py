@@ -41,6 +41,15 @@ class AccountRow(NamedTuple):
     ratios: tuple[float, ...]
 
 
+class CardRow(NamedTuple):
+    """Joules of a container on one GPU; ``device`` is "" for those of an earlier version, which kept no cards."""
+
+    owner: Workload
+    device: str
+    mode: Mode
+    joules: float
+
+
 class DeviceRow(NamedTuple):
     """One device after a tick; None is unknown (a device that was not read in this tick has no watts).
 
@@ -89,6 +98,10 @@ class NodeEnergy:
     """Joules of containers that are not published yet, because their names are still being looked up."""
     retired_devices: Mapping[Component, float] = field(default_factory=dict)
     """Joules that are in ``nodes`` and not in ``devices``, because their devices are retired."""
+    cpu_prices: Mapping[int, float] = field(default_factory=dict)
+    """Container account serial → joules per busy CPU second, where they are learned and identifiable."""
+    container_cards: tuple[CardRow, ...] = ()
+    """The GPU joules of ``containers`` by card: their sum is that of the component ``gpu``."""
 
     @property
     def conservation_error_ratio(self) -> float:
@@ -114,10 +127,14 @@ class NodeEnergy:
 
 @dataclass(frozen=True, slots=True)
 class GpuView:
-    """State of the GPUs, and the containers that they are allocated to."""
+    """State of the GPUs, and the containers that they are allocated to.
+
+    ``indexes`` maps the UUID of each card to its index as last reported, also while it sleeps.
+    """
 
     states: tuple[GpuState, ...] = ()
     allocations: tuple[Allocation, ...] = ()
+    indexes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

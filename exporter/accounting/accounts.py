@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
@@ -12,6 +13,11 @@ from .attribution import Rate
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
+CardJoules = dict[tuple[str, Mode], float]
+"""GPU joules by device id and mode; device "" are those of an earlier version, which kept no cards."""
+
+_ROUNDING = 1e-9
+"""Relative difference between two sums of the same joules that is rounding."""
 
 _CPU_ONLY: tuple[Component, ...] = ("cpu",)
 _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
@@ -20,11 +26,12 @@ _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """The time one tick covers, and what a busy CPU second costs in it: made once, used by every account.
+    """The time one tick covers, and what a busy CPU second of weight 1 costs in it: made once, used by every account.
 
     It ends at boot time ``now``, and is ``gpu_seconds`` long for GPUs. ``tariff`` is joules per busy CPU second of
     each cell. ``components`` are the CPU-like ones that have a meter, ``watts`` what a busy CPU second adds to the mean
     power of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left out or None, not 0.
+    With ``born_at_zero``, new counters are published at 0 until every regular scraper has seen them.
     """
 
     now: float
@@ -36,6 +43,7 @@ class Period:
     cpu_ratio: float
     gpu_metered: bool
     gpu_ratio: float | None
+    born_at_zero: bool = False
 
     @classmethod
     def of(
@@ -46,6 +54,8 @@ class Period:
         capacity: Mapping[Component, float],
         rates: Sequence[Rate],
         gpu_window_seconds: float | None = None,
+        *,
+        born_at_zero: bool = False,
     ) -> Period:
         """A period of ``window_seconds`` (> 0); ``gpu_window_seconds`` is that of the GPUs where they were read late.
 
@@ -73,6 +83,7 @@ class Period:
             ratios.get("cpu", 0.0),
             "gpu" in metered,
             ratios.get("gpu"),
+            born_at_zero,
         )
 
     @property
@@ -86,27 +97,32 @@ class Account:
 
     ``members`` counts the cgroups or processes that can still add to it; ``ended_at`` is the boot time at which the
     last of them left. ``held_until`` is set while the account is not published because its owner's name is still being
-    looked up. ``hidden`` accounts (processes beyond the top N) have no rows.
+    looked up. ``hidden`` accounts (processes beyond the top N) have no rows. ``newborn`` cells are published at 0: they
+    are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample. ``cards`` is
+    a container's GPU joules by card.
 
-    During a tick, seconds and GPU joules are collected; `accrue` converts seconds to joules, `finish_tick` also makes
-    the row, `skip_row` makes none.
+    During a tick, seconds and GPU joules are collected; ``surplus_seconds`` is what the seconds' weights add to them.
+    `accrue` converts seconds to joules, `finish_tick` also makes the row, `skip_row` makes none.
     """
 
     __slots__ = (
         "_cells",
         "_gpu_joules",
         "_gpu_seconds",
+        "cards",
         "cpu_seconds",
         "ended_at",
         "held_until",
         "hidden",
         "joules",
         "members",
+        "newborn",
         "on_cpu",
         "owner",
         "row",
         "serial",
         "start_ticks",
+        "surplus_seconds",
     )
 
     def __init__(self, serial: int, owner: Owner, start_ticks: int = 0, *, hidden: bool = False) -> None:
@@ -114,12 +130,15 @@ class Account:
         self.owner = owner
         self.start_ticks = start_ticks
         self.joules: Joules = {}
+        self.cards: CardJoules | None = None
         self.cpu_seconds = 0.0
+        self.surplus_seconds = 0.0
         self.on_cpu = False
         self.members = 0
         self.ended_at: float | None = None
         self.held_until: float | None = None
         self.hidden = hidden
+        self.newborn: frozenset[tuple[Component, Mode]] = frozenset()
         self.row: AccountRow | None = None
         self._gpu_joules = 0.0
         self._gpu_seconds: float | None = None
@@ -130,6 +149,9 @@ class Account:
         """The account of an earlier run; without members it expires unless one joins."""
         account = cls(serial, saved.owner, saved.start_ticks)
         account.joules = dict(saved.joules)
+        account._cells = tuple(account.joules)
+        if isinstance(saved.owner, Workload):
+            account.cards = _complete(saved.cards, saved.joules) or None
         account.ended_at = now
         return account
 
@@ -170,10 +192,12 @@ class Account:
         """All joules, whatever component and mode."""
         return sum(self.joules.values())
 
-    def use_cpu(self, seconds: float) -> None:
-        """Add busy CPU seconds of this tick."""
+    def use_cpu(self, seconds: float, surplus: float = 0.0) -> None:
+        """Add busy CPU seconds of this tick; they cost ``surplus`` (> -1) times their length more than others."""
         self.cpu_seconds += seconds
         self.on_cpu = True
+        if surplus:
+            self.surplus_seconds += seconds * surplus
 
     def use_gpu(self, seconds: float) -> None:
         """Add busy GPU seconds of this tick."""
@@ -184,6 +208,19 @@ class Account:
         cell: tuple[Component, Mode] = ("gpu", mode)
         self.joules[cell] = self.joules.get(cell, 0.0) + joules
         self._gpu_joules += joules
+
+    def add_card(self, device: str, mode: Mode, joules: float) -> None:
+        """Note on which card joules of `add_gpu` were used."""
+        if self.cards is None:
+            self.cards = {}
+        cell = (device, mode)
+        self.cards[cell] = self.cards.get(cell, 0.0) + joules
+
+    def absorb(self, other: Account) -> None:
+        """Add all joules of another account, which ends."""
+        self.merge(other.joules)
+        for (device, mode), joules in (other.cards or {}).items():
+            self.add_card(device, mode, joules)
 
     def merge(self, joules: Mapping[tuple[Component, Mode], float]) -> None:
         """Add joules that were attributed to another account of the same owner."""
@@ -197,10 +234,13 @@ class Account:
             self.joules.setdefault((component, "active"), 0.0)
 
     def accrue(self, period: Period) -> float:
-        """Convert this tick's CPU seconds to joules; returns those seconds."""
+        """Convert this tick's CPU seconds to joules; returns those seconds times their weight."""
         seconds = self.cpu_seconds
         if seconds:
             self.cpu_seconds = 0.0
+            if self.surplus_seconds:
+                seconds += self.surplus_seconds
+                self.surplus_seconds = 0.0
             joules = self.joules
             for cell, price in period.tariff:
                 try:
@@ -217,24 +257,27 @@ class Account:
 
     def finish_tick(self, period: Period) -> bool:
         """Accrue and make this tick's row; True if the next tick must make one even without usage."""
+        busy_seconds = self.cpu_seconds
         seconds = self.accrue(period)
         if len(self._cells) != len(self.joules):
+            if period.born_at_zero:
+                self.newborn |= self.joules.keys() - set(self._cells)
             self._cells = tuple(self.joules)
         if self.on_cpu and self._gpu_seconds is None:
             self.row = AccountRow(
                 self.serial,
                 self.owner,
                 self._cells,
-                tuple(self.joules.values()),
+                self._published_joules(),
                 period.components,
                 tuple([seconds * price for price in period.watts]),
                 period.cpu_known,
-                (seconds * period.cpu_ratio,) if period.cpu_known else (),
+                (busy_seconds * period.cpu_ratio,) if period.cpu_known else (),
             )
             return seconds > 0
-        return self._finish_gpu_tick(period, seconds)
+        return self._finish_gpu_tick(period, busy_seconds, seconds)
 
-    def _finish_gpu_tick(self, period: Period, seconds: float) -> bool:
+    def _finish_gpu_tick(self, period: Period, busy_seconds: float, seconds: float) -> bool:
         components: tuple[Component, ...] = ()
         busy: tuple[Component, ...] = ()
         watts: tuple[float, ...] = ()
@@ -242,7 +285,7 @@ class Account:
         if self.on_cpu:
             components, watts = period.components, tuple([seconds * price for price in period.watts])
             if period.cpu_known:
-                busy, ratios = period.cpu_known, (seconds * period.cpu_ratio,)
+                busy, ratios = period.cpu_known, (busy_seconds * period.cpu_ratio,)
         gpu_seconds, gpu_joules = self._gpu_seconds or 0.0, self._gpu_joules
         if self._gpu_seconds is not None:
             if period.gpu_metered:
@@ -251,13 +294,32 @@ class Account:
                 busy, ratios = (*busy, "gpu"), (*ratios, gpu_seconds * period.gpu_ratio)
             self._gpu_joules = self._gpu_seconds = 0.0
         self.row = AccountRow(
-            self.serial, self.owner, self._cells, tuple(self.joules.values()), components, watts, busy, ratios
+            self.serial, self.owner, self._cells, self._published_joules(), components, watts, busy, ratios
         )
         return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
 
+    def _published_joules(self) -> tuple[float, ...]:
+        if not self.newborn:
+            return tuple(self.joules.values())
+        return tuple([0.0 if cell in self.newborn else joules for cell, joules in self.joules.items()])
+
+    def newborn_joules(self) -> Joules:
+        """Joules of the cells that are published at 0."""
+        return {cell: self.joules[cell] for cell in self.newborn}
+
     def saved(self) -> SavedAccount:
         """As the checkpoint keeps it."""
-        return SavedAccount(self.owner, self.start_ticks, dict(self.joules))
+        return SavedAccount(self.owner, self.start_ticks, dict(self.joules), dict(self.cards or {}))
+
+
+def _complete(cards: Mapping[tuple[str, Mode], float], joules: Joules) -> CardJoules:
+    """Cards whose sum is the GPU joules of an account: what is missing was saved by a version that kept no cards."""
+    complete = dict(cards)
+    for (component, mode), total in joules.items():
+        missing = total - sum(part for (_, of), part in cards.items() if of == mode)
+        if component == "gpu" and missing > _ROUNDING * total:
+            complete["", mode] = complete.get(("", mode), 0.0) + missing
+    return complete
 
 
 class SavedAccount(NamedTuple):
@@ -266,6 +328,7 @@ class SavedAccount(NamedTuple):
     owner: Owner
     start_ticks: int
     joules: Joules
+    cards: Mapping[tuple[str, Mode], float] = MappingProxyType({})
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from ..records import (
 from .gpu_claims import Claims
 
 CpuIdle = Literal["node", "proportional"]
+CpuMethod = Literal["time", "learned"]
 
 _LEAST_BUSY_SECONDS = 1e-9
 """The kernel's clocks count nanoseconds; less than one is rounding, not work."""
@@ -42,7 +43,7 @@ class Energy(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Joules per busy CPU second of one component in one tick."""
+    """Joules per busy CPU second of weight 1, of one component in one tick."""
 
     component: Component
     active: float
@@ -60,6 +61,7 @@ class GpuCharge(NamedTuple):
 class PlaceCharge(NamedTuple):
     """Joules of one device, charged to a container it is allocated to and that has no known process on it."""
 
+    device: str
     place: Place
     mode: Mode
     joules: float
@@ -69,13 +71,15 @@ class PlaceCharge(NamedTuple):
 class Shares:
     """One tick's division. CPU and DRAM are rates: a workload that was busy for ``s`` seconds owes ``s × rate``.
 
-    ``unattributed`` holds what no workload owes, by component and reason.
+    ``cpu_weights`` multiply the seconds of a cgroup; those without one have weight 1. ``unattributed`` holds what no
+    workload owes, by component and reason.
     """
 
     cpu: tuple[Rate, ...]
     gpu: tuple[GpuCharge, ...]
     places: tuple[PlaceCharge, ...] = ()
     unattributed: Mapping[tuple[Component, UnattributedReason], float] = field(default_factory=dict)
+    cpu_weights: Mapping[GroupKey, float] = field(default_factory=dict)
 
 
 def split_idle(device: Device, joules: float, seconds: float, idle_watts: float | None) -> Energy:
@@ -128,14 +132,17 @@ def share(
     cpu_idle: CpuIdle = "node",
     allocations: Sequence[Allocation] = (),
     owners: Mapping[GroupKey, Workload] | None = None,
+    cpu_weights: Mapping[GroupKey, float] | None = None,
+    reserved: frozenset[Place] = frozenset(),
 ) -> Shares:
     """Divide the joules of countable devices.
 
-    CPU and DRAM: active joules by busy CPU seconds; idle joules stay with the node, or are divided the same way with
-    ``proportional``. GPU: active joules by GPU-busy seconds, all of them to a single holder; idle joules by
-    ``GpuUse.hold``, because a card that is held and idle is the waste that operators look for. A card that the cluster
-    has allocated is held by the containers it is allocated to, with or without a process on it. ``owners`` maps the
-    cgroups of ``gpu_uses`` to workloads; it may be omitted where there are no ``allocations``.
+    CPU and DRAM: active joules by busy CPU seconds, times the weight in ``cpu_weights`` (1 where there is none); idle
+    joules stay with the node, or are divided the same way with ``proportional``. GPU: active joules by GPU-busy
+    seconds, all of them to a single holder; idle joules by ``GpuUse.hold``, because a card that is held and idle is the
+    waste that operators look for. A card that the cluster has allocated is held by the containers it is allocated to,
+    with or without a process on it. ``owners`` maps the cgroups of ``gpu_uses`` to workloads; it may be omitted where
+    there are no ``allocations``. ``reserved`` are containers that have a card allocated only to reserve it for others.
     """
     unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)
@@ -156,13 +163,15 @@ def share(
             # The platform's meter beyond the other meters (fans, disks, losses) belongs to no workload.
             unattributed["other", "unknown"] += energy.active + energy.idle
         elif component == "gpu":
-            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {})
+            claims = Claims(holders[energy.device.id], allocated.get(energy.device.id, {}), owners or {}, reserved)
             charges += _share_gpu(energy, claims, unattributed)
         else:
             active[component] += energy.active
             idle[component] += energy.idle
 
     busy = cpu.busy_seconds if cpu is not None else 0.0
+    if cpu is not None and cpu_weights:
+        busy += sum([seconds * (cpu_weights.get(group, 1.0) - 1.0) for group, seconds, _ in cpu.groups])
     rates: list[Rate] = []
     for component in active:
         if cpu is None or busy < _LEAST_BUSY_SECONDS:
@@ -180,6 +189,7 @@ def share(
         tuple([charge for charge in charges if isinstance(charge, GpuCharge)]),
         tuple([charge for charge in charges if isinstance(charge, PlaceCharge)]),
         {key: joules for key, joules in unattributed.items() if joules},
+        cpu_weights or {},
     )
 
 
@@ -202,13 +212,13 @@ def _share_gpu(
     if claims.sole_owner is None:
         unattributed["gpu", "unknown" if holders else "exited"] += unknown
     elif unknown:
-        charges.append(PlaceCharge(claims.sole_owner, "active", unknown))
+        charges.append(PlaceCharge(energy.device.id, claims.sole_owner, "active", unknown))
 
     weights = sum(weight for _, weight in claims.weights)
     for claimant, weight in claims.weights:
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
-            charges.append(PlaceCharge(claimant, "idle", idle))
+            charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle))
         elif claimant.process is None:
             unattributed["gpu", "idle"] += idle
         else:

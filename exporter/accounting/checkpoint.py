@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..records import Device, Model, ProcessOwner, Workload
-from .accounts import LedgerState, Owner, SavedAccount
+from .accounts import CardJoules, LedgerState, Owner, SavedAccount
 from .baseline import Sample
 from .device_inventory import SavedDevice
 from .devices import DeviceState
@@ -68,11 +68,16 @@ def encode(state: State, *, whole: bool) -> bytes:
         "unattributed": {f"{component}/{why}": joules for (component, why), joules in ledger.unattributed.items()},
         "retired": ledger.retired,
         "accounts": [_encode_account(account) for account in ledger.accounts],
+        "account_cards": {
+            str(at): {f"{mode}/{device}": joules for (device, mode), joules in account.cards.items()}
+            for at, account in enumerate(ledger.accounts)
+            if account.cards
+        },
     }
     if whole:
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": devices.baselines}
         content |= {"known": {key: _encode_device(saved) for key, saved in devices.known.items()}}
-        content |= {"retired_devices": devices.retired_joules}
+        content |= {"retired_devices": devices.retired_joules, "gpu_indexes": dict(devices.gpu_indexes)}
         content |= {"demo": True} if state.demo else {}
     elif state.closed:
         content["closed"] = [_encode_owner(owner) for owner in state.closed]
@@ -97,6 +102,7 @@ def decode(data: bytes) -> State:
         devices.baselines = {key: [Sample(*pair) for pair in samples] for key, samples in first["baselines"].items()}
         devices.known = {key: _decode_device(key, fields) for key, fields in first.get("known", {}).items()}
         devices.retired_joules = dict(first.get("retired_devices", {}))
+        devices.gpu_indexes = dict(first.get("gpu_indexes", {}))
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
         for line in lines:
             content = _content(line)
@@ -121,10 +127,18 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         ledger.unattributed[component, reason] = joules
     for kind, fields in content.get("closed", ()):
         accounts.pop(_identity(_decode_owner(kind, fields), 0), None)
-    for kind, fields, start_ticks, cells in content["accounts"]:
+    cards = content.get("account_cards", {})
+    for at, (kind, fields, start_ticks, cells) in enumerate(content["accounts"]):
         owner = _decode_owner(kind, fields)
         joules = {tuple(cell.split("/")): float(value) for cell, value in cells.items()}
-        accounts[_identity(owner, start_ticks)] = SavedAccount(owner, int(start_ticks), joules)
+        accounts[_identity(owner, start_ticks)] = SavedAccount(
+            owner, int(start_ticks), joules, _decode_cards(cards.get(str(at), {}))
+        )
+
+
+def _decode_cards(cells: Mapping[str, float]) -> CardJoules:
+    parts = ((cell.partition("/"), float(joules)) for cell, joules in cells.items())
+    return {(device, "idle" if mode == "idle" else "active"): joules for (mode, _, device), joules in parts}
 
 
 def _encode_device(saved: SavedDevice) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
 from ..records import HOST, Component, GroupKey, Namer, Place, Workload, WorkloadKey
-from ..snapshot import AccountRow
+from ..snapshot import AccountRow, CardRow
 from .accounts import Account, Period
 
 OVERFLOW = Workload(container="other", runtime="host")
@@ -136,6 +136,17 @@ class ContainerAccounts:
             return tuple([account.row for account in self if account.row and account.held_until is None])
         return tuple([account.row for account in self._accounts.values() if account.row])
 
+    def cards(self) -> tuple[CardRow, ...]:
+        """GPU joules by card of the accounts in `rows`."""
+        return tuple(
+            [
+                CardRow(_owner(account), device, mode, 0.0 if ("gpu", mode) in account.newborn else joules)
+                for account in self
+                if account.cards and account.held_until is None
+                for (device, mode), joules in account.cards.items()
+            ]
+        )
+
     def take_changed(self) -> set[Account]:
         """Accounts that need a new row since the last call."""
         changed, self._changed = self._changed, set()
@@ -173,7 +184,7 @@ class ContainerAccounts:
             old.members -= 1
             new.join()
         if old.members == 0 and not any(self.groups[ended] is old for ended in self._ended_unnamed):
-            new.merge(old.joules)
+            new.absorb(old)
             self._close(old)
         self._changed.add(new)
         return new

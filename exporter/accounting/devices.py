@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..records import Component, Device, EnergyReading, PowerBounds, PowerReading
+from ..records import Component, Device, EnergyReading, GpuState, PowerBounds, PowerReading
 from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
@@ -30,7 +30,7 @@ class DeviceState:
 
     ``points`` are the last trusted counter values, valid in the same boot only. ``joules`` are totals by device,
     ``node_joules`` by component; ``retired_joules`` are those of devices that are no longer published. ``known`` and
-    ``baselines`` (samples of the learned idle power) are written with a whole checkpoint only.
+    ``baselines`` (samples of the learned idle power) are written with a whole checkpoint only, as are ``gpu_indexes``.
     """
 
     points: dict[str, Point] = field(default_factory=dict)
@@ -39,6 +39,7 @@ class DeviceState:
     retired_joules: Mapping[Component, float] = field(default_factory=dict)
     known: dict[str, SavedDevice] = field(default_factory=dict)
     baselines: dict[str, list[Sample]] = field(default_factory=dict)
+    gpu_indexes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Restart:
 class Devices:
     """Every device of the node: its meter, its idle baseline, and its joules so far.
 
+    ``gpu_indexes`` are the indexes of its GPUs by UUID, as last reported: a GPU that sleeps keeps its labels.
+
     Devices of an earlier run are published from the start, unless its state was lagging: then a device's counter could
     fall until its meter is read and supplies what is missing.
     """
@@ -76,6 +79,8 @@ class Devices:
         self.joules = defaultdict(float, state.joules)
         self.node_joules: defaultdict[Component, float] = defaultdict(float, state.node_joules)
         self.retired_joules = state.retired_joules
+        self.gpu_indexes = state.gpu_indexes
+        self._renumbered = 0
         self._inventory = DeviceInventory(state.known, restart.started_at, without_counter)
         self._sources = restart.sources
         self._lagging = restart.lagging
@@ -121,6 +126,7 @@ class Devices:
             if delta.event in ("ok", "wrap") and delta.seconds > 0
         }
         self._retire()
+        self._number(use.gpus)
         for key, delta in deltas.items():
             self.joules[key] += delta.joules
         for energy in energies:
@@ -212,7 +218,7 @@ class Devices:
     @property
     def revision(self) -> int:
         """Grows when a whole checkpoint is needed."""
-        return self._inventory.revision
+        return self._inventory.revision + self._renumbered
 
     def journal(self) -> DeviceState:
         """What changes in every tick, for a line of the state file's journal."""
@@ -223,6 +229,7 @@ class Devices:
         state = self.journal()
         state.known = self._inventory.saved()
         state.baselines = {key: list(samples) for key, samples in self._samples.items()}
+        state.gpu_indexes = self.gpu_indexes
         state.baselines |= {key: baseline.samples() for key, baseline in self._baselines.items()}
         return state
 
@@ -236,11 +243,18 @@ class Devices:
             self._samples.pop(key, None)
             self._last_read.pop(key, None)
             self._gpus.discard(key)
+            self.gpu_indexes = {uuid: index for uuid, index in self.gpu_indexes.items() if uuid != key}
             joules = self.joules.pop(key, 0.0)
             if component is not None:
                 # A new mapping each time, because snapshots hold the old one.
                 before = self.retired_joules.get(component, 0.0)
                 self.retired_joules = {**self.retired_joules, component: before + joules}
+
+    def _number(self, gpus: Iterable[GpuState]) -> None:
+        indexes = {gpu.uuid: gpu.index for gpu in gpus if not gpu.gpu_instance}
+        if not indexes.items() <= self.gpu_indexes.items():
+            self.gpu_indexes = {**self.gpu_indexes, **indexes}  # a new mapping, because snapshots hold the old one
+            self._renumbered += 1
 
     def _subtract_estimated(self, deltas: dict[str, Delta]) -> None:
         """Subtract from the gap of a meter that returns after a restart what was estimated in the meantime."""
@@ -269,7 +283,8 @@ class Devices:
                 found[key] = node
         gpus: defaultdict[str, float] = defaultdict(float)
         for gpu_use in use.gpu_uses:
-            gpus[gpu_use.device] += gpu_use.seconds
+            if gpu_use.reported:
+                gpus[gpu_use.device] += gpu_use.seconds
         windows = use.gpu_windows
         for key, seconds in gpus.items():
             if windows.get(key, window) > 0:
@@ -281,14 +296,15 @@ class Devices:
 
     def _energies(self, deltas: Mapping[str, Delta], utilization: Mapping[str, float], use: Use) -> list[Energy]:
         energies: list[Energy] = []
-        windows = use.gpu_windows
+        windows, unused = use.gpu_windows, use.unused_gpus
         for key, delta in deltas.items():
             baseline = self._baseline(delta.device)
             watched = _watched(delta, windows.get(key, use.window_seconds))
             if delta.event in ("ok", "wrap") and delta.seconds > 0 and watched == 1.0 and key in utilization:
                 baseline.observe(utilization[key], delta.joules / delta.seconds)
             if key in self._inventory.counted:
-                energies.append(_split(delta, baseline.idle.watts, watched))
+                is_unused = key in unused and utilization.get(key) == 0.0
+                energies.append(_split(delta, baseline.idle.watts, watched, unused=is_unused))
         platforms = self._inventory.platforms
         read = [deltas[key] for key in platforms if key in deltas]
         whole = [delta for delta in read if delta.event in _WITH_JOULES]
@@ -342,9 +358,14 @@ def _watched(delta: Delta, window_seconds: float) -> float:
     return window_seconds / delta.seconds if delta.seconds > window_seconds * _WATCHED + 0.1 else 1.0
 
 
-def _split(delta: Delta, idle_watts: float | None, watched: float) -> Energy:
-    """Active, idle and gap of one delta; time without known usage is a gap."""
+def _split(delta: Delta, idle_watts: float | None, watched: float, *, unused: bool) -> Energy:
+    """Active, idle and gap of one delta; time without known usage is a gap.
+
+    An ``unused`` card is idle at any power: a loaded model keeps it in a higher power state.
+    """
     if delta.event == "gap":
         return Energy(delta.device, 0.0, 0.0, delta.joules)
+    if unused:
+        return Energy(delta.device, 0.0, delta.joules * watched, delta.joules * (1.0 - watched))
     energy = split_idle(delta.device, delta.joules * watched, delta.seconds * watched, idle_watts)
     return energy if watched == 1.0 else energy._replace(gap=delta.joules - energy.active - energy.idle)

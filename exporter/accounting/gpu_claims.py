@@ -4,8 +4,32 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
-from ..records import HOST, GpuUse, GroupKey, Place, Workload
+from ..records import HOST, Allocation, GpuUse, GroupKey, Place, Workload
+
+
+class Reservations:
+    """Which containers hold a card only to reserve it for others, as those of KAI and Run:ai, which only sleep.
+
+    ``patterns`` are ``NAMESPACE`` or ``NAMESPACE/POD``, with ``*`` and ``?``.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = [pattern if "/" in pattern else f"{pattern}/*" for pattern in patterns]
+        self._allocations: Sequence[Allocation] = ()
+        self._places: frozenset[Place] = frozenset()
+
+    def places(self, allocations: Sequence[Allocation]) -> frozenset[Place]:
+        """Those among the containers that a card is allocated to."""
+        if allocations is not self._allocations:
+            self._allocations = allocations
+            self._places = frozenset(each.place for each in allocations if self._matches(each))
+        return self._places
+
+    def _matches(self, allocation: Allocation) -> bool:
+        name = f"{allocation.namespace}/{allocation.pod}"
+        return any(fnmatchcase(name, pattern) for pattern in self._patterns)
 
 
 class Claims:
@@ -16,17 +40,34 @@ class Claims:
     """
 
     def __init__(
-        self, holders: Sequence[GpuUse], allocated: Mapping[Place, float], owners: Mapping[GroupKey, Workload]
+        self,
+        holders: Sequence[GpuUse],
+        allocated: Mapping[Place, float],
+        owners: Mapping[GroupKey, Workload],
+        reserved: frozenset[Place] = frozenset(),
     ) -> None:
+        """``reserved`` are places that give their claim to holders the card is not allocated to, if there are any."""
         self.holders = holders
         self.weights: list[tuple[GpuUse | Place, float]] = []
         self.sole_owner: Place | None = None
+        claiming = list(holders)
+        if reserved and not reserved.isdisjoint(allocated):
+            users = [use for use in holders if use.group is None or owners[use.group].place not in reserved]
+            if users:
+                claiming = users
+                allocated = {place: share for place, share in allocated.items() if place not in reserved}
         if allocated:
-            self._weigh(allocated, owners)
+            self._weigh(claiming, allocated, owners, reserved)
         else:
-            self.weights += [(use, use.hold) for use in holders]
+            self.weights += [(use, use.hold) for use in claiming]
 
-    def _weigh(self, allocated: Mapping[Place, float], owners: Mapping[GroupKey, Workload]) -> None:
+    def _weigh(
+        self,
+        holders: Sequence[GpuUse],
+        allocated: Mapping[Place, float],
+        owners: Mapping[GroupKey, Workload],
+        reserved: frozenset[Place],
+    ) -> None:
         """A container's claim is its allocation, distributed over its processes by ``GpuUse.hold``.
 
         A holder without an allocation has a claim beside them, as on a card that is not allocated. A pod whose name is
@@ -37,7 +78,7 @@ class Claims:
         inside: defaultdict[Place, list[GpuUse]] = defaultdict(list)
         unnamed: list[GpuUse] = []
         others: list[GpuUse] = []
-        for use in self.holders:
+        for use in holders:
             if use.process is None:
                 continue
             workload = HOST if use.group is None else owners[use.group]
@@ -59,8 +100,8 @@ class Claims:
             self._distribute(unnamed, sum(idle.values()) * known)
         self.weights += [(place, share * (1.0 - known)) for place, share in idle.items() if known < 1.0]
         self.weights += [(use, use.hold) for use in others]
-        if len(allocated) == 1 and not others and not unnamed:
-            self.sole_owner = next(iter(allocated))
+        if len(allocated) == 1 and not others and not unnamed and reserved.isdisjoint(allocated):
+            self.sole_owner = next(iter(allocated))  # a reservation only sleeps
 
     def _distribute(self, uses: Sequence[GpuUse], weight: float) -> None:
         hold = _total_hold(uses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -22,9 +22,10 @@ from ..records import (
     UnattributedReason,
     Workload,
 )
-from ..snapshot import AccountRow
+from ..snapshot import AccountRow, CardRow
 from .accounts import Account, LedgerState, Owner, Period
 from .attribution import Shares
+from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
@@ -64,6 +65,7 @@ class Ledger:
         self._known: tuple[object, ...] = ()
         self._kept_at = float("-inf")
         self._closed: list[Account] = []
+        self._births = Births()
 
     @property
     def limits(self) -> Limits:
@@ -85,15 +87,22 @@ class Ledger:
         cpu: CpuUse | None = None,
         gpu_uses: Sequence[GpuUse] = (),
         allocations: Sequence[Allocation] = (),
+        sequence: int = 0,
+        scraped: int | None = None,
     ) -> list[Account]:
-        """Charge one tick's shares and make its rows; returns the published accounts that may have changed."""
+        """Charge one tick's shares and make its rows; returns the published accounts that may have changed.
+
+        The rows are those of snapshot ``sequence``; ``scraped`` is the newest one that every regular scraper has
+        received, None if there are no regular scrapers.
+        """
+        self._changed.update(self._births.release(scraped))
         for key, joules in shares.unattributed.items():
             self.unattributed[key] += joules
         self._rename(period.now)
         if cpu is not None:
             for group in cpu.started:
                 self._containers.start(group, period)
-            self._post_cpu(period.now, cpu)
+            self._post_cpu(period.now, cpu, shares.cpu_weights)
         self._post_gpu(period.now, shares, gpu_uses)
         self._post_allocations(period.now, shares, allocations)
         if cpu is not None:
@@ -106,14 +115,17 @@ class Ledger:
             self._expire(period.now)
             self._processes.rank(period, self.limits.process_top, shed=self.shed_processes)
             self._changed.update(account for account in self._processes.published() if account.row is None)
-        return self._finish_tick(period)
+        published = self._finish_tick(period)
+        self._births.observe(published, sequence)
+        return published
 
-    def _post_cpu(self, now: float, cpu: CpuUse) -> None:
+    def _post_cpu(self, now: float, cpu: CpuUse, weights: Mapping[GroupKey, float]) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
         occupied = self._models.occupancy
         for group, seconds, processes in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
-            container.use_cpu(seconds)
+            surplus = weights.get(group, 1.0) - 1.0 if weights else 0.0
+            container.use_cpu(seconds, surplus)
             changed.add(container)
             rest, others = seconds, 0.0
             for process, used in processes:
@@ -121,11 +133,11 @@ class Ledger:
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
                 account = record.account
-                account.use_cpu(used)
+                account.use_cpu(used, surplus)
                 changed.add(account)
                 record.seen_at = now
                 if record.model is not None:
-                    record.model.use_cpu(used)
+                    record.model.use_cpu(used, surplus)
                     changed.add(record.model)
                 else:
                     others += used
@@ -135,7 +147,7 @@ class Ledger:
                 occupied[container].add(seconds - rest - others, others, now)
                 if rest > 0 and (model := self._models.sole(container)) is not None:
                     # CPU time of processes that have exited: the model's, if no other process worked beside it.
-                    model.use_cpu(rest)
+                    model.use_cpu(rest, surplus)
                     changed.add(model)
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
@@ -157,8 +169,10 @@ class Ledger:
                 self._changed.add(account)
         for use, mode, joules in shares.gpu:
             if use.process is not None:
-                for account in charged[use.process.key, use.group]:
+                accounts = charged[use.process.key, use.group]
+                for account in accounts:
                     account.add_gpu(mode, joules)
+                accounts[0].add_card(use.device, mode, joules)
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
@@ -170,9 +184,10 @@ class Ledger:
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
             self._changed.add(account)
-        for place, mode, joules in shares.places:
+        for device, place, mode, joules in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
+            accounts[place][0].add_card(device, mode, joules)
 
     def _gpu_record(self, process: Process, group: GroupKey | None, now: float) -> tuple[ProcessRecord, Account]:
         """The record of a process on a GPU, and the account of its container."""
@@ -200,6 +215,7 @@ class Ledger:
         # An account that was closed in this tick must not be saved again: its joules have moved.
         changed = self._changed | self._active | self._containers.take_changed()
         changed.difference_update(self._closed, self._containers.closed)
+        self._births.forget((*self._closed, *self._containers.closed))
         self._changed.clear()
         self._active.clear()
         published = []
@@ -252,9 +268,18 @@ class Ledger:
         owner = None if account is None else account.owner
         return owner if isinstance(owner, Workload) and owner != OVERFLOW else self._namer.settled(group)
 
+    @property
+    def by_group(self) -> Mapping[GroupKey, Account]:
+        """The container account of each cgroup that was started."""
+        return self._containers.groups
+
     def containers(self) -> tuple[AccountRow, ...]:
         """Rows of all container accounts."""
         return self._containers.rows()
+
+    def container_cards(self) -> tuple[CardRow, ...]:
+        """GPU joules of the published container accounts by card."""
+        return self._containers.cards()
 
     def processes(self) -> tuple[AccountRow, ...]:
         """Rows of the published process accounts."""
@@ -269,8 +294,11 @@ class Ledger:
         return self._models.by_container()
 
     def unnamed(self) -> dict[Component, float]:
-        """Joules of containers that are not published yet, because their names are still being looked up."""
-        return self._containers.unnamed()
+        """Joules of containers that are not published yet: their names are being looked up, or they are newborn."""
+        joules = self._containers.unnamed()
+        for component, amount in self._births.unpublished().items():
+            joules[component] = joules.get(component, 0.0) + amount
+        return joules
 
     def dropped(self) -> dict[str, int]:
         """How often a series was dropped because of a limit, by level."""

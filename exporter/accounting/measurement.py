@@ -31,6 +31,17 @@ class Use:
     asleep: Collection[str] = ()
 
     @property
+    def unused_gpus(self) -> frozenset[str]:
+        """Ids of the GPUs whose use by process is known and 0.
+
+        Of the cards without a holder, those whose source reports both use and state: holders are listed rarely, so a
+        card may be held by a process that was started since.
+        """
+        known = {use.device for use in self.gpu_uses} | self.gpu_windows.keys()
+        used = {use.device for use in self.gpu_uses if use.seconds or not use.reported}
+        return frozenset(known - used)
+
+    @property
     def gpu_windows(self) -> dict[str, float]:
         """Seconds that ``gpu_uses`` of a card cover, where its source reports them."""
         return {

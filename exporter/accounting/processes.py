@@ -172,7 +172,8 @@ class ProcessAccounts:
         self._ranked_at = now
         for record in self.records.values():
             # This tick's seconds have no joules yet. Without a meter, seconds are ranked.
-            joules = record.account.total() + record.account.cpu_seconds * (price or 1.0)
+            account = record.account
+            joules = account.total() + (account.cpu_seconds + account.surplus_seconds) * (price or 1.0)
             record.score = record.score * decay + joules - record.ranked_joules
             record.ranked_joules = joules if price else 0.0
         top = 0 if shed else top

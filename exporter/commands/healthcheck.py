@@ -11,7 +11,8 @@ import http.client
 import sys
 from collections.abc import Mapping
 
-from ..config.settings import ConfigError, Settings, load
+from ..config.loading import ConfigError, load
+from ..config.settings import Settings
 from ..config.value_types import Address
 
 TIMEOUT_SECONDS = 4.0

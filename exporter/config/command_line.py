@@ -14,8 +14,10 @@ from .value_types import did_you_mean, quoted
 COMMANDS = {
     "doctor": "check every source on this machine and print how to fix what does not work",
     "healthcheck": "query the running exporter's health; exit status 0 if it is healthy",
+    "explain": "print how a process, container or pod is named, and from which evidence; must come first",
     "budgets": "check a file of energy budgets and write their rules; must come first, has its own flags",
 }
+_OPERANDS = {"explain": "PID|CONTAINER|POD", "budgets": "FILE"}
 TITLES = {
     "config": "Configuration",
     "web": "Web server",
@@ -29,6 +31,7 @@ TITLES = {
     "process": "Processes",
     "container": "Containers",
     "workload": "Workloads",
+    "workloads": "Names of workloads",
     "kubernetes": "Kubernetes metadata",
     "docker": "Docker metadata",
     "podman": "Podman metadata",
@@ -88,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ai-energy-exporter",
         usage="%(prog)s [doctor | healthcheck] [--once] [--demo] [--config.file FILE]\n"
         "                          [--SETTING VALUE]...\n"
+        "       %(prog)s explain PID|CONTAINER|POD [--SETTING VALUE]...\n"
         "       %(prog)s budgets FILE [--output FILE] [--format rules|prometheusrule]",
         description="Prometheus exporter that attributes energy in joules to models, containers and processes",
         epilog=_EPILOG,
@@ -137,8 +141,8 @@ def show_default(row: Setting) -> str:
 
 
 def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
-    if word == "budgets":
-        parser.error(f"budgets must come before all flags: {parser.prog} budgets FILE")
+    if word in _OPERANDS:
+        parser.error(f"{word} must come before all flags: {parser.prog} {word} {_OPERANDS[word]}")
     if word not in COMMANDS:
         parser.error(f"unknown command: {quoted(word)}{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})")
 

@@ -1,23 +1,20 @@
-"""The table of settings, and loading: defaults < file < environment < flags; errors name the key and the line."""
+"""The table of settings."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from . import yaml_file
 from .model_rules import ModelRule, rule_list
 from .value_types import (
     Address,
-    NestedValueError,
     ValueType,
     address,
     choice,
     count,
-    did_you_mean,
     duration,
     flag,
     listing,
@@ -29,17 +26,6 @@ from .value_types import (
 )
 
 ENVIRONMENT_PREFIX = "AI_ENERGY_"
-
-_KUBERNETES_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
-"""Variables that Kubernetes sets in every pod for a Service named ``ai-energy…``: not settings."""
-
-
-class ConfigError(Exception):
-    """The settings are invalid; ``problems`` has one line per error."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = tuple(problems)
 
 
 def _setting(
@@ -167,11 +153,27 @@ class Settings:
         "Idle watts of a device, overriding the learned value.",
         reloadable=True,
     )
+    attribution_cpu: Literal["time", "learned"] = _setting(
+        "attribution.cpu",
+        choice("time", "learned"),
+        "time",
+        "How active joules of CPU and DRAM are divided: by CPU time, or by CPU time times watts per busy CPU that are "
+        "learned for each container (accuracy.md).",
+        reloadable=True,
+    )
     attribution_cpu_idle: Literal["node", "proportional"] = _setting(
         "attribution.cpu-idle",
         choice("node", "proportional"),
         "node",
         "Attribution of the idle joules of CPU and DRAM: to the node only, or to workloads in proportion to their use.",
+        reloadable=True,
+    )
+    attribution_gpu_reservations: tuple[str, ...] = _setting(
+        "attribution.gpu-reservations",
+        listing(text("NAMESPACE[/POD]")),
+        ("kai-resource-reservation", "runai-reservation"),
+        "Pods that have a GPU allocated only to reserve it for others, as KAI's and Run:ai's; * and ? match. The "
+        "processes that hold such a GPU are attributed its idle energy, and the pod only while there are none.",
         reloadable=True,
     )
     process_top: int = _setting(
@@ -194,6 +196,12 @@ class Settings:
         300.0,
         "Time for which the counters of an ended workload stay exposed, so that Prometheus scrapes their last value.",
         reloadable=True,
+    )
+    workloads_split: tuple[str, ...] = _setting(
+        "workloads.split",
+        listing(text("UNIT")),
+        (),
+        "Units that are one row for each group in them, for services that sort work of others: batch.service.",
     )
     models: tuple[ModelRule, ...] = _setting(
         "models",
@@ -311,74 +319,3 @@ TABLE: Mapping[str, Setting] = {row.name: row for row in _rows()}
 
 SOURCES: tuple[str, ...] = ("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil")
 """Sources that can be enabled or disabled; the registry of sources has the same names."""
-
-
-def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
-    """Load and check every layer, including overridden values.
-
-    ``flags`` maps setting names to the values of the command line: text, a list of texts, or a bool. Empty environment
-    variables count as unset. Raises `ConfigError` with all errors.
-    """
-    problems: list[str] = []
-    values: dict[str, Any] = {}
-    environment = _environment(environ, problems)
-    given = {name: (f"--{name}", value) for name, value in flags.items()}
-
-    path = str((given.get("config.file") or environment.get("config.file") or ("", ""))[1])
-    layers: list[Mapping[str, tuple[str, Any]]] = [environment, given]
-    if path.isprintable() and path:  # any other path is an error below
-        allowed = [row.name for row in TABLE.values() if row.in_file]
-        mappings, records = (
-            [n for n in allowed if TABLE[n].value_type.shape == shape] for shape in ("mapping", "records")
-        )
-        content, errors = yaml_file.read(path, allowed, mappings, records)
-        problems += errors
-        layers.insert(0, content)
-
-    for layer in layers:
-        for name, (where, value) in layer.items():
-            row = TABLE[name]
-            try:
-                values[row.field] = row.value_type.parse(value)
-            except NestedValueError as error:
-                here = where if where == f"--{name}" else f"{where}: {name}"
-                problems += [
-                    f"{place}: {name}: {message}" if place else f"{here}: {message}"
-                    for place, message in error.problems
-                ]
-            except ValueError as error:
-                problems.append(f"{where}: {error}" if where == f"--{name}" else f"{where}: {name}: {error}")
-    if not problems:
-        settings = Settings(**values)
-        problems += _contradictions(settings)
-    if problems:
-        raise ConfigError(problems)
-    return settings
-
-
-def reloaded(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
-    """Return the settings after a reload, and the names of those that changed but need a restart."""
-    changed = [row for row in TABLE.values() if getattr(old, row.field) != getattr(new, row.field)]
-    taken = {row.field: getattr(new, row.field) for row in changed if row.reloadable}
-    return dataclasses.replace(old, **taken), [row.name for row in changed if not row.reloadable]
-
-
-def _environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, tuple[str, object]]:
-    names = {row.variable: row.name for row in TABLE.values()}
-    found: dict[str, tuple[str, object]] = {}
-    for variable, value in environ.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or not value:
-            continue
-        if variable in names:
-            found[names[variable]] = (variable, value)
-        elif not _KUBERNETES_LINK.search(variable):
-            problems.append(f"{variable}: unknown setting{did_you_mean(variable, names)}")
-    return found
-
-
-def _contradictions(settings: Settings) -> Iterator[str]:
-    low, high = settings.estimate_min_watts_per_cpu, settings.estimate_max_watts_per_cpu
-    if (low is None) != (high is None):
-        yield "estimate.min-watts-per-cpu and estimate.max-watts-per-cpu must be set together or not at all"
-    elif low is not None and high is not None and low > high:
-        yield f"estimate.min-watts-per-cpu ({low:g}) is above estimate.max-watts-per-cpu ({high:g})"

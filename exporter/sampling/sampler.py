@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..accounting.accounts import Period
-from ..accounting.attribution import CpuIdle, share
+from ..accounting.attribution import CpuIdle, CpuMethod, share
+from ..accounting.cpu_prices import CpuPrices
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
+from ..accounting.gpu_claims import Reservations
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..host import Host
@@ -40,9 +42,11 @@ class SamplerOptions:
     process_top: int = 50
     container_max: int = 5000
     cpu_idle: CpuIdle = "node"
+    cpu_method: CpuMethod = "time"
     linger_seconds: float = 300.0
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
+    gpu_reservations: Sequence[str] = ()
 
     @property
     def limits(self) -> Limits:
@@ -50,11 +54,17 @@ class SamplerOptions:
         return Limits(self.process_top, self.container_max, self.linger_seconds)
 
 
+def no_scrapers(now: float) -> int | None:  # noqa: ARG001 - the signature of `ScrapeLog.received_by_all`
+    """Without regular scrapers, nothing waits for them."""
+    return None
+
+
 class Sampler:
     """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
-    pools, by name, that read the sources and write the state file.
+    pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
+    newest snapshot that every regular scraper has received at a boot time, None without regular scrapers.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Sampler:
         *,
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
+        received_by_all: Callable[[float], int | None] = no_scrapers,
         demo: bool = False,
         pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
@@ -74,6 +85,7 @@ class Sampler:
         self._host = host
         self._demo = demo
         self._observers = observers
+        self._received_by_all = received_by_all
         self._pool = pools("sources")
         self._sources = [SourceRunner(source, host.clock, self._pool) for source in sources]
         self._namer = namer
@@ -82,6 +94,7 @@ class Sampler:
         self._booted_at = host.wall() - host.clock()
         self._devices = self._restore()
         self._allocations = AllocationCache()
+        self._reservations = Reservations(self.options.gpu_reservations)
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -90,6 +103,7 @@ class Sampler:
         self._memory_at = float("-inf")
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
+        self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
 
     def _restore(self) -> Devices:
         """Restore the checkpoint of an earlier run, if there is one."""
@@ -130,8 +144,11 @@ class Sampler:
 
     def reconfigure(self, options: SamplerOptions) -> None:
         """Apply new options from the next tick on; accounts and learned baselines stay. Call between ticks."""
+        if options.cpu_method != self.options.cpu_method:
+            self._cpu_prices = CpuPrices() if options.cpu_method == "learned" else None
         self.options = options
         self._ledger.limits = options.limits
+        self._reservations = Reservations(options.gpu_reservations)
         self._devices.configure(options.idle_watts)
 
     def retry(self) -> None:
@@ -169,7 +186,13 @@ class Sampler:
         allocations = self._allocations.update(news, use.gpus, began)
         holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
         owners = self._ledger.owners(holders)
-        shares = share(measured.energies, use.cpu, use.gpu_uses, self.options.cpu_idle, allocations, owners)
+        weights = None
+        if self._cpu_prices is not None and use.cpu is not None:
+            weights = self._cpu_prices.weights(measured, use.cpu, self._ledger.by_group)
+        reserved = self._reservations.places(allocations)
+        idle = self.options.cpu_idle
+        shares = share(measured.energies, use.cpu, use.gpu_uses, idle, allocations, owners, weights, reserved)
+        scraped = self._received_by_all(began)
         period = Period.of(
             began,
             window or self.options.interval_seconds,
@@ -177,8 +200,17 @@ class Sampler:
             self._devices.capacity(use),
             shares.cpu,
             use.gpu_window_seconds,
+            born_at_zero=scraped is not None,
         )
-        changed = self._ledger.post(period, shares, cpu=use.cpu, gpu_uses=use.gpu_uses, allocations=allocations)
+        changed = self._ledger.post(
+            period,
+            shares,
+            cpu=use.cpu,
+            gpu_uses=use.gpu_uses,
+            allocations=allocations,
+            sequence=self._sequence + 1,
+            scraped=scraped,
+        )
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
@@ -241,13 +273,13 @@ class Sampler:
                 models=ledger.models(),
                 unattributed=tuple((*key, joules) for key, joules in sorted(ledger.unattributed.items())),
                 retired=tuple((component, ledger.retired.get(component, 0.0)) for component in components),
-                unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components)
-                if providers or unnamed
-                else (),
+                unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components),
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
+                cpu_prices={} if self._cpu_prices is None else self._cpu_prices.by_serial(),
+                container_cards=ledger.container_cards(),
             ),
-            gpu=GpuView(states=tuple(gpu for reading in readings for gpu in reading.gpus), allocations=allocations),
+            gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
                 samples=self._sequence,

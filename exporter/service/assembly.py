@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
 from ..records import Namer
-from ..sampling.sampler import Sampler, SamplerOptions
+from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
 from ..sources.protocol import Source
 from ..sources.registry import build
+from ..workloads.explainer import Explainer, Found
 from ..workloads.metadata.registry import MetadataOptions, metadata_providers
+from ..workloads.models.background_lookups import DirectLookups
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
+from ..workloads.paths.precedence import path_resolvers
 
 
 def make_host(settings: Settings) -> Host:
@@ -30,6 +33,17 @@ def make_host(settings: Settings) -> Host:
 
 def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
     """The namer of this host's containers and models."""
+    return _namer(settings, host, Models(host, _model_options(settings)))
+
+
+def make_explainer(settings: Settings, host: Host, processes: Callable[[], Iterable[Found]]) -> tuple[Explainer, Namer]:
+    """The explainer of this host's names, which waits for each lookup, and its namer, to be closed."""
+    models = Models(host, _model_options(settings), DirectLookups(host))
+    namer = _namer(settings, host, models)
+    return Explainer(namer, models, processes), namer
+
+
+def _namer(settings: Settings, host: Host, models: Models) -> WorkloadNamer:
     metadata = MetadataOptions(
         settings.kubernetes_names,
         settings.kubernetes_node_name,
@@ -38,13 +52,22 @@ def make_namer(settings: Settings, host: Host) -> WorkloadNamer:
         settings.docker_socket,
         settings.podman_socket,
     )
-    models = ModelOptions(
+    return WorkloadNamer(
+        metadata_providers(metadata, host),
+        models,
+        settings.kubernetes_labels,
+        path_resolvers(settings.workloads_split),
+        host,
+    )
+
+
+def _model_options(settings: Settings) -> ModelOptions:
+    return ModelOptions(
         rules=settings.models,
         keys=settings.models_keys,
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
     )
-    return WorkloadNamer(metadata_providers(metadata, host), Models(host, models), settings.kubernetes_labels)
 
 
 def make_sampler(
@@ -52,6 +75,7 @@ def make_sampler(
     host: Host,
     store: StateStore | None = None,
     observers: Sequence[Callable[[Snapshot], None]] = (),
+    received_by_all: Callable[[float], int | None] = no_scrapers,
 ) -> Sampler:
     """The sampler of this host, or of the simulated one."""
     sources: Sequence[Source]
@@ -69,7 +93,16 @@ def make_sampler(
             pod_resources=settings.path_pod_resources,
         )
     options = sampler_options(settings)
-    return Sampler(sources, namer, host, options, store=store, observers=observers, demo=settings.demo)
+    return Sampler(
+        sources,
+        namer,
+        host,
+        options,
+        store=store,
+        observers=observers,
+        received_by_all=received_by_all,
+        demo=settings.demo,
+    )
 
 
 def sampler_options(settings: Settings) -> SamplerOptions:
@@ -80,7 +113,9 @@ def sampler_options(settings: Settings) -> SamplerOptions:
         process_top=settings.process_top,
         container_max=settings.container_max,
         cpu_idle=settings.attribution_cpu_idle,
+        cpu_method=settings.attribution_cpu,
         linger_seconds=settings.workload_linger,
         idle_watts=settings.idle_watts,
         checkpoint_seconds=settings.state_interval,
+        gpu_reservations=settings.attribution_gpu_reservations,
     )

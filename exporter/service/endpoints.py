@@ -12,7 +12,9 @@ from ..exposition.metrics.render import OPENMETRICS, TEXT
 from ..exposition.status.page import Page
 from ..exposition.web.response import Handler, Headers, Response, request_header
 from ..snapshot import Snapshot
+from .scrapers import ScrapeLog
 
+_SCRAPER_HEADER = b"x-prometheus-scrape-timeout-seconds"
 _STALE_SECONDS = 10.0
 _STALE_INTERVALS = 5
 
@@ -29,11 +31,13 @@ class Endpoints:
         body: ScrapeBody,
         page: Page,
         clock: Callable[[], float],
+        scrapes: ScrapeLog | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._body = body
         self._page = page
         self._clock = clock
+        self._scrapes = scrapes or ScrapeLog()
         self._started_at = clock()
 
     def pages(self, telemetry_path: str) -> dict[str, Handler]:
@@ -49,11 +53,16 @@ class Endpoints:
             "/readyz": self._ready,
         }
 
-    def _status_page(self, _: h11.Request) -> Response:
+    def _status_page(self, _: h11.Request, __: str) -> Response:
         return Response(200, self._page(self._snapshot()), b"text/html; charset=utf-8", self._page.headers)
 
-    def _metrics(self, request: h11.Request) -> Response:
+    def _metrics(self, request: h11.Request, client: str) -> Response:
         snapshot = self._snapshot()
+        # The body may be that of the snapshot before, while the next one is being rendered.
+        received = 0 if snapshot is None else snapshot.sequence - 1
+        scraper = f"{client} {request_header(request, b'user-agent')}"
+        declared = bool(request_header(request, _SCRAPER_HEADER))
+        self._scrapes.scraped(scraper, received, self._clock(), declared=declared)
         if snapshot is None:
             return Response(503, b"no sample yet\n", headers=((b"Retry-After", b"1"),))
         openmetrics = prefers_openmetrics(request_header(request, b"accept"))
@@ -64,10 +73,10 @@ class Endpoints:
         body = self._body(snapshot, openmetrics=openmetrics, gzipped=gzipped)
         return Response(200, body, (OPENMETRICS if openmetrics else TEXT).encode(), headers)
 
-    def _ready(self, _: h11.Request) -> Response:
+    def _ready(self, _: h11.Request, __: str) -> Response:
         return Response(503, b"no sample yet\n") if self._snapshot() is None else Response(200, b"ready\n")
 
-    def _healthy(self, _: h11.Request) -> Response:
+    def _healthy(self, _: h11.Request, __: str) -> Response:
         """Fail when the newest sample is too old, or the first one overdue: a process that answers may have hung."""
         snapshot = self._snapshot()
         at, interval = (snapshot.monotonic_at, snapshot.interval_seconds) if snapshot else (self._started_at, 0.0)

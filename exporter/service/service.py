@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from .. import __version__
-from ..config.settings import ConfigError, Settings, reloaded
+from ..config.loading import ConfigError, reloaded
+from ..config.settings import Settings
 from ..config.value_types import Address
 from ..exposition.metrics.collector import Instruments, exporter_registry
 from ..exposition.metrics.prerender import Prepared, ScrapeBody
@@ -27,6 +28,7 @@ from ..snapshot import Snapshot
 from . import logs
 from .assembly import make_host, make_sampler, sampler_options
 from .endpoints import Endpoints
+from .scrapers import ScrapeLog
 from .systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,9 @@ class Service:
         instruments.config_last_reload_successful.set_function(self._config_ok)
         prepared = Prepared(Renderer(exporter_registry(instruments)).body)
         page = Page(history, settings.web_telemetry_path)
-        endpoints = Endpoints(lambda: latest.snapshot, _timed(prepared, instruments), page, self._host.clock)
+        scrapes = ScrapeLog()
+        body = _timed(prepared, instruments)
+        endpoints = Endpoints(lambda: latest.snapshot, body, page, self._host.clock, scrapes)
         server = Server(
             endpoints.pages(settings.web_telemetry_path),
             endpoints.health(),
@@ -136,7 +140,7 @@ class Service:
                 self._reconfigure,
                 notify,
             )
-            sampler = make_sampler(settings, self._host, store, observers)
+            sampler = make_sampler(settings, self._host, store, observers, scrapes.received_by_all)
             self._announce(bound, server.health_addresses)
             return self._supervise(sampler, server)
         finally:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 
+from ..host import Host
 from ..records import HOST, GroupKey, Model, Namer, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
-from .paths import container, kubernetes, lxc, slurm, systemd
+from .metadata.engine_state import EngineState
+from .metadata.slurm_jobs import SlurmJobs
+from .paths.kata import Sandboxes
+from .paths.precedence import PATHS, PathResolver, by_path
 from .shared import is_shared
 
-PathResolver = Callable[[str], Workload | None]
-"""Maps a cgroup path (below the hierarchy's root, without the controller) to its workload, None without a match."""
-
-PATHS: tuple[PathResolver, ...] = (
-    kubernetes.resolve,
-    slurm.resolve,
-    container.resolve,
-    lxc.resolve,
-    systemd.resolve,
-)
-"""In order of precedence (pod, job, container, machine, unit): the first resolver that matches a path names it."""
+_CACHED_GROUPS = 8192
+"""Groups whose path is resolved only once; of any others, again."""
 
 
 class ModelResolver(Protocol):
@@ -42,8 +38,9 @@ class ModelResolver(Protocol):
 class WorkloadNamer(Namer):
     """Names a group by its path at first, and by its pod and container as soon as a provider has their metadata.
 
-    ``providers`` are queried in order and never block. ``labels`` are the pod labels to export. `forget` removes all
-    state of a group.
+    ``providers`` are queried in order and never block. ``labels`` are the pod labels to export. With ``host``, names of
+    Slurm jobs come from their tasks and those of containers without an API from the engine's files. `forget` removes
+    all state of a group.
     """
 
     def __init__(
@@ -52,17 +49,28 @@ class WorkloadNamer(Namer):
         models: ModelResolver | None = None,
         labels: Collection[str] = (),
         paths: Sequence[PathResolver] = PATHS,
+        host: Host | None = None,
     ) -> None:
         self._providers = tuple(providers)
         self._models = models
         self._labels = tuple(sorted(labels))
-        self._paths = tuple(paths)
+        self._engines = None if host is None else EngineState(host)
+        self._jobs = None if host is None else SlurmJobs(host)
+        self._paths = tuple(paths) if self._engines is None else (*paths, self._engines.resolve)
+        self._resolve = lru_cache(_CACHED_GROUPS)(self._resolve_path)
+        self._sandboxes = Sandboxes()
+        self._learned: set[GroupKey] = set()
         self._groups: dict[str, set[GroupKey]] = {}
         self._restored: dict[str, ContainerMetadata] = {}
 
     def workload(self, group: GroupKey) -> Workload:
         """Workload of a group, `HOST` if no path resolver matches. Never raises."""
+        self._sandboxes.add(group)
         owner = self._by_path(group)
+        if self._sandboxes.awaits(owner):
+            return owner._replace(provisional=True)
+        if owner.runtime == "slurm":
+            self._groups.setdefault(_job_key(owner), set()).add(group)
         if not self._providers or not (owner.container_id or owner.pod_uid):
             return owner
         for key in (owner.container_id, owner.pod_uid):
@@ -82,10 +90,17 @@ class WorkloadNamer(Namer):
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model a process works for, None if it is not known to work for one."""
+        owner = HOST if group is None else self._by_path(group)
+        if group is not None and owner.runtime == "slurm" and self._jobs and self._jobs.learn(owner, process.key.pid):
+            self._learned.add(group)
         if self._models is None:
             return None
-        owner = HOST if group is None else self._by_path(group)
         return self._models.resolve(process, group, self._best(owner), self._metadata(owner))
+
+    def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
+        """Workload of a group by the best name available now, and what a provider knows of it."""
+        owner = HOST if group is None else self._by_path(group)
+        return self._best(owner), self._metadata(owner)
 
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""
@@ -93,7 +108,8 @@ class WorkloadNamer(Namer):
 
     def renamed(self) -> Collection[GroupKey]:
         """Groups with a name, or a process with a model, that is new or changed since the last call."""
-        changed: set[GroupKey] = set()
+        changed, self._learned = self._learned, set()
+        changed |= self._sandboxes.changed()
         for provider in self._providers:
             for key in provider.changed():
                 changed |= self._groups.get(key, set())
@@ -121,13 +137,16 @@ class WorkloadNamer(Namer):
     def forget(self, group: GroupKey) -> None:
         """Remove all state of a group that no longer exists."""
         owner = self._by_path(group)
-        for key in (owner.container_id, owner.pod_uid):
+        self._sandboxes.forget(group)
+        for key in (owner.container_id, owner.pod_uid, _job_key(owner)):
             groups = self._groups.get(key)
             if groups is not None:
                 groups.discard(group)
                 if not groups:
                     del self._groups[key]
                     self._restored.pop(key, None)
+                    if self._jobs is not None and owner.runtime == "slurm":
+                        self._jobs.forget(owner)
 
     def health(self) -> tuple[SourceHealth, ...]:
         """Health of each provider."""
@@ -146,7 +165,12 @@ class WorkloadNamer(Namer):
             self._models.close()
 
     def _by_path(self, group: GroupKey) -> Workload:
-        return next((owner for resolve in self._paths if (owner := resolve(group.path))), HOST)
+        owner = self._sandboxes.pod_of(self._resolve(group))
+        return self._jobs.named(owner) if self._jobs is not None and owner.runtime == "slurm" else owner
+
+    def _resolve_path(self, group: GroupKey) -> Workload:
+        owner = by_path(group.paths, self._paths)
+        return owner if self._engines is None else self._engines.named(owner)
 
     def _metadata(self, owner: Workload) -> ContainerMetadata | None:
         found = next((metadata for provider in self._providers if (metadata := provider.find(owner))), None)
@@ -160,6 +184,7 @@ class WorkloadNamer(Namer):
 
     def _named(self, owner: Workload, metadata: ContainerMetadata) -> Workload:
         return owner._replace(
+            runtime=metadata.runtime or owner.runtime,
             namespace=metadata.namespace,
             pod=metadata.pod or owner.pod,
             container=metadata.container,
@@ -170,3 +195,7 @@ class WorkloadNamer(Namer):
             owner_name=metadata.owner_name,
             labels=tuple([(label, metadata.labels[label]) for label in self._labels if label in metadata.labels]),
         )
+
+
+def _job_key(owner: Workload) -> str:
+    return f"slurm {owner.container}" if owner.runtime == "slurm" else ""

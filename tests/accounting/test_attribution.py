@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
+from exporter.accounting.gpu_claims import Reservations
+from exporter.accounting.joint_estimation import WEIGHT_RANGE
 from exporter.records import (
     HOST,
     Allocation,
@@ -48,7 +50,10 @@ def given_out(shares: Shares, cpu: CpuUse | None) -> float:
     total += math.fsum(charge.joules for charge in shares.places)
     if cpu is not None:
         for rate in shares.cpu:
-            total += math.fsum(group.seconds * (rate.active + rate.idle) for group in cpu.groups)
+            total += math.fsum(
+                group.seconds * shares.cpu_weights.get(group.group, 1.0) * (rate.active + rate.idle)
+                for group in cpu.groups
+            )
     return total
 
 
@@ -88,6 +93,17 @@ def test_cpu_idle_proportional() -> None:
     shares = share([Energy(CPU, 50.0, 20.0)], cpu_use({A: 3.0, B: 1.0}), (), "proportional")
     assert shares.cpu[0].idle * 3.0 == 15.0
     assert not shares.unattributed
+
+
+def test_weights_multiply_seconds_of_cgroups_and_leave_the_sum() -> None:
+    """The kernel and exited processes weigh 1, and DRAM follows the CPU's weights."""
+    cpu = cpu_use({A: 3.0, B: 1.0}, kernel=0.5, exited=0.5)
+    shares = share([Energy(CPU, 60.0, 20.0), Energy(DRAM, 6.0, 0.0)], cpu, (), cpu_weights={A: 0.5, B: 3.5})
+    rates = {rate.component: rate.active for rate in shares.cpu}
+    assert rates == pytest.approx({"cpu": 10.0, "dram": 1.0})
+    assert shares.unattributed["cpu", "kernel"] == shares.unattributed["cpu", "exited"] == pytest.approx(5.0)
+    assert shares.cpu_weights == {A: 0.5, B: 3.5}
+    assert given_out(shares, cpu) == pytest.approx(86.0)
 
 
 def test_nobody_known_to_be_busy_is_unknown() -> None:
@@ -161,9 +177,11 @@ def holding(path: str, pid: int, seconds: float = 0.0, hold: float = 1.0) -> Gpu
     return GpuUse(GPU.id, GroupKey(path, 1), process(pid) if pid else None, seconds, hold)
 
 
-def divided(energy: Energy, uses: list[GpuUse], given: list[Allocation]) -> tuple[dict[object, float], Shares]:
+def divided(
+    energy: Energy, uses: list[GpuUse], given: list[Allocation], reserved: frozenset[Place] = frozenset()
+) -> tuple[dict[object, float], Shares]:
     """Joules by pid or container and mode, zeros left out."""
-    shares = share([energy], None, uses, "node", given, owners(uses))
+    shares = share([energy], None, uses, "node", given, owners(uses), reserved=reserved)
     assert given_out(shares, None) == pytest.approx(energy.joules, rel=1e-12)
     found: dict[object, float] = {(known(c.use).key.pid, c.mode): c.joules for c in shares.gpu if c.joules}
     found |= {(c.place, c.mode): c.joules for c in shares.places if c.joules}
@@ -254,6 +272,47 @@ def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], us
     assert divided(Energy(GPU, 100.0, 0.0), uses, given)[1].unattributed == {("gpu", "unknown"): 100.0}
 
 
+RESERVATION = ("kai-resource-reservation", "gpu-reservation-node1-abcde", "resource-reservation")
+RESERVED = Reservations(("kai-resource-reservation", "slurm/launcher-*")).places(given_to((RESERVATION, 1.0)))
+
+
+@pytest.mark.parametrize("fractions", [1, 2])
+def test_a_reservation_is_charged_nothing_beside_those_it_is_for(fractions: int) -> None:
+    """kai-scheduler/KAI-Scheduler#464: the kubelet allocates the card to a pod that sleeps, fractions work on it."""
+    uses = [holding(path, pid, 1.0) for pid, path in enumerate(("/a", "/b")[:fractions], start=1)]
+    found, _ = divided(Energy(GPU, 30.0, 70.0), uses, given_to((RESERVATION, 1.0)), RESERVED)
+    each = {"active": 30.0 / fractions, "idle": 70.0 / fractions}
+    assert found == pytest.approx({(use.pid, mode): joules for use in uses for mode, joules in each.items()})
+
+
+def test_a_reservation_holds_the_card_while_nobody_else_does() -> None:
+    """Its idle energy is the reservation's; what an unknown process used is nobody's."""
+    found, shares = divided(Energy(GPU, 30.0, 70.0), [], given_to((RESERVATION, 1.0)), RESERVED)
+    assert found == {(RESERVATION, "idle"): 70.0}
+    assert shares.unattributed == {("gpu", "exited"): 30.0}
+
+
+def test_a_reservation_beside_hidden_processes_and_beside_an_allocation() -> None:
+    hidden = GpuUse(GPU.id, None, None, 0.5)
+    found, shares = divided(Energy(GPU, 30.0, 70.0), [hidden], given_to((RESERVATION, 1.0)), RESERVED)
+    assert (found, shares.unattributed) == ({}, {("gpu", "unknown"): 30.0, ("gpu", "idle"): 70.0})
+    both = given_to((RESERVATION, 1.0), (POD_A, 1.0))
+    found, _ = divided(Energy(GPU, 0.0, 70.0), [holding("/a", 1), holding("/b", 2)], both, RESERVED)
+    assert found == pytest.approx({(1, "idle"): 35.0, (2, "idle"): 35.0})
+
+
+def test_patterns_of_reservations() -> None:
+    places = {
+        RESERVATION: True,
+        ("kai-resource-reservation-2", "p", "c"): False,
+        ("slurm", "launcher-7", "c"): True,
+        ("slurm", "step-7", "c"): False,
+    }
+    reservations = Reservations(("kai-resource-reservation", "slurm/launcher-*"))
+    found = reservations.places(given_to(*((place, 1.0) for place in places)))
+    assert found == {place for place, reserved in places.items() if reserved}
+
+
 def test_a_card_given_to_nobody_is_divided_as_ever() -> None:
     uses = [holding("/a", 1, 0.5), GpuUse(GPU.id, None, None, 0.0)]
     energy = Energy(GPU, 100.0, 60.0)
@@ -291,6 +350,7 @@ seconds = st.floats(0.0, 256.0)
     seconds,
     st.lists(st.tuples(seconds, st.floats(0.01, 1.0)), max_size=5),
     st.sampled_from(get_args(CpuIdle)),
+    st.lists(st.floats(*WEIGHT_RANGE), max_size=6),
 )
 def test_every_joule_is_given_out_once(
     energies: list[tuple[float, float, float]],
@@ -299,12 +359,14 @@ def test_every_joule_is_given_out_once(
     exited: float,
     holders: list[tuple[float, float]],
     cpu_idle: CpuIdle,
+    weights: list[float],
 ) -> None:
     devices = [CPU, DRAM, GPU]
     parted = [Energy(device, *energy) for device, energy in zip(devices, energies, strict=False)]
     cpu = cpu_use({GroupKey(f"/{i}", i): s for i, s in enumerate(groups)}, kernel, exited)
     uses = [GpuUse(GPU.id, A, process(i), s, hold) for i, (s, hold) in enumerate(holders)]
-    shares = share(parted, cpu, uses, cpu_idle)
+    cpu_weights = {GroupKey(f"/{i}", i): weight for i, weight in enumerate(weights)}
+    shares = share(parted, cpu, uses, cpu_idle, cpu_weights=cpu_weights)
     total = math.fsum(energy.joules for energy in parted)
     assert given_out(shares, cpu) == pytest.approx(total, rel=1e-12, abs=1e-12)
     assert all(charge.joules >= 0 for charge in shares.gpu)

@@ -35,12 +35,18 @@ def state(joules: float = 1.0) -> State:
             {"gpu": 7.5},
             {GPU.id: SavedDevice(GPU, 1.7e9), "package-0": SavedDevice(replace(GPU, id="package-0", within=None))},
             {"package-0": [Sample(0.1, 50.0)]},
+            {GPU.id: "0"},
         ),
         LedgerState(
             {("cpu", "idle"): 0.25},
             {"cpu": 0.0},
             [
-                SavedAccount(WORKLOAD, 0, {("cpu", "active"): joules}),
+                SavedAccount(
+                    WORKLOAD,
+                    0,
+                    {("cpu", "active"): joules, ("gpu", "idle"): 4.0},
+                    {("GPU-1/2", "idle"): 3.0, ("", "idle"): 1.0},
+                ),
                 SavedAccount(PROCESS, 99, {("cpu", "active"): joules, ("gpu", "idle"): 3.0}),
                 SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
             ],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from exporter.accounting.attribution import Energy
+from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.ledger import Limits
 from exporter.accounting.processes import ENDED_ON_GPU, ENDED_PER_TOP
-from exporter.records import GpuUse, Model, Process, ProcessOwner, Workload
-from tests.support.ledger_bench import DRAM, GPU, PACKAGE, Bench, group, process, use
+from exporter.records import HOST, GpuUse, GroupKey, Model, Process, ProcessOwner, Workload
+from tests.support.ledger_bench import DRAM, GPU, PACKAGE, Bench, PathNames, group, process, use
 
 A, B = group("a"), group("b")
 
@@ -39,6 +42,27 @@ def test_container_starts_at_zero_and_grows() -> None:
     assert second.watts == (0.0,)
     bench.tick(energies=[Energy(PACKAGE, 0.0, 10.0)])
     assert bench.ledger.containers()[0] is second, "an account that did not change keeps its row"
+
+
+def test_weights_price_the_seconds_of_a_container_its_processes_and_its_model() -> None:
+    """Utilisation stays what it was; the next tick is weighed anew."""
+    bench = Bench()
+    worker, other = process(7, "serve-llama"), process(8)
+    bench.tick(started=[A, B])
+    for _ in range(2):
+        uses = [use(A, 1.0, (worker, 0.75)), use(B, 2.0, (other, 1.0))]
+        energies = [Energy(PACKAGE, 70.0, 5.0), Energy(DRAM, 7.0, 0.0)]
+        bench.tick(uses, energies=energies, kernel=1.0, cpu_weights={A: 2.0, B: 0.5})
+    a, b = bench.ledger.containers()
+    assert (*a.joules, *b.joules) == pytest.approx((70.0, 7.0, 35.0, 3.5))
+    assert (*a.watts, *b.watts) == pytest.approx((35.0, 3.5, 17.5, 1.75))
+    assert (a.ratios, b.ratios) == ((0.25,), (0.5,))
+    assert [row.joules[0] for row in bench.ledger.processes()] == pytest.approx([52.5, 17.5])
+    assert [row.joules[0] for row in bench.ledger.models()] == pytest.approx([70.0])
+    assert bench.ledger.unattributed["cpu", "kernel"] == pytest.approx(35.0)
+    assert bench.error_ratio() < 1e-12
+    bench.tick([use(A, 1.0), use(B, 2.0)], energies=[Energy(PACKAGE, 30.0, 0.0)])
+    assert [row.joules[0] for row in bench.ledger.containers()] == pytest.approx([80.0, 55.0])
 
 
 def test_started_group_is_shown_at_zero() -> None:
@@ -357,3 +381,187 @@ def test_books_survive_a_restart_whole() -> None:
     assert again.container_joules() == {"b": 80.0}
     assert {sum(row.joules) for row in again.ledger.processes()} == {40.0}
     assert again.error_ratio() < 1e-12
+
+
+# --- a model beside strangers ----------------------------------------------------------------------------
+
+LLAMA = Model("llama", "", "inference", "test")
+
+
+class HostNames(PathNames):
+    """``/host`` is the host's row, which collects unrelated work."""
+
+    def workload(self, group: GroupKey) -> Workload:
+        return HOST if group.path == "/docker/host" else super().workload(group)
+
+
+def model_joules(bench: Bench) -> float:
+    return sum(sum(row.joules) for row in bench.ledger.models())
+
+
+def test_a_sleeping_model_owes_nothing_for_exited_strangers_on_its_host() -> None:
+    """Reported: a training process that slept was charged 61 J of other people's compilers."""
+    bench, host = Bench(namer=HostNames()), group("host")
+    server = process(1, "serve-llama")
+    bench.tick([use(host, 0.1, (server, 0.1))], started=[host], energies=[Energy(PACKAGE, 1.0, 0.0)])
+    for _ in range(60):
+        bench.tick([use(host, 1.0)], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    assert model_joules(bench) == pytest.approx(1.0)
+    assert bench.container_joules() == pytest.approx({"host": 601.0})
+    assert bench.ledger.container_models() == {}
+    assert bench.error_ratio() < 1e-12
+
+
+@pytest.mark.parametrize("stranger_seconds", [0.01, 0.2, 1.0])
+def test_strangers_in_the_same_container_keep_the_rest_with_it(stranger_seconds: float) -> None:
+    """A notebook pod or a shell in the container: the model is within 3 % of its own processes' joules."""
+    bench = Bench()
+    server, shell = process(1, "serve-llama"), process(2, "bash")
+    for number in range(60):
+        busy = use(A, 0.5 + stranger_seconds + 0.4, (server, 0.5), (shell, stranger_seconds))
+        bench.tick([busy], started=[A] if number == 0 else [], energies=[Energy(PACKAGE, 10.0 * busy.seconds, 0.0)])
+    assert model_joules(bench) == pytest.approx(60 * 0.5 * 10.0, rel=0.03)
+    assert bench.ledger.container_models() == {}
+    assert bench.error_ratio() < 1e-12
+
+
+def test_an_entry_point_that_sleeps_does_not_share_the_container() -> None:
+    """A shell that starts the server and waits used a few milliseconds once: exited helpers are the model's."""
+    bench = Bench()
+    shell, server = process(1, "sh"), process(2, "serve-llama")
+    bench.tick([use(A, 1.003, (shell, 0.003), (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.03, 0.0)])
+    for _ in range(20):
+        bench.tick([use(A, 1.5, (server, 1.0))], energies=[Energy(PACKAGE, 15.0, 0.0)])
+    assert model_joules(bench) == pytest.approx(10.0 + 20 * 15.0)
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+
+
+def test_a_stranger_that_leaves_is_forgotten_in_time() -> None:
+    bench = Bench()
+    server, shell = process(1, "serve-llama"), process(2, "make")
+    bench.tick([use(A, 1.5, (server, 1.0), (shell, 0.5))], started=[A], energies=[Energy(PACKAGE, 15.0, 0.0)])
+    assert bench.ledger.container_models() == {}
+    for _ in range(400):
+        bench.tick([use(A, 10.0, (server, 10.0))], energies=[Energy(PACKAGE, 100.0, 0.0)], seconds=10.0)
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+
+
+def test_time_before_a_process_was_recognised_is_not_a_strangers() -> None:
+    """A server's worker whose model becomes known later is no other process that worked beside it."""
+    bench = Bench()
+    server, worker = process(1, "serve-llama"), process(2, "worker")
+    bench.tick([use(A, 2.0, (server, 1.0), (worker, 1.0))], started=[A], energies=[Energy(PACKAGE, 20.0, 0.0)])
+    assert bench.ledger.container_models() == {}
+    renamed = process(2, "serve-llama")
+    bench.tick([use(A, 2.0, (server, 1.0), (renamed, 1.0))], energies=[Energy(PACKAGE, 20.0, 0.0)])
+    for _ in range(200):
+        bench.tick([use(A, 2.0, (server, 1.0), (renamed, 1.0))], energies=[Energy(PACKAGE, 20.0, 0.0)], seconds=5.0)
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+
+
+def test_a_stranger_on_the_gpu_counts_as_one_that_worked() -> None:
+    bench = Bench()
+    server, other = process(1, "serve-llama"), process(2, "python")
+    uses = [GpuUse(GPU.id, A, server, 0.5), GpuUse(GPU.id, A, other, 0.5)]
+    for number in range(5):
+        bench.tick(
+            [use(A, 1.0, (server, 0.5))],
+            started=[A] if number == 0 else [],
+            energies=[Energy(PACKAGE, 10.0, 0.0), Energy(GPU, 100.0, 0.0)],
+            gpu_uses=uses,
+        )
+    assert bench.ledger.container_models() == {}
+    (row,) = bench.ledger.models()
+    joules = dict(zip(row.cells, row.joules, strict=True))
+    assert joules["gpu", "active"] == pytest.approx(250.0)
+    # The rest of the first tick's CPU time was posted before the other process was seen on the card.
+    assert joules["cpu", "active"] == pytest.approx(5 * 5.0 + 5.0)
+
+
+def test_an_ended_container_keeps_its_model_until_its_row_goes() -> None:
+    """Reported with Docker and Podman: the row stays for five minutes, its model was lost at once."""
+    bench = Bench(Limits(linger_seconds=60.0))
+    server = process(1, "serve-llama")
+    bench.tick([use(A, 1.0, (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    bench.tick(exited=[server.key])
+    bench.tick(ended=[A])
+    for _ in range(5):
+        bench.tick(seconds=10.0)
+        assert list(bench.ledger.container_models().values()) == [LLAMA]
+    bench.tick(seconds=30.0)
+    assert bench.ledger.container_models() == {}
+    assert bench.ledger.containers() == ()
+
+
+def test_a_container_that_runs_on_without_its_model_is_not_its_any_more() -> None:
+    bench = Bench()
+    server, shell = process(1, "serve-llama"), process(2, "bash")
+    bench.tick([use(A, 1.0, (server, 1.0))], started=[A], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    bench.tick([use(A, 0.5, (shell, 0.5))], exited=[server.key], energies=[Energy(PACKAGE, 5.0, 0.0)])
+    assert bench.ledger.container_models() == {}
+
+
+# --- GPU joules by card ----------------------------------------------------------------------------------
+
+GPU_2 = replace(GPU, id="GPU-2")
+
+
+def on_two_cards() -> Bench:
+    """A container that used two cards."""
+    bench = Bench(Limits(linger_seconds=10.0))
+    worker = process(7)
+    uses = [GpuUse(card.id, A, worker, 0.5) for card in (GPU, GPU_2)]
+    bench.tick(started=[A], gpu_uses=uses, energies=[Energy(GPU, 300.0, 70.0), Energy(GPU_2, 100.0, 60.0)])
+    return bench
+
+
+def cards(bench: Bench) -> dict[tuple[str, str], float]:
+    return {(row.device, row.mode): row.joules for row in bench.ledger.container_cards()}
+
+
+TWO_CARDS = {
+    ("GPU-1", "active"): 300.0,
+    ("GPU-1", "idle"): 70.0,
+    ("GPU-2", "active"): 100.0,
+    ("GPU-2", "idle"): 60.0,
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["checkpoint", "journal"])
+def test_gpu_joules_by_card_survive_a_restart(whole: bool) -> None:
+    bench = on_two_cards()
+    assert cards(bench) == TWO_CARDS
+    saved = encode(State("boot", 1.0, ledger=bench.ledger.state()), whole=True)
+    if not whole:
+        line = State("", 1.0, ledger=bench.ledger.state())
+        saved = encode(State("boot", 0.0), whole=True) + encode(line, whole=False)
+    again = Bench(Limits(linger_seconds=10.0))
+    again.ledger.restore(decode(saved).ledger, 0.0, same_boot=True)
+    again.tick()
+    assert cards(again) == TWO_CARDS
+    again.tick(seconds=20.0)
+    assert cards(again) == {}, "it ends with the container's account"
+
+
+def test_gpu_joules_of_a_version_that_kept_no_cards_have_no_card() -> None:
+    bench = on_two_cards()
+    state = bench.ledger.state()
+    state.accounts = [account._replace(cards={}) for account in state.accounts]
+    again = Bench()
+    again.ledger.restore(state, 0.0, same_boot=True)
+    uses = [GpuUse(GPU.id, A, process(7), 0.5)]
+    again.tick(started=[A], gpu_uses=uses, energies=[Energy(GPU, 30.0, 7.0)])
+    assert cards(again) == {
+        ("", "active"): 400.0,
+        ("", "idle"): 130.0,
+        ("GPU-1", "active"): 30.0,
+        ("GPU-1", "idle"): 7.0,
+    }
+
+
+def test_an_older_version_reads_a_state_file_with_cards() -> None:
+    """It ignores what it does not know: an account still has four fields."""
+    line = encode(State("boot", 1.0, ledger=on_two_cards().ledger.state()), whole=True)
+    content = json.loads(line.split(b" ", 1)[1])
+    assert content["version"] == 1
+    assert {len(account) for account in content["accounts"]} == {4}

@@ -14,7 +14,7 @@ import pytest
 
 from exporter.commands import host_checks
 from exporter.commands.doctor import examine, report, verdict
-from exporter.config.settings import load
+from exporter.config.loading import load
 from exporter.config.value_types import Address
 from exporter.host import Host
 from exporter.records import (

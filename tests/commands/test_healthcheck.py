@@ -12,7 +12,7 @@ import pytest
 
 from exporter.cli import main
 from exporter.commands.healthcheck import NoHealthAddressError, target
-from exporter.config.settings import load
+from exporter.config.loading import load
 from exporter.config.value_types import Address
 from tests.support.patience import patience
 from tests.support.program import ENVIRONMENT, Running

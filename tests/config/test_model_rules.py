@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.loading import ConfigError, load
 from exporter.config.model_rules import Claim, ModelRule, rule_list, variables
-from exporter.config.settings import ConfigError, load
 
 FILE = """\
 models:

@@ -11,7 +11,7 @@ import yaml
 
 from exporter import __version__
 from exporter.config.command_line import parse
-from exporter.config.settings import load
+from exporter.config.loading import load
 from exporter.sources.demo import servers
 from tests.support.repository import REPOSITORY
 

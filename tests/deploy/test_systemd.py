@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from exporter.config.settings import ConfigError, load
+from exporter.config.loading import ConfigError, load
 from tests.deploy.conftest import FOLDER, OUT, UNIT, Boot, Machine
 from tests.support import installed
 from tests.support.live import Meter

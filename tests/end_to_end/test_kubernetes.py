@@ -15,7 +15,7 @@ import pytest
 from exporter.accounting.attribution import Energy
 from exporter.accounting.containers import NAMING_SECONDS
 from exporter.accounting.ledger import Limits
-from exporter.config.settings import load
+from exporter.config.loading import load
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host, boot_seconds
 from exporter.records import GroupKey, SourceHealth, Workload

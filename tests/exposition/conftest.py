@@ -26,7 +26,7 @@ from exporter.records import (
     UnattributedReason,
     Workload,
 )
-from exporter.snapshot import AccountRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
+from exporter.snapshot import AccountRow, CardRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
 from tests.support.served import LOCAL, Exporter, WebFolder
 
 GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
@@ -251,9 +251,17 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             unattributed,
             retired,
             unnamed,
+            cpu_prices={101: 11.5, 102: 27.25},
+            container_cards=tuple(
+                CardRow(row.owner, f"{GPU}{number % 4}", mode, joules)
+                for number, row in enumerate(containers)
+                for (component, mode), joules in zip(row.cells, row.joules, strict=True)
+                if component == "gpu" and isinstance(row.owner, Workload)
+            ),
         ),
         gpu=GpuView(
             states=tuple(gpus),
+            indexes={gpu.uuid: gpu.index for gpu in gpus if not gpu.gpu_instance},
             allocations=(
                 Allocation(f"{GPU}0", *jobs[0][:3], gpu="0"),
                 Allocation(f"{GPU}1", *jobs[1][:3], 2.0, gpu="1"),

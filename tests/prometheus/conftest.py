@@ -134,7 +134,7 @@ class Stack:
 
 
 def other_servers(began: float) -> str:
-    """What Triton, TensorRT-LLM, Ray Serve and llama.cpp would expose; the demonstration has the others."""
+    """What Triton, TensorRT-LLM, Ray Serve, llama.cpp and a prefill server would expose, beside the demonstration."""
     seconds = time.monotonic() - began
     rows = {
         'nv_inference_request_success{model="resnet",version="1"}': 80,
@@ -143,6 +143,7 @@ def other_servers(began: float) -> str:
         'trtllm_request_success_total{model_name="org/trt",engine_type="trtllm"}': 1,
         'ray_vllm_generation_tokens_total{model_name="org/ray",WorkerId="1"}': 60,
         'ray_serve_deployment_request_counter_total{application="tts",deployment="Model",replica="1"}': 2,
+        'sglang:num_requests_total{model_name="org/pd",engine_type="prefill"}': 2,
         "llamacpp:tokens_predicted_total": 15,
         "llamacpp:prompt_tokens_total": 30,
     }

@@ -20,19 +20,25 @@ DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 RUNBOOKS = REPOSITORY / "docs/runbooks"
 DASHBOARDS = {"overview", "models", "model", "nodes", "workloads", "budgets", "exporter"}
 
-TARGET = {"job", "instance", "cluster", "served_model"}
-"""Labels that scraping adds; served_model is one that operators may add (docs/rules.md)."""
+SCRAPE = {"service", "endpoint", "container", "prometheus", "prometheus_replica"}
+"""Labels that say who scraped a server and why, not what it is."""
+
+TARGET = {"job", "instance", "cluster", "served_model", "llm_d_ai_role"} | SCRAPE
+"""Labels that scraping adds; served_model and llm_d_ai_role are some that operators may add (docs/rules.md)."""
 
 POD = {"namespace", "pod"}
+_VLLM = {"model_name", "engine", "finished_reason"}
+_SGLANG = {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank", "mode", "worker_addr"}
+_RAY = {"model_name", "WorkerId"}
+_DEPLOYMENT = {"deployment", "replica", "application", "route"}
 FOREIGN: Mapping[str, set[str]] = {
     "up": POD,
-    "vllm:generation_tokens_total": {"model_name", "engine"},
-    "vllm:prompt_tokens_total": {"model_name", "engine"},
-    "vllm:request_success_total": {"model_name", "engine", "finished_reason"},
-    "sglang:generation_tokens_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank"},
-    "sglang:realtime_tokens_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank", "mode"},
-    "sglang:prompt_tokens_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank"},
-    "sglang:num_requests_total": {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank"},
+    **{f"vllm{sign}{name}_total": _VLLM for sign in ":_" for name in ("generation_tokens", "prompt_tokens")},
+    **{f"vllm{sign}request_success_total": _VLLM for sign in ":_"},
+    **{f"sglang{sign}{name}_tokens_total": _SGLANG for sign in ":_" for name in ("generation", "realtime", "prompt")},
+    **{f"sglang{sign}num_requests_total": _SGLANG for sign in ":_"},
+    **{f"llamacpp{sign}{name}_total": set() for sign in ":_" for name in ("tokens_predicted", "prompt_tokens")},
+    **{f"{name}_total": _VLLM for name in ("generation_tokens", "prompt_tokens", "request_success")},
     "tgi_request_generated_tokens_sum": set(),
     "tgi_request_input_length_sum": set(),
     "tgi_request_success": set(),
@@ -40,15 +46,13 @@ FOREIGN: Mapping[str, set[str]] = {
     "trtllm_generation_tokens_total": {"model_name", "engine_type"},
     "trtllm_prompt_tokens_total": {"model_name", "engine_type"},
     "trtllm_request_success_total": {"model_name", "engine_type"},
-    "ray_vllm_generation_tokens_total": {"model_name", "WorkerId"},
-    "ray_vllm:generation_tokens_total": {"model_name", "WorkerId"},
-    "ray_vllm_request_prompt_tokens_sum": {"model_name", "WorkerId"},
-    "ray_vllm:request_prompt_tokens_sum": {"model_name", "WorkerId"},
-    "ray_vllm_request_success_total": {"model_name", "WorkerId"},
-    "ray_vllm:request_success_total": {"model_name", "WorkerId"},
-    "ray_serve_deployment_request_counter_total": {"deployment", "replica", "application", "route"},
-    "llamacpp:tokens_predicted_total": set(),
-    "llamacpp:prompt_tokens_total": set(),
+    **{
+        f"ray_vllm{form}": _RAY
+        for form in ("_generation_tokens_total", ":generation_tokens_total", "_generation_tokens")
+    },
+    **{f"ray_vllm{sign}request_prompt_tokens_sum": _RAY for sign in ":_"},
+    **{f"ray_vllm{form}": _RAY for form in ("_request_success_total", ":request_success_total", "_request_success")},
+    **{f"ray_serve_deployment_request_counter{end}": _DEPLOYMENT for end in ("", "_total")},
 }
 """Metrics of model servers, with the labels that rules may count on; all have the pod's."""
 

@@ -21,6 +21,7 @@ from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSourc
 from exporter.sources.protocol import Source
 from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.namer import WorkloadNamer
+from tests.support.cards import check_cards
 from tests.support.fake_kubelet import Claim, Kubelet, Messages, claiming, pod
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig
@@ -116,6 +117,7 @@ class Cluster:
         """Nothing is lost and nothing is counted twice."""
         assert self.snapshot is not None
         assert self.snapshot.energy.conservation_error_ratio <= 1e-9
+        check_cards(self.snapshot)
         attributed = sum(sum(row.joules) for row in self.snapshot.energy.containers)
         attributed += sum(joules for _, joules in (*self.snapshot.energy.retired, *self.snapshot.energy.unnamed))
         attributed += sum(joules for *_, joules in self.snapshot.energy.unattributed)

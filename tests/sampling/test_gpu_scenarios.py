@@ -18,7 +18,9 @@ import pytest
 from exporter.records import GroupKey, Model, Namer, Process, ProcessOwner, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
+from exporter.sources.nvml.driver import PROCESS_USE_CALLS
 from exporter.sources.nvml.source import NvmlSource
+from tests.support.cards import check_cards
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.nvml.node import Node
@@ -133,6 +135,7 @@ class Stage:
         for accounts in (last.energy.processes, last.energy.containers, last.energy.models):
             assert sum(_joules(row) for row in accounts) + rest == pytest.approx(cards, rel=1e-9)
         assert last.energy.conservation_error_ratio <= 1e-9
+        check_cards(last)
 
     def _step(self, shares: Shares) -> None:
         self._steps += 1
@@ -307,6 +310,15 @@ def test_one_process_on_two_cards(stage: Stage) -> None:
     stage.learn()
     stage.play(20, lambda _: {first: {1: 0.5}, second: {1: 0.2, 2: 0.6}})
     stage.check()
+    assert stage.snapshot is not None
+    of_first = {
+        (row.device, row.mode): row.joules
+        for row in stage.snapshot.energy.container_cards
+        if row.owner.container == "job-1"
+    }
+    assert of_first[first.gpu.uuid, "active"] == pytest.approx(20 * 0.5 * 600, rel=TOLERANCE)
+    assert of_first[second.gpu.uuid, "active"] == pytest.approx(20 * 0.2 * 600, rel=TOLERANCE)
+    assert stage.snapshot.gpu.indexes == {first.gpu.uuid: "0", second.gpu.uuid: "1"}
 
 
 def test_two_cards_of_different_models(stage: Stage) -> None:
@@ -335,3 +347,95 @@ def test_a_card_without_a_counter_beside_one_that_has_one(stage: Stage) -> None:
     stage.play(20, lambda _: {counted: {1: 0.8}, gauged: {1: 0.25, 2: 0.5}})
     stage.play(2, lambda _: {})
     stage.check()
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["not supported", "empty while busy"])
+def test_a_card_whose_use_only_the_newer_call_reports(stage: Stage, empty: bool) -> None:
+    """Project-HAMi/HAMi#2015: on an RTX PRO 6000 Blackwell with driver 580 the older call reports nothing."""
+    card = stage.card(name="NVIDIA RTX PRO 6000 Blackwell Server Edition", architecture=control.BLACKWELL)
+    stage.process(1, card)
+    stage.process(2, card)
+    stage.learn()
+    code = control.NOT_FOUND if empty else control.NOT_SUPPORTED
+    stage.node.driver.fail("nvmlDeviceGetProcessUtilization", code=code)
+    stage.play(20, lambda _: {card: {1: 0.6, 2: 0.2}})
+    stage.check()
+
+
+@pytest.mark.parametrize("code", [control.NOT_SUPPORTED, control.NOT_FOUND], ids=["not supported", "empty while busy"])
+def test_a_card_whose_use_no_call_reports(stage: Stage, code: int) -> None:
+    """Active joules of several holders stay unattributed, and a reason is shown; a single holder is charged all."""
+    card = stage.card(architecture=control.BLACKWELL)
+    alone = stage.card(pci_bus=0x51)
+    stage.process(1, card)
+    stage.process(2, card)
+    stage.process(3, alone)
+    stage.learn()
+    for call in PROCESS_USE_CALLS:
+        stage.node.driver.fail(call, code=code)
+    stage.play(20, lambda _: {card: {1: 0.6, 2: 0.2}, alone: {3: 0.5}})
+    assert stage.charged()[1] == stage.charged()[2] == 0.0
+    assert stage.charged()[3] == pytest.approx(stage.truth[3], rel=TOLERANCE)
+    assert stage.snapshot is not None
+    nvml = next(source for source in stage.snapshot.exporter.sources if source.name == "nvml")
+    assert nvml.up
+    assert "by each of 2 processes" in nvml.message
+    assert card.gpu.uuid in nvml.message
+    assert "550" in nvml.fix
+    stage.check_books()
+
+
+def _not_idle(stage: Stage) -> float:
+    """Unattributed joules with a reason other than idle."""
+    assert stage.snapshot is not None
+    return sum(joules for _, reason, joules in stage.snapshot.energy.unattributed if reason != "idle")
+
+
+@pytest.mark.parametrize("holders", [1, 2])
+@pytest.mark.parametrize("seconds", [20, 300])
+def test_loaded_models_that_keep_a_card_in_a_higher_power_state(stage: Stage, holders: int, seconds: int) -> None:
+    """ollama/ollama#8591: 50 W instead of 11 W at 0 %; what nobody uses is idle energy of those who hold it."""
+    card = stage.card(name="Tesla P40", idle_watts=11.0, dynamic_watts=200.0)
+    stage.learn()
+    for pid in range(1, holders + 1):
+        stage.process(pid, card)
+    card.idle_watts = 50.0
+    before = _not_idle(stage)
+    stage.play(seconds, lambda _: {})
+    assert _not_idle(stage) - before <= 0.05 * seconds * 50
+    assert sum(stage.charged().values()) == 0.0
+    assert stage.charged("idle")[1] == pytest.approx((seconds * 50) / holders, rel=0.25 if seconds == 20 else 0.02)
+    stage.check_books()
+
+
+def test_a_card_that_alternates_between_two_idle_levels(stage: Stage) -> None:
+    """85 W for 12 s, 35 W for 8 s, at 0 % throughout: the driver lowers the clocks now and then."""
+    card = stage.card(name="NVIDIA L40S", idle_watts=35.0, dynamic_watts=265.0)
+    stage.process(1, card)
+    stage.process(2, card)
+    stage.learn()
+
+    def script(t: float) -> Shares:
+        card.idle_watts = 85.0 if int(t) % 20 < 12 else 35.0
+        return {}
+
+    before, burned = _not_idle(stage), card.joules
+    stage.play(300, script)
+    assert _not_idle(stage) - before <= 0.05 * (card.joules - burned)
+    assert sum(stage.charged("idle").values()) == pytest.approx(card.joules - burned, rel=0.01)
+    assert sum(stage.charged().values()) == 0.0
+
+
+def test_instances_that_rest_above_the_idle_power(stage: Stage) -> None:
+    """Under MIG the activity of the instances says that nobody uses the card."""
+    card = stage.card(mig=["3g.40gb", "3g.40gb"], architecture=control.HOPPER)
+    for pid, part in enumerate(card.gpu.mig, start=1):
+        stage.node.process(pid)
+        part.process(pid)
+        part.gpm(control.GPM_SM_UTIL, 0.0)
+    stage.learn()
+    card.idle_watts = 110.0
+    stage.play(20, lambda _: {})
+    assert sum(stage.charged().values()) == 0.0
+    assert stage.charged("idle")[1] == pytest.approx(20 * 110.0 / 2, rel=0.01)
+    stage.check_books()

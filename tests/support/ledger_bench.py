@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from exporter.accounting.accounts import Account, Period
 from exporter.accounting.attribution import CpuIdle, Energy, share
@@ -60,6 +60,7 @@ class Bench:
         gpu_uses: Iterable[GpuUse] = (),
         seconds: float = 1.0,
         cpu_idle: CpuIdle = "node",
+        cpu_weights: Mapping[GroupKey, float] | None = None,
     ) -> list[Account]:
         self.now += seconds
         groups, energies, uses = tuple(groups), list(energies), list(gpu_uses)
@@ -68,7 +69,7 @@ class Bench:
         metered = frozenset(energy.device.component for energy in energies)
         for energy in energies:
             self.node_joules[energy.device.component] += energy.joules
-        shares = share(energies, cpu, uses, cpu_idle)
+        shares = share(energies, cpu, uses, cpu_idle, cpu_weights=cpu_weights)
         period = Period.of(self.now, seconds, metered, {"cpu": 4.0, "gpu": 1.0}, shares.cpu)
         return self.ledger.post(period, shares, cpu=cpu, gpu_uses=uses)
 

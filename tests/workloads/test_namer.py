@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records import HOST, GroupKey, Model, Namer, Process, ProcessKey, SourceHealth, Workload
+from exporter.records import HOST, PATH_SEPARATOR, GroupKey, Model, Namer, Process, ProcessKey, SourceHealth, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
-from exporter.workloads.namer import PATHS as RESOLVERS
 from exporter.workloads.namer import WorkloadNamer
+from exporter.workloads.paths.precedence import PATHS as RESOLVERS
+from exporter.workloads.paths.precedence import path_resolvers
 
 A = "3f4e2a9c8b7d6e5f40312233445566778899aabbccddeeff0011223344556677"
 B = "b2a102854b4969b2ce98dc329c86b4fb2b06e4ad2cc8da9d8a7578c9cd2004a2"
@@ -43,6 +44,18 @@ def job(number: int, user: str = "") -> Workload:
     return Workload(container=f"job_{number}", runtime="slurm", owner_kind="User" if user else "", owner_name=user)
 
 
+def batch(runtime: str, name: str) -> Workload:
+    return Workload(container=name, runtime=runtime)
+
+
+def yarn(name: str) -> Workload:
+    return batch("yarn", name)._replace(owner_kind="Application", owner_name="application_1500000000000_0001")
+
+
+def nomad(allocation: str, task: str) -> Workload:
+    return Workload(pod=allocation, container=task, runtime="nomad")
+
+
 PATHS: dict[str, Workload] = {
     # Docker: moby daemon/oci_linux.go (cgroupfs: /docker/ID or --cgroup-parent; systemd: system.slice:docker:ID)
     f"/docker/{A}": engine("docker"),
@@ -63,7 +76,7 @@ PATHS: dict[str, Workload] = {
     f"/ecs/6c3e6b8f5a1d4b0f9e8d7c6b5a493827/{A}": engine("docker"),  # amazon-ecs-agent taskresource/cgroup
     f"/ecs.slice/ecstasks-6c3e6b8f5a1d4b0f9e8d7c6b5a493827.slice/docker-{A}.scope": engine("docker"),
     f"/lxc/101/ns/docker/{A}": engine("docker"),
-    f"/../{A}": engine("docker"),  # seen from inside a cgroup namespace, cgroup_namespaces(7)
+    f"/../{A}": engine("unknown"),  # seen from inside a cgroup namespace, cgroup_namespaces(7)
     "/docker/buildkit/nzgdk0xpvtq1f4gyqvt1cjr4b": Workload(container="buildkit", runtime="docker"),
     "/system.slice/docker-nzgdk0xpvtq1f4gyqvt1cjr4b.scope": Workload(container="buildkit", runtime="docker"),
     # Kubernetes, cgroupfs driver: pkg/kubelet/cm/pod_container_manager_linux.go
@@ -192,6 +205,79 @@ PATHS: dict[str, Workload] = {
     "/system.slice/slurmstepd.scope/system": unit("slurmstepd.scope"),
     "/system.slice/slurmd.service": unit("slurmd.service"),
     "/slurm/uid_1000": HOST,
+    # Slurm 26.05 names a job's directory by its SLUID: guilbaults/slurm-job-exporter#66
+    "/system.slice/slurmstepd.scope/s5K1KKYAYG5D00/step_0/user/task_0": batch("slurm", "s5K1KKYAYG5D00"),
+    "/system.slice/slurmstepd.scope/s5K1KKYAZ2QW00": batch("slurm", "s5K1KKYAZ2QW00"),
+    "/system.slice/gpu01_slurmstepd.scope/s5K1KKYAYG5D00/step_batch": batch("slurm", "s5K1KKYAYG5D00"),
+    "/system.slice/gpu01_slurmstepd.scope/system": unit("gpu01_slurmstepd.scope"),
+    "/slurm_gpu01/uid_7/s5K1KKYAYG5D00/step_0": Workload(
+        container="s5K1KKYAYG5D00", runtime="slurm", owner_kind="User", owner_name="7"
+    ),
+    # PBS: PrincetonUniversity/jobstats#17, openpbs pbs_cgroups.PY
+    "/pbspro.service/jobid/1234.server": batch("pbs", "1234.server"),
+    "/pbs_jobs.service/jobid/1235[7].server/step": batch("pbs", "1235[7].server"),
+    r"/pbspro.slice/pbspro-1236.pbs\x2dhead.slice": batch("pbs", "1236.pbs-head"),
+    "/pbspro.service": unit("pbspro.service"),
+    "/system.slice/pbs.service": unit("pbs.service"),
+    # HTCondor: condor_utils/cgroup.cpp
+    "/system.slice/condor.service/condor_var_lib_condor_execute_slot1_1@node1": batch("htcondor", "slot1_1@node1"),
+    "/system.slice/condor.service/condor_var_lib_condor_execute_slot1_12@node1": batch("htcondor", "slot1_12@node1"),
+    "/htcondor/condor_scratch_execute_slot2@node1/x": batch("htcondor", "slot2@node1"),
+    "/system.slice/condor.service": unit("condor.service"),
+    # YARN: hadoop CGroupsHandlerImpl.java
+    "/hadoop-yarn/container_e17_1500000000000_0001_01_000001": yarn("container_e17_1500000000000_0001_01_000001"),
+    "/yarn/container_1500000000000_0001_01_000002": yarn("container_1500000000000_0001_01_000002"),
+    "/hadoop-yarn": HOST,
+    # Nomad: hashicorp/nomad#23405, Roblox/nomad-driver-containerd#133
+    "/nomad.slice/share.slice/b30be889-ebb4-8524-cc84-bfd79acd6057.promtail.scope": nomad("b30be889", "promtail"),
+    "/nomad.slice/reserve.slice/d2a4176c-d6f0-14d6-95ef-6b3b332be2d8.web.api.scope": nomad("d2a4176c", "web.api"),
+    "/nomad.slice/c1a4176c-d6f0-14d6-95ef-6b3b332be2d8.old.scope": nomad("c1a4176c", "old"),
+    "/nomad/c1a4176c-d6f0-14d6-95ef-6b3b332be2d8.old-v1": nomad("c1a4176c", "old-v1"),
+    "/nomad.slice/share.slice": HOST,
+    # Kata: kata-containers#4886
+    f"/kata_overhead/{A}": engine("kata")._replace(provisional=True),
+    f"/vc/{A}": engine("kata")._replace(provisional=True),
+    f"/kubepods/besteffort/pod{UID}/kata_{A}": kubernetes(),
+    # Podman's health checks: podman#22884, #7484, #22589
+    f"/system.slice/{A}-startup-1b5d1787b55c20ba.service": engine("podman"),
+    f"/system.slice/{A}-3c0a9d0c4a7e11ef.service": engine("podman"),
+    f"{USER}/app.slice/{A}.service": engine("podman"),
+    # An id below an unknown parent names no engine
+    f"/jailer/{A}": engine("unknown"),
+    f"/batch.slice/{A}": engine("unknown"),
+    f"/moby/{A}": engine("docker"),
+    # containerd: ctr run IMAGE NAME
+    "/default/web1": Workload(container="web1", runtime="containerd"),
+    "/default/web1/sub": Workload(container="web1", runtime="containerd"),
+    "/k8s.io/abc": Workload(container="abc", runtime="containerd"),
+    "/default": HOST,
+    # Units for one connection: systemd#29103, systemd.socket(5)
+    "/system.slice/system-mariadbcheck.slice/mariadbcheck@147486-192.0.2.68:9200-198.51.100.7:30001.service": unit(
+        "mariadbcheck@.service"
+    ),
+    "/system.slice/sshd@3-[::1]:22-[::1]:4.service": unit("sshd@3-[::1]:22-[::1]:4.service"),
+    "/system.slice/sshd@3-2001:db8::1:22-2001:db8::2:50122.service": unit("sshd@.service"),
+    "/system.slice/varlink@12-48211-0.service": unit("varlink@.service"),
+    "/system.slice/vm@0-vsock:5000-2.service": unit("vm@.service"),
+    "/system.slice/backup@2026-11-28.service": unit("backup@2026-11-28.service"),
+    "/system.slice/postgresql@15-main.service": unit("postgresql@15-main.service"),
+    # Talos: siderolabs/talos#4602
+    "/podruntime/kubelet": unit("podruntime/kubelet"),
+    "/podruntime/runtime": unit("podruntime/runtime"),
+    "/podruntime/etcd": unit("podruntime/etcd"),
+    "/system/apid": unit("system/apid"),
+    "/system/runtime": unit("system/runtime"),
+    "/podruntime": HOST,
+    # Virtual machines: xapi-project/xen-api#6330, libvirt without systemd
+    "/vm.slice/qemu-dm": unit("qemu-dm"),
+    "/vm.slice/varstored": unit("varstored"),
+    "/vm.slice/a.service": unit("a.service"),
+    "/vm.slice": HOST,
+    "/machine/web.libvirt-qemu/vcpu0": unit("web"),
+    "/machine/qemu-1-web.libvirt-qemu": unit("qemu-1-web"),
+    "/libvirt/qemu/web/emulator": unit("web"),
+    "/machine": HOST,
+    "/libvirt/qemu": HOST,
     # Of the host
     "/": HOST,
     "": HOST,
@@ -219,6 +305,7 @@ def test_the_table_is_wide_enough_to_be_worth_something() -> None:
     assert len(PATHS) >= 80
     assert {owner.runtime for owner in PATHS.values()} == {
         "kubernetes", "docker", "podman", "containerd", "systemd", "slurm", "host",
+        "pbs", "htcondor", "yarn", "nomad", "kata", "unknown",
     }  # fmt: skip
 
 
@@ -271,6 +358,54 @@ def test_any_mixture_of_components_has_exactly_one_owner(parts: list[str]) -> No
     if owner.container_id:
         assert owner.container == owner.container_id[:12]
     assert "".join(owner[:9]).encode()
+
+
+@pytest.mark.parametrize(
+    ("paths", "owner"),
+    [
+        (("/system.slice/slurmd.service", "/slurm/uid_1000/job_7/step_0/task_0"), job(7, "1000")),
+        ((f"/docker/{A}", "/slurm/uid_1000/job_7"), job(7, "1000")),
+        ((f"{POD}/crio-{A}.scope", "/system.slice/condor.service/condor_x_slot1@n"), batch("htcondor", "slot1@n")),
+        (("/system.slice/containerd.service", f"/kubepods/pod{UID}", f"/kubepods/pod{UID}/{A}"), kubernetes(A)),
+        (("/user.slice", "/system.slice/a.service", f"/docker/{A}"), engine("docker")),
+        (("/batch/x", "/system.slice/a.service"), unit("a.service")),
+        (("/system.slice/a.service", "/system.slice/b.service"), unit("a.service")),
+        (("/batch/x", "/batch/y"), HOST),
+    ],
+)  # fmt: skip
+def test_a_process_in_several_trees_belongs_to_the_strongest(paths: tuple[str, ...], owner: Workload) -> None:
+    assert WorkloadNamer().workload(GroupKey(PATH_SEPARATOR.join(paths), 0)) == owner
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_overhead_of_a_kata_sandbox_is_its_pods(order: int) -> None:
+    overhead = GroupKey(f"/kata_overhead/{A}", 1)
+    machine = GroupKey(f"/kubepods/besteffort/pod{UID}/kata_{A}", 2)
+    namer = WorkloadNamer()
+    for group in (overhead, machine)[::order]:
+        namer.workload(group)
+    assert namer.renamed() == ({overhead} if order == 1 else set())
+    assert namer.workload(overhead) == namer.workload(machine) == kubernetes()
+    namer.forget(machine)
+    assert namer.workload(overhead) == kubernetes()
+    namer.forget(overhead)
+    assert namer.workload(overhead).provisional
+    assert namer.settled(overhead) == engine("kata")
+
+
+def test_a_split_unit_is_one_row_for_each_group_in_it() -> None:
+    namer = WorkloadNamer(paths=path_resolvers(["lsf.service", "grid", r"vm.slice", "gw@a.service"]))
+    split = {
+        "/system.slice/lsf.service/job7": "lsf.service/job7",
+        r"/system.slice/lsf.service/job\x2d8/step": "lsf.service/job-8",
+        "/system.slice/grid.service/a": "grid.service/a",
+        "/vm.slice/qemu-dm/vm1": "qemu-dm",
+        "/system.slice/gw@a.service/x": "gw@a.service/x",
+        "/system.slice/lsf.service": "lsf.service",
+        "/system.slice/other.service/a": "other.service",
+    }
+    assert {path: namer.workload(GroupKey(path, 1)).container for path in split} == split
+    assert namer.workload(GroupKey(f"/system.slice/lsf.service/docker-{A}.scope", 1)) == engine("docker")
 
 
 def test_resolvers_never_contradict_an_id_that_is_in_the_path() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cards import CARDS, CONTAINER_CARDS
 from .families import (
     CONTAINER,
     DEVICE_LABELS,
@@ -10,6 +11,7 @@ from .families import (
     Family,
     build_info,
     container_info,
+    container_prices,
     failures,
     gpu_allocated,
     gpu_info,
@@ -126,6 +128,7 @@ CATALOGUE: tuple[Family, ...] = (
         retired_devices,
     ),
     # GPUs
+    *CARDS,
     of_gpu(
         "energy_gpu_power_limit_watts",
         "Power limit enforced by the GPU's driver, in watts.",
@@ -227,6 +230,7 @@ CATALOGUE: tuple[Family, ...] = (
     ),
     # its users
     *level_families(),
+    CONTAINER_CARDS,
     ContainerInfo(
         "energy_container_info",
         "gauge",
@@ -244,6 +248,14 @@ CATALOGUE: tuple[Family, ...] = (
         ),
         container_info,
         CONTAINER,
+    ),
+    Family(
+        "energy_container_joules_per_cpu_second",
+        "gauge",
+        "Active energy of the CPU per busy CPU second of a container, in joules, learned from how the meter varies "
+        "with who ran; only with --attribution.cpu=learned, and only where that tells the container from others.",
+        CONTAINER.labels,
+        container_prices,
     ),
     # energy of no workload
     Family(
@@ -265,8 +277,8 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_unnamed_joules",
         "gauge",
-        "Energy of containers that are not exposed yet because their names are pending, in joules, for at most half a "
-        "minute after their start: it is then a term of the node's sum.",
+        "Energy of containers that is not in their counters yet, in joules: their names are being looked up, or the "
+        "counters are new and stay at 0 for one scrape. Node = containers + unattributed + retired + this.",
         ("component",),
         lambda snapshot: (((component,), value) for component, value in snapshot.energy.unnamed),
     ),

@@ -26,7 +26,7 @@ from .families import Family
 
 _log = logging.getLogger(__name__)
 
-_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5)
 """Upper bounds in seconds, from a cached body to a sample that takes a whole interval."""
 
 

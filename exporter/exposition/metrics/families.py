@@ -282,6 +282,12 @@ def container_info(snapshot: Snapshot) -> Iterator[Sample]:
         yield container_identity(row.owner, snapshot.energy.container_models.get(row.serial)), 1
 
 
+def container_prices(snapshot: Snapshot) -> Iterator[Sample]:
+    """Learned joules per busy CPU second of each container account."""
+    for row in snapshot.energy.containers if snapshot.energy.cpu_prices else ():
+        yield CONTAINER.values(row.owner), snapshot.energy.cpu_prices.get(row.serial)
+
+
 def retired_devices(snapshot: Snapshot) -> Iterator[Sample]:
     """Joules of devices that are no longer exposed, by each component that can have devices, from 0."""
     for node in snapshot.energy.nodes:

@@ -11,14 +11,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from math import isfinite
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client import CollectorRegistry
 
 from ...records import Model, Workload
 from ...snapshot import AccountRow, Snapshot
 from .catalogue import CATALOGUE
 from .families import LEVELS, AccountFamily, ContainerInfo, Family, Level, chosen_labels, container_identity
 from .labels import pairs
+from .registry_text import RegistryText
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -43,7 +43,7 @@ class Renderer:
         ]
         self._levels = [_LevelRenderer(level, catalogue) for level in LEVELS]
         self._prefixes: dict[str, dict[tuple[str, ...], bytes]] = {}
-        self._own = own
+        self._own = None if own is None else RegistryText(own)
         self._snapshot: Snapshot | None = None
         self._lines: Lines = {}
         self._bodies: dict[tuple[bool, bool], bytes] = {}
@@ -98,16 +98,10 @@ class Renderer:
                 parts.append(openmetrics_header if openmetrics else text_header)
                 parts += lines
         if self._own is not None:
-            parts.append(_text(self._own, openmetrics))
+            parts.append(self._own.body(openmetrics=openmetrics))
         if openmetrics:
             parts.append(_EOF)
         return b"".join(parts)
-
-
-def _text(registry: CollectorRegistry, openmetrics: bool) -> bytes:
-    if not openmetrics:
-        return generate_latest(registry)
-    return generate_openmetrics(registry).removesuffix(_EOF)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class _Account:

@@ -20,8 +20,11 @@ class Response(NamedTuple):
     close: bool = False
 
 
-Handler = Callable[[h11.Request], Response]
-"""Returns the response to a GET or HEAD request. Runs in the server's thread and must not block."""
+Handler = Callable[[h11.Request, str], Response]
+"""Returns the response to a GET or HEAD request of a client, named by its address.
+
+Runs in the server's thread and must not block.
+"""
 
 
 def request_header(request: h11.Request, name: bytes) -> str:

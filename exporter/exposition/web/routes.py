@@ -27,23 +27,25 @@ class Routes:
         """Return the response, or why the request is rejected; an awaitable only while bcrypt checks a password."""
         access = self._access
         if access is None:
-            return _dispatch(self._all, request)
+            return _dispatch(self._all, request, client)
         rejected = access.check_certificate(client)
         if rejected is not None:
             return self._with_headers(rejected)
         if _path(request) in self._health:
-            return self._with_headers(_status_only(_dispatch(self._health, request)))
+            return self._with_headers(_status_only(_dispatch(self._health, request, client)))
         authorization = access.authorize(request, client)
         if authorization is None or isinstance(authorization, Response):
-            return self._with_headers(authorization or _dispatch(self._all, request))
-        return self._answer_authorized(request, authorization)
+            return self._with_headers(authorization or _dispatch(self._all, request, client))
+        return self._answer_authorized(request, client, authorization)
 
-    def answer_health(self, request: h11.Request, client: Client) -> Response:  # noqa: ARG002 - open to all clients
+    def answer_health(self, request: h11.Request, client: Client) -> Response:
         """Return the response of a listener that serves health and nothing else."""
-        return _status_only(_dispatch(self._health, request))
+        return _status_only(_dispatch(self._health, request, client))
 
-    async def _answer_authorized(self, request: h11.Request, authorization: Awaitable[Response | None]) -> Response:
-        return self._with_headers(await authorization or _dispatch(self._all, request))
+    async def _answer_authorized(
+        self, request: h11.Request, client: Client, authorization: Awaitable[Response | None]
+    ) -> Response:
+        return self._with_headers(await authorization or _dispatch(self._all, request, client))
 
     def _with_headers(self, response: Response) -> Response:
         """Add the configured headers, which replace ours of the same name."""
@@ -53,11 +55,11 @@ class Routes:
         return response._replace(headers=(*kept, *extra))
 
 
-def _dispatch(handlers: Mapping[bytes, Handler], request: h11.Request) -> Response:
+def _dispatch(handlers: Mapping[bytes, Handler], request: h11.Request, client: Client) -> Response:
     if request.method not in {b"GET", b"HEAD"}:
         return Response(405, b"only GET and HEAD\n", headers=((b"Allow", b"GET, HEAD"),))
     handler = handlers.get(_path(request))
-    return Response(404, b"not found\n") if handler is None else handler(request)
+    return Response(404, b"not found\n") if handler is None else handler(request, client.host)
 
 
 def _path(request: h11.Request) -> bytes:

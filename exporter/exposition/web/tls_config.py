@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ...config.value_types import choice, flag, listing
@@ -89,9 +90,7 @@ def read_tls(file: WebFile) -> TlsSettings | None:
         low = ssl.TLSVersion.TLSv1_3
     if low > high:
         file.error(f"{_SECTION}max_version", "is below min_version, or no cipher suite is left for it")
-    curves = file.take(f"{_SECTION}curve_preferences", listing(choice(*_CURVES)).parse, none)
-    if len(curves) > 1 and not hasattr(ssl.SSLContext, "set_groups"):
-        file.warn(f"{_SECTION}curve_preferences", f"only {curves[0]} is offered; more than one needs Python 3.15")
+    curves = _offered(file, file.take(f"{_SECTION}curve_preferences", listing(choice(*_CURVES)).parse, none))
     return TlsSettings(
         where=file.where(f"{_SECTION}cert_file", f"{_SECTION}cert"),
         certificate=certificate,
@@ -105,6 +104,23 @@ def read_tls(file: WebFile) -> TlsSettings | None:
         curves=tuple(_CURVES[name] for name in curves),
         server_chooses_cipher=file.take(f"{_SECTION}prefer_server_cipher_suites", flag().parse, True),
     )
+
+
+def _offered(file: WebFile, curves: Sequence[str]) -> Sequence[str]:
+    """The curves that this Python can offer: all from 3.15 on, else the first one that its ssl module accepts."""
+    if not curves or hasattr(ssl.SSLContext, "set_groups"):
+        return curves
+    key = f"{_SECTION}curve_preferences"
+    for name in curves:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ecdh_curve(_CURVES[name])
+        except (ssl.SSLError, ValueError):  # X25519 in Python 3.11.2
+            continue
+        if name != curves[0] or len(curves) > 1:
+            file.warn(key, f"only {name} is offered; more than one needs Python 3.15")
+        return (name,)
+    file.error(key, f"the ssl module of this Python offers none of {', '.join(curves)}; add CurveP256")
+    return ()
 
 
 def _pem(file: WebFile, key: str, marker: str, *, needed: bool = True) -> str:

@@ -32,6 +32,10 @@ class Chip:
     files: frozenset[str]
     topology: Topology
 
+    def is_zero(self, file: str) -> bool:
+        """Whether a counter reads 0 now."""
+        return self.label(file) == "0"
+
     def label(self, file: str) -> str:
         """A label file's text; "" if it is missing."""
         try:
@@ -45,7 +49,8 @@ class Sensor(NamedTuple):
 
     ``inside`` lists ids that include it, nearest first; the first one that exists on this machine counts.
     ``whole``: it claims to measure the whole platform, of which there is one.
-    ``zero_is_absent``: as long as it has only reported 0 it measures nothing.
+    ``zero_is_absent``: as long as it has only reported 0 it measures nothing. ``stands_for``: the id of a sensor of the
+    same chip in whose place it counts if that one measures nothing.
     """
 
     device: Device
@@ -54,6 +59,7 @@ class Sensor(NamedTuple):
     inside: tuple[str, ...] = ()
     whole: bool = False
     zero_is_absent: bool = False
+    stands_for: str = ""
 
 
 def describe(chip: Chip) -> list[Sensor]:
@@ -187,17 +193,21 @@ def _intel_gpu(chip: Chip) -> list[Sensor]:
 
     The register has 32 bits, but the driver accumulates it in 63 (drivers/gpu/drm/i915/i915_hwmon.c: 278 years
     at 1000 W), so the file never wraps. Under xe, energy1 is the card and energy2 the package on it; where the card has
-    no meter, the package stands for it.
+    no meter, or one that stays 0 while the package's advances, the package stands for it.
     """
     card, name = gpu_id(chip.host, chip.name, chip.address, f"{chip.path}/device"), _model("Intel GPU", chip)
     sensors = []
-    if "energy1_input" in chip.files:
+    package = "energy2_input" in chip.files
+    if "energy1_input" in chip.files and not (
+        package and chip.is_zero("energy1_input") and not chip.is_zero("energy2_input")
+    ):
         sensors.append(_meter(card, "gpu", name, "microjoules", "energy1_input"))
         card, name = f"{card}-pkg", f"{name} package"
-    if "energy2_input" in chip.files:
+    if package:
         inside = (sensors[0].device.id,) if sensors else ()
-        sensors.append(_meter(card, "gpu", name, "microjoules", "energy2_input", inside=inside))
-    return sensors
+        meter = _meter(card, "gpu", name, "microjoules", "energy2_input", inside=inside)
+        sensors.append(meter._replace(stands_for=sensors[0].device.id if sensors else ""))
+    return [sensor._replace(zero_is_absent=True) for sensor in sensors]
 
 
 def _model(kind: str, chip: Chip) -> str:

@@ -110,7 +110,7 @@ class HwmonSource:
             self._scan(now)
         meters: list[EnergyReading | PowerReading] = []
         problems = list(self._scan_problems)
-        maybe_absent = False
+        absent: set[str] = set()
         asleep: list[str] = []
         for meter in self._meters:
             device = meter.sensor.device
@@ -125,7 +125,11 @@ class HwmonSource:
                     self._scan_at = -math.inf
                 continue
             if meter.maybe_absent and value == 0:
-                maybe_absent = True
+                absent.add(device.id)
+                continue
+            if meter.sensor.stands_for in absent:
+                absent.add(device.id)
+                self._scan_at = -math.inf  # the next scan finds that this sensor advances and the other does not
                 continue
             meter.maybe_absent = False
             self._seen_nonzero.add(device.id)
@@ -134,7 +138,7 @@ class HwmonSource:
                 meters.append(EnergyReading(device, at, value, None))
             else:
                 meters.append(PowerReading(device, at, value))
-        if problems and not meters and not maybe_absent and not asleep:
+        if problems and not meters and not absent and not asleep:
             self.close()
             raise Unavailable(*problems[0])
         gpus = tuple(gpu.state() for gpu in self._gpus if not _is_suspended(gpu.runtime_status))

@@ -15,6 +15,10 @@ POWER_INSTANT_MILLIWATTS = 186
 _VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 """Members of nvmlValue_t, by nvmlValueType_t."""
 
+PROCESS_USE_CALLS = ("nvmlDeviceGetProcessUtilization", "nvmlDeviceGetProcessesUtilizationInfo")
+"""Calls for utilisation samples: the older one, and the one since driver 550, the only one that reports on some
+Blackwell cards (Project-HAMi/HAMi#2015)."""
+
 _SM, _MEMORY = 1, 2
 """nvmlClockType_t."""
 
@@ -159,17 +163,18 @@ class Driver(Library):
 
     # --- processes ----------------------------------------------------------------------------------
 
-    def utilization(self, handle: Any, since: float) -> list[UtilSample]:
-        """Samples newer than ``since``, oldest first; none if the card is idle or does not report them (MIG).
+    def utilization(self, call: str, handle: Any, since: float) -> list[UtilSample]:
+        """Samples newer than ``since``, oldest first, by one of `PROCESS_USE_CALLS`; none if there are none.
 
+        Raises `DriverError` if the card does not report them this way (MIG).
         Drivers do return values above 100 (nvtop#110): they are clamped.
         """
         try:
-            found = self.call("nvmlDeviceGetProcessUtilization", handle, round(since * 1e6))
+            found = self.call(call, handle, round(since * 1e6))
         except DriverError as error:
-            if error.kind in ("lost", "down"):
-                raise
-            return []
+            if error.kind == "nothing":
+                return []
+            raise
         samples = [UtilSample(s.pid, s.timeStamp / 1e6, min(100, s.smUtil) / 100) for s in found]
         return sorted((s for s in samples if s.at > since), key=lambda sample: sample.at)
 

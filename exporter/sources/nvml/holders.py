@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from ...host import Host
-from ...records import GpuUse
+from ...records import GpuUse, Problem
 from ..usage.pid_lookup import PidResolver, ProcessIdentity
 from .card import Card
 from .driver import Driver
 from .library import DriverError
 from .mig import MigLayout
-
-"""Stands for processes that used the card but are not found on this host; their use is charged to no other process."""
+from .process_use import ProcessUse
 
 _REST_SECONDS, _MAX_REST_SECONDS = 5.0, 60.0
 """How often to query the process lists and the MIG layout: a query takes milliseconds and stalls the card's users
@@ -56,6 +55,7 @@ class _RateLimitedQuery:
 class Holders:
     """Remembers, for one card, its holders as of the last query and the time of its last utilisation sample.
 
+    ``use_problem`` is set if several processes hold it and the driver does not report which of them uses it.
     ``hidden`` is set if some of them are not in this /proc, ``permission_error`` if the driver refuses to list any, and
     ``has_lists`` if it lists them.
     """
@@ -67,7 +67,9 @@ class Holders:
         self.mig = MigLayout(driver)
         self.hidden = False
         self.permission_error: DriverError | None = None
+        self.use_problem: Problem | None = None
         self.has_lists = False
+        self._use = ProcessUse(driver)
         self._layout, self._lists = _RateLimitedQuery(host.clock), _RateLimitedQuery(host.clock)
         self._listed_at = float("-inf")
         self._listed: dict[int, set[int]] = {}
@@ -81,6 +83,7 @@ class Holders:
     def attach(self) -> None:
         """Start again after a new session with the driver, or after the card was away."""
         self.mig.close()
+        self._use.attach()
         self._layout.due_at = self._lists.due_at = float("-inf")
 
     def refresh(self, card: Card, now: float, *, may_defer: bool = False) -> None:
@@ -98,16 +101,22 @@ class Holders:
         if now >= self._lists.due_at:
             self._list(card, now)
 
-    def uses(self, card: Card, now: float, window: float) -> list[GpuUse]:
-        """GPU-busy seconds in the last ``window`` (s) of every process that holds the card. Raises `DriverError`."""
+    def uses(self, card: Card, now: float, window: float, *, busy: bool = False) -> list[GpuUse]:
+        """GPU-busy seconds in the last ``window`` (s) of every process that holds the card. Raises `DriverError`.
+
+        ``busy``: the card itself reports use.
+        """
+        self.use_problem = None
         if self.mig.instances:
             return self._of_instances(card, now, window)
-        return self._of_card(card, now, window)
+        uses = self._of_card(card, now, window, busy)
+        self.use_problem = self._use.problem(sum(use.hold > 0 for use in uses))
+        return uses if self._use.reported else [use._replace(reported=False) for use in uses]
 
     # --- a whole card -------------------------------------------------------------------------------
 
-    def _of_card(self, card: Card, now: float, window: float) -> list[GpuUse]:
-        seconds = self._busy_seconds(card.handle, window)
+    def _of_card(self, card: Card, now: float, window: float, busy: bool) -> list[GpuUse]:
+        seconds = self._busy_seconds(card.handle, window, busy)
         unlisted = seconds.keys() - self._listed.get(-1, set())
         new_pids, self._unlisted = unlisted - self._unlisted, unlisted
         if now > self._listed_at and (new_pids or self._any_holder_exited(now)):
@@ -129,7 +138,7 @@ class Holders:
         self._unresolved = unresolved
         return [*uses, *_of_unknown(card, lost, float(len(unknown)))]
 
-    def _busy_seconds(self, handle: Any, window: float) -> dict[int, float]:
+    def _busy_seconds(self, handle: Any, window: float, busy: bool) -> dict[int, float]:
         """Pid → busy seconds since the last call: each sample is a mean over the time since the previous one.
 
         The query passes the time of the last sample seen: with 0 the driver averages over its whole buffer and reports
@@ -138,7 +147,8 @@ class Holders:
         """
         horizon = self._host.wall() + _AHEAD_SECONDS
         since = min(self._seen, horizon)
-        samples = [sample for sample in self._driver.utilization(handle, since) if sample.at <= horizon]
+        found = self._use.read(handle, since, window, busy=busy)
+        samples = [sample for sample in found if sample.at <= horizon]
         seconds: defaultdict[int, float] = defaultdict(float)
         last: dict[int, float] = {}
         for pid, at, ratio in samples:

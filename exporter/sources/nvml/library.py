@@ -23,6 +23,7 @@ _RESET = "see dmesg for the Xid; reset the card (nvidia-smi --gpu-reset) or rebo
 _PRIVILEGE = "run as root; under MIG in a container, privileged and with NVIDIA_MIG_MONITOR_DEVICES=all"
 
 _MEANING: dict[int, tuple[Kind, Reason, str]] = {
+    0: ("nothing", "not_found", ""),  # SUCCESS, which pynvml raises where a list is empty at the first call
     1: ("down", "driver", _RELOAD),  # UNINITIALIZED
     3: ("unsupported", "not_found", ""),  # NOT_SUPPORTED
     4: ("failed", "permission", _PRIVILEGE),  # NO_PERMISSION

@@ -264,7 +264,9 @@ class NvmlSource:
             for permission_error in permission_errors
             if permission_error is not None
         ]
-        uses = holders.uses(card, now, card.window_seconds)
+        uses = holders.uses(card, now, card.window_seconds, busy=bool(state.utilization_ratio))
+        if holders.use_problem is not None:
+            tick.problems.append(_problem(gpu.name, holders.use_problem))
         if holders.mig.is_on and holders.has_lists and not uses:
             state = replace(state, utilization_ratio=0.0)  # not reported under MIG, but no process holds it
         tick.uses += uses

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...host import Host, list_dir
@@ -17,11 +18,14 @@ from .wire import DeviceAssignment
 
 _PCI = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]"
 
-_UUID = re.compile(r"((?:GPU|MIG)-[0-9a-f-]{36}|MIG-GPU-[0-9a-f-]{36}/\d+/\d+)(?:::\d+)?")
-"""NVIDIA: a card, a MIG device by its new or its old name (before driver R470), or a replica of one."""
+_HEX_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_UUID = re.compile(rf"((?:GPU|MIG)-{_HEX_UUID}|MIG-GPU-{_HEX_UUID}/\d+/\d+)(?:[^0-9a-f\s]\S*)?")
+"""NVIDIA: a card, a MIG device by its new or its old name (before driver R470), or a share of one.
+
+Each plugin has a suffix of its own for a share: ``::3`` (NVIDIA/k8s-device-plugin), ``-3`` (Project-HAMi/HAMi)."""
 
 _GKE = re.compile(r"nvidia(\d+)(?:/gi(\d+))?(?:/vgpu\d+)?")
-_ADDRESS = re.compile(rf"({_PCI})(?:-slice-\d+|/mxgpu\d+)?")
+_ADDRESS = re.compile(rf"({_PCI})(?:[^0-9a-f.\s]\S*)?")
 _PARTITION = re.compile(r"(amdgpu_xcp_\d+)(?:-slice-\d+)?")
 _CARD = re.compile(r"card(\d+)(?:-\d+)?")
 
@@ -50,6 +54,7 @@ class DeviceResolver:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._minors: dict[str, str] | None = None
+        self._uuids: set[str] | None = None
 
     def resolve(self, assignment: DeviceAssignment) -> Part | None:
         """The card of a device; None if it is not a GPU or cannot be found."""
@@ -66,6 +71,12 @@ class DeviceResolver:
             return self._of_partition(match[1])
         match = _CARD.fullmatch(name)
         return self._of_drm(match[1]) if match else None
+
+    def names_card(self, name: str) -> bool:
+        """Whether a name contains the UUID of an NVIDIA card of this host."""
+        if self._uuids is None:
+            self._uuids = self._read_uuids()
+        return any(uuid in name for uuid in self._uuids)
 
     def _of_claim(self, assignment: DeviceAssignment) -> Part | None:
         if assignment.driver == "gpu.nvidia.com" and (match := _NVIDIA_CLAIM.fullmatch(assignment.device)):
@@ -86,17 +97,24 @@ class DeviceResolver:
         return None if address is None else Part(address, share, gpu_instance)
 
     def _read_minors(self) -> dict[str, str]:
-        minors: dict[str, str] = {}
+        found = ((address, key, value) for address, key, value in self._information() if key == "Device Minor")
+        return {value: address for address, _, value in found}
+
+    def _read_uuids(self) -> set[str]:
+        """UUIDs without their prefix ``GPU-``."""
+        found = (re.search(_HEX_UUID, value) for _, key, value in self._information() if key == "GPU UUID")
+        return {match[0] for match in found if match}
+
+    def _information(self) -> Iterator[tuple[str, str, str]]:
+        """What the kernel module reports about its cards: PCI address, key, value."""
         root = self._host.proc("driver/nvidia/gpus")
         try:
             for address in list_dir(root):
                 for line in self._host.text(f"{root}/{address}/information").splitlines():
                     key, _, value = line.partition(":")
-                    if key == "Device Minor":
-                        minors[value.strip()] = address.lower()
+                    yield address.lower(), key.strip(), value.strip()
         except Unavailable:
-            pass
-        return minors
+            return
 
     def _of_drm(self, card: str) -> Part | None:
         """``/dev/dri/card<N>``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,7 +11,12 @@ from collections.abc import Mapping
 from ...host import Host, unavailable
 from ...records import Allocation, Reading, Reason, Unavailable
 from .cards import DeviceResolver
-from .wire import decode
+from .wire import DeviceAssignment, decode
+
+_log = logging.getLogger("podresources")
+
+_LOGGED = 200
+"""Characters of a device name that are logged."""
 
 SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
 """Where the kubelet listens, unless its ``--root-dir`` was changed."""
@@ -42,6 +48,7 @@ class PodResourcesSource:
     def __init__(self, host: Host, path: str = SOCKET) -> None:
         self._host = host
         self._path = path
+        self._reported: set[tuple[str, str]] = set()
 
     def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is complete
         """Query once. Raises `Unavailable` if there is no kubelet, or if it does not answer."""
@@ -75,12 +82,26 @@ class PodResourcesSource:
         shares: defaultdict[Allocation, float] = defaultdict(float)
         for assignment in dict.fromkeys(decode(message)):  # a claim that a container refers to twice is still one
             part = resolver.resolve(assignment)
-            if part is not None:
+            if part is None:
+                self._report_unknown(assignment, resolver)
+            else:
                 allocation = Allocation(
                     part.device, assignment.namespace, assignment.pod, assignment.container, 0.0, part.gpu_instance
                 )
                 shares[allocation] += part.share
         return tuple([allocation._replace(share=share) for allocation, share in sorted(shares.items())])
+
+    def _report_unknown(self, assignment: DeviceAssignment, resolver: DeviceResolver) -> None:
+        """Log once for each kind of device that a name contains the UUID of a card and is not understood."""
+        kind = (assignment.driver, assignment.kind)
+        if kind not in self._reported and resolver.names_card(assignment.device):
+            self._reported.add(kind)
+            _log.warning(
+                "device %r of %s in %s/%s contains the UUID of a GPU, but its form is unknown: it is not attributed "
+                "as an allocation; please report it",
+                *(assignment.device[:_LOGGED], assignment.driver or assignment.kind),
+                *(assignment.namespace, assignment.pod),
+            )
 
 
 def _with_fix(error: Unavailable, fixes: Mapping[Reason, str]) -> Unavailable:

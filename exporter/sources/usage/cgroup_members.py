@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
 
 from ...host import Host, read_file
-from ...records import Problem, ProcessKey, ProcessUse, Unavailable
-from .cgroup_tree import QUIET_READS, Group, Walk, detach
+from ...records import GroupKey, GroupUse, Problem, ProcessKey, ProcessUse, Unavailable
+from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, detach
+from .identity import Identities
 from .process_clock import ProcessTable, Tracked
-
-_RECENT_SECONDS = 5.0
-"""Age at which the name of a new process is read again: between fork and exec it has its parent's."""
+from .rereads import Rereads
 
 
 class Members:
@@ -22,8 +21,9 @@ class Members:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.identities: Identities | None = None
         self._table = ProcessTable(host)
-        self._recent: deque[tuple[float, Tracked]] = deque()
+        self._rereads = Rereads()
         self._hidden_groups: set[Group] = set()
         self._exited: list[ProcessKey] = []
 
@@ -41,9 +41,19 @@ class Members:
         for tracked in self._table.exited(thorough=thorough):
             self.exit(tracked)
 
+    def set_tree(self, tree: Hierarchy) -> None:
+        """The tree that counts: if it is one of several, each process is looked up for its identity."""
+        if tree.one_of_several:
+            self.identities = self.identities or Identities(self._host, tree)
+
+    def read_clocks(self, group: Group) -> list[ProcessUse]:
+        """CPU seconds of all members since they were last read."""
+        read = [ProcessUse(tracked.process, self._table.used(tracked) or 0.0) for tracked in list(group.members())]
+        return [use for use in read if use.seconds > 0]
+
     def forget_recent(self) -> None:
-        """Treat all processes attached so far as old: their names are not read again."""
-        self._recent.clear()
+        """Treat all processes attached so far as old; see `Rereads.settle`."""
+        self._rereads.settle()
 
     def remove(self, group: Group) -> None:
         """Detach the members of a group that no longer exists: they moved to another one, or will be reaped."""
@@ -93,11 +103,13 @@ class Members:
 
         All CPU time of a process that started after boot time ``since`` counts.
         """
-        try:
-            # Not kept open: a kept descriptor of v1's file shows a list that may be seconds old.
-            pids = {int(pid) for pid in read_file(f"{group.directory}/cgroup.procs").split()} - {0}
-        except (Unavailable, ValueError):
+        pids = listed(group)
+        if pids is None:
+            if group.parent is not None and is_threaded(group):
+                tick.shared.append((group, group.parent))
             return []
+        if not pids and group.parent is not None and group.parent.parent and any(group.parent.members()):
+            tick.empty.append(group)
         known = group.active | group.idle
         for pid in known.keys() - pids:
             detach(known[pid])
@@ -115,25 +127,41 @@ class Members:
                     if self._table.is_hidden(pid):
                         self._hidden_groups.add(group)
                     continue
-                self._recent.append((tick.now, tracked))
-            group.attach(tracked)
+                self._rereads.add(tracked, tick.now)
+            self._attach(tracked, group, tick)
             seconds = self._table.used(tracked)
             if seconds:
                 uses.append(ProcessUse(tracked.process, seconds))
         return uses
+
+    def _attach(self, tracked: Tracked, group: Group, tick: Walk) -> None:
+        before = tracked.group
+        if isinstance(before, Group) and tracked.process.key.pid in (listed(before) or ()):
+            tick.shared.append((group, before))
+        group.attach(tracked)
+        if self.identities is not None:
+            self.identities.look(tracked.process.key, group.key)
+
+    def divide(self, group: GroupKey, seconds: float, uses: list[ProcessUse]) -> list[GroupUse]:
+        """Use of a group, with that of processes that have another identity apart."""
+        if self.identities is None:
+            return [GroupUse(group, seconds, tuple(uses))]
+        return self.identities.divide(group, seconds, uses)
 
     def exit(self, tracked: Tracked) -> None:
         """Detach a process that exited, and report it with the next `take_exited`."""
         detach(tracked)
         self._table.forget(tracked)
         self._exited.append(tracked.process.key)
+        if self.identities is not None:
+            self.identities.forget(tracked.process.key)
 
     def refresh_names(self, now: float) -> None:
-        """Read the names of new processes again: between fork and exec a process has its parent's."""
-        while self._recent and self._recent[0][0] <= now - _RECENT_SECONDS:
-            tracked = self._recent.popleft()[1]
-            if self._table.find(tracked.process.key.pid) is tracked:
-                self._table.rename(tracked)
+        """Read the names and identities of processes again that are due; see `Rereads`."""
+        for tracked in self._rereads.due(now, self._table):
+            self._table.rename(tracked)
+            if self.identities is not None and isinstance(tracked.group, Group):
+                self.identities.look(tracked.process.key, tracked.group.key)
 
     def problems(self) -> tuple[Problem, ...]:
         """The problem that some processes are hidden from this user, if any are."""
@@ -146,3 +174,24 @@ class Members:
                 "run as root, or add this user to the group that mount option gid= of /proc names",
             ),
         )
+
+
+def listed(group: Group) -> set[int] | None:
+    """Pids in the member list of a group and of the directories joined to it; None if it cannot be read."""
+    try:
+        # Not kept open: a kept descriptor of v1's file shows a list that may be seconds old.
+        pids = {int(pid) for pid in read_file(f"{group.directory}/cgroup.procs").split()} - {0}
+    except (Unavailable, ValueError):
+        return None
+    for name in group.joined:
+        with contextlib.suppress(Unavailable, ValueError):
+            pids |= {int(pid) for pid in read_file(f"{group.directory}/{name}/cgroup.procs").split()} - {0}
+    return pids
+
+
+def is_threaded(group: Group) -> bool:
+    """Whether it contains only threads of the processes above it (cgroups(7), "Thread mode")."""
+    try:
+        return read_file(f"{group.directory}/cgroup.type", 32).strip() == b"threaded"
+    except Unavailable:
+        return False

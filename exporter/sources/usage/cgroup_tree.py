@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ...host import Host, KeptFile, unavailable
-from ...records import GroupKey, GroupUse, Unavailable
+from ...host import Host, KeptFile, read_file, unavailable
+from ...records import GroupKey, GroupUse, ProcessUse, Unavailable
 from .process_clock import Tracked
 
 
@@ -19,6 +19,11 @@ class Hierarchy(NamedTuple):
     file: str
     per_second: float
     hybrid: bool = False
+
+    @property
+    def one_of_several(self) -> bool:
+        """Whether processes are in other trees as well, where they may have other groups."""
+        return self.hybrid or self.file == _V1[0]
 
 
 QUIET_READS = 3
@@ -34,15 +39,15 @@ def find_hierarchy(host: Host) -> Hierarchy:
 
     ``host.cgroupfs`` may be a cgroup2 tree, a cpuacct tree or the directory that contains both. On a hybrid host
     (systemd's "hybrid" layout) the tree with more groups is used: old engines create groups only in v1, and systemd
-    without CPU accounting only in v2.
+    without CPU accounting only in v2. Names that only the other tree has come from each process (`Identities`).
     """
     base = host.cgroupfs or host.sys("fs/cgroup")
-    if _counts(base, *_V2):
+    if _counts_v2(base):
         return Hierarchy(base, *_V2)
-    if _counts(base, *_V1):
+    if _counts_v1(base):
         return Hierarchy(base, *_V1)
-    v1 = next((f"{base}/{name}" for name in ("cpuacct", "cpu,cpuacct") if _counts(f"{base}/{name}", *_V1)), None)
-    v2 = f"{base}/unified" if _counts(f"{base}/unified", *_V2) else None
+    v1 = next((f"{base}/{name}" for name in ("cpuacct", "cpu,cpuacct") if _counts_v1(f"{base}/{name}")), None)
+    v2 = f"{base}/unified" if _counts_v2(f"{base}/unified") else None
     if v1 is not None and v2 is not None:
         more_v2 = _count_groups(v2) > _count_groups(v1)
         return Hierarchy(v2, *_V2, hybrid=True) if more_v2 else Hierarchy(v1, *_V1, hybrid=True)
@@ -63,9 +68,21 @@ def list_dirs(path: str) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
-def _counts(directory: str, file: str, _per_second: float) -> bool:
-    """Whether CPU time is counted there; the v2 root counts it since Linux 5.8."""
-    return os.path.exists(f"{directory}/{file}")
+def _counts_v1(directory: str) -> bool:
+    """Whether a cpuacct tree counts CPU time there."""
+    return os.path.exists(f"{directory}/{_V1[0]}")
+
+
+def _counts_v2(directory: str) -> bool:
+    """Whether a cgroup2 tree counts CPU time there, as its root does since Linux 5.8.
+
+    The cpu controller of v1 has a ``cpu.stat`` too, which begins with ``nr_periods``.
+    """
+    try:
+        text = read_file(f"{directory}/{_V2[0]}", 32)
+    except Unavailable:
+        return False
+    return text.startswith(b"usage_usec ") or os.path.exists(f"{directory}/cgroup.controllers")
 
 
 def _count_groups(root: str, most: int = 5000) -> int:
@@ -86,9 +103,11 @@ class Walk:
     """What one walk over the tree finds; ``probes`` is how many unknown processes it may still open.
 
     ``window`` is the seconds since the last walk. A ``full`` walk reads every group, even if its parent used no CPU.
+    ``shared`` are pairs of groups that threads of one process are in, ``empty`` the groups that run without a process
+    below one that has some, ``clocks`` what the processes of the latter used.
     """
 
-    __slots__ = ("full", "groups", "kernel_seconds", "now", "probes", "window")
+    __slots__ = ("clocks", "empty", "full", "groups", "kernel_seconds", "now", "probes", "shared", "window")
 
     def __init__(self, now: float, since: float, *, full: bool) -> None:
         self.now = now
@@ -97,6 +116,9 @@ class Walk:
         self.groups: list[GroupUse] = []
         self.kernel_seconds = 0.0
         self.probes = _PROBES_PER_TICK
+        self.shared: list[tuple[Group, Group]] = []
+        self.empty: list[Group] = []
+        self.clocks: dict[GroupKey, list[ProcessUse]] = {}
 
 
 class Group:
@@ -106,7 +128,8 @@ class Group:
     group itself, ``removed_seconds`` the part attributed to children that no longer exist.
     ``kernel_root`` marks the kernel's own root: v2 counts it in scheduler ticks, on another clock than the groups
     below. ``quiet`` counts consecutive readings without change. ``active`` holds the processes that ran recently, by
-    pid; ``idle`` the others.
+    pid; ``idle`` the others. ``joined`` are directories below that count as this group itself, because they contain
+    only threads of its processes. ``elsewhere`` is the time of its processes that its own counter does not contain.
     """
 
     __slots__ = (
@@ -119,7 +142,9 @@ class Group:
         "base",
         "children",
         "directory",
+        "elsewhere",
         "idle",
+        "joined",
         "kernel_root",
         "key",
         "parent",
@@ -142,6 +167,8 @@ class Group:
         self.attributed_seconds = 0.0
         self.removed_seconds = 0.0
         self.unexplained = 0.0
+        self.elsewhere = 0.0
+        self.joined: set[str] = set()
         self.quiet = 0
         self.rescan_after = 0.0
         self._raw = b""
@@ -233,6 +260,16 @@ class Group:
         detach(tracked)
         tracked.group = self
         self.active[tracked.process.key.pid] = tracked
+
+    def join(self, child: Group) -> None:
+        """Count a child as this group itself from now on, with its processes and what was attributed to it."""
+        name = child.key.path.rpartition("/")[2]
+        del self.children[name]
+        self.joined.add(name)
+        for each in child.tree():
+            self.attributed_seconds += each.attributed_seconds + each.removed_seconds
+            for tracked in list(each.members()):
+                self.attach(tracked)
 
     def close(self) -> None:
         """Close its descriptor."""

@@ -15,9 +15,9 @@ from ...host import Host
 from ...records import CpuUse, GroupKey, GroupUse, ProcessUse, Reading, Unavailable
 from .cgroup_members import Members
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, find_hierarchy, list_dirs
+from .shared_threads import elsewhere_seconds, find_shared, merge_uses
 
 _FULL_WALK_SECONDS = 10.0
-_HYBRID_CHECK_SECONDS = 60.0
 _PROBES_AT_FIRST = 100_000
 _FIRST_SCAN_SECONDS = 0.2
 _ROUNDING_SECONDS = 1e-6
@@ -42,9 +42,9 @@ class CgroupSource:
         self._hierarchy: Hierarchy | None = None
         self._root: Group | None = None
         self._links_count = False
+        self._elsewhere_seconds = elsewhere_seconds(host.cpu_count())
         self._last_at = 0.0
         self._full_at = float("-inf")
-        self._hybrid_at = 0.0
         # Kept until a read succeeds and reports them.
         self._started: list[GroupKey] = []
         self._ended: list[GroupKey] = []
@@ -52,8 +52,6 @@ class CgroupSource:
     def read(self, now: float) -> Reading:
         """Walk the groups that used CPU since the last call. Raises `Unavailable`."""
         tick = Walk(now, self._last_at, full=now - self._full_at >= _FULL_WALK_SECONDS)
-        if self._root is not None and self._other_tree_is_fuller(now):
-            self._unmount()
         if self._root is None:
             self._mount(tick)
             return Reading(cpu=self._cpu_use(tick, 0.0))
@@ -68,6 +66,7 @@ class CgroupSource:
             if error.reason == "not_found":
                 self._unmount()
             raise
+        self._join_threads(tick)
         self._members.refresh_names(now)
         window, self._last_at = now - self._last_at, now
         if tick.full:
@@ -85,6 +84,9 @@ class CgroupSource:
     def _cpu_use(self, tick: Walk, window_seconds: float) -> CpuUse:
         started, ended = self._started, self._ended
         self._started, self._ended = [], []
+        if self._members.identities is not None:
+            started += self._members.identities.take_started()
+            ended += self._members.identities.take_ended()
         if started and ended:
             # Found again after the tree was unavailable for a moment: these groups did not end.
             again = set(started) & set(ended)
@@ -110,7 +112,8 @@ class CgroupSource:
         root = self._root = Group(self._host, self._hierarchy, "/", None)
         self._started.append(root.key)
         root.attributed_seconds = root.usage
-        self._last_at = self._full_at = self._hybrid_at = tick.now
+        self._last_at = self._full_at = tick.now
+        self._members.set_tree(self._hierarchy)
         self._discover(root, tick)
         # Opening the files took longer than reading them will. Read all again, so that from now on a group and its
         # children are read about the same time apart.
@@ -128,22 +131,12 @@ class CgroupSource:
                 break
             self._members.scan(group, tick, self._last_at)
         self._members.forget_recent()
+        self._join_threads(tick)
 
     def _unmount(self) -> None:
         assert self._root is not None
         self._remove(self._root)
         self._root = None
-
-    def _other_tree_is_fuller(self, now: float) -> bool:
-        """Whether, on a hybrid host, container engines now create their groups in the other tree."""
-        assert self._hierarchy is not None
-        if not self._hierarchy.hybrid or now - self._hybrid_at < _HYBRID_CHECK_SECONDS:
-            return False
-        self._hybrid_at = now
-        try:
-            return find_hierarchy(self._host).root != self._hierarchy.root
-        except Unavailable:
-            return False
 
     def _discover(self, parent: Group, tick: Walk) -> None:
         """Find child groups that are not known yet, recursively.
@@ -155,7 +148,8 @@ class CgroupSource:
         try:
             status = os.stat(parent.directory)
             # A directory's link count is 2 + its subdirectories, on cgroupfs too: one stat shows if any is new.
-            if self._links_count and status.st_nlink == len(parent.children) + 2:
+            known = len(parent.children) + len(parent.joined)
+            if self._links_count and status.st_nlink == known + 2:
                 return
             names = list_dirs(parent.directory)
         except OSError:
@@ -164,8 +158,9 @@ class CgroupSource:
             # Not so on overlayfs, btrfs and emulations of cgroupfs.
             self._links_count = bool(names) and status.st_nlink == len(names) + 2
         prefix = parent.key.path.rstrip("/")
+        parent.joined.intersection_update(names)
         for name in names:
-            if name in parent.children:
+            if name in parent.children or name in parent.joined:
                 continue
             try:
                 child = Group(self._host, self._hierarchy, f"{prefix}/{name}", parent)
@@ -235,6 +230,14 @@ class CgroupSource:
                     unread = True
         return gone, unread
 
+    def _join_threads(self, tick: Walk) -> None:
+        """Make one group of those that contain threads of the same processes; see `find_shared`."""
+        for parent, children in find_shared(tick, self._members, self._elsewhere_seconds).items():
+            merge_uses(parent.key, {each.key for child in children for each in child.tree()}, tick)
+            for child in children:
+                parent.join(child)
+                self._remove(child)
+
     def _remove(self, group: Group) -> None:
         for ended in group.tree():
             self._ended.append(ended.key)
@@ -248,6 +251,10 @@ class CgroupSource:
         if own <= 0:
             return
         uses, explained = self._members.active_use(group)
+        if explained > own:
+            group.elsewhere += explained - own
+        elif group.elsewhere:
+            group.elsewhere = max(0.0, group.elsewhere + explained - own)
         skew = _SKEW_SECONDS if own <= tick.window else _SKEW_SECONDS * own / tick.window
         group.unexplained = max(-skew, group.unexplained + own - explained)
         if group.unexplained > skew and tick.now >= group.rescan_after:
@@ -272,7 +279,7 @@ class CgroupSource:
         elif removed and not uses and not group.has_user_process():
             self._attribute_to_removed(own, removed, tick)
         else:
-            tick.groups.append(GroupUse(group.key, own, tuple(uses)))
+            tick.groups += self._members.divide(group.key, own, uses)
 
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
         """Attribute the remainder of a group without processes to the child cgroups that were just removed."""
@@ -290,7 +297,7 @@ class CgroupSource:
         own -= kernel
         if uses or root.has_user_process():
             if own > 0:
-                tick.groups.append(GroupUse(root.key, own, tuple(uses)))
+                tick.groups += self._members.divide(root.key, own, uses)
         elif removed:
             self._attribute_to_removed(own, removed, tick)
         else:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from ...host import Host, read_file
 from ...records import GroupKey, Process, Unavailable
 from .cgroup_tree import Hierarchy, find_hierarchy, list_dirs
+from .identity import counting_path, identity_path
 from .process_clock import parse_stat
-from .procfs import parse_cgroup
 
 _GROUP_SECONDS = 10.0
 """How long the cgroup of a process is cached."""
@@ -90,23 +90,32 @@ class PidResolver:
         self._gone = {pid: seen for pid, seen in self._gone.items() if seen.checked_at > deadline}
 
     def _group(self, pid: int, now: float) -> GroupKey | None:
-        """Its cgroup, with the key that the cgroups source uses."""
+        """Its cgroup, or its identity in other trees, with the key that the cgroups source uses."""
         try:
             if self._tree is None or now - self._tree_at >= _GONE_SECONDS:
-                self._tree, self._tree_at, self._prefixes = find_hierarchy(self._host), now, {}
+                self._find_tree(now)
             text = self._host.text(self._host.proc(str(pid), "cgroup"))
         except Unavailable:
             return None
         tree = self._tree
-        if tree.file == "cpu.stat":  # on a hybrid host the v1 lines are paths in other trees
-            text = "\n".join(line for line in text.splitlines() if line.startswith("0:"))
-        path = self._absolute(tree.root, parse_cgroup(text), pid)
+        if tree is None:
+            return None
+        path = self._absolute(tree.root, counting_path(tree, text), pid)
         if path is None:
             return None
         try:
-            return GroupKey(path, os.stat(tree.root + path.rstrip("/")).st_ino)
+            inode = os.stat(tree.root + path.rstrip("/")).st_ino
         except OSError:
             return None
+        if tree.one_of_several and (identity := identity_path(path, text)) != path:
+            return GroupKey(identity, 0)
+        return GroupKey(path, inode)
+
+    def _find_tree(self, now: float) -> None:
+        """Find the tree that counts; one of a hybrid host is kept while it is there. Raises `Unavailable`."""
+        if self._tree is None or not (self._tree.hybrid and os.path.isdir(self._tree.root)):
+            self._tree = find_hierarchy(self._host)
+        self._tree_at, self._prefixes = now, {}
 
     def _absolute(self, root: str, path: str, pid: int) -> str | None:
         """The path below the root of the tree.

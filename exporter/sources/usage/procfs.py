@@ -9,6 +9,7 @@ from ...host import Host, KeptFile, list_dir
 from ...records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Reading, Unavailable
 from ..cpu.cpu_times import CpuTimes, parse_cpu_times
 from ..cpu.topology import cpu_packages
+from .identity import identity_path, parse_cgroup
 from .process_clock import ProcessTable, Tracked
 
 _PROBES_PER_TICK = 2048
@@ -143,7 +144,8 @@ class ProcfsSource:
 
     def _join_group(self, key: ProcessKey, started: list[GroupKey]) -> None:
         try:
-            group = GroupKey(parse_cgroup(self._host.text(self._host.proc(str(key.pid), "cgroup"))), 0)
+            text = self._host.text(self._host.proc(str(key.pid), "cgroup"))
+            group = GroupKey(identity_path(parse_cgroup(text), text), 0)
         except Unavailable:
             group = GroupKey("/", 0)
         self._groups[key] = group
@@ -161,19 +163,6 @@ class ProcfsSource:
         if not self._members[group]:
             del self._members[group]
             ended.append(group)
-
-
-def parse_cgroup(text: str) -> str:
-    """Path of a process in the tree that counts CPU time: cpuacct's of v1, else v2's (cgroups(7))."""
-    unified = "/"
-    for line in text.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if "cpuacct" in controllers.split(","):
-            return path
-        if path and not controllers:
-            unified = path
-    return unified
 
 
 def _known_sockets(host: Host) -> dict[int, int]:

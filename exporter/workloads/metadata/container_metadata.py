@@ -18,7 +18,8 @@ class ContainerMetadata:
 
     ``labels`` and ``annotations`` are all those of the pod (outside Kubernetes, of the container); only the ones
     selected in the configuration are exported. ``command`` (entry point and arguments) and ``environment`` (literal
-    variables) are taken from the specification: evidence for the model, never exported.
+    variables) are taken from the specification: evidence for the model, never exported. ``runtime`` is the
+    engine, where the path of the container does not name it.
     """
 
     namespace: str = ""
@@ -32,6 +33,7 @@ class ContainerMetadata:
     annotations: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = ""
 
 
 class MetadataProvider(Protocol):

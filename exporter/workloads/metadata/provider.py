@@ -6,11 +6,12 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Protocol
 
 from ...availability.tracker import RETRY_FIRST_SECONDS, AvailabilityTracker, Backoff
 from ...host import Host
-from ...records import SourceHealth, Workload
+from ...records import UNKNOWN_RUNTIME, SourceHealth, Workload
 from .cache import MetadataCache
 from .container_metadata import ContainerMetadata
 
@@ -53,14 +54,15 @@ class BackgroundProvider:
 
     def find(self, workload: Workload) -> ContainerMetadata | None:
         """Metadata of a workload: of its container, else of its pod."""
-        if workload.runtime != self.name:
+        if workload.runtime not in (self.name, UNKNOWN_RUNTIME):
             return None
         self._start()
-        return self._cache.find(workload.container_id) or self._cache.find(workload.pod_uid)
+        found = self._cache.find(workload.container_id) or self._cache.find(workload.pod_uid)
+        return found if found is None or workload.runtime == self.name else replace(found, runtime=self.name)
 
     def expects(self, workload: Workload) -> bool:
         """Whether this is a container or pod of the feed's runtime without metadata so far."""
-        if workload.runtime != self.name:
+        if workload.runtime not in (self.name, UNKNOWN_RUNTIME):
             return False
         self._start()
         return self._cache.find(workload.container_id or workload.pod_uid) is None

@@ -4,12 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-_FLAGS = re.compile(
+from .names import looks_like_weights
+
+_SWITCH = re.compile(
     r"--?(?:enable|disable|no|use|trust|enforce|log|return|skip|allow|ignore|is|with|verbose|debug|quiet|headless|reload"
     r"|cpu|local|fully|force|calculate|async|multi|show|print|do|bf16|fp16|tf32|omni|ollama-engine|v|q)(?:[-_].*)?"
 )
-"""Options that take no value, guessed from their names; only positional arguments depend on this guess."""
+"""Options that probably take no value, by their first word."""
+
+_SWITCHES = frozenset(
+    {
+        # vLLM
+        *("--data-parallel-hybrid-lb", "--data-parallel-external-lb", "--language-model-only", "--mm-encoder-only"),
+        *("--interleave-mm-strings", "--aggregate-engine-logging", "--exclude-tools-when-tool-choice-none"),
+        *("--ray-workers-use-nsight", "--tokens-only", "--kv-sharing-fast-prefill"),
+        # TensorRT-LLM, LMDeploy, Aphrodite
+        *("--fail-fast-on-attention-window-too-large", "--eager-mode", "--single-user-mode", "--launch-kobold-api"),
+    }
+)
+"""Options of model servers that take no value, though their first word does not say so."""
+
+_ATTACHED = re.compile(r"-[A-Za-z]{1,3}\d+")
+"""A short option with its value in the same word: ``-O3``, ``-tp8``."""
+
+_ASSIGNMENT = re.compile(r"[\w.+-]+=")
+"""An override or a pair (``model=x``, ``sql-lora=/adapters/sql``), which is no positional argument."""
+
+_SETTINGS = frozenset(
+    {
+        *("auto", "none", "null", "true", "false", "on", "off", "yes", "no", "default", "all", "any"),
+        *("fp4", "fp8", "fp16", "fp32", "bf16", "tf32", "int4", "int8", "w4a16", "w8a8", "mxfp4", "nvfp4"),
+        *("fp8_e4m3", "fp8_e5m2", "half", "float", "float16", "float32", "bfloat16", "awq", "gptq", "bitsandbytes"),
+        *("awq_marlin", "gptq_marlin", "marlin", "gguf", "safetensors", "dummy", "torchao", "compressed-tensors"),
+        *(
+            "cuda",
+            "cpu",
+            "xpu",
+            "hpu",
+            "tpu",
+            "rocm",
+            "ray",
+            "mp",
+            "uni",
+            "nccl",
+            "gloo",
+            "pytorch",
+            "torch",
+            "turbomind",
+        ),
+        *("tensorrt", "trt", "flashinfer", "triton", "vllm", "eager", "inductor", "hermes", "mistral", "pythonic"),
+        *("debug", "info", "warning", "warn", "error", "critical", "trace", "fcfs", "priority", "outlines", "xgrammar"),
+        *("openai", "json", "prefill", "decode", "generate", "embed", "embedding", "classify", "score", "reward"),
+    }
+)
+"""Values of ordinary options, which are no names of models where it is unclear whether they are an option's value."""
 
 
 class Arguments:
@@ -19,54 +69,99 @@ class Arguments:
         self._words = words
         self._options: dict[str, list[str]] = {}
         for index, word in enumerate(words):
-            if word.startswith("-") and len(word) > 1:
+            if is_option(word):
                 option, equals, value = word.partition("=")
                 if not equals:
                     following = words[index + 1] if index + 1 < len(words) else ""
                     value = "" if following.startswith("-") else following
-                self._options.setdefault(_normal(option), []).append(value)
+                self._options.setdefault(normal_option(option), []).append(value)
 
     def has(self, option: str) -> bool:
         """Whether an option is present, with or without a value."""
-        return _normal(option) in self._options
+        return normal_option(option) in self._options
 
     def all(self, option: str) -> list[str]:
         """Every value of a repeated option."""
-        return [value for value in self._options.get(_normal(option), ()) if value]
+        return [value for value in self._options.get(normal_option(option), ()) if value]
 
     def find(self, place: str) -> str | None:
         """The value at a place, None if there is none.
 
-        A place is ``--option``, ``@`` (the first positional argument that is not a number), ``key=`` (a Hydra override,
-        ``model=yolo11n.pt``), or ``--option/key`` (a pair in the value, ``--model_args pretrained=gpt2``).
+        A place is ``--option``, ``--option,`` (the first of a list with commas), ``@`` (the positional argument, see
+        `_positional`), ``key=`` (a Hydra override, ``model=yolo11n.pt``), or ``--option/key`` (a pair in the value,
+        ``--model_args pretrained=gpt2``).
         """
         if place == "@":
-            return next((word for word in self._positional() if not word.isdigit()), None)
+            return self._positional()
         if place.endswith("="):
             found = [word[len(place) :] for word in self._words if word.startswith(place)]
             return found[-1] if found else None
-        option, _, key = place.partition("/")
-        values = self._options.get(_normal(option))
+        option, _, key = place.removesuffix(",").partition("/")
+        values = self._options.get(normal_option(option))
         if not values:
             return None
+        if place.endswith(","):
+            return values[-1].partition(",")[0]
         if not key:
             return values[-1]
         pairs = (pair.partition("=") for pair in values[-1].split(","))
         return next((value for name, _, value in pairs if name.strip() == key), None)
 
-    def _positional(self) -> Iterator[str]:
+    def _positional(self) -> str | None:
+        """The positional argument that may name a model; None if there is none, or if it is uncertain which.
+
+        A word before all options is certain. After an option that is not in a table, it may also be that option's
+        value: then the only word that looks like weights counts, or a single word that is no usual setting.
+        """
+        words = [word for word in self._unattached() if not (word.text.isdigit() or _ASSIGNMENT.match(word.text))]
+        if words and words[0].certain:
+            return words[0].text
+        weights = {word.text for word in words if looks_like_weights(word.text)}
+        if weights:
+            return weights.pop() if len(weights) == 1 else None
+        plain = {word.text for word in words}
+        return plain.pop() if len(plain) == 1 and plain.isdisjoint(_SETTINGS) else None
+
+    def _unattached(self) -> Iterator[_Word]:
+        """The words that are probably no option's value; an option never takes a word that begins with ``-``."""
+        before_options = True
         index = 0
         while index < len(self._words):
             word = self._words[index]
             if word == "--":
-                yield from self._words[index + 1 :]
+                yield from (_Word(rest, certain=True) for rest in self._words[index + 1 :])
                 return
-            if not word.startswith("-"):
-                yield word
-            elif "=" not in word and not _FLAGS.fullmatch(word):
-                index += 1
+            if not is_option(word):
+                yield _Word(word, before_options)
+            else:
+                before_options = False
+                following = self._words[index + 1] if index + 1 < len(self._words) else "-"
+                if not following.startswith("-") and not _takes_no_value(word):
+                    index += 1
             index += 1
 
 
-def _normal(option: str) -> str:
-    return option.lstrip("-").replace("_", "-") if option.startswith("--") else option.replace("_", "-")
+class _Word(NamedTuple):
+    """A positional word; ``certain`` if it cannot be the value of an option."""
+
+    text: str
+    certain: bool
+
+
+def is_option(word: str) -> bool:
+    """Whether a word is an option: ``-`` alone is an argument."""
+    return word.startswith("-") and len(word) > 1
+
+
+def normal_option(option: str) -> str:
+    """The spelling with hyphens: ``--a_b`` → ``--a-b``. ``-ab`` and ``--ab`` are different options."""
+    return option.replace("_", "-")
+
+
+def _takes_no_value(option: str) -> bool:
+    return (
+        "=" in option
+        or normal_option(option) in _SWITCHES
+        or _SWITCH.fullmatch(option) is not None
+        or _ATTACHED.fullmatch(option) is not None
+    )

@@ -10,6 +10,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
 
 from ...host import Host
 from ...records import GroupKey, ProcessKey
@@ -40,6 +41,43 @@ class _ScheduledLookup:
     lookup: Lookup = field(compare=False)
     retry_seconds: float = field(compare=False)
     retry_until: float = field(compare=False)
+
+
+class Lookups(Protocol):
+    """Finds names where a process's command line does not tell them."""
+
+    def name(self, key: ProcessKey, lookup: Lookup, group: GroupKey | None) -> str:
+        """The name if it has been found, else ""."""
+
+    def completed(self) -> set[GroupKey]:
+        """Groups for which a lookup has found a name since the last call."""
+
+    def close(self) -> None:
+        """Stop all lookups."""
+
+
+class DirectLookups:
+    """Runs each lookup at once, and waits for it: for a command that a person waits for."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._results: dict[tuple[ProcessKey, Lookup], str] = {}
+
+    def name(self, key: ProcessKey, lookup: Lookup, group: GroupKey | None) -> str:  # noqa: ARG002 - nothing is late
+        """The name, "" if there is none."""
+        if (key, lookup) not in self._results:
+            try:
+                self._results[key, lookup] = run_lookup(self._host, key.pid, lookup)
+            except (OSError, ValueError):
+                self._results[key, lookup] = ""
+        return self._results[key, lookup]
+
+    def completed(self) -> set[GroupKey]:
+        """Nothing: no name is late."""
+        return set()
+
+    def close(self) -> None:
+        """Nothing to stop."""
 
 
 class BackgroundLookups:
@@ -166,4 +204,4 @@ def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
         return ollama_name(files, lookup.value)
     if lookup.kind == "triton":
         return triton_name(files, lookup.value)
-    return configured_name(files, lookup.value, lookup.keys)
+    return configured_name(files, lookup.value, lookup.keys, lookup.served)

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from .names import chosen_name, place_name
+
+
+class Variable(NamedTuple):
+    """A variable from which a program takes its model: a ``chosen`` name, or else the place of its weights.
+
+    ``listed``: its value is a list with commas, of which the first counts.
+    """
+
+    name: str
+    chosen: bool = False
+    listed: bool = False
+
+    def model_name(self, value: str) -> str:
+        """The model name in its value, "" if there is none."""
+        if not self.chosen:
+            return place_name(value)
+        return chosen_name(value.partition(",")[0] if self.listed else value)
+
 
 class Lookup(NamedTuple):
     """Another place to find the name, too slow to read in the tick.
 
     ``kind`` server: list the models of the HTTP server on port ``value``. ollama: find the manifest of the blob with
-    the path ``value``. triton: read the only model of the repository ``value``. config: read the first of ``keys`` that
-    the YAML file ``value`` has.
+    the path ``value``. triton: read the only model of the repository ``value``. config: read the first of ``served``
+    (chosen names), else of ``keys`` (places of weights), that the YAML file ``value`` has.
     """
 
     kind: Literal["server", "ollama", "triton", "config"]
     value: str
     keys: tuple[str, ...] = ()
+    served: tuple[str, ...] = ()
 
 
 class Evidence(NamedTuple):
@@ -28,7 +48,7 @@ class Evidence(NamedTuple):
     model_name: str = ""
     phase: str = ""
     source: str = ""
-    environment: tuple[str, ...] = ()
+    environment: tuple[Variable, ...] = ()
     lookups: tuple[Lookup, ...] = ()
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from .names import harmless, model_name
+from .names import chosen_name, harmless, place_name
 from .process_root import ProcessRootFs
 
 _MAX_BYTES = 65_536
@@ -14,6 +14,10 @@ _MAX_ENTRIES = 1000
 _MAX_MANIFESTS = 1000
 _OLLAMA_DEPTH = 4
 _DIGEST = re.compile(r"(.*)/blobs/sha256[-:]([0-9a-f]{64})")
+_YAML_KEY = re.compile(r"""([\w.-]+|'[\w.-]+'|"[\w.-]+")[ \t]*:(?=[ \t]|\Z)(.*)\Z""")
+_YAML_QUOTED = re.compile(r"""'([^']*)'|"([^"\\]*)\"""")
+_YAML_INDICATORS = ("#", "&", "*", "!", "|", ">", "%", "@", "`", "{", "}", "[", "]", "'", '"', "?", "- ")
+_YAML_NULL = ("", "~", "null", "Null", "NULL")
 _MODEL_LAYER = "application/vnd.ollama.image.model"
 
 
@@ -24,7 +28,7 @@ def ollama_name(files: ProcessRootFs, blob: str) -> str:
     """
     match = _DIGEST.fullmatch(blob)
     if match is None:
-        return model_name(blob)
+        return place_name(blob)
     folder, digest = f"{match[1]}/manifests", f"sha256:{match[2]}"
     try:
         paths = list(_manifests(files, folder, _OLLAMA_DEPTH))
@@ -46,20 +50,51 @@ def triton_name(files: ProcessRootFs, repository: str) -> str:
     return harmless(models[0]) if len(models) == 1 else ""
 
 
-def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str]) -> str:
-    """Value of the first of ``keys`` that a YAML file has at its top level.
+def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str], served: Sequence[str] = ()) -> str:
+    """The first of ``served`` (chosen names), else of ``keys`` (places) that a YAML file has at its top level.
 
-    Only lines of the form ``key: value`` are read, so that the untrusted file needs no YAML parser.
+    The untrusted file needs no YAML parser: ``key: value``, ``key: [first, …]`` and the first ``- item`` below ``key:``
+    are read. If the first key that is present has any other value, there is no name.
     """
     try:
-        text = files.read(path, _MAX_BYTES).decode("utf-8", "replace")
+        lines = files.read(path, _MAX_BYTES).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        values.setdefault(key.strip("\"'"), value.partition(" #")[0].strip("[] \t").partition(",")[0])
-    return next((name for key in keys if (name := model_name(values.get(key, "")))), "")
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines):
+        match = _YAML_KEY.match(line)
+        if match is not None:
+            found[match[1].strip("\"'")] = _scalar(match[2]) or _first_item(match[2], lines[number + 1 :])
+    for wanted, name in ((served, chosen_name), (keys, place_name)):
+        for key in wanted:
+            if key in found:
+                return name(found[key])
+    return ""
+
+
+def _scalar(text: str) -> str:
+    """A plain or quoted YAML scalar, or the first of a list in brackets; "" if there is none, or for anything else."""
+    listed = text.strip()
+    text = listed.removeprefix("[").lstrip()
+    quoted = _YAML_QUOTED.match(text)
+    if quoted is not None:
+        return quoted[1] if quoted[1] is not None else quoted[2]
+    plain = text.partition(" #")[0]
+    if listed.startswith("["):
+        plain = plain.partition(",")[0].partition("]")[0]
+    plain = plain.rstrip()
+    return "" if plain.startswith(_YAML_INDICATORS) or plain.endswith(":") or plain in _YAML_NULL else plain
+
+
+def _first_item(value: str, lines: Sequence[str]) -> str:
+    """The first item of a block list at the beginning of ``lines``, if the key has no ``value`` of its own."""
+    if value.partition("#")[0].strip():
+        return ""
+    for line in lines:
+        text = line.strip()
+        if text and not text.startswith("#"):
+            return _scalar(text[2:]) if text.startswith("- ") and ": " not in text else ""
+    return ""
 
 
 def _manifests(files: ProcessRootFs, folder: str, depth: int, prefix: str = "") -> Iterator[str]:

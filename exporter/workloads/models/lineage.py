@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...host import Host
 from ...records import ProcessKey
 from .commandline import is_shell
-from .proc import container_marks, process_stat
+from .proc import ProcessStat, container_marks, process_stat
 
 _DEPTH = 16
 
@@ -43,6 +43,13 @@ def ancestors(host: Host, key: ProcessKey) -> Iterator[ProcessKey]:
             return
         yield parent.key
         child = parent
+
+
+def starter(host: Host, key: ProcessKey) -> ProcessStat | None:
+    """The parent of a process, at which `ancestors` ends if it is a boundary; None if there is none, or it is not."""
+    child = process_stat(host, key.pid)
+    parent = process_stat(host, child.parent) if child is not None and child.key == key else None
+    return parent if parent is not None and is_boundary(parent.comm) else None
 
 
 def share_container(host: Host, one: ProcessKey, other: ProcessKey) -> bool:

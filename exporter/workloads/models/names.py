@@ -1,4 +1,4 @@
-"""Turns what a configuration gives as a model (repository, path, URL) into a bounded name that is safe in a label."""
+"""Turns what a configuration gives as a model, a chosen name or a place, into a bounded name, safe in a label."""
 
 from __future__ import annotations
 
@@ -38,22 +38,32 @@ _REPOSITORY_HOSTS = ("huggingface.co/", "hf.co/", "www.modelscope.cn/models/", "
 _REPOSITORY_SCHEMES = ("hf", "huggingface", "modelscope", "ms")
 
 
-def model_name(raw: str) -> str:
-    """The model name in a value, "" if there is none.
+def chosen_name(raw: str) -> str:
+    """A name that somebody chose (a served name, an alias), as it was chosen; "" if it is not a name.
+
+    A model server labels its own metrics with it, so a path-like name stays whole. Unexpanded values (``$MODEL``) and
+    values that look like a credential become "".
+    """
+    text = raw.strip() if len(raw) <= _MAX_RAW else ""
+    return "" if not text.strip("/") or _is_no_name(text) else harmless(text)
+
+
+def place_name(raw: str) -> str:
+    """The model name in a place of weights (repository, path, URL), "" if there is none.
 
     ``org/name`` stays unchanged. A path or URL becomes its last component that is not generic
     (``/mnt/models/llama-7b/1`` → ``llama-7b``), without the suffix of a weights file; a path in the Hugging Face cache
     becomes the repository. Unexpanded values (``$MODEL``) and values that look like a credential become "".
     """
     text = raw.strip().strip("'\"").strip() if len(raw) <= _MAX_RAW else ""
-    if not text or _UNRESOLVED.search(text) or _SECRET.search(text):
+    if not text or _is_no_name(text):
         return ""
     if url := _URL.fullmatch(text):
         text = _of_url(url[1].lower(), url[2])
     text = text.removeprefix("hf.co/").removeprefix("huggingface.co/")
     if cached := _CACHED.search(text):
         return harmless(f"{cached[1]}/{cached[2]}" if cached[2] else cached[1])
-    return harmless(_of_path(text) if _is_path(text) else text.partition("@")[0])
+    return harmless((_of_path(text) if _is_path(text) else text.partition("@")[0]).strip("/"))
 
 
 def harmless(name: str) -> str:
@@ -61,7 +71,7 @@ def harmless(name: str) -> str:
 
     A changed name ends in a hash of the original, so that different names stay different.
     """
-    text = name.strip("/ ")
+    text = name.strip(" ")
     safe = _ODD.sub("_", text)
     if safe == text and len(text) <= MAX_CHARACTERS:
         return text
@@ -72,6 +82,10 @@ def harmless(name: str) -> str:
 def looks_like_weights(raw: str) -> bool:
     """Whether a value is clearly a repository, a path or a weights file, so that even ``--model`` must mean a model."""
     return "/" in raw or _WEIGHTS.search(raw) is not None
+
+
+def _is_no_name(text: str) -> bool:
+    return _UNRESOLVED.search(text) is not None or _SECRET.search(text) is not None
 
 
 def _of_url(scheme: str, rest: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from .arguments import Arguments
 from .commandline import Command, commands, is_shell
-from .evidence import NOTHING, Evidence, Lookup
+from .evidence import NOTHING, Evidence, Lookup, Variable
 from .launchers import CALLS, Launcher
-from .names import harmless, model_name
+from .names import chosen_name, harmless, place_name
 from .scripts import recognise_script
 
 _REPLICA = re.compile(r"ray::ServeReplica:[^:]*:(.+?)(?:\.\w+(?:\(.*)?)?\Z", re.DOTALL)
@@ -58,26 +58,30 @@ def _keys(program: str) -> Iterator[str]:
 
 
 def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
-    for place in launcher.names.split():
-        if place.endswith("*"):
-            values = set(arguments.all(place[:-1]))
-            if len(values) > 1:
-                return Evidence(phase=launcher.phase)
-            value = next(iter(values), None)
-        else:
-            value = arguments.find(place)
-        if value and (name := model_name(value)):
-            return Evidence(name, launcher.phase, "command")
+    for places, name_of in ((launcher.served, chosen_name), (launcher.names, place_name)):
+        for place in places.split():
+            if place.endswith("*"):
+                values = set(arguments.all(place[:-1]))
+                if len(values) > 1:
+                    return Evidence(phase=launcher.phase)
+                value = next(iter(values), None)
+            else:
+                value = arguments.find(place)
+            if value and (name := name_of(value)):
+                return Evidence(name, launcher.phase, "command")
     return Evidence(
         phase=launcher.phase,
-        environment=tuple(launcher.environment.split()),
+        environment=(
+            *(Variable(name.removesuffix(","), True, name[-1] == ",") for name in launcher.served_environment.split()),
+            *(Variable(name) for name in launcher.environment.split()),
+        ),
         lookups=tuple(_lookups(launcher, arguments)),
     )
 
 
 def _lookups(launcher: Launcher, arguments: Arguments) -> Iterator[Lookup]:
     if launcher.files is not None and (path := arguments.find(launcher.files.place)):
-        yield Lookup(launcher.files.kind, path, launcher.files.keys)
+        yield Lookup(launcher.files.kind, path, launcher.files.keys, launcher.files.served)
     if launcher.port:
         port = arguments.find("--port") or str(launcher.port)
         if port.isdecimal() and 0 < int(port[:6]) < 65_536:

@@ -11,22 +11,27 @@ from ...config.model_rules import PHASES, ModelRule, variables
 from ...host import Host
 from ...records import GroupKey, Model, Process, ProcessKey, Workload
 from ..metadata.container_metadata import ContainerMetadata
-from .background_lookups import BackgroundLookups
-from .commandline import TITLE, is_shell, split
-from .evidence import NOTHING, Evidence, Lookup
-from .lineage import ancestors, share_container
-from .names import harmless, model_name
-from .podspec import OWNER_PHASES, entry_point, is_sandbox
+from ..shared import is_shared
+from .background_lookups import BackgroundLookups, Lookups
+from .evidence import NOTHING, Evidence, Lookup, Variable
+from .handed import HandedWork
+from .inspection import Inspection, inspect
+from .lineage import ancestors, share_container, starter
+from .names import harmless, place_name
+from .podspec import OWNER_PHASES, entry_point
 from .proc import command_line, environment, process_stat
 from .recognise import recognise
+from .trace import Step, Trace
 
 RECHECK_SECONDS = 5.0
 """When the command line of a new process is read again: between fork and exec it is still that of the parent."""
 
+WORKER_RECHECK_SECONDS = 30.0
+"""When a worker of Ray is read again: it is started idle, takes an actor later, and its model may start after it."""
+
 _MAX_INSPECTIONS = 8192
 _MAX_RECHECKS = 16_384
 _RECHECKS_PER_TICK = 512
-_MAX_TEXT = 4096
 
 
 class ModelOptions(NamedTuple):
@@ -38,20 +43,13 @@ class ModelOptions(NamedTuple):
     ask_servers: bool = False
 
 
-class _Inspection(NamedTuple):
-    """Evidence of one command line. ``text`` is kept only if a rule matches on it, and never exported.
+class _Subject(NamedTuple):
+    """The process whose model is resolved."""
 
-    ``opaque``: the process hides its command line (a title, a sandbox, an empty one). ``shell``: it is a shell.
-    """
-
-    digest: int
-    text: str
-    opaque: bool
-    shell: bool
-    evidence: Evidence
-
-
-_UNSEEN = _Inspection(0, "", opaque=True, shell=False, evidence=NOTHING)
+    key: ProcessKey
+    group: GroupKey | None
+    workload: Workload
+    metadata: ContainerMetadata | None
 
 
 class _Recheck(NamedTuple):
@@ -61,24 +59,37 @@ class _Recheck(NamedTuple):
     digest: int
 
 
+class _Watch(NamedTuple):
+    """A process with a title of Ray: when it is read again, what it was, and the name that it was given."""
+
+    due: float
+    subject: _Subject
+    digest: int
+    evidence: Evidence
+    worker: str
+    name: str
+
+
 class Models:
     """Resolves the model of a process from a few small files of /proc; slower lookups complete in the background.
 
     Called by the tick's thread only. A process without evidence of its own (a rank, an engine core, a child of
     ``multiprocessing``) inherits the model of the process that started it, within the same container and not across a
-    shell. Memory is bounded: an evicted inspection is repeated.
+    shell. A worker that the model's processes did not start (an actor of Ray) has the only model of its container.
+    Memory is bounded: an evicted inspection is repeated.
     """
 
-    def __init__(
-        self, host: Host, options: ModelOptions | None = None, lookups: BackgroundLookups | None = None
-    ) -> None:
+    def __init__(self, host: Host, options: ModelOptions | None = None, lookups: Lookups | None = None) -> None:
         self._host = host
         self._options = options or ModelOptions()
-        self._lookups = lookups or BackgroundLookups(host)
+        self._lookups: Lookups = lookups or BackgroundLookups(host)
+        self._handed = HandedWork(host)
+        self._trace = Trace()
         self._variables = variables(self._options.rules)
         self._keeps_text = any(rule.reads_command for rule in self._options.rules)
-        self._inspections: OrderedDict[ProcessKey, _Inspection] = OrderedDict()
+        self._inspections: OrderedDict[ProcessKey, Inspection] = OrderedDict()
         self._rechecks: deque[_Recheck] = deque(maxlen=_MAX_RECHECKS)
+        self._watched: OrderedDict[ProcessKey, _Watch] = OrderedDict()
 
     def resolve(
         self, process: Process, group: GroupKey | None, workload: Workload, metadata: ContainerMetadata | None = None
@@ -91,18 +102,44 @@ class Models:
         inspection = self._inspect(key)
         if group is not None and not known:
             self._rechecks.append(_Recheck(self._host.clock() + RECHECK_SECONDS, key, group, inspection.digest))
+        subject = _Subject(key, group, workload, metadata)
         found = _by_label(metadata, self._options)
+        if self._trace.on:
+            self._trace.add("annotations and labels", found.model_name, found.phase, _no_label(metadata, self._options))
+        handed: Model | None = None
         if not (found.model_name and found.phase):
-            found = self._complete(found, inspection, _Subject(key, group, workload, metadata))
+            found, worker = self._complete(found, inspection, subject)
+            if worker is not None and not found.model_name:
+                handed = self._of_worker(*worker, subject)
+        if handed is not None:
+            found = _merge(found, Evidence(handed.model_name, handed.phase, handed.source))
+        if inspection.changes and group is not None:
+            self._watch(subject, inspection, found.model_name)
         if not found.model_name:
             return None
         owner_kind = (metadata.owner_kind if metadata is not None else "") or workload.owner_kind
         phase = found.phase or OWNER_PHASES.get(owner_kind, "unknown")
-        return Model(found.model_name, workload.namespace, phase, found.source)
+        model = Model(found.model_name, workload.namespace, phase, found.source)
+        if handed is None:
+            self._handed.add(workload, model, key)
+        return model
+
+    def explain(
+        self, process: Process, group: GroupKey | None, workload: Workload, metadata: ContainerMetadata | None = None
+    ) -> tuple[Model | None, list[Step]]:
+        """Resolve a process; returns its model and everything that was looked at, in order."""
+        self._trace.on, self._trace.steps = True, []
+        if process.kernel:
+            self._trace.note("process", "a thread of the kernel")
+        try:
+            return self.resolve(process, group, workload, metadata), self._trace.steps
+        finally:
+            self._trace.on = False
 
     def changed(self) -> Collection[GroupKey]:
         """Groups of the processes whose model may have changed since the last call."""
         groups = self._lookups.completed()
+        groups |= self._handed.changed()
         now = self._host.clock()
         for _ in range(_RECHECKS_PER_TICK):
             if not self._rechecks or self._rechecks[0].due > now:
@@ -111,6 +148,8 @@ class Models:
             raw = command_line(self._host, recheck.key.pid)
             if raw and hash(raw) != recheck.digest:
                 groups.add(recheck.group)
+        if self._watched:
+            groups |= self._changed_workers(now)
         return groups
 
     def close(self) -> None:
@@ -119,45 +158,126 @@ class Models:
 
     # --- evidence -----------------------------------------------------------------------------------
 
-    def _complete(self, labelled: Evidence, inspection: _Inspection, subject: _Subject) -> Evidence:
-        """Complete the evidence of labels by that of the process, its ancestors, and the specification of its pod."""
+    def _complete(
+        self, labelled: Evidence, inspection: Inspection, subject: _Subject
+    ) -> tuple[Evidence, tuple[ProcessKey, str] | None]:
+        """Complete the evidence of labels by that of the process, its ancestors, and the specification of its pod.
+
+        The second value is the worker that it is or was started by, with its kind, None if there is none.
+        """
         own = _merge(labelled, self._of_process(inspection, subject.key, subject))
         if own.model_name and own.phase:
             # The pid may have been reused between two reads.
             stat = process_stat(self._host, subject.key.pid)
-            return own if labelled.model_name or (stat is not None and stat.key == subject.key) else labelled
-        inherited = self._inherited(subject)
+            return own if labelled.model_name or (stat is not None and stat.key == subject.key) else labelled, None
+        inherited, worker = self._inherited(subject)
+        if inspection.worker:
+            worker = (subject.key, inspection.worker)
         joined = _merge(own, inherited)
         if not joined.model_name and subject.metadata is not None and inspection.opaque:
-            joined = _merge(joined, _of_pod(subject.metadata))
-        return joined
+            of_pod = _of_pod(subject.metadata)
+            self._trace.add("command of the pod's specification", of_pod.model_name, of_pod.phase)
+            joined = _merge(joined, of_pod)
+        return joined, worker
 
-    def _inherited(self, subject: _Subject) -> Evidence:
-        joined = NOTHING
+    def _inherited(self, subject: _Subject) -> tuple[Evidence, tuple[ProcessKey, str] | None]:
+        joined, worker, last = NOTHING, None, subject.key
         for key in ancestors(self._host, subject.key):
             inspection = self._inspect(key)
+            last = key
             if inspection.shell or joined.model_name:
+                if inspection.shell:
+                    self._trace.note(f"process {key.pid} above it", "a shell, which starts unrelated programs")
                 break
             found = self._of_process(inspection, key, subject)
-            if found.model_name or found.phase:
-                if not share_container(self._host, subject.key, key):
-                    break
-                joined = _merge(joined, found)
-        return joined
+            if (found.model_name or found.phase or (inspection.worker and worker is None)) and not share_container(
+                self._host, subject.key, key
+            ):
+                self._trace.note(f"process {key.pid} above it", "in another container, or its cgroup cannot be read")
+                break
+            if inspection.worker and worker is None:
+                worker = (key, inspection.worker)
+            joined = _merge(joined, found)
+        else:
+            if self._trace.on and (above := starter(self._host, last)) is not None:
+                self._trace.note(f"process {above.key.pid} above it", f"{above.comm} starts unrelated programs")
+        return joined, worker
 
-    def _of_process(self, inspection: _Inspection, key: ProcessKey, subject: _Subject) -> Evidence:
+    def _of_worker(self, key: ProcessKey, kind: str, subject: _Subject) -> Model | None:
+        """The model of work that was handed to a worker by a program which did not start it."""
+        found = self._handed.find(subject.workload, key, kind, subject.group)
+        if self._trace.on:
+            names = [model.model_name for model in self._handed.models(subject.workload)]
+            missing = (
+                f"{len(names)} models in its container: {', '.join(names)}" if names else "no model in its container"
+            )
+            if is_shared(subject.workload):
+                missing = "its row collects unrelated work"
+            name, phase = (found.model_name, found.phase) if found is not None else ("", "")
+            self._trace.add(f"process {key.pid}, a worker of {kind}", name, phase, missing)
+        return found
+
+    def _watch(self, subject: _Subject, inspection: Inspection, name: str) -> None:
+        key = subject.key
+        watched = self._watched.get(key)
+        due = watched.due if watched is not None else self._host.clock() + WORKER_RECHECK_SECONDS
+        self._watched[key] = _Watch(due, subject, inspection.digest, inspection.evidence, inspection.worker, name)
+        if len(self._watched) > _MAX_RECHECKS:
+            self._watched.popitem(last=False)
+
+    def _changed_workers(self, now: float) -> set[GroupKey]:
+        """Groups of Ray's processes that work on something else by now, or whose model started or ended."""
+        groups = set()
+        for _ in range(_RECHECKS_PER_TICK):
+            key = next(iter(self._watched), None)
+            if key is None or self._watched[key].due > now:
+                break
+            watch = self._watched.pop(key)
+            raw = command_line(self._host, key.pid)
+            if not raw:
+                continue
+            read = inspect(raw, keep_text=self._keeps_text) if hash(raw) != watch.digest else None
+            self._watched[key] = watch._replace(due=now + WORKER_RECHECK_SECONDS, digest=hash(raw))
+            changed = read is not None and (read.evidence, read.worker) != (watch.evidence, watch.worker)
+            if not changed and watch.worker:
+                names = [model.model_name for model in self._handed.models(watch.subject.workload)]
+                changed = watch.name not in names if watch.name else len(names) == 1
+            if changed and watch.subject.group is not None:
+                groups.add(watch.subject.group)
+        return groups
+
+    def _of_process(self, inspection: Inspection, key: ProcessKey, subject: _Subject) -> Evidence:
         """Evidence of one process by rule, command line, environment and lookups."""
         found = self._by_rule(inspection, key, subject)
         if found.model_name and found.phase:
+            self._trace_process(inspection, key, subject, found, None)
             return found
         own = inspection.evidence
+        of_environment = None
         if not own.model_name and own.environment:
-            own = _merge(own, self._by_environment(own.environment, key, subject))
+            of_environment = self._by_environment(own.environment, key, subject)
+            own = _merge(own, of_environment)
+        self._trace_process(inspection, key, subject, found, of_environment)
         if not (found.model_name or own.model_name):
             own = _merge(own, self._by_lookup(own.lookups, key, subject.group))
         return _merge(found, own)
 
-    def _by_rule(self, inspection: _Inspection, key: ProcessKey, subject: _Subject) -> Evidence:
+    def _trace_process(
+        self, inspection: Inspection, key: ProcessKey, subject: _Subject, rule: Evidence, variables: Evidence | None
+    ) -> None:
+        if not self._trace.on:
+            return
+        of = "its" if key == subject.key else f"process {key.pid} above it:"
+        if self._options.rules:
+            self._trace.add(f"{of} rule", rule.model_name, rule.phase, "none matches")
+        if not (rule.model_name and rule.phase):
+            own = inspection.evidence
+            self._trace.add(f"{of} command line", own.model_name, own.phase, inspection.missing)
+            if variables is not None:
+                names = ", ".join(variable.name for variable in own.environment)
+                self._trace.add(f"{of} variables {names}", variables.model_name, missing="not set, or not readable")
+
+    def _by_rule(self, inspection: Inspection, key: ProcessKey, subject: _Subject) -> Evidence:
         if not self._options.rules:
             return NOTHING
         workload, metadata = subject.workload, subject.metadata
@@ -175,7 +295,7 @@ class Models:
 
         found = NOTHING
         for rule in self._options.rules:
-            claim = rule.match(values, lambda name: variables_set().get(name, ""), model_name)
+            claim = rule.match(values, lambda name: variables_set().get(name, ""), place_name)
             if claim is not None:
                 name = harmless(claim.model_name)
                 found = _merge(found, Evidence(name, claim.phase, "rule" if name else ""))
@@ -183,19 +303,21 @@ class Models:
                 break
         return found
 
-    def _by_environment(self, names: Sequence[str], key: ProcessKey, subject: _Subject) -> Evidence:
-        values: Mapping[str, str] = environment(self._host, key.pid, names)
+    def _by_environment(self, variables: Sequence[Variable], key: ProcessKey, subject: _Subject) -> Evidence:
+        values: Mapping[str, str] = environment(self._host, key.pid, [variable.name for variable in variables])
         if not values and subject.metadata is not None:
             values = subject.metadata.environment
-        found = next((name for variable in names if (name := model_name(values.get(variable, "")))), "")
-        return Evidence(found, source="environment" if found else "")
+        return _of_variables(variables, values)
 
     def _by_lookup(self, lookups: Sequence[Lookup], key: ProcessKey, group: GroupKey | None) -> Evidence:
         for lookup in lookups:
             from_server = lookup.kind == "server"
             if from_server and not self._options.ask_servers:
+                self._trace.note(f"GET /v1/models on port {lookup.value}", "not sent: models.ask-servers is off")
                 continue
-            if name := self._lookups.name(key, lookup, group):
+            name = self._lookups.name(key, lookup, group)
+            self._trace.add(f"{lookup.kind} {lookup.value}", name)
+            if name:
                 return Evidence(name, source="server" if from_server else "file")
         return NOTHING
 
@@ -207,13 +329,13 @@ class Models:
 
     # --- command lines ------------------------------------------------------------------------------
 
-    def _inspect(self, key: ProcessKey) -> _Inspection:
+    def _inspect(self, key: ProcessKey) -> Inspection:
         raw = command_line(self._host, key.pid)
         known = self._inspections.get(key)
         if known is not None and known.digest == hash(raw):
             self._inspections.move_to_end(key)
             return known
-        inspection = self._read(raw)
+        inspection = inspect(raw, keep_text=self._keeps_text)
         if inspection.opaque and known is not None and known.evidence is not NOTHING:
             # A title written over the command line does not change the model.
             inspection = known._replace(digest=inspection.digest)
@@ -222,25 +344,6 @@ class Models:
         while len(self._inspections) > _MAX_INSPECTIONS:
             self._inspections.popitem(last=False)
         return inspection
-
-    def _read(self, raw: bytes) -> _Inspection:
-        if not raw:
-            return _UNSEEN
-        words = split(raw)
-        if not words:
-            return _UNSEEN._replace(digest=hash(raw))
-        text = " ".join(words)[:_MAX_TEXT] if self._keeps_text else ""
-        opaque = TITLE.match(words[0]) is not None or is_sandbox(words[0])
-        return _Inspection(hash(raw), text, opaque, is_shell(words[0]), recognise(words))
-
-
-class _Subject(NamedTuple):
-    """The process whose model is resolved."""
-
-    key: ProcessKey
-    group: GroupKey | None
-    workload: Workload
-    metadata: ContainerMetadata | None
 
 
 def _merge(one: Evidence, other: Evidence) -> Evidence:
@@ -267,10 +370,20 @@ def _by_label(metadata: ContainerMetadata | None, options: ModelOptions) -> Evid
     return Evidence(name, phase, source)
 
 
+def _no_label(metadata: ContainerMetadata | None, options: ModelOptions) -> str:
+    return "no metadata of its container" if metadata is None else f"none of {', '.join(options.keys) or 'no keys'}"
+
+
 def _of_pod(metadata: ContainerMetadata) -> Evidence:
     """Evidence of the pod's command, for processes that hide theirs: those with a title, and those in a sandbox."""
     evidence = recognise(entry_point(metadata))
     if evidence.model_name:
         return evidence
-    named = next((name for key in evidence.environment if (name := model_name(metadata.environment.get(key, "")))), "")
-    return Evidence(named, evidence.phase, "environment" if named else "")
+    return _of_variables(evidence.environment, metadata.environment)._replace(phase=evidence.phase)
+
+
+def _of_variables(variables: Sequence[Variable], values: Mapping[str, str]) -> Evidence:
+    for variable in variables:
+        if name := variable.model_name(values.get(variable.name, "")):
+            return Evidence(name, source="environment")
+    return NOTHING

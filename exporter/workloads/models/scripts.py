@@ -8,7 +8,7 @@ import sys
 from .arguments import Arguments
 from .commandline import Command
 from .evidence import NOTHING, Evidence
-from .names import looks_like_weights, model_name
+from .names import chosen_name, looks_like_weights, place_name
 
 _MAX_NAME = 255
 _WORD = r"(?:\A|[^a-z])(?:{})(?![a-z])"
@@ -25,17 +25,19 @@ _ANYWHERE = ("--model_name_or_path", "--pretrained_model_name_or_path", "model_n
 
 _IN_TRAINING = (
     *("--model_id", "--model_name", "--model_path", "--model", "--arch", "--pretrained_model", "--model.name"),
-    *("model.restore_from_path=", "restore_from_path=", "model.name=", "--pretrained-checkpoint", "--load", "--save"),
+    *(
+        "model.restore_from_path=",
+        "restore_from_path=",
+        "model.name=",
+        "model_name=",
+        "policy.model_name=",
+        "--pretrained-checkpoint",
+        "--load",
+        "--save",
+    ),
 )
-_IN_INFERENCE = (
-    "--served-model-name",
-    "--model_id",
-    "--model_name",
-    "--model_path",
-    "--model",
-    "--ckpt",
-    "--checkpoint",
-)
+_IN_INFERENCE = ("--model_id", "--model_name", "--model_path", "--model", "--ckpt", "--checkpoint")
+_SERVED = "--served-model-name"
 
 _TRAINING_OPTIONS = (
     *("--num_train_epochs", "--per_device_train_batch_size", "--do_train", "--learning_rate", "--max_train_steps"),
@@ -70,9 +72,11 @@ def recognise_script(command: Command) -> Evidence:
         command.ranks or _TRAINING.search(name) is not None or any(map(arguments.has, _TRAINING_OPTIONS))
     )
     phase = "training" if training else "inference" if serving else ""
+    if serving and (found := chosen_name(arguments.find(_SERVED) or "")):
+        return Evidence(found, phase, "command")
     for place in (*_ANYWHERE, *(_IN_TRAINING if training else ()), *(_IN_INFERENCE if serving else ())):
         value = arguments.find(place)
         # The client of a remote server has the same form: python chat.py --model gpt-4o
-        if value and (training or place in _ANYWHERE or looks_like_weights(value)) and (found := model_name(value)):
+        if value and (training or place in _ANYWHERE or looks_like_weights(value)) and (found := place_name(value)):
             return Evidence(found, phase, "command")
     return Evidence(phase=phase) if phase else NOTHING

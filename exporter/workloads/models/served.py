@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from ...host import Host
 from ...records import Unavailable
-from .names import harmless
+from .names import harmless, place_name
 
 TIMEOUT_SECONDS = 2.0
 """Time limit of the whole exchange, however slowly the response arrives."""
@@ -63,7 +63,10 @@ def _get(address: str, port: int, deadline: float) -> bytes:
 
 
 def _only_model(body: bytes) -> str:
-    """The only model of a list; adapters (``parent``) and further names of the same weights (``root``) do not count."""
+    """The only model of a list; adapters (``parent``) and further names of the same weights (``root``) do not count.
+
+    A server without a chosen name lists the path of its weights.
+    """
     content = json.loads(body)
     listed = content.get("data") if isinstance(content, dict) else None
     first: dict[str, str] = {}
@@ -71,4 +74,7 @@ def _only_model(body: bytes) -> str:
         if isinstance(entry, dict) and isinstance(name := entry.get("id"), str) and not entry.get("parent"):
             root = entry.get("root")
             first.setdefault(root if isinstance(root, str) and root else name, name)
-    return harmless(next(iter(first.values()))) if len(first) == 1 else ""
+    if len(first) != 1:
+        return ""
+    name = next(iter(first.values()))
+    return place_name(name) if name.startswith(("/", ".", "~")) else harmless(name)

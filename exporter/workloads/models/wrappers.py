@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .arguments import is_option, normal_option
+
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
     """How to find the wrapped command after a wrapper's own arguments.
 
-    ``verbs`` are the subcommands that start a program, none if it needs none. ``valued`` are the options whose value is
-    the next word unless joined by ``=``, ``pairs`` those whose values are the next two. ``positional`` is the number of
-    positional arguments before the program. ``module`` are the options after which a Python module follows. ``script``:
-    the program may be a Python script without an interpreter. ``ranks``: it starts the ranks of a training.
+    ``verbs`` are the subcommands that start a program, none if it needs none. ``valued`` are the options (spelled with
+    hyphens) whose value is the next word unless joined by ``=``, as is that of options that begin with one of
+    ``families``; ``pairs`` those whose values are the next two. ``positional`` is the number of positional arguments
+    before the program. ``module`` are the options after which a Python module follows. ``script``: the program may be
+    a Python script without an interpreter. ``ranks``: it starts the ranks of a training.
     """
 
     valued: tuple[str, ...] = ()
@@ -23,11 +26,13 @@ class Wrapper:
     module: tuple[str, ...] = ()
     script: bool = False
     ranks: bool = False
+    families: tuple[str, ...] = ()
 
     def inner(self, words: Sequence[str]) -> list[str]:
         """The wrapped command in ``words``, of which the first is the wrapper itself; empty if there is none."""
         index, positional = 1, self.positional
         verb_missing, as_module = bool(self.verbs), False
+        unknown = False
         while index < len(words):
             word = words[index]
             if word == "--" and not verb_missing:
@@ -36,8 +41,13 @@ class Wrapper:
             if word in self.module:
                 as_module = True
                 index += 1
-            elif word.startswith("-") and len(word) > 1:
-                index += 2 if word in self.valued else 3 if word in self.pairs else 1
+            elif is_option(word):
+                option = normal_option(word)
+                joined = "=" in word
+                valued = option in self.valued or (option.startswith(self.families) and not joined)
+                unknown = not (valued or joined or option in self.pairs)
+                index += 2 if valued else 3 if option in self.pairs else 1
+                continue
             elif verb_missing:
                 if word not in self.verbs:
                     return []
@@ -46,20 +56,36 @@ class Wrapper:
             elif positional:
                 positional -= 1
                 index += 1
+            elif unknown and self.script and not as_module and _script_follows(words[index:]):
+                index += 1  # the value of an option that is not in the table
             else:
                 break
+            unknown = False
         rest = list(words[index:])
         if as_module and rest:
             return ["python", "-m", *rest]
-        if self.script and rest and rest[0].endswith(".py"):
+        if self.script and rest and _is_script(rest[0]):
             return ["python", *rest]
         return rest
 
 
+def _is_script(word: str) -> bool:
+    return word.endswith(".py")
+
+
+def _script_follows(words: Sequence[str]) -> bool:
+    """Whether a Python script comes later, but not first."""
+    return not _is_script(words[0]) and any(map(_is_script, words))
+
+
 def _ranks(
-    valued: tuple[str, ...], *, verbs: tuple[str, ...] = (), module: tuple[str, ...] = ("-m", "--module")
+    valued: tuple[str, ...],
+    *,
+    verbs: tuple[str, ...] = (),
+    module: tuple[str, ...] = ("-m", "--module"),
+    families: tuple[str, ...] = (),
 ) -> Wrapper:
-    return Wrapper(valued, verbs=verbs, module=module, script=True, ranks=True)
+    return Wrapper(valued, verbs=verbs, module=module, script=True, ranks=True, families=families)
 
 
 _MPI_PAIRS = ("-env", "-genv", "--mca", "-mca")
@@ -71,33 +97,35 @@ _MPI = (
 )  # fmt: skip
 
 _TORCH = (
-    "--nnodes", "--nproc-per-node", "--nproc_per_node", "--node-rank", "--node_rank", "--rdzv-backend",
-    "--rdzv_backend", "--rdzv-endpoint", "--rdzv_endpoint", "--rdzv-id", "--rdzv_id", "--rdzv-conf", "--rdzv_conf",
-    "--max-restarts", "--max_restarts", "--monitor-interval", "--monitor_interval", "--start-method",
-    "--start_method", "--role", "--log-dir", "--log_dir", "-r", "--redirects", "-t", "--tee",
-    "--local-ranks-filter", "--local_ranks_filter", "--master-addr", "--master_addr", "--master-port",
-    "--master_port", "--local-addr", "--local_addr", "--event-log-handler", "--numa-binding",
+    "--nnodes", "--nproc-per-node", "--node-rank", "--rdzv-backend",
+    "--rdzv-endpoint", "--rdzv-id", "--rdzv-conf",
+    "--max-restarts", "--monitor-interval", "--start-method",
+    "--role", "--log-dir", "-r", "--redirects", "-t", "--tee",
+    "--local-ranks-filter", "--master-addr", "--master-port",
+    "--local-addr", "--event-log-handler", "--numa-binding",
+    "--logs-specs", "--signals-to-handle", "--duplicate-stdout-filters", "--duplicate-stderr-filters",
 )  # fmt: skip
 
 _ACCELERATE = (
-    "--config_file", "--num_processes", "--num_machines", "--machine_rank", "--main_process_ip",
-    "--main_process_port", "--mixed_precision", "--gpu_ids", "--dynamo_backend", "--dynamo_mode",
-    "--num_cpu_threads_per_process", "--rdzv_backend", "--rdzv_conf", "--max_restarts", "--monitor_interval",
-    "--role", "--log_dir", "--tee", "--deepspeed_config_file", "--zero_stage", "--deepspeed_hostfile",
-    "--deepspeed_multinode_launcher", "--offload_optimizer_device", "--offload_param_device",
-    "--gradient_accumulation_steps", "--gradient_clipping", "--zero3_init_flag", "--zero3_save_16bit_model",
-    "--deepspeed_exclusion_filter", "--deepspeed_inclusion_filter", "--fsdp_version", "--fsdp_sharding_strategy",
-    "--fsdp_offload_params", "--fsdp_min_num_params", "--fsdp_auto_wrap_policy",
-    "--fsdp_transformer_layer_cls_to_wrap", "--fsdp_backward_prefetch", "--fsdp_state_dict_type",
-    "--fsdp_use_orig_params", "--fsdp_cpu_ram_efficient_loading", "--fsdp_sync_module_states",
-    "--fsdp_activation_checkpointing", "--fsdp_reshard_after_forward", "--megatron_lm_tp_degree",
-    "--megatron_lm_pp_degree", "--main_training_function",
+    "--config-file", "--num-processes", "--num-machines", "--machine-rank", "--main-process-ip",
+    "--main-process-port", "--mixed-precision", "--gpu-ids", "--dynamo-backend", "--dynamo-mode",
+    "--num-cpu-threads-per-process", "--rdzv-backend", "--rdzv-conf", "--max-restarts", "--monitor-interval",
+    "--role", "-r", "--redirects", "--log-dir", "-t", "--tee", "--zero-stage", "--gradient-clipping",
+    "--gradient-accumulation-steps", "--main-training-function", "--mpirun-hostfile", "--mpirun-ccl", "--vm", "--env",
+    "--fp8-backend", "--fp8-margin", "--fp8-interval", "--fp8-format", "--fp8-amax-history-len", "--fp8-opt-level",
+    "--fp8-amax-compute-algo", "--fp8-override-linear-precision", "--fp8-enable-fsdp-float8-all-gather",
+    "--fp8-pad-inner-dim",
+)  # fmt: skip
+
+_ACCELERATE_FAMILIES = (
+    "--deepspeed-", "--offload-", "--zero3-", "--fsdp-", "--megatron-lm-", "--parallelism-config-", "--aws-",
 )  # fmt: skip
 
 _DEEPSPEED = (
-    "-H", "--hostfile", "-i", "--include", "-e", "--exclude", "--num_nodes", "--num_gpus", "--master_port",
-    "--master_addr", "--launcher", "--launcher_args", "--min_elastic_nodes", "--max_elastic_nodes", "--node_rank",
-    "--world_info", "--ds_config", "--venv_script",
+    "-H", "--hostfile", "-i", "--include", "-e", "--exclude", "--num-nodes", "--num-gpus", "--master-port",
+    "--master-addr", "--launcher", "--launcher-args", "--min-elastic-nodes", "--max-elastic-nodes", "--node-rank",
+    "--world-info", "--ds-config", "--venv-script", "--num-accelerators", "--enable-each-rank-log", "--autotuning",
+    "--comment", "--account", "--bind-core-list", "--ssh-port",
 )  # fmt: skip
 
 _NSYS = (
@@ -128,7 +156,7 @@ _NCU = (
 )  # fmt: skip
 
 _OPENTELEMETRY_INSTRUMENT = (
-    "--traces_exporter", "--metrics_exporter", "--service_name", "--logs_exporter",
+    "--traces-exporter", "--metrics-exporter", "--service-name", "--logs-exporter",
 )  # fmt: skip
 
 _HOROVODRUN = (
@@ -136,12 +164,12 @@ _HOROVODRUN = (
 )  # fmt: skip
 
 _COMPOSER = (
-    "-n", "--nproc", "--world_size", "--base_rank", "--node_rank", "--master_addr", "--master_port", "--stdout",
+    "-n", "--nproc", "--world-size", "--base-rank", "--node-rank", "--master-addr", "--master-port", "--stdout",
     "--stderr",
 )  # fmt: skip
 
 _COLOSSALAI = (
-    "--nproc_per_node", "--nnodes", "--host", "--hostfile", "--master_addr", "--master_port", "--include",
+    "--nproc-per-node", "--nnodes", "--host", "--hostfile", "--master-addr", "--master-port", "--include",
 )  # fmt: skip
 
 WRAPPERS: Mapping[str, Wrapper] = {
@@ -206,9 +234,9 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "torchrun": _ranks(_TORCH),
     "-m torch.distributed.run": _ranks(_TORCH),
     "-m torch.distributed.launch": _ranks(_TORCH),
-    "accelerate": _ranks(_ACCELERATE, verbs=("launch",)),
-    "accelerate-launch": _ranks(_ACCELERATE),
-    "-m accelerate.commands.launch": _ranks(_ACCELERATE),
+    "accelerate": _ranks(_ACCELERATE, verbs=("launch",), families=_ACCELERATE_FAMILIES),
+    "accelerate-launch": _ranks(_ACCELERATE, families=_ACCELERATE_FAMILIES),
+    "-m accelerate.commands.launch": _ranks(_ACCELERATE, families=_ACCELERATE_FAMILIES),
     "deepspeed": _ranks(_DEEPSPEED, module=("--module",)),
     "-m deepspeed.launcher.runner": _ranks(_DEEPSPEED, module=("--module",)),
     "-m deepspeed.launcher.launch": _ranks(_DEEPSPEED, module=("--module",)),

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 
-from ...records import Workload
+from ...records import UNKNOWN_RUNTIME, Workload
 from .engine import CONTAINER_ID, engine_and_id, short_id
+from .systemd import printable
+
+KATA = "kata"
+"""Runtime of a sandbox of Kata Containers whose pod is not known."""
 
 _RUNTIMES = {
     "docker": "docker",
@@ -22,16 +26,29 @@ _RUNTIMES = {
     "crio-conmon": "kubernetes",
 }
 
-# Docker with the cgroupfs driver uses a bare id, under /docker or any --cgroup-parent. So does containerd, under the
-# name of its namespace; these two are the common ones.
-_BARE_UNDER = {"default": "containerd", "k8s.io": "kubernetes"}
+# Docker with the cgroupfs driver uses a bare id, under /docker or any --cgroup-parent: GitHub's runner and ECS set one.
+# So does containerd, under the name of its namespace. Below any other parent, an id alone does not name its engine.
+_BARE_UNDER = {
+    "docker": "docker",
+    "moby": "docker",
+    "actions_job": "docker",
+    "default": "containerd",
+    "buildkit": "containerd",
+    "services.linuxkit": "containerd",
+    "k8s.io": "kubernetes",
+    "kata_overhead": KATA,
+    "vc": KATA,
+}
+_NAMED_UNDER = ("default", "k8s.io", "services.linuxkit")
+"""Namespaces of containerd whose containers may have names of their own: ``ctr run IMAGE NAME``."""
 
 _PODMAN_POD = re.compile(rf"(?:.*-)?libpod_pod_({CONTAINER_ID})\.slice")
+_HEALTH_CHECK = re.compile(rf"({CONTAINER_ID})(?:-startup)?(?:-[0-9a-f]+)?\.service")
 _BUILD_STEP = re.compile(r"docker-[a-z0-9]{25}\.scope")
 
 
 def resolve(path: str) -> Workload | None:
-    """The innermost container. Everything inside it, even systemd, belongs to it."""
+    """The innermost container. Everything inside it, even systemd, belongs to it, and so do Podman's health checks."""
     parts = ["", "", *path.split("/")]
     for index in range(len(parts) - 1, 1, -1):
         grandparent, parent, part = parts[index - 2 : index + 1]
@@ -39,10 +56,12 @@ def resolve(path: str) -> Workload | None:
             return Workload(container="buildkit", runtime="docker")
         if pod_id := _podman_pod_id(part, parent):
             return Workload(pod=short_id(pod_id), runtime="podman", pod_uid=pod_id)
+        if match := _HEALTH_CHECK.fullmatch(part):
+            return Workload(container=short_id(match[1]), runtime="podman", container_id=match[1])
         if (found := engine_and_id(part)) is None:
             continue
         engine, container_id = found
-        runtime = _RUNTIMES.get(engine) if engine else _BARE_UNDER.get(parent, "docker")
+        runtime = _RUNTIMES.get(engine) if engine else _runtime_under(parent, grandparent)
         if runtime is not None:
             pod_id = _podman_pod_id(parent, grandparent)
             return Workload(
@@ -52,7 +71,18 @@ def resolve(path: str) -> Workload | None:
                 container_id=container_id,
                 pod_uid=pod_id,
             )
+    return _named(parts[2:])
+
+
+def _named(parts: list[str]) -> Workload | None:
+    """A container of containerd that has a name instead of an id, in the namespace that the path begins with."""
+    if len(parts) > 2 and parts[1] in _NAMED_UNDER and parts[2]:
+        return Workload(container=printable(parts[2]), runtime="containerd")
     return None
+
+
+def _runtime_under(parent: str, grandparent: str) -> str:
+    return _BARE_UNDER.get(parent) or ("docker" if grandparent == "ecs" else UNKNOWN_RUNTIME)
 
 
 def _podman_pod_id(part: str, parent: str) -> str:

@@ -7,8 +7,11 @@ import re
 from ...records import Workload
 
 # "/slurm/uid_1000/job_7" and "/system.slice/slurmstepd.scope/job_7"; with several slurmd on one machine, the
-# component before the user or the job contains the node's name.
-_JOB = re.compile(r"(?:^|/)(?:slurm(?:_[^/]+)?/uid_([0-9]+)|(?:[^/]+_)?slurmstepd\.scope)/(job_[0-9]+)(?=/|\Z)")
+# component before the user or the job contains the node's name. Since Slurm 26.05 a job's directory is its SLUID.
+_JOB = re.compile(
+    r"(?:^|/)(?:slurm(?:_[^/]+)?/uid_([0-9]+)|(?:[^/]+_)?slurmstepd\.scope)/(?!system(?:/|\Z))"
+    r"([A-Za-z0-9][A-Za-z0-9_.-]*)(?=/|\Z)"
+)
 
 
 def resolve(path: str) -> Workload | None:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
+from itertools import pairwise
 
 from ...records import Workload
 
 _USER = re.compile(r"user-[0-9]+\.slice")
 _ESCAPED = re.compile(rb"\\x([0-9a-fA-F]{2})")
+
+# Accept=yes starts NAME@COUNT-LOCAL:PORT-PEER:PORT.service for each connection, NAME@COUNT-PID-UID for a local one
+# (systemd.socket(5), instance_from_socket in src/core/socket.c).
+_CONNECTION = re.compile(
+    r"([^@]+@)[0-9]+-(?:[0-9A-Fa-f.:]+:[0-9]+-[0-9A-Fa-f.:]+:[0-9]+|[1-9][0-9]{2,}-[0-9]+(?:-[0-9]+)?|vsock:[0-9-]+)"
+    r"\.service"
+)
 
 
 def resolve(path: str) -> Workload | None:
@@ -18,8 +27,30 @@ def resolve(path: str) -> Workload | None:
     """
     for part in path.split("/"):
         if _USER.fullmatch(part) or part.endswith((".service", ".scope")):
-            return Workload(container=unit_name(part), runtime="systemd")
+            return Workload(container=_template(unit_name(part)), runtime="systemd")
     return None
+
+
+def split_resolver(units: Collection[str]) -> Callable[[str], Workload | None]:
+    """Resolver of ``units``, each of which is one row for each group in it: services that sort work of others.
+
+    A name without a type is a service, as for systemctl.
+    """
+    chosen = {unit if "." in unit else f"{unit}.service" for unit in units}
+
+    def resolve_child(path: str) -> Workload | None:
+        for part, child in pairwise(path.split("/") if chosen else ()):
+            if child and part and (unit := unit_name(part)) in chosen:
+                return Workload(container=f"{unit}/{unit_name(child)}", runtime="systemd")
+        return None
+
+    return resolve_child
+
+
+def _template(unit: str) -> str:
+    """A unit for one connection becomes its template, which is one row for all; others stay as they are."""
+    match = _CONNECTION.fullmatch(unit)
+    return f"{match[1]}.service" if match else unit
 
 
 def unit_name(directory: str) -> str:

@@ -17,6 +17,7 @@ from tests.support.repository import REPOSITORY
 
 DEVICE = ("component", "device", "source")
 GPU = ("gpu", "uuid", "gpu_instance")
+CARD = ("gpu", "uuid")
 PROCESS = ("pid", "comm", "namespace", "pod", "container", "component")
 CONTAINER = ("namespace", "pod", "container", "runtime", "component")
 MODEL = ("model_name", "namespace", "phase", "component")
@@ -35,6 +36,8 @@ CONTRACT = {
     "energy_device_last_reading_timestamp_seconds": ("gauge", DEVICE),
     "energy_device_agreement_ratio": ("gauge", DEVICE),
     "energy_device_retired_joules_total": ("counter", ("component",)),
+    "energy_gpu_power_watts": ("gauge", CARD),
+    "energy_gpu_joules_total": ("counter", CARD),
     "energy_gpu_power_limit_watts": ("gauge", GPU),
     "energy_gpu_memory_used_bytes": ("gauge", GPU),
     "energy_gpu_memory_total_bytes": ("gauge", GPU),
@@ -60,6 +63,7 @@ CONTRACT = {
     "energy_model_joules_total": ("counter", (*MODEL, "mode")),
     "energy_model_power_watts": ("gauge", MODEL),
     "energy_model_utilization_ratio": ("gauge", MODEL),
+    "energy_container_gpu_joules_total": ("counter", ("namespace", "pod", "container", *CARD, "mode")),
     "energy_container_info": (
         "gauge",
         (
@@ -73,6 +77,7 @@ CONTRACT = {
             "model_source",
         ),
     ),
+    "energy_container_joules_per_cpu_second": ("gauge", CONTAINER[:4]),
     "energy_unattributed_joules_total": ("counter", ("component", "reason")),
     "energy_retired_joules_total": ("counter", ("component",)),
     "energy_unnamed_joules": ("gauge", ("component",)),

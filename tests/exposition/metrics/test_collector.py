@@ -107,7 +107,7 @@ class TestOwnMetrics:
         assert registry.get_sample_value("energy_sample_duration_seconds_count") == 2
         assert registry.get_sample_value("energy_sample_duration_seconds_sum") == pytest.approx(0.304)
         assert registry.get_sample_value("energy_sample_duration_seconds_bucket", {"le": "0.005"}) == 1
-        assert registry.get_sample_value("energy_sample_duration_seconds_bucket", {"le": "0.25"}) == 1
+        assert registry.get_sample_value("energy_sample_duration_seconds_bucket", {"le": "0.1"}) == 1
         assert registry.get_sample_value("energy_sample_duration_seconds_bucket", {"le": "0.5"}) == 2
 
 

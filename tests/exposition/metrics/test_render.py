@@ -19,7 +19,7 @@ from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import EnergyCollector
 from exporter.exposition.metrics.render import Renderer
 from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
-from exporter.snapshot import AccountRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
+from exporter.snapshot import AccountRow, CardRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 Families = dict[str, tuple[str, str, str, Samples]]
@@ -257,6 +257,12 @@ ENERGY = st.builds(
     retired=tuples_of(COMPONENT, VALUE),
     unnamed=tuples_of(COMPONENT, VALUE),
     retired_devices=st.dictionaries(COMPONENT, VALUE, max_size=2),
+    container_cards=st.lists(
+        st.builds(
+            CardRow, st.builds(Workload, TEXT, TEXT, TEXT, TEXT), TEXT, st.sampled_from(["active", "idle"]), VALUE
+        ),
+        max_size=4,
+    ).map(tuple),
     container_models=st.dictionaries(st.integers(1, 50), st.builds(Model, TEXT, TEXT, TEXT, TEXT), max_size=3),
 )  # fmt: skip
 GPU_VIEWS = st.builds(
@@ -273,6 +279,7 @@ GPU_VIEWS = st.builds(
     allocations=st.lists(
         st.builds(Allocation, TEXT, TEXT, TEXT, TEXT, st.floats(0.01, 8.0), TEXT, TEXT), max_size=3
     ).map(tuple),
+    indexes=st.dictionaries(TEXT, TEXT, max_size=3),
 )  # fmt: skip
 EXPORTERS = st.builds(
     ExporterState,

@@ -17,11 +17,11 @@ def request(target: str, method: str = "GET", **headers: str) -> h11.Request:
     return h11.Request(method=method, target=target, headers=given)
 
 
-def echo(request: h11.Request) -> Response:
-    return Response(200, request_header(request, b"x-name").encode())
+def echo(request: h11.Request, client: str) -> Response:
+    return Response(200, f"{request_header(request, b'x-name')} from {client}".encode())
 
 
-def unwell(_: h11.Request) -> Response:
+def unwell(_: h11.Request, __: str) -> Response:
     return Response(503, b"unwell: the details\n")
 
 
@@ -31,8 +31,8 @@ ROUTES = Routes({"/": echo}, {"/health": unwell}, None)
 @pytest.mark.parametrize(
     ("target", "method", "expected"),
     [
-        ("/", "GET", (200, b"a")),
-        ("/?query=1", "HEAD", (200, b"a")),
+        ("/", "GET", (200, b"a from 127.0.0.1")),
+        ("/?query=1", "HEAD", (200, b"a from 127.0.0.1")),
         ("/", "PUT", (405, b"only GET and HEAD\n")),
         ("/none", "GET", (404, b"not found\n")),
         ("/health", "GET", (503, b"unwell: the details\n")),

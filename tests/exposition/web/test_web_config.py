@@ -199,6 +199,24 @@ class TestErrors:
     def test_of_tls(self, web: WebFolder, more: str, problem: str) -> None:
         assert problems(web, tls(web, more))[0].startswith(problem)
 
+    @pytest.mark.skipif(hasattr(ssl.SSLContext, "set_groups"), reason="this Python offers several curves")
+    def test_a_curve_that_this_python_cannot_offer(self, web: WebFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Python 3.11.2 of Debian 12 refuses X25519; the next one is offered, or the key is named."""
+
+        def only_nist(_: ssl.SSLContext, name: str) -> None:
+            if name == "X25519":
+                raise ssl.SSLError(129, "[EC: UNKNOWN_GROUP] unknown group")
+
+        monkeypatch.setattr(ssl.SSLContext, "set_ecdh_curve", only_nist)
+        config = read(web.write(tls(web, "  curve_preferences: [X25519, CurveP384]\n")))
+        assert config.tls is not None
+        assert config.tls.curves == ("secp384r1",)
+        assert any("only CurveP384 is offered" in warning for warning in config.warnings)
+        (found,) = problems(web, tls(web, "  curve_preferences: [X25519]\n"))
+        assert found.startswith(
+            "web.yml:4: tls_server_config.curve_preferences: the ssl module of this Python offers none"
+        )
+
     @pytest.mark.parametrize("word", ["RequestClientCert", "RequireAnyClientCert", "RequireClientCert"])
     def test_unverified_certificates_are_rejected(self, web: WebFolder, word: str) -> None:
         found = problems(web, tls(web, f"  client_ca_file: ca.crt\n  client_auth_type: {word}\n"))

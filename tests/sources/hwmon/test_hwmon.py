@@ -231,6 +231,28 @@ def test_amdgpu_momentary_power_where_there_is_no_average(tree: Tree) -> None:
     assert reading.gpus[0].clock_hertz == ()
 
 
+@pytest.mark.parametrize("driver", ["xe", "i915"])
+@pytest.mark.parametrize("first", [0, 7_000_000], ids=["from the first reading", "before it was first read"])
+def test_package_stands_for_a_card_whose_own_counter_stays_at_zero(tree: Tree, driver: str, first: int) -> None:
+    """Syllo/nvtop#347: the meter is there and measures nothing; what the processes use is the card's."""
+    chip = tree.chip(0, driver, "0000:03:00.0", {"energy1_input": 0})
+    source = HwmonSource(tree.host())
+    found: list[EnergyReading | PowerReading] = []
+    for second in range(6):
+        (chip / "energy2_input").write_text(f"{first + second * 150_000_000}\n")
+        found += source.read(float(second)).meters
+    assert {(meter.device.id, meter.device.within) for meter in found} == {(f"{driver}-0000:03:00.0", None)}
+    joules = [meter.joules for meter in found if isinstance(meter, EnergyReading)]
+    assert joules[-1] - joules[0] == 150.0 * (len(joules) - 1)
+    assert len(joules) >= 3
+
+
+def test_tiles_are_read_where_the_card_measures_nothing(tree: Tree) -> None:
+    tree.chip(0, "i915", "0000:03:00.0", {"energy1_input": 0})
+    tree.chip(1, "i915_gt0", "0000:03:00.0", {"energy1_input": 5_000_000})
+    assert values(tree.read()) == {"i915_gt0-0000:03:00.0": 5.0}
+
+
 def test_second_die_of_a_card_is_absent_until_it_reads_more_than_zero(tree: Tree) -> None:
     """An MI250's odd die always reads 0 W; a card that once read more may read 0 later."""
     tree.chip(0, "amdgpu", "0000:29:00.0", {"power1_average": 412_000_000})

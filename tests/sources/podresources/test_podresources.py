@@ -112,6 +112,27 @@ def test_replicas_of_a_card_weigh_as_many_times(kubelet: Kubelet, source: PodRes
     )
 
 
+def test_shares_of_hami_weigh_as_many_times(kubelet: Kubelet, source: PodResourcesSource) -> None:
+    """Project-HAMi/HAMi rm/devices.go: ``GPU-<uuid>-<n>``."""
+    kubelet.pods = [pod("a", "two", "c", f"{CARD}-0", f"{CARD}-3"), pod("b", "one", "c", f"{CARD}-1")]
+    assert source.read(0.0).allocations == (
+        Allocation(CARD, "a", "two", "c", 2.0),
+        Allocation(CARD, "b", "one", "c", 1.0),
+    )
+
+
+def test_a_name_of_a_card_in_an_unknown_form_is_logged_once(
+    kubelet: Kubelet, source: PodResourcesSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_machine(tmp_path)
+    kubelet.pods = [pod("a", "one", "c", f"vgpu/{CARD}", "mlx5_0"), pod("b", "two", "c", f"vgpu/{CARD}")]
+    for now in (0.0, 10.0):
+        assert source.read(now).allocations == ()
+    (record,) = caplog.records
+    assert f"vgpu/{CARD}" in record.getMessage()
+    assert "a/one" in record.getMessage()
+
+
 def test_a_claim_referred_to_twice_is_one(kubelet: Kubelet, source: PodResourcesSource, tmp_path: Path) -> None:
     write(tmp_path / "proc/driver/nvidia/gpus/0000:41:00.0/information", "Device Minor: \t 0\n")
     claim = Claim("gpu.nvidia.com", "gpu-0")
@@ -127,6 +148,14 @@ def test_a_claim_referred_to_twice_is_one(kubelet: Kubelet, source: PodResources
 NAMES = [
     (CARD, Part(CARD)),
     (f"{CARD}::12", Part(CARD)),
+    (f"{CARD}-3", Part(CARD)),  # HAMi
+    (f"{CARD}[2-1]", Part(CARD)),
+    (f"{CARD}_vgpu/7", Part(CARD)),
+    (f"{CARD}0", None),
+    (f"{CARD[:-1]}", None),
+    (f"vgpu/{CARD}", None),
+    (f"{MIG}-0", Part(MIG)),
+    (f"MIG-{CARD}/7/0::2", Part(f"MIG-{CARD}/7/0")),
     (MIG, Part(MIG)),
     (f"{MIG}::0", Part(MIG)),
     (f"MIG-{CARD}/7/0", Part(f"MIG-{CARD}/7/0")),
@@ -138,6 +167,7 @@ NAMES = [
     ("0000:83:00.0", Part("0000:83:00.0")),
     ("0000:83:00.0-slice-2", Part("0000:83:00.0")),
     ("0000:83:00.0/mxgpu1", Part("0000:83:00.0")),
+    ("0000:83:00.0_share_4", Part("0000:83:00.0")),
     ("0000:b3:00.1", Part("0000:b3:00.0")),
     ("amdgpu_xcp_30", Part("0000:83:00.0")),
     ("amdgpu_xcp_31", None),

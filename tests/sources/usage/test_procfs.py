@@ -17,7 +17,8 @@ import pytest
 from exporter.host import Host, boot_seconds
 from exporter.records import CpuUse, GroupKey, ProcessKey, Unavailable
 from exporter.sources.cpu.cpu_times import parse_cpu_times
-from exporter.sources.usage.procfs import ProcfsSource, parse_cgroup
+from exporter.sources.usage.identity import parse_cgroup
+from exporter.sources.usage.procfs import ProcfsSource
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 

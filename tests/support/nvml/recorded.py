@@ -10,6 +10,7 @@ from typing import Any
 from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, Driver
 from exporter.sources.nvml.gpm import GpmWatch
 from exporter.sources.nvml.library import DriverError
+from exporter.sources.nvml.process_use import ProcessUse
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu, Mig, MigInstance
 
@@ -134,6 +135,7 @@ class Recorder:
         self._handles = [driver.handle(index) for index in range(driver.count())]
         self._watches: dict[tuple[int, int | None], GpmWatch] = {}
         self._since = [0.0] * len(self._handles)
+        self._uses = [ProcessUse(self._driver) for _ in self._handles]
         self._cards = [self._card(number, handle) for number, handle in enumerate(self._handles)]
 
     def pids(self) -> set[int]:
@@ -217,7 +219,7 @@ class Recorder:
     def _samples(self, number: int, handle: Any, wall: float) -> list[Document]:
         """Use since the last call."""
         since = self._since[number]
-        found = self._driver.utilization(handle, since)
+        found = self._uses[number].read(handle, since, 0.0, busy=True)
         self._since[number] = max([since, *[sample.at for sample in found]])
         return [
             {"pid": sample.pid, "sm_percent": round(sample.ratio * 100), "age_seconds": round(wall - sample.at, 3)}

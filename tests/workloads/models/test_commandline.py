@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.workloads.models.arguments import Arguments
+from exporter.workloads.models.arguments import Arguments, normal_option
 from exporter.workloads.models.commandline import Command, commands, is_shell, split
 from exporter.workloads.models.launchers import CALLS, LAUNCHERS
 from exporter.workloads.models.recognise import recognise
@@ -137,3 +137,11 @@ class TestTable:
         for calls in CALLS.values():
             lengths = [len(call.verbs) for call in calls]
             assert lengths == sorted(lengths, reverse=True)
+
+
+def test_options_of_wrappers_are_in_the_spelling_that_is_looked_up() -> None:
+    """`Wrapper` and `Arguments` have one idea of what is the same option."""
+    for wrapper in WRAPPERS.values():
+        for option in (*wrapper.valued, *wrapper.pairs, *wrapper.module, *wrapper.families):
+            assert option == normal_option(option)
+        assert len(set(wrapper.valued)) == len(wrapper.valued)

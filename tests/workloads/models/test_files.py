@@ -14,6 +14,7 @@ from exporter.workloads.models.background_lookups import run_lookup
 from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.files import configured_name, ollama_name, triton_name
 from exporter.workloads.models.process_root import ProcessRootFs
+from exporter.workloads.models.recognise import recognise
 
 DIGEST = "dde5aa3fc5ffc17176b5e8bdc82f587b24b2678c6c66101bf7da77af9f7ccdff"
 MODELS = "root/.ollama/models"
@@ -116,7 +117,16 @@ class TestConfigured:
             ("base_model: [Qwen/Qwen2.5-7B, a/b]\n", "Qwen/Qwen2.5-7B"),
             ("datasets:\n  base_model: a/b\n", ""),
             ("base_model_config: a/b\n", ""),
-            ("base_model:\n  - a/b\n", ""),
+            ("base_model:\n  - a/b\n  - c/d\n", "a/b"),
+            ("base_model: # of two\n\n- 'a/b' # the first\n", "a/b"),
+            ("base_model:\n  - name: a/b\nmodel: c/d\n", ""),
+            ("base_model:\n  name: a/b\nmodel: c/d\n", ""),
+            ("base_model: |\n  a/b\nmodel: c/d\n", ""),
+            ("base_model: *anchor\nmodel: c/d\n", ""),
+            ("base_model: {name: a/b}\nmodel: c/d\n", ""),
+            ("base_model: null\n- c/d\n", ""),
+            ("base_model:\nmodel: c/d\n", ""),
+            ("base_model: a/b\nbase_model: c/d\n", "c/d"),
             ("base_model: ${MODEL}\n", ""),
             ("", ""),
             ("\x00\x01\u202e", ""),
@@ -127,6 +137,24 @@ class TestConfigured:
         lookup = Lookup("config", "conf/c.yml", ("base_model", "model"))
         assert run_lookup(container.host, 10, lookup) == expected
         assert configured_name(container.files, "/work/conf/c.yml", lookup.keys) == expected
+
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            ("model: Qwen/Qwen3-4B\nserved-model-name: chat\nport: 8000\n", "chat"),
+            ("model: Qwen/Qwen3-4B\nserved-model-name:\n  - chat\n  - chat-latest\n", "chat"),
+            ('model: "Qwen/Qwen3-4B"\nserved-model-name: ["chat", "b"]\n', "chat"),
+            ("# model: old/one\nmodel: Qwen/Qwen3-4B # the big one\n", "Qwen/Qwen3-4B"),
+            ("served_model_name: team/prod/llama\nmodel: /models/x\n", "team/prod/llama"),
+            ("served-model-name: a,b\nmodel: /models/x\n", "a_b~9c7bdf1e"),
+            ("served-model-name:\nport: 8000\nmodel: /models/x\n", ""),
+        ],
+    )
+    def test_the_served_name_of_vllm(self, container: Container, content: str, expected: str) -> None:
+        """vllm-project/vllm#40112: several served names, of which the metrics have the first."""
+        container.write("work/c.yml", content)
+        lookup = recognise(["vllm", "serve", "--config", "c.yml"]).lookups[0]
+        assert run_lookup(container.host, 10, lookup) == expected
 
     def test_a_file_that_cannot_be_read(self, container: Container) -> None:
         assert configured_name(container.files, "none.yml", ["model"]) == ""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.workloads.models.names import MAX_CHARACTERS, harmless, looks_like_weights, model_name
+from exporter.workloads.models.names import MAX_CHARACTERS, chosen_name, harmless, looks_like_weights, place_name
 
 NAMES = [
     ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-7B-Instruct"),
@@ -59,25 +59,26 @@ NONE = [
 
 @pytest.mark.parametrize(("raw", "expected"), NAMES)
 def test_the_name_in_a_value(raw: str, expected: str) -> None:
-    assert model_name(raw) == expected
+    assert place_name(raw) == expected
 
 
 @pytest.mark.parametrize("raw", NONE)
 def test_values_without_a_name(raw: str) -> None:
-    assert model_name(raw) == ""
+    assert place_name(raw) == ""
 
 
 @given(st.text(max_size=300) | st.text('/.-_ab$:@~\n"\\\u202e', max_size=40))
 def test_every_name_is_safe(raw: str) -> None:
     """Faults 45 and 47."""
-    for name in (model_name(raw), harmless(raw)):
+    for name in (place_name(raw), chosen_name(raw), harmless(raw)):
         assert len(name) <= MAX_CHARACTERS
         assert re.fullmatch(r"[\w.:/+@~-]*", name)
-        assert not name.startswith(("/", " "))
+        assert not name.startswith(" ")
         name.encode()
+    assert not place_name(raw).startswith("/")
 
 
-@given(st.lists(st.text(min_size=1, max_size=200), min_size=2, max_size=2, unique_by=lambda text: text.strip("/ ")))
+@given(st.lists(st.text(min_size=1, max_size=200), min_size=2, max_size=2, unique_by=lambda text: text.strip(" ")))
 def test_names_that_differ_stay_different(pair: list[str]) -> None:
     """Fault 46."""
     assert harmless(pair[0]) != harmless(pair[1])
@@ -85,10 +86,31 @@ def test_names_that_differ_stay_different(pair: list[str]) -> None:
 
 @given(st.from_regex(r"[A-Za-z0-9][\w.-]{0,40}/[A-Za-z0-9][\w.-]{0,40}", fullmatch=True))
 def test_a_repository_that_is_not_a_path_stays_unchanged(repository: str) -> None:
-    name = model_name(repository)
+    name = place_name(repository)
     assert (
         name in ("", repository) or name == harmless(repository) or repository.endswith(f"/{name}") or "." in repository
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "accounts/acme/models/llama-v3p1-8b",
+        "team/prod/llama",
+        "/mnt/Qwen1.5-14B-Chat/",
+        "llama.gguf",
+        "chat@v2",
+        "main",
+    ],
+)
+def test_a_chosen_name_is_kept_as_chosen(name: str) -> None:
+    """vllm-project/vllm#2987: it is the label of the server's own metrics, and two of them stay two."""
+    assert chosen_name(f" {name} ") == name
+
+
+@pytest.mark.parametrize("raw", ["", " ", "/", "$MODEL", "$(MODEL)", "{{ .Values.model }}", "-x", "hf_" + "a1" * 16])
+def test_values_that_nobody_chose(raw: str) -> None:
+    assert chosen_name(raw) == ""
 
 
 def test_long_names_are_cut_and_marked() -> None:

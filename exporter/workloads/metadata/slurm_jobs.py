@@ -1,0 +1,82 @@
+"""What users call a Slurm job: its name, user, partition and array task, from the environment of one of its tasks.
+
+Sources: "OUTPUT ENVIRONMENT VARIABLES" in srun(1) and sbatch(1). No file of the host has a job's name.
+"""
+
+from __future__ import annotations
+
+from ...host import Host, read_file
+from ...records import Unavailable, Workload
+from ..paths.systemd import printable
+
+_ATTEMPTS = 8
+"""Processes of a job whose environment is read: slurmstepd has none of the variables, and some may be hidden."""
+
+_LABELS = {
+    "SLURM_JOB_NAME": "slurm_job_name",
+    "SLURM_JOB_PARTITION": "slurm_partition",
+    "SLURM_JOB_ACCOUNT": "slurm_account",
+}
+_MOST = 4096
+_MAX_ENVIRONMENT = 131_072
+
+
+class SlurmJobs:
+    """Names of jobs by their container label. The tick reads one small file for each of a job's first processes."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._known: dict[str, Workload] = {}
+        self._attempts: dict[str, int] = {}
+
+    def named(self, job: Workload) -> Workload:
+        """The job with its user as owner and the rest as labels, as far as they are known. Its key is the same."""
+        known = self._known.get(job.container)
+        return (
+            job
+            if known is None
+            else job._replace(
+                owner_kind=known.owner_kind or job.owner_kind,
+                owner_name=known.owner_name or job.owner_name,
+                labels=known.labels,
+            )
+        )
+
+    def learn(self, job: Workload, pid: int) -> bool:
+        """Look at a process of the job; whether the job's names are known by it and were not before."""
+        attempts = self._attempts.get(job.container, 0)
+        if job.container in self._known or attempts >= _ATTEMPTS or len(self._known) >= _MOST:
+            return False
+        self._attempts[job.container] = attempts + 1
+        variables = self._environment(pid)
+        number = job.container.removeprefix("job_")
+        if not variables.get("SLURM_JOB_ID") or (number.isdigit() and variables["SLURM_JOB_ID"] != number):
+            return False
+        if job.owner_name and variables.get("SLURM_JOB_UID", job.owner_name) != job.owner_name:
+            return False
+        labels = {label: variables[name] for name, label in _LABELS.items() if variables.get(name)}
+        array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
+        if array and task:
+            labels["slurm_array_task"] = f"{array}_{task}"
+        if not number.isdigit():
+            labels["slurm_job_id"] = variables["SLURM_JOB_ID"]
+        user = variables.get("SLURM_JOB_USER", "")
+        self._known[job.container] = Workload(
+            owner_kind="User" if user else "", owner_name=user, labels=tuple(sorted(labels.items()))
+        )
+        return True
+
+    def forget(self, job: Workload) -> None:
+        """The job ended."""
+        self._known.pop(job.container, None)
+        self._attempts.pop(job.container, None)
+
+    def _environment(self, pid: int) -> dict[str, str]:
+        try:
+            raw = read_file(self._host.proc(str(pid), "environ"), _MAX_ENVIRONMENT)
+        except Unavailable:
+            return {}
+        entries = [entry.partition(b"=") for entry in raw.split(b"\0") if entry.startswith(b"SLURM_")]
+        return {
+            name.decode("ascii", "replace"): printable(value.decode("utf-8", "replace")) for name, _, value in entries
+        }

@@ -1,0 +1,23 @@
+"""What tests check of GPU joules by card."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from exporter.records import Workload
+from exporter.snapshot import Snapshot
+
+
+def check_cards(snapshot: Snapshot) -> None:
+    """For each container and mode, the sum over its cards is its GPU joules; neither has what the other lacks."""
+    by_card: defaultdict[tuple[Workload, str], float] = defaultdict(float)
+    for owner, _, mode, joules in snapshot.energy.container_cards:
+        by_card[owner, mode] += joules
+    whole: dict[tuple[Workload, str], float] = {}
+    for row in snapshot.energy.containers:
+        assert isinstance(row.owner, Workload)
+        cells = zip(row.cells, row.joules, strict=True)
+        whole |= {(row.owner, mode): joules for (component, mode), joules in cells if component == "gpu"}
+    assert by_card == pytest.approx(whole, rel=1e-12)
