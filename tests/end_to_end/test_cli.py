@@ -164,17 +164,17 @@ class TestServing:
         assert running.stop()[0] == 0
 
     @pytest.mark.parametrize(("first", "then", "whose"), [("--demo", "--no-demo", "simulated"), ("", "--demo", "real")])
-    def test_simulated_and_real_books_are_not_mixed(
+    def test_simulated_and_real_checkpoints_are_not_mixed(
         self, first: str, then: str, whose: str, start: Callable[..., Running], tmp_path: Path
     ) -> None:
         running = start(*filter(None, [first]), "--state.file", f"{tmp_path}/state")
         running.samples()
         assert running.stop()[0] == 0
-        books = (tmp_path / "state").read_bytes()
+        checkpoint = (tmp_path / "state").read_bytes()
         refused = run(then, *FAST, "--state.file", f"{tmp_path}/state")
         assert refused.returncode == 1
         assert f"{tmp_path}/state: the state of a {whose} node" in refused.stderr
-        assert (tmp_path / "state").read_bytes() == books
+        assert (tmp_path / "state").read_bytes() == checkpoint
 
     def test_a_state_file_that_cannot_be_written(self, start: Callable[..., Running], tmp_path: Path) -> None:
         """Fault 55."""
@@ -208,7 +208,7 @@ class TestServing:
     def test_it_stops_in_time_although_the_last_checkpoint_hangs(
         self, start: Callable[..., Running], tmp_path: Path
     ) -> None:
-        """Fault 33: whatever hangs on the way out, the watchdog ends it, and the log and status say so."""
+        """Fault 33: if shutdown hangs, the watchdog ends the process, and the log and exit status report it."""
         running = start("--demo", "--state.file", f"{tmp_path}/state")
         running.wait_for("energy_samples_total", lambda count: count >= 3)
         wait_for((tmp_path / "state").exists, "a checkpoint")

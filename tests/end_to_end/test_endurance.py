@@ -58,7 +58,7 @@ def test_what_is_called_flat(change: Callable[[int], float], flat: bool) -> None
 
 
 def test_a_child_is_measured_whichever_thread_started_it() -> None:
-    """As the driver's, which is started anew by the thread that finds it hanging."""
+    """Like the driver's, which is restarted by the thread that finds it hanging."""
     over = threading.Event()
 
     def work() -> None:

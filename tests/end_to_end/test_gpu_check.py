@@ -114,7 +114,7 @@ def test_sensors_are_read_in_si_units(libraries: Path, gpu: Gpu, monkeypatch: py
 
 
 def burn(gpu: Gpu, stop: threading.Event) -> None:
-    """Let the card burn 300 W, and whoever makes products use it."""
+    """Let the card draw 300 W, and the processes that compute products use it."""
     while not stop.wait(0.02):
         gpu.energy_joules += 6
         for process in psutil.Process().children(recursive=True):

@@ -119,7 +119,7 @@ class Exporter:
 
 
 class Lab:
-    """Cards that burn joules, and processes that use them, while somebody reads."""
+    """Cards that use joules, and processes on them, while readings are taken."""
 
     def __init__(self, driver: FakeDriver) -> None:
         self.driver = driver
@@ -215,7 +215,7 @@ class TestDriver:
     """What concerns all cards."""
 
     def test_no_library(self, tmp_path: Path) -> None:
-        """Fault 19: the source says so, no process is started for it, everything else goes on."""
+        """Fault 19: the source reports it, no process is started for it, everything else continues."""
         if any(Path(path).exists() for path in ("/dev/nvidiactl", "/proc/driver/nvidia")):
             pytest.skip("this machine has an NVIDIA driver")
         exporter = Exporter(tmp_path, {})
@@ -248,7 +248,7 @@ class TestDriver:
         # The counter went on, and so did the meter: not one joule of the time in between is missing.
         exporter.wait(lambda scrape: joules(scrape, gpu) == pytest.approx(gpu.energy_joules - seen, abs=0.01))
 
-        # Now the module alone is replaced: until it fits again the source is down, and says how to mend that.
+        # Now the module alone is replaced: until it matches again the source is down, and reports the fix.
         lab.driver.break_all(control.LIB_RM_VERSION_MISMATCH)
         scrape = exporter.up(0)
         assert scrape.sum("energy_device_up", device=gpu.uuid) == 0
@@ -275,7 +275,7 @@ class TestDriver:
         assert exporter.end(signal.SIGTERM) == 0
 
     def test_hang(self, lab: Lab, start: Callable[..., Exporter]) -> None:
-        """Fault 23: told at once, killed after a while, and back with another process when the driver is."""
+        """Fault 23: reported at once, killed after a while, and restarted in another process when the driver works."""
         gpu = lab.card()
         exporter = start(timeout="50ms")  # patience: 3 s
         exporter.up()
@@ -326,7 +326,7 @@ class TestEnd:
         exporter = start()
         exporter.up()
         child = exporter.child()
-        os.kill(child, signal.SIGTERM)  # as a service manager does that tells every process
+        os.kill(child, signal.SIGTERM)  # like a service manager that signals every process
         exporter.process.send_signal(signal.SIGHUP)
         exporter.logged("settings reloaded")
         assert exporter.child() == child
@@ -368,7 +368,7 @@ class Ward:
         self.foreign, self.shared, self.left, self.right, self.served = (lab.card() for _ in range(5))
         self.worker, self.idler = self.run(), self.run()
         self.server, self.client = self.run("nvidia-cuda-mps-server"), self.run()
-        self.stranger = 4_000_000  # above what the kernel gives away unless told to
+        self.stranger = 4_000_000  # above the kernel's default pid_max
         for gpu in (self.shared, self.left, self.right):
             gpu.process(self.worker)
         self.shared.process(self.idler)
@@ -452,7 +452,7 @@ class TestCards:
         ward.exporter.logged(uuid, "nvidia-smi --gpu-reset")
 
     def test_not_supported(self, ward: Ward) -> None:
-        """Fault 24: its power is integrated and the series says so; what it does not tell is absent, not 0."""
+        """Fault 24: its power is integrated, as the series reports; values it does not report are absent, not 0."""
         uuid = ward.bare.uuid
         assert ward.healthy.labels("energy_power_source_info", device=uuid)["method"] == "energy_counter"
         assert ward.healthy.sum("energy_gpu_temperature_celsius", uuid=uuid) == 35
@@ -462,7 +462,7 @@ class TestCards:
         assert scrape.find("energy_gpu_memory_total_bytes", uuid=uuid)
 
     def test_new_cards_and_new_places(self, ward: Ward) -> None:
-        """Faults 31 and 32: one is added, the first is gone and all others move up; each is still who it was."""
+        """Faults 31 and 32: one is added, the first is removed and all others move up; each keeps its identity."""
         ward.wait(lambda scrape: scrape.find("energy_gpu_info", uuid=ward.added.uuid))
         assert ward.before.labels("energy_gpu_info", uuid=ward.well.uuid)["gpu"] == "1"
         ward.unplugged.remove()
@@ -504,17 +504,19 @@ class TestCards:
     def test_shares(self, ward: Ward) -> None:
         """Faults 29 and 30: by samples where there are any, per card; one that holds a card idle pays idle joules."""
 
-        def told(scrape: Scrape, pid: int, mode: str = "active") -> float:
+        def joules_of(scrape: Scrape, pid: int, mode: str = "active") -> float:
             return scrape.sum("energy_process_joules_total", pid=pid, component="gpu", mode=mode) or 0.0
 
         pids = (ward.worker, ward.idler, ward.client)
         scrape = ward.wait(
             lambda s: (
-                told(s, ward.worker) > 0 and told(s, ward.client) > 0 and all(told(s, pid, "idle") > 0 for pid in pids)
+                joules_of(s, ward.worker) > 0
+                and joules_of(s, ward.client) > 0
+                and all(joules_of(s, pid, "idle") > 0 for pid in pids)
             )
         )
-        assert told(scrape, ward.idler) == 0
-        assert told(scrape, ward.server) == told(scrape, ward.server, "idle") == 0, "its clients pay"
+        assert joules_of(scrape, ward.idler) == 0
+        assert joules_of(scrape, ward.server) == joules_of(scrape, ward.server, "idle") == 0, "its clients are charged"
         cards = len(scrape.find("energy_device_up", source="nvml"))
         busy = (0.6 + 0.9 + 0.1) / cards
         ward.wait(
@@ -526,7 +528,7 @@ class TestCards:
         )
 
     def test_processes_of_another_namespace(self, ward: Ward) -> None:
-        """Fault 28: what pids cannot be found here used is nobody's, and the fix is said."""
+        """Fault 28: use of pids that are not found here is unattributed, and the fix is reported."""
         scrape = ward.wait(
             lambda scrape: (
                 (scrape.sum("energy_source_failures_total", source="nvml", reason="not_found") or 0) >= 1
@@ -558,7 +560,7 @@ class TestCards:
         ward.exporter.logged(uuid, "the energy counter does not advance")
 
     def test_the_program_did_not_notice(self, ward: Ward) -> None:
-        """Faults 22–32: through all of it one process served, one child read, and the books are even."""
+        """Faults 22–32: through all of it one process served, one child read, and the totals add up."""
         assert ward.exporter.process.poll() is None
         scrape = ward.exporter.scrape()
         assert (scrape.sum("energy_conservation_error_ratio") or 0) < 1e-9

@@ -36,7 +36,7 @@ def member(group: int) -> str:
 
 
 def with_capabilities(*names: str, user: int = 0) -> str:
-    """Somebody who has these capabilities and no other."""
+    """A user with these capabilities and no other."""
     added = ",".join(f"+{name}" for name in names)
     return (
         f"setpriv --reuid {user} --regid {user} --clear-groups --bounding-set=-all,{added} "
@@ -69,7 +69,7 @@ def inside(meter: Meter, *lines: str) -> subprocess.CompletedProcess[str]:
 
 
 def once(meter: Meter, who: str) -> subprocess.CompletedProcess[str]:
-    """One scrape, by somebody."""
+    """One scrape, as a user."""
     done = inside(meter, f"exec {who} {installed.PROGRAM} --once")
     assert done.returncode == 0, done.stderr
     return done
@@ -124,15 +124,15 @@ def test_the_fix_that_doctor_prints_is_all_it_takes(meter: Meter) -> None:
     assert re.search(r"rapl +no .*energy_uj: Permission denied.*\(permission\)", report)
     assert re.search(r"rights +!! +uid 65534: cannot read files of root", report)
     (fix,) = re.findall(r"fix: .*let a group of this user read it: sudo (sh -c '.*?')", report)
-    mended = inside(meter, fix.replace("GROUP", str(GROUP)))
-    assert (mended.returncode, mended.stderr) == (0, "")
+    fixed = inside(meter, fix.replace("GROUP", str(GROUP)))
+    assert (fixed.returncode, fixed.stderr) == (0, "")
     assert meter.path.stat().st_mode & 0o777 == 0o440
     assert value(once(meter, member(GROUP)).stdout, 'energy_source_up{source="rapl"}') == 1
     assert value(once(meter, NOBODY).stdout, 'energy_source_up{source="rapl"}') == 0
 
 
 def test_root_of_a_user_namespace_is_told_that_it_is_not_the_hosts(meter: Meter) -> None:
-    """As in a rootless engine: "run as root" would be no help to who already seems to be."""
+    """As in a rootless engine: "run as root" does not help a user that already appears to be root."""
     look = "import exporter.commands.host_checks as c, exporter.host as h; print(*c.rights(h.Host()))"
     done = inside(meter, f'exec {NOBODY} unshare --user --map-root-user {installed.PYTHON} -c "{look}"')
     if "unshare failed" in done.stderr or "Operation not permitted" in done.stderr:
@@ -141,7 +141,7 @@ def test_root_of_a_user_namespace_is_told_that_it_is_not_the_hosts(meter: Meter)
     assert "--userns=host" in done.stdout
 
 
-# --- /proc of other users' processes, row by row as docs/permissions.md says it -------------------------------------
+# --- /proc of other users' processes, row by row as in docs/permissions.md -------------------------------------
 
 _LOOK = """
 import json, os, sys
@@ -224,7 +224,7 @@ def strangers() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_processes_of_others(column: str, strangers: list[int]) -> None:
-    """Fault 48: the document says of each kind of evidence who may see it; the kernel is asked."""
+    """Fault 48: the document lists which user may read each kind of evidence; the kernel decides."""
     words = f"exec {COLUMNS[column]} {installed.PYTHON} - {' '.join(map(str, strangers))}"
     done = subprocess.run(
         [*installed.unshare(), installed.script(words)],

@@ -95,14 +95,14 @@ def test_target_is_healthy_and_every_sample_is_taken(prometheus: str) -> None:
 
 def test_devices_are_containers_and_unattributed_and_retired(prometheus: str) -> None:
     """The promise, in PromQL, over what Prometheus stored."""
-    booked = " + on (component) ".join(
+    attributed = " + on (component) ".join(
         [
             "sum by (component) (energy_container_joules_total or 0 * energy_node_joules_total)",
             "sum by (component) (energy_unattributed_joules_total or 0 * energy_node_joules_total)",
             "energy_retired_joules_total",
         ]
     )
-    differences = wait_for(prometheus, f"abs(({booked}) / on (component) (energy_node_joules_total > 0) - 1)")
+    differences = wait_for(prometheus, f"abs(({attributed}) / on (component) (energy_node_joules_total > 0) - 1)")
     assert {labels["component"] for labels, _ in differences} == {"cpu", "dram", "gpu", "other"}
     assert max(value for _, value in differences) < 1e-9
 

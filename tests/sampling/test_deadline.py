@@ -15,7 +15,7 @@ from tests.support.patience import patience
 
 
 class Fifo:
-    """A file whose reading hangs until somebody writes, as that of a sysfs file of a broken driver does."""
+    """A file whose read hangs until the test writes to it, like a sysfs file of a broken driver."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -66,7 +66,7 @@ def test_a_call_in_time() -> None:
 
 
 def test_a_call_that_hangs_costs_its_deadline_and_one_thread(guard: DeadlineCall[str, str], fifo: Fifo) -> None:
-    """Fault 15: nothing is asked of it meanwhile, and what it says in the end is handed out."""
+    """Fault 15: no further read starts in the meantime, and its late result is returned."""
     guard.request("first ")
     began = time.monotonic()
     assert guard.take(0.05) is None
@@ -118,7 +118,7 @@ def test_a_thread_outlives_whatever_is_raised() -> None:
 
 
 def test_a_hung_thread_does_not_keep_the_process_alive(guard: DeadlineCall[str, str], fifo: Fifo) -> None:
-    """Faults 15, 33: it is a daemon, so stopping within seconds needs nobody's consent."""
+    """Faults 15, 33: it is a daemon thread, so the process stops within seconds without waiting for it."""
     guard.request("x")
     assert guard.take(0.01) is None
     guard.stop()

@@ -1,4 +1,4 @@
-"""Cards that Kubernetes gave away: a kubelet that is asked over gRPC, scripted cards, and the books in between."""
+"""GPUs allocated by Kubernetes: a kubelet over gRPC, simulated cards, and the ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.nvml.control import FakeDriver, Gpu, Mig
 from tests.support.nvml.node import IDLE_WATTS, Node, fresh_bindings
 
 WATTS = 240.0
-"""What a card burns while somebody uses it, beyond its idle watts."""
+"""Watts of a card in use, above its idle watts."""
 
 
 class PodNames(Namer):
@@ -72,7 +72,7 @@ class Cluster:
         self.snapshot: Snapshot | None = None
 
     def card(self, *, minor: int | None = None, mig: Sequence[Mig | str] = ()) -> Gpu:
-        """Plug one in; with ``minor`` the driver's /proc tells which it is."""
+        """Plug one in; with ``minor`` it is listed in the driver's /proc."""
         card = self.node.driver.add_gpu(mig=mig)
         self.cards.append(card)
         if minor is not None:
@@ -92,7 +92,7 @@ class Cluster:
         return group
 
     def run(self, ticks: int, busy: dict[Gpu, dict[int, int]] | None = None) -> Snapshot:
-        """Let seconds pass: ``busy`` are percents by card and pid. Books must be right after each."""
+        """Let seconds pass: ``busy`` are percents by card and pid. The totals must be right after each."""
         if self.sampler is None:
             options = replace(self.options, idle_watts={card.uuid: IDLE_WATTS for card in self.cards})
             sources: list[Source] = [
@@ -118,10 +118,10 @@ class Cluster:
         assert self.snapshot is not None
         assert self.snapshot.energy.conservation_error_ratio <= 1e-9
         check_cards(self.snapshot)
-        booked = sum(sum(row.joules) for row in self.snapshot.energy.containers)
-        booked += sum(joules for _, joules in (*self.snapshot.energy.retired, *self.snapshot.energy.unnamed))
-        booked += sum(joules for *_, joules in self.snapshot.energy.unattributed)
-        assert booked == pytest.approx(sum(row.joules for row in self.snapshot.energy.devices), rel=1e-9)
+        attributed = sum(sum(row.joules) for row in self.snapshot.energy.containers)
+        attributed += sum(joules for _, joules in (*self.snapshot.energy.retired, *self.snapshot.energy.unnamed))
+        attributed += sum(joules for *_, joules in self.snapshot.energy.unattributed)
+        assert attributed == pytest.approx(sum(row.joules for row in self.snapshot.energy.devices), rel=1e-9)
 
     def joules(self, mode: Mode = "idle") -> dict[str, float]:
         """GPU joules by ``namespace/pod/container``, zeros left out."""
@@ -144,7 +144,7 @@ class Cluster:
         return found
 
     def nobodys(self) -> dict[str, float]:
-        """GPU joules that are nobody's, by reason."""
+        """Unattributed GPU joules by reason."""
         assert self.snapshot is not None
         return {
             reason: joules
@@ -229,7 +229,7 @@ def test_its_processes_pay_while_they_are_there(cluster: Cluster) -> None:
 
 
 def test_time_slicing(cluster: Cluster) -> None:
-    """A card of four replicas: two for a pod that works, one for a pod that sleeps, one that nobody has."""
+    """A card of four replicas: two for a pod that works, one for an idle pod, one that is not allocated."""
     card = cluster.card()
     cluster.kubelet.pods = [
         pod("a", "works", "main", f"{card.uuid}::0", f"{card.uuid}::1"),
@@ -251,7 +251,7 @@ def test_somebody_who_was_given_nothing(cluster: Cluster) -> None:
 
 
 def test_mig(cluster: Cluster) -> None:
-    """Fault 26: by slice, whether a process is in it or not; a slice that nobody has is everybody's."""
+    """Fault 26: by slice, with or without a process; an unallocated slice is shared by all."""
     card = cluster.card(mig=["3g.40gb", "1g.10gb", "2g.20gb"])
     three, one, _ = card.mig
     cluster.kubelet.pods = [
@@ -356,7 +356,7 @@ def test_an_account_ends_with_the_last_that_could_add_to_it(cluster: Cluster) ->
 
 
 def test_a_card_passed_on(cluster: Cluster) -> None:
-    """Each pays from when the kubelet says so, at most ten seconds late."""
+    """Energy is attributed from the kubelet's report of the allocation on, at most ten seconds late."""
     card = cluster.card()
     cluster.kubelet.pods = [pod("a", "first", "main", card.uuid)]
     cluster.run(15)

@@ -58,7 +58,7 @@ class Names(Namer):
 
 
 class Stage:
-    """Lets scripts play on cards, one tick a second, and compares what everybody was charged."""
+    """Runs scripts on simulated cards, one tick a second, and compares the attributed energy of each process."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -95,7 +95,7 @@ class Stage:
     def play(
         self, ticks: int, script: Callable[[float], Shares], before_tick: Callable[[], None] | None = None
     ) -> None:
-        """Let seconds pass; ``script`` is told the time since the start, in seconds."""
+        """Let seconds pass; ``script`` gets the time since the start, in seconds."""
         for _ in range(ticks * TICK_STEPS):
             self._step(script(self._steps / STEPS_PER_SECOND))
             if self._steps % SAMPLE_STEPS == SAMPLE_OFFSET:
@@ -114,7 +114,7 @@ class Stage:
         return {pid: joules - before.get(pid, 0.0) for pid, joules in now.items()}
 
     def check(self, tolerance: float = TOLERANCE) -> None:
-        """Everybody pays what he burned, and nothing is lost or counted twice."""
+        """Each process is attributed its own energy, and nothing is lost or counted twice."""
         assert self.snapshot is not None
         charged = self.charged()
         for pid, joules in self.truth.items():
@@ -150,7 +150,7 @@ class Stage:
             card.joules += card.watts / STEPS_PER_SECOND
 
     def _sample(self) -> None:
-        """What the driver notes every 100 ms of everyone who was there."""
+        """The driver's utilisation samples of every process, one per 100 ms."""
         at = round(self.node.now * 1e6)
         for card in self.cards:
             for pid, busy in card.busy.items():
@@ -241,7 +241,7 @@ def test_bursts_shorter_than_a_tick(stage: Stage, every: bool) -> None:
 
 
 def test_one_that_came_and_went_between_two_ticks(stage: Stage) -> None:
-    """Nobody can say who it was: its joules stay unattributed, and its neighbour does not pay for them."""
+    """Its joules are unattributed, and not charged to its neighbour."""
     card = stage.card()
     stage.process(1, card)
     stage.learn()
@@ -266,7 +266,7 @@ def test_an_idle_holder_beside_a_busy_one(stage: Stage) -> None:
 
 
 def test_instances_of_3_2_and_1_slices(stage: Stage) -> None:
-    """Each at an activity of its own, one of them changing every second; the seventh slice is nobody's."""
+    """Each at an activity of its own, one of them changing every second; the seventh slice is unallocated."""
     card = stage.card(dynamic_watts=630.0, mig=["3g.40gb", "2g.20gb", "1g.10gb"])
     parts, fractions = card.gpu.mig, (3 / 7, 2 / 7, 1 / 7)
     for pid, part in enumerate(parts, start=1):
@@ -289,7 +289,7 @@ def test_instances_of_3_2_and_1_slices(stage: Stage) -> None:
 
 
 def test_clients_of_an_mps_server(stage: Stage) -> None:
-    """Fault 30: the driver books everything on the server, which itself does nothing."""
+    """Fault 30: the driver reports all usage against the server, which itself does nothing."""
     card = stage.card()
     stage.process(9, card, comm="nvidia-cuda-mps")
     for pid in (1, 2):

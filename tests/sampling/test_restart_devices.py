@@ -1,4 +1,4 @@
-"""Devices across restarts: whoever is away is shown as such, whoever is gone leaves its joules behind."""
+"""Devices across restarts: a missing device is exposed as down, a removed one leaves its joules in the totals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FIRST_READ = STARTED + TICK_SECONDS
 
 
 class Meters:
-    """A source of counters that all count `WATTS`, whether or not somebody reads them."""
+    """A source of counters that all count `WATTS`, whether or not they are read."""
 
     def __init__(self, machine: Machine, name: str, *devices: Device) -> None:
         self.name = name
@@ -72,7 +72,7 @@ class Meters:
 
 
 class Work:
-    """Tells that one container uses half the CPUs."""
+    """Reports that one container uses half the CPUs."""
 
     name = "cgroups"
 
@@ -116,7 +116,7 @@ class Machine:
         return (self.now - (self.started_at if device is ESTIMATE else 0.0)) * WATTS
 
     def boot(self, boot_id: str, away_seconds: float = 60.0) -> None:
-        """Boot time and counters begin anew."""
+        """Boot time and counters start from 0."""
         (self.folder / "sys/kernel/random").mkdir(parents=True, exist_ok=True)
         (self.folder / "sys/kernel/random/boot_id").write_text(f"{boot_id}\n")
         self.wall_ahead += self.now + away_seconds
@@ -226,7 +226,7 @@ def test_a_device_that_is_away_is_shown_with_its_joules(machine: Machine, stop: 
 
 
 def test_a_replaced_card_stays_for_a_week_and_leaves_its_joules(machine: Machine) -> None:
-    """Faults 9 and 50: swapped while the node was off; missed, and then given up, whatever the wall clock says."""
+    """Faults 9 and 50: swapped while the node was off; missing, and then removed, whatever the wall clock shows."""
     machine.start()
     before = row(machine.run(600.0), OLD).joules
     machine.end()
@@ -301,7 +301,7 @@ def test_a_card_that_is_away_is_no_part_of_the_nodes_capacity(machine: Machine) 
 
 
 def test_a_part_is_not_counted_while_its_whole_is_away(machine: Machine) -> None:
-    """Fault 16: what the cores use is in the package's counter, which will tell it when it returns."""
+    """Fault 16: the package's counter includes the energy of the cores, and counts it when it returns."""
     machine.readable = {"rapl": (PACKAGE, CORE)}
     machine.start()
     machine.run(60.0)
@@ -342,7 +342,7 @@ def test_an_estimate_that_a_meter_replaced_leaves_its_joules(machine: Machine, r
 
 @pytest.mark.parametrize("restarted", [True, False])
 def test_what_was_modelled_while_the_meter_was_away_is_not_counted_again(machine: Machine, restarted: bool) -> None:
-    """Its counter went on: of the gap only what the model did not book is new."""
+    """Its counter continued: of the gap only the energy that the estimate did not attribute is added."""
     machine.readable = {"rapl": (PACKAGE,), "estimate": (ESTIMATE,)}
     machine.start()
     machine.run(60.0, step=1.0)
@@ -361,7 +361,7 @@ def test_what_was_modelled_while_the_meter_was_away_is_not_counted_again(machine
 
 
 def test_a_counter_does_not_fall_where_its_file_could_not_be_written(machine: Machine) -> None:
-    """Fault 55: the disk was full; until the device is read, nobody knows what it had, so it has no counter."""
+    """Fault 55: the disk was full; until the device is read its total is unknown, so it has no counter."""
     machine.start()
     machine.run(20.0, step=1.0)
     full = machine.folder / "state.new"

@@ -45,7 +45,7 @@ RANGE = 262_143.0
 
 
 class Clock:
-    """Boot-time seconds and a wall clock that pass when told to."""
+    """Boot-time seconds and a wall clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -184,8 +184,8 @@ def nodes(snapshot: Snapshot) -> dict[str, tuple[float, float | None]]:
     }
 
 
-def booked(snapshot: Snapshot) -> dict[str, float]:
-    """Joules of all containers, of nobody and of who is gone, by component."""
+def attributed(snapshot: Snapshot) -> dict[str, float]:
+    """Joules of all containers, unattributed and retired, by component."""
     joules: defaultdict[str, float] = defaultdict(float)
     for row in snapshot.energy.containers:
         for (component, _), value in zip(row.cells, row.joules, strict=True):
@@ -198,14 +198,14 @@ def booked(snapshot: Snapshot) -> dict[str, float]:
 
 
 def lost(snapshot: Snapshot, component: str, reason: str) -> float:
-    """Joules of nobody, for one reason."""
+    """Unattributed joules for one reason."""
     return sum(joules for *key, joules in snapshot.energy.unattributed if key == [component, reason])
 
 
 # --- counters ----------------------------------------------------------------------------------------------
 
 
-def test_a_step_back_is_no_reset_and_nothing_is_booked_twice(clock: Clock, bench: Make) -> None:
+def test_a_step_back_is_no_reset_and_nothing_is_attributed_twice(clock: Clock, bench: Make) -> None:
     """Fault 5: a torn register read again."""
     meter = Meter(clock, package=50.0)
     made = bench(meter, Uses())
@@ -232,7 +232,7 @@ def test_a_device_that_vanishes_keeps_its_joules_while_the_others_go_on(clock: C
     meter.joules[DRAM], meter.watts[DRAM] = gone + 3 * watts, watts
     back = made.tick()
     assert device(back, "dram-0").joules == pytest.approx(8 * 5.0)
-    assert booked(back)["dram"] == pytest.approx(8 * 5.0)
+    assert attributed(back)["dram"] == pytest.approx(8 * 5.0)
 
 
 def test_a_device_that_returns_at_zero_has_a_new_baseline(clock: Clock, bench: Make) -> None:
@@ -252,7 +252,7 @@ def test_a_device_that_returns_at_zero_has_a_new_baseline(clock: Clock, bench: M
 def test_a_source_that_fails_is_down_with_a_reason_and_others_are_not(
     clock: Clock, bench: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Faults 8, 11: and when it returns, what it counted meanwhile is there, as nobody's."""
+    """Faults 8, 11: and when it returns, the energy counted in the meantime is unattributed."""
     meter = Meter(clock, wraps_at=None, package=50.0)
     made = bench(meter, Uses())
     made.tick(3)
@@ -268,11 +268,11 @@ def test_a_source_that_fails_is_down_with_a_reason_and_others_are_not(
     up = made.tick(40)
     assert nodes(up)["cpu"][0] == pytest.approx(62 * 50.0)
     assert 0 < lost(up, "cpu", "gap") < 62 * 50.0
-    assert booked(up)["cpu"] == pytest.approx(62 * 50.0)
+    assert attributed(up)["cpu"] == pytest.approx(62 * 50.0)
 
 
 def test_a_retry_reads_what_is_down_with_the_next_tick_and_asks_for_names_again(clock: Clock, bench: Make) -> None:
-    """Fault 11: after a right was given, nobody has to wait for the end of a backoff."""
+    """Fault 11: after a permission was granted, a reload reads at once without waiting for the backoff."""
     meter = Meter(clock, package=50.0)
     made = bench(meter, Uses())
     meter.failure = Unavailable("permission", "energy_uj: denied")
@@ -344,7 +344,7 @@ def test_a_platform_meter_adds_only_what_the_others_do_not_show(clock: Clock, be
         "other": (350.0, 35.0),
     }
     assert device(snapshot, "psys").joules == pytest.approx(1000.0)
-    assert sum(booked(snapshot).values()) == pytest.approx(1000.0)
+    assert sum(attributed(snapshot).values()) == pytest.approx(1000.0)
 
 
 # --- time --------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_the_wall_clock_may_jump(tmp_path: Path) -> None:
             assert snapshot.taken_at == clock.wall()
             devices = tuple(row._replace(last_read=None) for row in snapshot.energy.devices)
             assert {row.last_read for row in snapshot.energy.devices} == {clock.wall()}
-            seen.append((devices, snapshot.energy.nodes, booked(snapshot), snapshot.monotonic_at))
+            seen.append((devices, snapshot.energy.nodes, attributed(snapshot), snapshot.monotonic_at))
         return seen
 
     assert run({5: 3600.0, 9: -7200.0, 14: 0.5}) == run({})
@@ -384,7 +384,7 @@ def test_a_suspend_is_no_spike(clock: Clock, bench: Make) -> None:
 
 
 def test_a_suspend_that_may_hide_a_wrap_is_a_gap(clock: Clock, bench: Make) -> None:
-    """Faults 2, 51: within an hour this counter could have wrapped; what is sure is booked, as nobody's."""
+    """Faults 2, 51: within an hour this counter could have wrapped; the known lower bound is unattributed."""
     meter = Meter(clock, wraps_at=RANGE, package=50.0)
     made = bench(meter, Uses())
     made.tick(5)
@@ -395,7 +395,7 @@ def test_a_suspend_that_may_hide_a_wrap_is_a_gap(clock: Clock, bench: Make) -> N
 
 
 def test_a_power_gauge_is_not_stretched_over_a_suspend(clock: Clock, bench: Make) -> None:
-    """Fault 51: nobody knows what it would have shown meanwhile."""
+    """Fault 51: its reading in the meantime is unknown."""
 
     class Gauge:
         name = "meter"
@@ -483,7 +483,7 @@ def test_containers_beyond_the_budget_are_one_row_and_nothing_is_lost(clock: Clo
     )
     active = dict(zip(other.cells, other.joules, strict=True))["cpu", "active"]
     assert active == pytest.approx(10 * 40.0 * 35 / 40)
-    assert booked(snapshot)["cpu"] == pytest.approx(500.0)
+    assert attributed(snapshot)["cpu"] == pytest.approx(500.0)
 
 
 def test_without_any_source_there_is_an_honest_nothing(bench: Make) -> None:
@@ -501,7 +501,7 @@ def test_without_any_source_there_is_an_honest_nothing(bench: Make) -> None:
 def test_a_meter_without_uses_is_nobodys_energy(clock: Clock, bench: Make) -> None:
     snapshot = bench(Meter(clock, package=50.0)).tick(11)
     assert nodes(snapshot)["cpu"][0] == pytest.approx(500.0)
-    assert booked(snapshot)["cpu"] == pytest.approx(500.0)
+    assert attributed(snapshot)["cpu"] == pytest.approx(500.0)
     assert snapshot.energy.containers == ()
 
 
@@ -518,7 +518,7 @@ def test_uses_without_a_meter_are_busy_but_have_no_joules(bench: Make) -> None:
 
 
 def test_one_source_that_hangs_leaves_the_others_fresh(clock: Clock, bench: Make, tmp_path: Path) -> None:
-    """Fault 15: a read in D state, here of a FIFO nobody writes; then it answers, and nothing of it is lost."""
+    """Fault 15: a read in D state, here of a FIFO without a writer; then it returns, and no energy is lost."""
     fifo = tmp_path / "energy_uj"
     os.mkfifo(fifo)
 

@@ -1,4 +1,4 @@
-"""Whatever happens to meters and workloads, in any order, the books stay true: a stateful property test."""
+"""Whatever happens to meters and workloads, in any order, the totals stay right: a stateful property test."""
 
 from __future__ import annotations
 
@@ -289,22 +289,22 @@ class Node(RuleBasedStateMachine):
 
     def _conserve(self, series: Series) -> None:
         nodes: dict[str, float] = {}
-        booked: dict[str, float] = {}
+        attributed: dict[str, float] = {}
         parts = ("energy_container_joules_total", "energy_unattributed_joules_total", "energy_retired_joules_total")
         for (name, labels), value in series.items():
             component = dict(labels).get("component", "")
             if name == "energy_node_joules_total":
                 nodes[component] = nodes.get(component, 0.0) + value
             elif name in parts:
-                booked[component] = booked.get(component, 0.0) + value
+                attributed[component] = attributed.get(component, 0.0) + value
         for component, joules in nodes.items():
-            assert math.isclose(booked.get(component, 0.0), joules, rel_tol=1e-9, abs_tol=1e-9), component
+            assert math.isclose(attributed.get(component, 0.0), joules, rel_tol=1e-9, abs_tol=1e-9), component
             # Never more than was really used, but for what a counter can hide for a moment: a slack of 0.1 s a tick.
             slack = PLAUSIBLE_WATTS[component] * 0.2 * (self.ticks + 1) + self.given[component] * 1e-9
             assert joules <= self.given[component] + self._hidden(component) + slack
 
     def _hidden(self, component: str) -> float:
-        """A reset or a glitch below the plausible power cannot be told from use: at most full power all the time."""
+        """A reset or a glitch below the plausible power looks like use: at most full power all the time."""
         return PLAUSIBLE_WATTS[component] * (self.now - 1000.0) - self.given[component]
 
     def _show_devices(self, series: Series) -> None:

@@ -1,4 +1,4 @@
-"""How a source is told to be: up or down, why, since when, and with how few log lines."""
+"""Reported state of a source: up or down, why, since when, and with how few log lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WALL = 1.7e9
 
 
 class Clock:
-    """Boot-time seconds that pass when told to."""
+    """Boot-time seconds that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -27,7 +27,7 @@ class Clock:
 
 
 class Scripted:
-    """A source that returns or raises what it is told; its reads hang while ``goes_on`` is not set."""
+    """A source that returns or raises what the test sets; its reads hang while ``goes_on`` is not set."""
 
     name = "scripted"
 
@@ -157,7 +157,7 @@ def test_a_retry_reads_a_source_that_is_down_at_once_and_starts_its_backoff_anew
 
 
 def test_a_retry_leaves_a_source_alone_that_is_up(bench: Bench) -> None:
-    """It asked for the rest itself: it has nothing new to tell."""
+    """It requested the pause itself, and has nothing new to report."""
     bench.source.answer = Reading(rest_seconds=10.0)
     bench.tick()
     bench.runner.retry()
@@ -269,7 +269,7 @@ def test_closing_closes_the_source_unless_it_hangs(bench: Bench) -> None:
 
 
 def test_a_source_with_nothing_to_tell_is_left_alone_for_a_while() -> None:
-    """Waking a thread every second costs more than all that such a source says."""
+    """Waking a thread every second costs more than the source's readings are worth."""
     now, reads = [100.0], []
 
     class Silent:
@@ -301,7 +301,7 @@ def test_close_waits_for_the_read_under_way(bench: Bench) -> None:
 
 
 def test_what_was_never_there_is_no_warning(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """A machine without a GPU says so once, as news; one whose GPU vanished warns."""
+    """A machine without a GPU logs it once as information; one whose GPU disappeared warns."""
     absent = Unavailable("not_found", "no such driver", "nothing to do without a card")
     bench.source.answer = absent
     for _ in range(30):
