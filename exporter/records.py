@@ -20,6 +20,9 @@ Place = tuple[str, str, str]
 WorkloadKey = tuple[str, str, str, str]
 ModelKey = tuple[str, str, str]
 
+NODE = "node"
+"""Stands for the whole machine in ``Device.within``, whether or not a meter covers it."""
+
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
 """Every reason why a source may be down; the label values of ``energy_source_failures_total``."""
 
@@ -37,17 +40,26 @@ class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error
         self.fix = fix
 
 
+class IdleShare(NamedTuple):
+    """Idle power over power at full use, 0 to 1: the assumed value between its bounds."""
+
+    low: float
+    likely: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """One metered thing of this node.
 
     ``id`` is unique and stable across restarts (``package-0``, ``dram-0``, ``GPU-<uuid>``).
     ``within`` names the device whose joules already include this one's; such a device is shown but never
-    summed. ``capacity`` is busy seconds per second at full use: the CPUs of a socket, 1.0 for a GPU.
+    summed, nor one within `NODE`, whose scope is unknown. ``capacity`` is busy seconds per second at full use: the CPUs
+    of a socket, 1.0 for a GPU, 0 where no usage covers what the meter covers.
     ``max_watts`` is the ceiling above which a reading is called implausible. ``socket`` is the CPU
     package number for meters of a socket (its CPU, its DRAM, its whole module), else None. ``idle_watts`` is set
-    only where the source itself defines the idle power (the estimate's model). ``method`` is how joules are
-    obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    only where the source itself defines the idle power (the estimate's model), ``idle_share`` where an idle power can be
+    assumed until it is learned. ``method`` is how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     """
 
     id: str
@@ -61,6 +73,7 @@ class Device:
     socket: int | None = None
     idle_watts: float | None = None
     method: str = "energy_counter"
+    idle_share: IdleShare | None = None
 
 
 class EnergyReading(NamedTuple):
@@ -139,8 +152,8 @@ class GroupUse(NamedTuple):
 class CpuUse:
     """CPU time since the last tick; only groups whose counter moved are listed.
 
-    ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds``. ``window_seconds`` is the
-    time the deltas cover. ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the
+    ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds`` + ``outside_seconds``. The last are those of
+    the machine beyond the groups that can be seen from here. ``window_seconds`` is the time the deltas cover. ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the
     processes that ended, so that accounts start at 0 and expire.
     """
 
@@ -153,6 +166,18 @@ class CpuUse:
     started: tuple[GroupKey, ...] = ()
     ended: tuple[GroupKey, ...] = ()
     exited: tuple[ProcessKey, ...] = ()
+    outside_seconds: float = 0.0
+
+
+class MachineUse(NamedTuple):
+    """Busy CPU seconds by /proc/stat in ``window_seconds``; None where it does not cover the machine that is metered.
+
+    ``partial`` is why groups and processes that can be seen from here are only part of that machine; "" if they are not.
+    """
+
+    busy_seconds: float | None
+    window_seconds: float
+    partial: str = ""
 
 
 class Allocation(NamedTuple):
@@ -244,7 +269,7 @@ class Reading:
     """Everything one source read in one tick; what it does not measure stays empty.
 
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
-    ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is how long the source need not be
+    ``machine`` is the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is how long the source need not be
     read again, because waking a thread costs more than an unchanged reading is worth. ``asleep`` are the ids of
     devices that are not read because that would wake them, or the PCI address where even the id needs a wake-up.
     """
@@ -253,6 +278,7 @@ class Reading:
     bounds: tuple[PowerBounds, ...] = ()
     cpu: CpuUse | None = None
     socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
+    machine: MachineUse | None = None
     gpu_uses: tuple[GpuUse, ...] = ()
     gpus: tuple[GpuState, ...] = ()
     allocations: tuple[Allocation, ...] | None = None

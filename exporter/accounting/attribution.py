@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ..records import (
+    NODE,
     Allocation,
     Component,
     CpuUse,
@@ -111,7 +112,12 @@ def platforms(devices: Iterable[Device]) -> list[Device]:
 
 
 def _inside_component(device: Device, known: Mapping[str, Device]) -> bool:
-    """Whether a meter other than a platform's includes this device. An enclosing id that is unknown is ignored."""
+    """Whether a meter other than a platform's includes this device, or it is only shown.
+
+    An enclosing id that is unknown is ignored.
+    """
+    if device.within == NODE:
+        return True
     seen = {device.id}
     while device.within is not None and device.within in known and device.within not in seen:
         device = known[device.within]
@@ -173,6 +179,7 @@ def share(
         rates.append(rate)
         unattributed[component, "kernel"] += cpu.kernel_seconds * (rate.active + rate.idle)
         unattributed[component, "exited"] += cpu.exited_seconds * (rate.active + rate.idle)
+        unattributed[component, "unknown"] += cpu.outside_seconds * (rate.active + rate.idle)
         if cpu_idle == "node":
             unattributed[component, "idle"] += idle[component]
     return Shares(

@@ -261,9 +261,9 @@ class Devices:
         if use.cpu is not None and use.cpu.window_seconds > 0 and use.cpu_capacity > 0:
             node = use.cpu.busy_seconds / use.cpu.window_seconds / use.cpu_capacity
         for key, device in self._inventory.known.items():
-            if device.component == "gpu":
+            if device.component == "gpu" or device.capacity <= 0:
                 continue
-            if device.socket is not None and device.socket in sockets and window > 0 and device.capacity > 0:
+            if device.socket is not None and device.socket in sockets and window > 0:
                 found[key] = sockets[device.socket] / window / device.capacity
             elif node is not None:
                 found[key] = node
