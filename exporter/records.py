@@ -20,9 +20,7 @@ Place = tuple[str, str, str]
 WorkloadKey = tuple[str, str, str, str]
 ModelKey = tuple[str, str, str]
 
-NODE = "node"
-"""Stands for the whole machine in ``Device.within``, whether or not a meter covers it."""
-
+NODE = "node"  # the whole machine in ``Device.within``, whether or not a meter covers it
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
 """Every reason why a source may be down; the label values of ``energy_source_failures_total``."""
 
@@ -40,14 +38,6 @@ class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error
         self.fix = fix
 
 
-class IdleShare(NamedTuple):
-    """Idle power over power at full use, 0 to 1: the assumed value between its bounds."""
-
-    low: float
-    likely: float
-    high: float
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """One metered thing of this node.
@@ -58,8 +48,8 @@ class Device:
     of a socket, 1.0 for a GPU, 0 where no usage covers what the meter covers.
     ``max_watts`` is the ceiling above which a reading is called implausible. ``socket`` is the CPU
     package number for meters of a socket (its CPU, its DRAM, its whole module), else None. ``idle_watts`` is set
-    only where the source itself defines the idle power (the estimate's model), ``idle_share`` where an idle power can be
-    assumed until it is learned. ``method`` is how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    only where the source itself defines the idle power (the estimate's model), ``idle_share`` (idle power over power
+    at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     """
 
     id: str
@@ -73,7 +63,7 @@ class Device:
     socket: int | None = None
     idle_watts: float | None = None
     method: str = "energy_counter"
-    idle_share: IdleShare | None = None
+    idle_share: tuple[float, float, float] | None = None
 
 
 class EnergyReading(NamedTuple):
@@ -170,10 +160,7 @@ class CpuUse:
 
 
 class MachineUse(NamedTuple):
-    """Busy CPU seconds by /proc/stat in ``window_seconds``; None where it does not cover the machine that is metered.
-
-    ``partial`` is why groups and processes that can be seen from here are only part of that machine; "" if they are not.
-    """
+    """Busy CPU seconds by /proc/stat, None where it is not of the metered machine; ``partial``: why groups are not."""
 
     busy_seconds: float | None
     window_seconds: float

@@ -25,10 +25,12 @@ class Sample(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """Idle watts and how they were obtained; None is unknown so far."""
+    """Idle watts and how they were obtained; None is unknown so far. The bounds are of an assumed share only."""
 
     watts: float | None
     method: IdleMethod
+    low_watts: float | None = None
+    high_watts: float | None = None
 
 
 def lower_envelope(points: Iterable[Sample]) -> list[Sample]:
@@ -75,14 +77,21 @@ class Baseline:
     The last 32 samples of each bin of utilisation are kept, so that the baseline follows temperature and remembers
     idle hours during a busy day. Each bin is represented by its 20 % quantile of power, which is robust against a
     single low reading. The envelope's first segment is extrapolated to zero utilisation. Until the device was seen near
-    idle, or at loads far enough apart, the prior is used: the lowest power seen, less its share by utilisation, which
-    is zero for a device only ever seen at full load. ``configured`` watts are not learned, nor those ``assumed`` by the
+    idle, or at loads far enough apart, the prior is used: of the lowest power seen, what idle power is at the assumed
+    ``share`` (idle power over power at full use: least, assumed, most) if power grows evenly with utilisation. Without a
+    share it is the lowest power less its share by utilisation, which is zero for a device only ever seen at full load,
+    so that everything is active. ``configured`` watts are not learned, nor those ``assumed`` by the
     model that replaces a meter.
     """
 
     def __init__(
-        self, configured: float | None = None, samples: Iterable[Sample] = (), assumed: float | None = None
+        self,
+        configured: float | None = None,
+        samples: Iterable[Sample] = (),
+        assumed: float | None = None,
+        share: tuple[float, float, float] | None = None,
     ) -> None:
+        self._share = share
         self._assumed = None if assumed is None else Idle(assumed, "prior")
         self._bins = [_Bin() for _ in range(len(_EDGES) + 1)]
         for sample in samples:
@@ -126,4 +135,12 @@ class Baseline:
                 return Idle(max(0.0, left.watts - max(slope, 0.0) * left.utilization_ratio), "learned")
             if left.utilization_ratio <= _NEAR_IDLE_RATIO:
                 return Idle(left.watts * (1 - left.utilization_ratio), "learned")
-        return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
+        if self._share is None:
+            return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
+        least, likely, most = (min(_idle_at(low, share) for low in lows) for share in self._share)
+        return Idle(likely, "prior", least, most)
+
+
+def _idle_at(sample: Sample, share: float) -> float:
+    """Idle watts of a device with this idle share that draws ``watts`` at a utilisation."""
+    return sample.watts * share / max(share + (1 - share) * sample.utilization_ratio, 1e-9)

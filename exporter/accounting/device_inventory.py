@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..records import Component, Device
-from .attribution import countable, platforms
+from .attribution import countable, platform_choices
 
 RETIRE_AFTER_SECONDS = 7 * 86_400.0
 """A device that was missing for so long was removed or replaced; a broken one may well be missing for a weekend."""
@@ -29,7 +29,7 @@ class RetiredDevice(NamedTuple):
 class DeviceInventory:
     """The published devices, each once: in ``known`` if it was read in this run, else in ``pending``.
 
-    ``counted`` are those whose joules are summed, ``platforms`` the meters of the whole machine. ``superseded`` are
+    ``counted`` are those whose joules are summed, ``platforms`` the choices of meters of the whole machine. ``superseded`` are
     missing devices whose parts are counted instead: their joules of that time must not be counted again. ``revision``
     grows when the checkpoint must be rewritten.
     """
@@ -97,7 +97,7 @@ class DeviceInventory:
         read = {device.id for device in countable((reporting | self.known).values())} & self.known.keys()
         self.superseded = self._without_counter & {self.known[key].within for key in read}
         self.counted = read | {device.id for device in countable((self.pending | self.known).values())}
-        self.platforms = [device.id for device in platforms(self.known.values())]
+        self.platforms = platform_choices(self.known.values())
 
 
 def is_estimate(device: Device) -> bool:

@@ -51,6 +51,7 @@ def run(settings: Settings) -> int:
         dict.fromkeys(settings.enabled_sources, True),
         settings.estimate_watts_per_cpu,
         pod_resources=settings.path_pod_resources,
+        hwmon_components=settings.hwmon_components,
     )
     report(settings, sources, host, sys.stdout, namer=make_namer(settings, host))
     return 0

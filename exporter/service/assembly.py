@@ -67,6 +67,7 @@ def make_sampler(
             settings.estimate_watts_per_cpu,
             deadline_seconds=settings.source_timeout,
             pod_resources=settings.path_pod_resources,
+            hwmon_components=settings.hwmon_components,
         )
     options = sampler_options(settings)
     return Sampler(sources, namer, host, options, store=store, observers=observers, demo=settings.demo)

@@ -7,7 +7,7 @@ import os
 from typing import NamedTuple
 
 from ...host import Host, KeptFile
-from ...records import Device, EnergyReading, IdleShare, PowerBounds, Reading, Unavailable
+from ...records import Device, EnergyReading, PowerBounds, Reading, Unavailable
 from .cpu_times import CpuTimes, parse_cpu_times, psutil_cpu_times
 from .processor import fields_of, first_processor, idle_share
 
@@ -210,7 +210,7 @@ def coefficients_of(cpuinfo: str) -> Coefficients:
     return _PUBLISHED.get(key or "", _DEFAULT)
 
 
-def assumed_idle_share(host: Host) -> IdleShare:
+def assumed_idle_share(host: Host) -> tuple[float, float, float]:
     """The idle share of this machine's processor, from the published table."""
     found = coefficients_of(first_processor(host))
     return idle_share(None if found is _DEFAULT else found.min_watts / found.max_watts)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from ...host import Host
-from ...records import IdleShare, Unavailable
+from ...records import Unavailable
 
 _TUNED_LOW = 0.12
 """B. Davy, "Building an AWS EC2 Carbon Emissions Dataset" (Teads Engineering, 2021): RAPL of bare-metal Xeon hosts at 12 %
@@ -53,11 +53,11 @@ def fields_of(cpuinfo: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w ]+?)\s*:[ \t]*(.*)$", cpuinfo, re.MULTILINE))
 
 
-def idle_share(tuned: float | None = None) -> IdleShare:
-    """Idle power of a CPU meter over its power at full use, assumed until the idle power is learned.
+def idle_share(tuned: float | None = None) -> tuple[float, float, float]:
+    """Idle power of a CPU meter over its power at full use until it is learned: least, assumed, most.
 
     ``tuned`` is the share of servers with this processor in SPECpower_ssj2008, whose settings favour low idle power: the
     lower bound. The share in between is the one whose active power is off by the same factor at either bound.
     """
     low = min(_TUNED_LOW if tuned is None else tuned, _HIGH)
-    return IdleShare(low, 1 - math.sqrt((1 - low) * (1 - _HIGH)), _HIGH)
+    return (low, 1 - math.sqrt((1 - low) * (1 - _HIGH)), _HIGH)

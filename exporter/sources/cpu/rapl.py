@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...host import Host, KeptFile, list_dir
-from ...records import NODE, Component, Device, EnergyReading, IdleShare, Problem, Reading, Unavailable
+from ...records import NODE, Component, Device, EnergyReading, Problem, Reading, Unavailable
 from .estimate import assumed_idle_share
 from .mirrors import Mirrors
 from .processor import Processor, read_processor
@@ -62,7 +62,7 @@ class _Layout:
     topology: Topology
     mirrors: Mapping[str, str]
     processor: Processor
-    idle_share: IdleShare
+    idle_share: tuple[float, float, float]
 
 
 class RaplSource:
