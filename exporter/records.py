@@ -42,14 +42,14 @@ class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error
 class Device:
     """One metered thing of this node.
 
-    ``id`` is unique and stable across restarts (``package-0``, ``dram-0``, ``GPU-<uuid>``).
-    ``within`` names the device whose joules already include this one's; such a device is shown but never
-    summed, nor one within `NODE`, whose scope is unknown. ``capacity`` is busy seconds per second at full use: the CPUs
-    of a socket, 1.0 for a GPU, 0 where no usage covers what the meter covers.
-    ``max_watts`` is the ceiling above which a reading is called implausible. ``socket`` is the CPU
-    package number for meters of a socket (its CPU, its DRAM, its whole module), else None. ``idle_watts`` is set
-    only where the source itself defines the idle power (the estimate's model), ``idle_share`` (idle power over power
-    at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    ``id`` is unique and stable across restarts (``package-0``, ``dram-0``, ``GPU-<uuid>``). ``within`` names the device
+    whose joules already include this one's; such a device is shown but never summed, nor one within `NODE`, whose scope
+    is unknown. ``capacity`` is busy seconds per second at full use: the CPUs of a socket, 1.0 for a GPU, 0 where no
+    usage covers what the meter covers. ``max_watts`` is the ceiling above which a reading is called implausible.
+    ``socket`` is the CPU package number for meters of a socket (its CPU, its DRAM, its whole module), else None.
+    ``idle_watts`` is set only where the source itself defines the idle power (the estimate's model), ``idle_share``
+    (idle power over power at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is
+    how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     """
 
     id: str
@@ -142,9 +142,10 @@ class GroupUse(NamedTuple):
 class CpuUse:
     """CPU time since the last tick; only groups whose counter moved are listed.
 
-    ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds`` + ``outside_seconds``. The last are those of
-    the machine beyond the groups that can be seen from here. ``window_seconds`` is the time the deltas cover. ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the
-    processes that ended, so that accounts start at 0 and expire.
+    ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds`` + ``outside_seconds``. The last are those
+    of the machine beyond the groups that can be seen from here. ``window_seconds`` is the time the deltas cover.
+    ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the processes that ended, so
+    that accounts start at 0 and expire.
     """
 
     at: float
@@ -255,10 +256,11 @@ class Problem(NamedTuple):
 class Reading:
     """Everything one source read in one tick; what it does not measure stays empty.
 
-    ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
-    ``machine`` is the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is how long the source need not be
-    read again, because waking a thread costs more than an unchanged reading is worth. ``asleep`` are the ids of
-    devices that are not read because that would wake them, or the PCI address where even the id needs a wake-up.
+    ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read. ``machine`` is
+    the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
+    how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
+    ``asleep`` are the ids of devices that are not read because that would wake them, or the PCI address where even the
+    id needs a wake-up.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()

@@ -105,8 +105,8 @@ def platforms(devices: Iterable[Device]) -> list[Device]:
 def platform_choices(devices: Iterable[Device]) -> list[list[Device]]:
     """Ways to measure the whole machine once, the preferred first.
 
-    Several outermost meters would measure the same power, so each is a choice of its own; where each socket's module has
-    its meter, the first ones of each socket are one choice. A meter within another one is the last choice.
+    Several outermost meters would measure the same power, so each is a choice of its own; where each socket's module
+    has its meter, the first ones of each socket are one choice. A meter within another one is the last choice.
     """
     known = [device for device in devices if device.component == "platform"]
     ids = {device.id for device in known}

@@ -25,12 +25,10 @@ class Sample(NamedTuple):
 
 
 class Idle(NamedTuple):
-    """Idle watts and how they were obtained; None is unknown so far. The bounds are of an assumed share only."""
+    """Idle watts and how they were obtained; None is unknown so far."""
 
     watts: float | None
     method: IdleMethod
-    low_watts: float | None = None
-    high_watts: float | None = None
 
 
 def lower_envelope(points: Iterable[Sample]) -> list[Sample]:
@@ -74,14 +72,13 @@ class _Bin:
 class Baseline:
     """Idle watts of one device.
 
-    The last 32 samples of each bin of utilisation are kept, so that the baseline follows temperature and remembers
-    idle hours during a busy day. Each bin is represented by its 20 % quantile of power, which is robust against a
-    single low reading. The envelope's first segment is extrapolated to zero utilisation. Until the device was seen near
-    idle, or at loads far enough apart, the prior is used: of the lowest power seen, what idle power is at the assumed
-    ``share`` (idle power over power at full use: least, assumed, most) if power grows evenly with utilisation. Without a
-    share it is the lowest power less its share by utilisation, which is zero for a device only ever seen at full load,
-    so that everything is active. ``configured`` watts are not learned, nor those ``assumed`` by the
-    model that replaces a meter.
+    The last 32 samples of each bin of utilisation are kept, so that the baseline follows temperature and remembers idle
+    hours during a busy day. Each bin is represented by its 20 % quantile of power, which is robust against a single low
+    reading. The envelope's first segment is extrapolated to zero utilisation. Until the device was seen near idle, or
+    at loads far enough apart, the prior is used: the idle power at the assumed ``share`` (idle power over power at full
+    use: least, assumed, most) if power grows evenly with utilisation up to the lowest power seen. Without a share it is
+    that power less its share by utilisation, which is zero for a device only ever seen at full load. ``configured``
+    watts are not learned, nor those ``assumed`` by the model that replaces a meter.
     """
 
     def __init__(
@@ -108,6 +105,15 @@ class Baseline:
     def idle(self) -> Idle:
         """Idle watts now."""
         return self._idle
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Least and most idle watts by the published shares; None unless the idle watts are assumed by them."""
+        lows = [bin_.low for bin_ in self._bins if bin_.low is not None]
+        if self._share is None or self._idle.method != "prior" or self._given is not None or not lows:
+            return None
+        least, _, most = self._share
+        return min(_idle_at(low, least) for low in lows), min(_idle_at(low, most) for low in lows)
 
     def configure(self, watts: float | None) -> None:
         """Set configured idle watts; None learns them, unless they are assumed."""
@@ -137,8 +143,7 @@ class Baseline:
                 return Idle(left.watts * (1 - left.utilization_ratio), "learned")
         if self._share is None:
             return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
-        least, likely, most = (min(_idle_at(low, share) for low in lows) for share in self._share)
-        return Idle(likely, "prior", least, most)
+        return Idle(min(_idle_at(low, self._share[1]) for low in lows), "prior")
 
 
 def _idle_at(sample: Sample, share: float) -> float:

@@ -121,7 +121,8 @@ class Devices:
         for key, delta in deltas.items():
             self.joules[key] += delta.joules
         for energy in energies:
-            self.node_joules[energy.device.component] += energy.joules
+            if energy.joules or energy.device is not OTHER:  # nothing is published of a platform below its parts
+                self.node_joules[energy.device.component] += energy.joules
         plausible = {key: reading for key, reading in unique.items() if deltas[key].event != "implausible"}
         return Measured(deltas, utilization, energies, watts, plausible, use.asleep)
 
@@ -152,7 +153,8 @@ class Devices:
         self._last_read |= {key: reading.at + booted_at for key, reading in measured.readings.items()}
         rows = []
         for key, device in self._inventory.known.items():
-            idle = self._baseline(device).idle
+            baseline = self._baseline(device)
+            idle = baseline.idle
             wraps, resets, still = self._meters.counts(key)
             busy, bound = measured.utilization.get(key), bounds.get(key)
             stuck = still >= _STUCK_READS and busy is not None and busy >= _STUCK_UTILIZATION_RATIO
@@ -175,8 +177,7 @@ class Devices:
                     up,
                     self._last_read.get(key),
                     reading.agreement_ratio if isinstance(reading, EnergyReading) else None,
-                    idle.low_watts,
-                    idle.high_watts,
+                    *(baseline.bounds or (None, None)),
                 )
             )
         for key, device in () if self._lagging else self._inventory.pending.items():
@@ -300,8 +301,8 @@ class Devices:
             if key in self._inventory.counted:
                 energies.append(_split(delta, baseline.idle.watts, watched))
         parts = sum(energy.joules for energy in energies)
-        other = self._platform.beyond(self._inventory.platforms, deltas, readings, parts, use.window_seconds)
-        if other is not None and (other > 0 or "other" in self.node_joules):  # a counter that starts with a true value
+        other = self._platform.beyond(self._inventory.platform_choices, deltas, readings, parts, use.window_seconds)
+        if other is not None:
             energies.append(Energy(OTHER, other, 0.0))
         return energies
 

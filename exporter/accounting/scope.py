@@ -9,8 +9,8 @@ from ..records import CpuUse, MachineUse, Problem
 _WINDOW_SECONDS = 60.0
 _APART_RATIO = 0.25
 _APART_CPUS = 0.1
-"""Two sums of busy time contradict each other if, over a whole window, they differ by more than both of these: interrupt
-time and the tick's resolution account for less."""
+"""Two sums of busy time contradict each other if, over a whole window, they differ by more than both of these:
+interrupt time and the tick's resolution account for less."""
 
 _OWED_SECONDS = 1.0
 
@@ -70,7 +70,7 @@ class ScopeCheck:
         apart = abs(grouped - counted)
         self._contradiction = None
         if apart > _APART_RATIO * max(grouped, counted) and apart > _APART_CPUS * seconds:
-            text = f"{grouped / seconds:.2f} CPUs were busy by the groups' counters and {counted / seconds:.2f} by /proc/stat"
+            text = f"{grouped / seconds:.2f} CPUs were busy by the cgroups, {counted / seconds:.2f} by /proc/stat"
             self._contradiction = Problem(
                 "implausible", text, "compare --path.procfs and --path.cgroupfs: one machine's?"
             )

@@ -35,8 +35,9 @@ def build(
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
-    ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket, ``hwmon_components`` what hwmon
-    sensors measure. CPU use by process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
+    ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
+    ``hwmon_components`` what hwmon sensors measure. CPU use by process comes from /proc only where cgroups do not
+    report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {

@@ -20,8 +20,8 @@ _TELLING_JOULES = 100.0
 
 _SAME_READINGS = 2
 _DIFFERENT_READINGS = 3
-"""Consecutive readings after which two counters are one, or are not. The second needs more: a thread that is interrupted
-between a read and its clock makes one register look like two."""
+"""Consecutive readings after which two counters are one, or are not. The second needs more: a thread that is
+interrupted between a read and its clock makes one register look like two."""
 
 
 @dataclass(slots=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ...host import Host
 from ...records import Unavailable
 
-_TUNED_LOW = 0.12
-"""B. Davy, "Building an AWS EC2 Carbon Emissions Dataset" (Teads Engineering, 2021): RAPL of bare-metal Xeon hosts at 12 %
-of the TDP when idle and 102 % at full load."""
+_LOW = 0.12
+"""B. Davy, "Building an AWS EC2 Carbon Emissions Dataset" (Teads Engineering, 2021): RAPL of bare-metal Xeon hosts,
+12 % of the TDP when idle and 102 % at full load."""
 
 _HIGH = 0.45
 """L. Barroso, U. Hölzle, "The Case for Energy-Proportional Computing" (IEEE Computer 40/12, 2007): up to about half of
@@ -56,8 +56,9 @@ def fields_of(cpuinfo: str) -> dict[str, str]:
 def idle_share(tuned: float | None = None) -> tuple[float, float, float]:
     """Idle power of a CPU meter over its power at full use until it is learned: least, assumed, most.
 
-    ``tuned`` is the share of servers with this processor in SPECpower_ssj2008, whose settings favour low idle power: the
-    lower bound. The share in between is the one whose active power is off by the same factor at either bound.
+    ``tuned`` is the share of servers with this processor in SPECpower_ssj2008, whose settings favour low idle power:
+    most machines idle at more. The assumed share makes active power wrong by the same factor if it is ``tuned`` (else
+    the least) as if it is the most.
     """
-    low = min(_TUNED_LOW if tuned is None else tuned, _HIGH)
-    return (low, 1 - math.sqrt((1 - low) * (1 - _HIGH)), _HIGH)
+    tuned = min(_LOW if tuned is None else tuned, _HIGH)
+    return (min(_LOW, tuned), 1 - math.sqrt((1 - tuned) * (1 - _HIGH)), _HIGH)

@@ -69,9 +69,10 @@ class RaplSource:
     """Reads every RAPL zone: Intel's and AMD's both appear as ``intel-rapl``.
 
     Nesting (powercap/powercap #3): a package includes its core and uncore but not DRAM; psys includes everything. The
-    duplicate of a package under another control type (``intel-rapl-mmio``) counts only where the MSR zone is missing, and
-    of several zones on one register one counts (`Mirrors`). A zone is identified by its name and its package's name, not
-    by its number, so that it survives renumbering. AMD's core zone is the register of one core, so it is only shown.
+    duplicate of a package under another control type (``intel-rapl-mmio``) counts only where the MSR zone is missing,
+    and of several zones on one register one counts (`Mirrors`). A zone is identified by its name and its package's
+    name, not by its number, so that it survives renumbering. AMD's core zone is the register of one core, so it is only
+    shown.
 
     Wraps, resets and implausible jumps are handled by accounting: ``joules`` is the raw counter and ``wraps_at`` its
     range, None where the kernel does not report one.
@@ -200,9 +201,9 @@ class RaplSource:
             within = layout.mirrors.get(id_, within)
             if domain in ("core", "uncore") and package[0] in layout.ids:
                 within = package[0]
-            if domain == "core" and layout.processor.one_counter_per_package:
-                label, capacity = "one core of the package", 0.0
-                within = within if within in layout.ids else NODE
+        if domain == "core" and layout.processor.one_counter_per_package:
+            label, capacity = "one core of the package", 0.0
+            within = within if package and package[0] in layout.ids else NODE
         return Device(
             id=id_,
             component=meaning.component,

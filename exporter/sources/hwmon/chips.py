@@ -46,8 +46,9 @@ class Sensor(NamedTuple):
     """One meter of a chip.
 
     ``inside`` lists patterns of ids that include it, nearest first; the first one that exists on this machine counts.
-    ``by_label``: its component is known by its label only, or by what the operator says. ``whole``: it claims to measure the whole platform, of which there is one.
-    ``zero_is_absent``: as long as it has only reported 0 it measures nothing.
+    ``by_label``: its component is known by its label only, or by what the operator says. ``whole``: it claims to
+    measure the whole platform, of which there is one. ``zero_is_absent``: as long as it has only reported 0 it measures
+    nothing.
     """
 
     device: Device

@@ -1,4 +1,4 @@
-"""What a sensor measures by its chip and label, for the chips that have no rule of their own; and what the operator says.
+"""What a sensor measures by its chip and label, for chips without a rule of their own, and what the operator says.
 
 A label is trusted where it names a whole component. A rail of a component (``Chip 0 Vdd``) is not one.
 """
@@ -41,7 +41,7 @@ _RULES = (
     _rule("amd_hsmp_hwmon", r"power1", "cpu"),
     # Documentation/hwmon/smpro-hwmon.rst: the cores' regulator; SoC and RCA regulators feed the rest of the socket.
     _rule("smpro.*", r"Core VRD power", "cpu"),
-    # Ampere Altra: apm_xgene and altra_hwmon have "CPU power" beside "IO power" (kepler#485); others use the same words.
+    # Ampere Altra: apm_xgene and altra_hwmon have "CPU power" beside "IO power" (kepler#485); others say the same.
     _rule(".*", r"(CPU|Processor)[ _]?(?P<socket>\d*)([ _](package|socket))?[ _]power([ _]\d+)?", "cpu"),
     _rule(".*", r"(Socket|Package)[ _]?(?P<socket>\d+)[ _]power", "cpu"),
     _rule(".*", r"(DRAM|DIMM|Memory)[ _]?\d*([ _]VRD\d*)?[ _]power([ _]\d+)?", "dram"),

@@ -161,9 +161,13 @@ class HwmonSource:
         found = describe_all(self._chips(topology), self._components)
         resolved = resolve_nesting(found, self._powercap_names())
         idle_share = assumed_idle_share(self._host)
+        resolved = [
+            (chip, sensor._replace(device=replace(sensor.device, idle_share=idle_share)))
+            if sensor.device.component == "cpu" and sensor.device.within is None
+            else (chip, sensor)
+            for chip, sensor in resolved
+        ]
         for chip, sensor in resolved:
-            if sensor.device.component == "cpu" and sensor.device.within is None:
-                sensor = sensor._replace(device=replace(sensor.device, idle_share=idle_share))
             gpu = sensor.device.component == "gpu"
             try:
                 files = [self._host.keep(f"{chip.folder}/{file}") for file in sensor.files]

@@ -66,6 +66,8 @@ class ProcfsSource:
             machine = MachineUse(whole, now - self._last_at, self._scope.partial)
         self._last, self._last_at = times, now
         rest = 0.0 if several or self._table is not None or self._scope.partial else _REST_SECONDS
+        if rest:
+            self._host.text(self._host.proc("uptime"))  # a descriptor that is kept would outlive an unmounted /proc
         return Reading(socket_busy_seconds=dict(busy), cpu=cpu, machine=machine, rest_seconds=rest)
 
     def close(self) -> None:
