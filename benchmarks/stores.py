@@ -28,10 +28,11 @@ from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.exposition.web.server import Server, ServerOptions
 from exporter.host import Host
-from exporter.records import CpuUse, Device, EnergyReading, GroupKey, GroupUse, Namer, Process, Reading, Workload
+from exporter.records import CpuUse, Device, EnergyReading, GroupKey, GroupUse, Process, Reading, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.service.endpoints import Endpoints
 from exporter.service.scrapers import ScrapeLog
+from exporter.workloads.protocol import Namer
 
 from .table import show
 

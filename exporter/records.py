@@ -6,9 +6,9 @@ three times faster than frozen dataclasses; everything else is a frozen dataclas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 Component = Literal["cpu", "dram", "gpu", "platform", "other"]
 Quality = Literal["measured", "estimated"]
@@ -20,6 +20,7 @@ Place = tuple[str, str, str]
 WorkloadKey = tuple[str, str, str, str]
 ModelKey = tuple[str, str, str]
 
+NODE = "node"  # the whole machine in ``Device.within``, whether or not a meter covers it
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
 """Every reason why a source may be down; the label values of ``energy_source_failures_total``."""
 
@@ -41,13 +42,14 @@ class Unavailable(Exception):  # noqa: N818 - a state of the meter, not an error
 class Device:
     """One metered thing of this node.
 
-    ``id`` is unique and stable across restarts (``package-0``, ``dram-0``, ``GPU-<uuid>``).
-    ``within`` names the device whose joules already include this one's; such a device is shown but never
-    summed. ``capacity`` is busy seconds per second at full use: the CPUs of a socket, 1.0 for a GPU.
-    ``max_watts`` is the ceiling above which a reading is called implausible. ``socket`` is the CPU
-    package number for meters of a socket (its CPU, its DRAM, its whole module), else None. ``idle_watts`` is set
-    only where the source itself defines the idle power (the estimate's model). ``method`` is how joules are
-    obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    ``id`` is unique and stable across restarts (``package-0``, ``dram-0``, ``GPU-<uuid>``). ``within`` names the device
+    whose joules already include this one's; such a device is shown but never summed, nor one within `NODE`, whose scope
+    is unknown. ``capacity`` is busy seconds per second at full use: the CPUs of a socket, 1.0 for a GPU, 0 where no
+    usage covers what the meter covers. ``max_watts`` is the ceiling above which a reading is called implausible.
+    ``socket`` is the CPU package number for meters of a socket (its CPU, its DRAM, its whole module), else None.
+    ``idle_watts`` is set only where the source itself defines the idle power (the estimate's model), ``idle_share``
+    (idle power over power at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is
+    how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Device:
     socket: int | None = None
     idle_watts: float | None = None
     method: str = "energy_counter"
+    idle_share: tuple[float, float, float] | None = None
 
 
 class EnergyReading(NamedTuple):
@@ -151,9 +154,10 @@ class GroupUse(NamedTuple):
 class CpuUse:
     """CPU time since the last tick; only groups whose counter moved are listed.
 
-    ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds``. ``window_seconds`` is the
-    time the deltas cover. ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the
-    processes that ended, so that accounts start at 0 and expire.
+    ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds`` + ``outside_seconds``. The last are those
+    of the machine beyond the groups that can be seen from here. ``window_seconds`` is the time the deltas cover.
+    ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the processes that ended, so
+    that accounts start at 0 and expire.
     """
 
     at: float
@@ -165,6 +169,15 @@ class CpuUse:
     started: tuple[GroupKey, ...] = ()
     ended: tuple[GroupKey, ...] = ()
     exited: tuple[ProcessKey, ...] = ()
+    outside_seconds: float = 0.0
+
+
+class MachineUse(NamedTuple):
+    """Busy CPU seconds by /proc/stat, None where it is not of the metered machine; ``partial``: why groups are not."""
+
+    busy_seconds: float | None
+    window_seconds: float
+    partial: str = ""
 
 
 class Allocation(NamedTuple):
@@ -257,16 +270,18 @@ class Problem(NamedTuple):
 class Reading:
     """Everything one source read in one tick; what it does not measure stays empty.
 
-    ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read.
-    ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is how long the source need not be
-    read again, because waking a thread costs more than an unchanged reading is worth. ``asleep`` are the ids of
-    devices that are not read because that would wake them, or the PCI address where even the id needs a wake-up.
+    ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read. ``machine`` is
+    the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
+    how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
+    ``asleep`` are the ids of devices that are not read because that would wake them, or the PCI address where even the
+    id needs a wake-up.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
     bounds: tuple[PowerBounds, ...] = ()
     cpu: CpuUse | None = None
     socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
+    machine: MachineUse | None = None
     gpu_uses: tuple[GpuUse, ...] = ()
     gpus: tuple[GpuState, ...] = ()
     allocations: tuple[Allocation, ...] | None = None
@@ -329,51 +344,6 @@ class Model(NamedTuple):
     def key(self) -> ModelKey:
         """What identifies its series."""
         return (self.model_name, self.namespace, self.phase)
-
-
-class Namer(Protocol):
-    """Names groups and processes: called once per group and process, and again for those in `renamed`.
-
-    A namer whose names are complete at once subclasses this and keeps the later methods as they are.
-    """
-
-    def workload(self, group: GroupKey) -> Workload:
-        """Owner of a group; never raises, `HOST` if nothing else owns it."""
-
-    def settled(self, group: GroupKey) -> Workload:
-        """Owner of a group by the best name available now, for a group that has waited long enough."""
-        return self.workload(group)._replace(provisional=False)
-
-    def model(self, group: GroupKey | None, process: Process) -> Model | None:
-        """Model that a process works for, None if none is known."""
-
-    def is_shared(self, workload: Workload) -> bool:
-        """Whether its row collects unrelated work, so that it never belongs to one model as a whole."""
-        return workload.runtime == "host"
-
-    def renamed(self) -> Collection[GroupKey]:
-        """Groups that have new names, or processes with new models, since the last call."""
-        return ()
-
-    def remember(self, workload: Workload) -> None:  # noqa: ARG002 - nothing is remembered here
-        """Keep the names that an earlier run resolved; their provider may be down now."""
-        return
-
-    def forget(self, group: GroupKey) -> None:  # noqa: ARG002 - as above
-        """The group was removed; a new group at its path will have another inode."""
-        return
-
-    def health(self) -> tuple[SourceHealth, ...]:
-        """Health of the metadata providers: an API server, an engine's socket."""
-        return ()
-
-    def retry(self) -> None:
-        """Retry providers that are down at once, regardless of their backoff."""
-        return
-
-    def close(self) -> None:
-        """Stop background work."""
-        return
 
 
 class ProcessOwner(NamedTuple):

@@ -71,6 +71,8 @@ class DeviceRow(NamedTuple):
     up: bool | None = None
     last_read: float | None = None
     agreement_ratio: float | None = None
+    idle_low_watts: float | None = None
+    idle_high_watts: float | None = None
 
 
 class NodeRow(NamedTuple):

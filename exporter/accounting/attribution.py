@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from ..records import (
+    NODE,
     Allocation,
     Component,
     CpuUse,
@@ -101,21 +102,38 @@ def countable(devices: Iterable[Device]) -> list[Device]:
 
 
 def platforms(devices: Iterable[Device]) -> list[Device]:
-    """Meters of the whole machine, which together measure it once.
+    """The preferred meters of the whole machine, which together measure it once."""
+    return next(iter(platform_choices(devices)), [])
 
-    Several outermost meters would measure the same power, so only the first one counts; where each socket's module has
-    its meter, the first one of each socket counts.
+
+def platform_choices(devices: Iterable[Device]) -> list[list[Device]]:
+    """Ways to measure the whole machine once, the preferred first.
+
+    Several outermost meters would measure the same power, so each is a choice of its own; where each socket's module
+    has its meter, the first ones of each socket are one choice. A meter within another one is the last choice.
     """
-    outermost = [device for device in devices if device.component == "platform" and device.within is None]
+    known = [device for device in devices if device.component == "platform"]
+    ids = {device.id for device in known}
+    outermost = [device for device in known if device.within is None]
     by_socket: dict[int, Device] = {}
     for device in outermost:
         if device.socket is not None:
             by_socket.setdefault(device.socket, device)
-    return list(by_socket.values()) or outermost[:1]
+    inner = [device for device in known if device.within in ids]
+    return [
+        *([list(by_socket.values())] if by_socket else []),
+        *([device] for device in outermost if device.socket is None),
+        *([device] for device in inner),
+    ]
 
 
 def _inside_component(device: Device, known: Mapping[str, Device]) -> bool:
-    """Whether a meter other than a platform's includes this device. An enclosing id that is unknown is ignored."""
+    """Whether a meter other than a platform's includes this device, or it is only shown.
+
+    An enclosing id that is unknown is ignored.
+    """
+    if device.within == NODE:
+        return True
     seen = {device.id}
     while device.within is not None and device.within in known and device.within not in seen:
         device = known[device.within]
@@ -182,6 +200,7 @@ def share(
         rates.append(rate)
         unattributed[component, "kernel"] += cpu.kernel_seconds * (rate.active + rate.idle)
         unattributed[component, "exited"] += cpu.exited_seconds * (rate.active + rate.idle)
+        unattributed[component, "unknown"] += cpu.outside_seconds * (rate.active + rate.idle)
         if cpu_idle == "node":
             unattributed[component, "idle"] += idle[component]
     return Shares(

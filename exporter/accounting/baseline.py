@@ -76,14 +76,20 @@ class Baseline:
     idle hours during a busy day. Each bin is represented by its 20 % quantile of power, which is robust against a
     single low reading. The envelope's first segment is extrapolated to zero utilisation. Until the device was seen near
     idle often enough, or at loads far enough apart, the prior is used: the watts it is expected to need (`expect`), but
-    no more than the lowest power seen. Without these, or if it was seen near idle at all, it is the lowest power seen,
-    less its share by utilisation, which is zero for a device only ever seen at full load. ``configured`` watts are not
-    learned, nor those ``assumed`` by the model that replaces a meter.
+    no more than the lowest power seen; else the idle power at the assumed ``share`` (idle power over power at full use:
+    least, assumed, most) if power grows evenly with utilisation up to the lowest power seen; else that power less its
+    share by utilisation, which is zero for a device only ever seen at full load. ``configured`` watts are not learned,
+    nor those ``assumed`` by the model that replaces a meter.
     """
 
     def __init__(
-        self, configured: float | None = None, samples: Iterable[Sample] = (), assumed: float | None = None
+        self,
+        configured: float | None = None,
+        samples: Iterable[Sample] = (),
+        assumed: float | None = None,
+        share: tuple[float, float, float] | None = None,
     ) -> None:
+        self._share = share
         self._assumed = None if assumed is None else Idle(assumed, "prior")
         self._expected: float | None = None
         self._bins = [_Bin() for _ in range(len(_EDGES) + 1)]
@@ -101,6 +107,15 @@ class Baseline:
     def idle(self) -> Idle:
         """Idle watts now."""
         return self._idle
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Least and most idle watts by the published shares; None unless the idle watts are assumed by them."""
+        lows = [bin_.low for bin_ in self._bins if bin_.low is not None]
+        if self._share is None or self._idle.method != "prior" or self._given is not None or not lows:
+            return None
+        least, _, most = self._share
+        return min(_idle_at(low, least) for low in lows), min(_idle_at(low, most) for low in lows)
 
     def configure(self, watts: float | None) -> None:
         """Set configured idle watts; None learns them, unless they are assumed."""
@@ -140,7 +155,13 @@ class Baseline:
                 return Idle(max(0.0, left.watts - max(slope, 0.0) * left.utilization_ratio), "learned")
             if left.utilization_ratio <= _NEAR_IDLE_RATIO:
                 return Idle(left.watts * (1 - left.utilization_ratio), "learned")
-        guess = min(low.watts * (1 - low.utilization_ratio) for low in lows)
         if self._expected is not None and min(lows).utilization_ratio > _NEAR_IDLE_RATIO:
-            guess = min([self._expected, *(low.watts for low in lows)])
-        return Idle(guess, "prior")
+            return Idle(min([self._expected, *(low.watts for low in lows)]), "prior")
+        if self._share is not None:
+            return Idle(min(_idle_at(low, self._share[1]) for low in lows), "prior")
+        return Idle(min(low.watts * (1 - low.utilization_ratio) for low in lows), "prior")
+
+
+def _idle_at(sample: Sample, share: float) -> float:
+    """Idle watts of a device with this idle share that draws ``watts`` at a utilisation."""
+    return sample.watts * share / max(share + (1 - share) * sample.utilization_ratio, 1e-9)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
-from ..records import HOST, Component, GroupKey, Namer, Place, Workload, WorkloadKey
+from ..records import HOST, Component, GroupKey, Place, Workload, WorkloadKey
 from ..snapshot import AccountRow, CardRow
+from ..workloads.protocol import Namer
 from .accounts import Account, Period
 
 OVERFLOW = Workload(container="other", runtime="host")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..records import Component, Device
-from .attribution import countable, platforms
+from .attribution import countable, platform_choices
 
 RETIRE_AFTER_SECONDS = 7 * 86_400.0
 """A device that was missing for so long was removed or replaced; a broken one may well be missing for a weekend."""
@@ -29,9 +29,9 @@ class RetiredDevice(NamedTuple):
 class DeviceInventory:
     """The published devices, each once: in ``known`` if it was read in this run, else in ``pending``.
 
-    ``counted`` are those whose joules are summed, ``platforms`` the meters of the whole machine. ``superseded`` are
-    missing devices whose parts are counted instead: their joules of that time must not be counted again. ``revision``
-    grows when the checkpoint must be rewritten.
+    ``counted`` are those whose joules are summed, ``platform_choices`` the ways to measure the whole machine.
+    ``superseded`` are missing devices whose parts are counted instead: their joules of that time must not be counted
+    again. ``revision`` grows when the checkpoint must be rewritten.
     """
 
     def __init__(self, saved: Mapping[str, SavedDevice], at: float, without_counter: Collection[str] = ()) -> None:
@@ -97,7 +97,8 @@ class DeviceInventory:
         read = {device.id for device in countable((reporting | self.known).values())} & self.known.keys()
         self.superseded = self._without_counter & {self.known[key].within for key in read}
         self.counted = read | {device.id for device in countable((self.pending | self.known).values())}
-        self.platforms = [device.id for device in platforms(self.known.values())]
+        self.platform_choices = platform_choices(self.known.values())
+        self.platforms = [device.id for device in next(iter(self.platform_choices), [])]
 
 
 def is_estimate(device: Device) -> bool:

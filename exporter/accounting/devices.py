@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ..records import Component, Device, EnergyReading, GpuState, PowerBounds, PowerReading
+from ..records import Component, Device, EnergyReading, GpuState, PowerBounds, PowerReading, Problem
 from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
@@ -14,12 +14,10 @@ from .device_inventory import DeviceInventory, SavedDevice, is_estimate
 from .gpu_idle import expect_idle
 from .measurement import OTHER, Measured, Use
 from .meters import GAP_SECONDS, Delta, Meters, Point
+from .platform import Platform
 
 _WATCHED = 1.5
 """Where a delta covers more than this many windows of usage, the time beyond the window is a gap."""
-
-_WITH_JOULES = ("ok", "wrap", "gap")
-"""Events of a delta that has joules."""
 
 _STUCK_READS = 10
 _STUCK_UTILIZATION_RATIO = 0.1
@@ -91,8 +89,7 @@ class Devices:
         self._baselines: dict[str, Baseline] = {}
         self._last_read: dict[str, float] = {}
         self._gpus: set[str] = set()
-        self._other_debt = 0.0
-        self._parts_since_platform = 0.0  # joules
+        self._platform = Platform()
         # Joules of the CPU's estimate since its meter was last read: all of them, because a meter ends an estimate.
         self._estimated = sum(
             state.joules.get(key, 0.0) for key, saved in state.known.items() if is_estimate(saved.device)
@@ -120,7 +117,7 @@ class Devices:
         if self._estimated or not self.cpu_metered:
             self._subtract_estimated(deltas)
         utilization = self._utilization(use)
-        energies = self._energies(deltas, utilization, use)
+        energies = self._energies(deltas, utilization, use, unique)
         watts = {
             key: delta.joules / delta.seconds
             for key, delta in deltas.items()
@@ -131,7 +128,8 @@ class Devices:
         for key, delta in deltas.items():
             self.joules[key] += delta.joules
         for energy in energies:
-            self.node_joules[energy.device.component] += energy.joules
+            if energy.joules or energy.device is not OTHER:  # nothing is published of a platform below its parts
+                self.node_joules[energy.device.component] += energy.joules
         plausible = {key: reading for key, reading in unique.items() if deltas[key].event != "implausible"}
         return Measured(deltas, utilization, energies, watts, plausible, use.asleep)
 
@@ -162,7 +160,8 @@ class Devices:
         self._last_read |= {key: reading.at + booted_at for key, reading in measured.readings.items()}
         rows = []
         for key, device in self._inventory.known.items():
-            idle = self._baseline(device).idle
+            baseline = self._baseline(device)
+            idle = baseline.idle
             wraps, resets, still = self._meters.counts(key)
             busy, bound = measured.utilization.get(key), bounds.get(key)
             stuck = still >= _STUCK_READS and busy is not None and busy >= _STUCK_UTILIZATION_RATIO
@@ -185,6 +184,7 @@ class Devices:
                     up,
                     self._last_read.get(key),
                     reading.agreement_ratio if isinstance(reading, EnergyReading) else None,
+                    *(baseline.bounds or (None, None)),
                 )
             )
         for key, device in () if self._lagging else self._inventory.pending.items():
@@ -201,12 +201,17 @@ class Devices:
             key, component = energy.device.id, energy.device.component
             if key in by_device:
                 watts[component] = watts.get(component, 0.0) + by_device[key]
-        platforms = self._inventory.platforms
+        platforms = self._platform.used
         if platforms and all(key in by_device for key in platforms):
             watts["other"] = max(0.0, sum(by_device[key] for key in platforms) - sum(watts.values()))
         return tuple(
             NodeRow(component, joules, watts.get(component)) for component, joules in sorted(self.node_joules.items())
         )
+
+    @property
+    def problems(self) -> Mapping[str, Problem]:
+        """What is wrong with the meters of a source, seen beside those of others."""
+        return self._platform.problems()
 
     def review(self, measured: Measured, at: float) -> None:
         """Retire devices that have been missing for long; to be called regularly. ``at`` is Unix seconds."""
@@ -273,12 +278,12 @@ class Devices:
         """Busy seconds per second over a device's own capacity, where the usage is known."""
         found: dict[str, float] = {}
         node, window, sockets = None, use.window_seconds, use.socket_busy_seconds
-        if use.cpu is not None and use.cpu.window_seconds > 0 and use.cpu_capacity > 0:
+        if use.divisible and use.cpu is not None and use.cpu.window_seconds > 0 and use.cpu_capacity > 0:
             node = use.cpu.busy_seconds / use.cpu.window_seconds / use.cpu_capacity
         for key, device in self._inventory.known.items():
-            if device.component == "gpu":
+            if device.component == "gpu" or device.capacity <= 0:
                 continue
-            if device.socket is not None and device.socket in sockets and window > 0 and device.capacity > 0:
+            if device.socket is not None and device.socket in sockets and window > 0:
                 found[key] = sockets[device.socket] / window / device.capacity
             elif node is not None:
                 found[key] = node
@@ -295,7 +300,13 @@ class Devices:
                 found[gpu.uuid] = gpu.utilization_ratio
         return {key: min(1.0, max(0.0, ratio)) for key, ratio in found.items()}
 
-    def _energies(self, deltas: Mapping[str, Delta], utilization: Mapping[str, float], use: Use) -> list[Energy]:
+    def _energies(
+        self,
+        deltas: Mapping[str, Delta],
+        utilization: Mapping[str, float],
+        use: Use,
+        readings: Mapping[str, EnergyReading | PowerReading],
+    ) -> list[Energy]:
         energies: list[Energy] = []
         expect_idle(self._inventory.known, self._baselines, use.gpus)
         windows, unused = use.gpu_windows, use.unused_gpus
@@ -307,20 +318,10 @@ class Devices:
             if key in self._inventory.counted:
                 is_unused = key in unused and utilization.get(key) == 0.0
                 energies.append(_split(delta, baseline.idle.watts, watched, unused=is_unused))
-        platforms = self._inventory.platforms
-        read = [deltas[key] for key in platforms if key in deltas]
-        whole = [delta for delta in read if delta.event in _WITH_JOULES]
         parts = sum(energy.joules for energy in energies)
-        if whole:
-            platform = sum(delta.joules for delta in whole) - self._parts_since_platform
-            if any(delta.event == "gap" for delta in whole):  # a lower bound
-                platform = max(0.0, platform)
-            # Meters are not read at the same instant: a tick in which the parts exceed the whole leaves a debt.
-            self._other_debt += platform - parts
-            energies.append(Energy(OTHER, max(0.0, self._other_debt), 0.0))
-            self._other_debt = min(0.0, self._other_debt)
-        plausible = any(delta.event != "implausible" for delta in read)
-        self._parts_since_platform = 0.0 if plausible else self._parts_since_platform + parts
+        other = self._platform.beyond(self._inventory.platform_choices, deltas, readings, parts, use.window_seconds)
+        if other is not None:
+            energies.append(Energy(OTHER, other, 0.0))
         return energies
 
     def _is_missed(self, device: Device, measured: Measured) -> bool:
@@ -338,7 +339,7 @@ class Devices:
         baseline = self._baselines.get(device.id)
         if baseline is None:
             samples = self._samples.pop(device.id, ())
-            baseline = Baseline(self._idle_watts.get(device.id), samples, device.idle_watts)
+            baseline = Baseline(self._idle_watts.get(device.id), samples, device.idle_watts, device.idle_share)
             self._baselines[device.id] = baseline
         return baseline
 

@@ -15,7 +15,6 @@ from ..records import (
     GpuUse,
     GroupKey,
     Model,
-    Namer,
     Process,
     ProcessKey,
     ProcessOwner,
@@ -23,6 +22,7 @@ from ..records import (
     Workload,
 )
 from ..snapshot import AccountRow, CardRow
+from ..workloads.protocol import Namer
 from .accounts import Account, LedgerState, Owner, Period
 from .attribution import Shares
 from .births import Births

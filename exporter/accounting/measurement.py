@@ -19,7 +19,7 @@ class Use:
 
     A reading that came late covers more than one tick; a source reports GPU usage together with its joules, so both
     cover the same time (`GpuState.window_seconds`). ``asleep`` are devices that are not read because that would wake
-    them.
+    them. ``divisible``: the CPU's busy time is of the machine that its meters measure.
     """
 
     window_seconds: float
@@ -29,6 +29,7 @@ class Use:
     gpus: Sequence[GpuState] = ()
     socket_busy_seconds: Mapping[int, float] = field(default_factory=dict)
     asleep: Collection[str] = ()
+    divisible: bool = True
 
     @property
     def unused_gpus(self) -> frozenset[str]:

@@ -12,10 +12,11 @@ from typing import NamedTuple, TextIO
 from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
-from ..records import Component, EnergyReading, Namer, Problem, Reading, SourceHealth, Unavailable
+from ..records import NODE, Component, EnergyReading, Problem, Reading, SourceHealth, Unavailable
 from ..service.assembly import make_host, make_namer
 from ..sources.protocol import Source
 from ..sources.registry import build
+from ..workloads.protocol import Namer
 from .host_checks import HostCheck, run_checks
 
 PAUSE_SECONDS = 1.0
@@ -51,6 +52,7 @@ def run(settings: Settings) -> int:
         dict.fromkeys(settings.enabled_sources, True),
         settings.estimate_watts_per_cpu,
         pod_resources=settings.path_pod_resources,
+        hwmon_components=settings.hwmon_components,
     )
     report(settings, sources, host, sys.stdout, namer=make_namer(settings, host))
     return 0
@@ -73,7 +75,8 @@ def report(
     examinations = examine(sources, host, pause_seconds, timeout_seconds)
     for one in examinations:
         off = " (but switched off)" if settings.enabled_sources.get(one.source) is False else ""
-        _write(out, one.source, f"{one.state}{off}", [*_reading_lines(one), *_problem_lines(one)])
+        candidates = _candidates(examinations) if one.source == "estimate" else []
+        _write(out, one.source, f"{one.state}{off}", [*_reading_lines(one), *_problem_lines(one), *candidates])
     if namer is not None:
         out.write("\nNames\n")
         names = wait_for_providers(namer, timeout_seconds)
@@ -166,6 +169,10 @@ def _reading_lines(one: Examination) -> list[str]:
     if one.second is None:
         return []
     lines = [_meter(one, index) for index in range(len(one.second.meters))]
+    if any(
+        meter.device.method == "utilization_model" and meter.device.name != "configured" for meter in one.second.meters
+    ):
+        lines.append("its table is of whole servers at the wall (SPECpower): with memory, fans and power supply")
     if (cpu := one.second.cpu) is not None:
         processes = sum(len(group.processes) for group in cpu.groups)
         lines.append(
@@ -201,6 +208,22 @@ def _meter(one: Examination, index: int) -> str:
             text += f", between {bounds.low_watts:.1f} and {bounds.high_watts:.1f} W"
     text += "" if device.quality == "measured" else ", estimated"
     return text + (f", part of {device.within}" if device.within else "")
+
+
+def _candidates(examinations: Sequence[Examination]) -> list[str]:
+    """Meters whose component is not known, where the CPU is only estimated; one of them may be its meter."""
+    devices = [meter.device for one in examinations if one.second for meter in one.second.meters]
+    if any(device.component == "cpu" and device.quality == "measured" for device in devices):
+        return []
+    unknown = [device for device in devices if device.source == "hwmon" and device.within == NODE]
+    lines = []
+    for device in unknown:
+        chip, _, label = device.name.partition(" ")
+        channel = "power" if device.method == "power_integrated" else "energy"
+        key = f"{chip}/{label or channel + device.id.rpartition('-')[2]}"
+        lines.append(f"measured, of unknown scope: {key}")
+        lines.append(f"fix: if it is the CPU's, --hwmon.components '{key}=cpu'")
+    return lines
 
 
 def _by_gauge(counted_watts: float, gauge_watts: float) -> str:

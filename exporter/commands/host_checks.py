@@ -14,6 +14,7 @@ from ..host import Host
 from ..records import Unavailable
 from ..sources.usage.cgroup_tree import find_hierarchy
 from ..sources.usage.process_clock import ProcessTable
+from ..sources.usage.scope import is_whole
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the host's own PID namespace (include/linux/proc_ns.h)."""
@@ -121,9 +122,7 @@ def groups(host: Host) -> HostCheck:
         return HostCheck("cgroups", error.message, error.fix or "mount the host's /sys, or set --path.cgroupfs")
     version = "v2" if tree.file == "cpu.stat" else "v1"
     text = f"{version} at {tree.root}"
-    # only a hierarchy's true root has v1's release_agent, and only below v2's are there cgroup.events (cgroups(7))
-    below_root = os.path.exists(f"{tree.root}/cgroup.events")
-    if not below_root if version == "v2" else os.path.exists(f"{tree.root}/release_agent"):
+    if is_whole(tree):
         return HostCheck("cgroups", f"{text}, the whole host")
     fix = "mount the host's /sys/fs/cgroup read-only and name it in --path.cgroupfs"
     return HostCheck("cgroups", f"{text}, only our own subtree of the host's", fix)

@@ -25,6 +25,7 @@ TITLES = {
     "sample": "Sampling",
     "state": "Checkpoint",
     "source": "Sources",
+    "hwmon": "Sensors of boards",
     "estimate": "Estimate without a meter",
     "idle": "Idle power",
     "attribution": "Attribution",

@@ -140,6 +140,13 @@ class Settings:
     source_psutil: bool | None = _setting(
         "source.psutil", flag(), None, "Read CPU seconds per process through psutil, on systems without /proc."
     )
+    hwmon_components: Mapping[str, Literal["cpu", "dram", "gpu", "platform", "none"]] = _setting(
+        "hwmon.components",
+        mapping("CHIP/LABEL=COMPONENT", choice("cpu", "dram", "gpu", "platform", "none")),
+        {},
+        "Component that a hwmon sensor measures: cpu, dram, gpu, platform (the whole machine) or none (shown, never "
+        "summed). doctor lists the sensors whose meaning is not known.",
+    )
     estimate_min_watts_per_cpu: float | None = _setting(
         "estimate.min-watts-per-cpu", number("WATTS", 0.0, 1000.0), None, "Estimate: watts of one idle logical CPU."
     )

@@ -15,10 +15,12 @@ from ..accounting.gpu_allocations import AllocationCache
 from ..accounting.gpu_claims import Reservations
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
+from ..accounting.scope import ScopeCheck
 from ..host import Host
-from ..records import Allocation, Namer, Reading
+from ..records import Allocation, Reading
 from ..snapshot import ExporterState, GpuView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
+from ..workloads.protocol import Namer
 from .checkpointer import Changes, Checkpointer
 from .deadline import WorkerPool
 from .source_runner import SourceRunner
@@ -88,6 +90,8 @@ class Sampler:
         self._received_by_all = received_by_all
         self._pool = pools("sources")
         self._sources = [SourceRunner(source, host.clock, self._pool) for source in sources]
+        names = [source.name for source in sources]
+        self._usage_name = "cgroups" if "cgroups" in names else "procfs"  # of the source whose scope is checked
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
@@ -95,6 +99,7 @@ class Sampler:
         self._devices = self._restore()
         self._allocations = AllocationCache()
         self._reservations = Reservations(self.options.gpu_reservations)
+        self._scope = ScopeCheck()
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -180,18 +185,22 @@ class Sampler:
             self._review_at = began + _REVIEW_SECONDS
             self._devices.review(measured, self._booted_at + began)  # by the wall clock at the start: it may be set
         implausible = [delta for delta in measured.deltas.values() if delta.event == "implausible"]
+        problems = self._devices.problems
         for source in self._sources:
             source.reject(implausible)
+            found = (problems[source.name],) if source.name in problems else ()
+            source.judge((*found, *self._scope.problems) if source.name == self._usage_name else found)
         news = next((reading.allocations for reading in readings if reading.allocations is not None), None)
         allocations = self._allocations.update(news, use.gpus, began)
         holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
         owners = self._ledger.owners(holders)
+        cpu = use.cpu if use.divisible else None
         weights = None
-        if self._cpu_prices is not None and use.cpu is not None:
-            weights = self._cpu_prices.weights(measured, use.cpu, self._ledger.by_group)
+        if self._cpu_prices is not None and cpu is not None:
+            weights = self._cpu_prices.weights(measured, cpu, self._ledger.by_group)
         reserved = self._reservations.places(allocations)
         idle = self.options.cpu_idle
-        shares = share(measured.energies, use.cpu, use.gpu_uses, idle, allocations, owners, weights, reserved)
+        shares = share(measured.energies, cpu, use.gpu_uses, idle, allocations, owners, weights, reserved)
         scraped = self._received_by_all(began)
         period = Period.of(
             began,
@@ -239,14 +248,20 @@ class Sampler:
             if self._sequence % _CPU_COUNT_TICKS == 0:
                 self._cpus = float(self._host.cpu_count())
             cpus = self._cpus
+        cpu, divisible = self._scope.apply(
+            next((reading.cpu for reading in readings if reading.cpu is not None), None),
+            next((reading.machine for reading in readings if reading.machine is not None), None),
+            metered=self._devices.cpu_metered,
+        )
         return Use(
             window,
             cpus,
-            next((reading.cpu for reading in readings if reading.cpu is not None), None),
+            cpu,
             [use for reading in readings for use in reading.gpu_uses],
             [gpu for reading in readings for gpu in reading.gpus],
             {socket: busy for reading in readings for socket, busy in reading.socket_busy_seconds.items()},
             frozenset(device for reading in readings for device in reading.asleep),
+            divisible,
         )
 
     # --- publishing ---------------------------------------------------------------------------------

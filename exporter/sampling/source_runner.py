@@ -30,6 +30,7 @@ class SourceRunner:
         self._backoff = Backoff()
         self._retry_at = float("-inf")
         self._problems: dict[str, Problem] = {}
+        self._judged: tuple[Problem, ...] = ()
         self._counted_at: dict[str, float] = {}
         self._jumping: set[str] = set()
         self._late = False
@@ -66,7 +67,7 @@ class SourceRunner:
             return None
         self._backoff.reset()
         self._availability.succeeded(wall)
-        self._note(done.result.problems)
+        self._note((*done.result.problems, *self._judged) if self._judged else done.result.problems)
         if done.result.rest_seconds:
             self._retry_at = self._clock() + done.result.rest_seconds
         return done.result
@@ -82,6 +83,17 @@ class SourceRunner:
         for device in jumping - self._jumping:
             _log.warning("no plausible power explains the reading", extra={"source": self.name, "device": device})
         self._jumping = jumping
+
+    def judge(self, problems: tuple[Problem, ...]) -> None:
+        """Report ``problems`` of its readings that show beside those of other sources, until the next call.
+
+        They are added to what it reads next, and to what it read last if they are new.
+        """
+        if problems != self._judged:
+            before, self._judged = {_key(problem) for problem in self._judged}, problems
+            own = [problem for key, problem in self._problems.items() if key not in before]
+            self._health = None
+            self._note((*own, *problems))
 
     def health(self) -> SourceHealth:
         """How it is now; the same object until something changes."""
@@ -111,7 +123,7 @@ class SourceRunner:
         if not (problems or self._problems or self._counted_at):
             return
         now = self._clock()
-        current = {f"{problem.reason}: {problem.message}": problem for problem in problems[:_PROBLEMS_KEPT]}
+        current = {_key(problem): problem for problem in problems[:_PROBLEMS_KEPT]}
         self._counted_at = {key: at for key, at in self._counted_at.items() if key in current}
         for key, problem in current.items():
             if now - self._counted_at.get(key, float("-inf")) >= RETRY_MAX_SECONDS:
@@ -128,3 +140,7 @@ class SourceRunner:
                     },
                 )
         self._problems = current
+
+
+def _key(problem: Problem) -> str:
+    return f"{problem.reason}: {problem.message}"

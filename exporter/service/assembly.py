@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
-from ..records import Namer
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
@@ -19,6 +18,7 @@ from ..workloads.models.background_lookups import DirectLookups
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
 from ..workloads.paths.precedence import path_resolvers
+from ..workloads.protocol import Namer
 
 
 def make_host(settings: Settings) -> Host:
@@ -91,6 +91,7 @@ def make_sampler(
             settings.estimate_watts_per_cpu,
             deadline_seconds=settings.source_timeout,
             pod_resources=settings.path_pod_resources,
+            hwmon_components=settings.hwmon_components,
         )
     options = sampler_options(settings)
     return Sampler(

@@ -10,6 +10,7 @@ from ..records import Unavailable
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
+from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
 from .nvml.process import NvmlProcess, Timeouts
 from .podresources.source import SOCKET, PodResourcesSource
@@ -29,18 +30,20 @@ def build(
     *,
     deadline_seconds: float = 0.5,
     pod_resources: str = SOCKET,
+    hwmon_components: Components | None = None,
     linux: bool = sys.platform == "linux",
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
-    ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket. CPU use by
-    process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
+    ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
+    ``hwmon_components`` what hwmon sensors measure. CPU use by process comes from /proc only where cgroups do not
+    report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
         "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
-        "hwmon": lambda: HwmonSource(host),
+        "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),

@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import Protocol
 
 from ..host import Host
-from ..records import HOST, GroupKey, Model, Namer, Process, SourceHealth, Workload
+from ..records import HOST, GroupKey, Model, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
 from .metadata.engine_state import EngineState
 from .metadata.slurm_jobs import SlurmJobs
 from .paths.kata import Sandboxes
 from .paths.precedence import PATHS, PathResolver, by_path
+from .protocol import Namer
 from .shared import is_shared
 
 _CACHED_GROUPS = 8192

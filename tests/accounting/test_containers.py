@@ -13,8 +13,9 @@ from exporter.accounting.attribution import Energy
 from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.containers import NAMING_SECONDS, OVERFLOW
 from exporter.accounting.ledger import Ledger, Limits
-from exporter.records import GroupKey, Model, Namer, Process, ProcessOwner, Workload
+from exporter.records import GroupKey, Model, Process, ProcessOwner, Workload
 from exporter.snapshot import AccountRow
+from exporter.workloads.protocol import Namer
 from tests.support.ledger_bench import PACKAGE, Bench, group, process, use
 
 A, B = group("a"), group("b")

@@ -24,7 +24,6 @@ from exporter.records import (
     GpuUse,
     GroupKey,
     Model,
-    Namer,
     PowerReading,
     Problem,
     Process,
@@ -37,6 +36,7 @@ from exporter.records import (
 from exporter.sources.cpu.rapl import RaplSource
 from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers
 from exporter.workloads.namer import WorkloadNamer
+from exporter.workloads.protocol import Namer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 
 

@@ -150,6 +150,8 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             0,
             0,
             False,
+            idle_low_watts=12.0,
+            idle_high_watts=28.0,
         )
     )
     devices += [

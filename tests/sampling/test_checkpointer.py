@@ -9,9 +9,10 @@ from exporter.accounting.checkpoint import decode
 from exporter.accounting.devices import Devices
 from exporter.accounting.ledger import Ledger
 from exporter.host import Host
-from exporter.records import GroupKey, Namer, Process, Workload
+from exporter.records import GroupKey, Process, Workload
 from exporter.sampling.checkpointer import Changes, Checkpointer
 from exporter.sampling.state_file import StateStore
+from exporter.workloads.protocol import Namer
 from tests.support.patience import wait_for
 
 

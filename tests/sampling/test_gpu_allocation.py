@@ -13,7 +13,7 @@ import pytest
 from exporter.accounting.containers import OVERFLOW
 from exporter.accounting.gpu_allocations import KEPT_SECONDS
 from exporter.exposition.metrics.render import Renderer
-from exporter.records import GroupKey, Mode, Model, Namer, Process, ProcessOwner, SourceHealth, Workload
+from exporter.records import GroupKey, Mode, Model, Process, ProcessOwner, SourceHealth, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.nvml.source import NvmlSource
@@ -21,6 +21,7 @@ from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSourc
 from exporter.sources.protocol import Source
 from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.namer import WorkloadNamer
+from exporter.workloads.protocol import Namer
 from tests.support.cards import check_cards
 from tests.support.fake_kubelet import Claim, Kubelet, Messages, claiming, pod
 from tests.support.nvml import control

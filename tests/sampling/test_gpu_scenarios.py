@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from exporter.records import GroupKey, Model, Namer, Process, ProcessOwner, Workload
+from exporter.records import GroupKey, Model, Process, ProcessOwner, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.driver import PROCESS_USE_CALLS
 from exporter.sources.nvml.source import NvmlSource
+from exporter.workloads.protocol import Namer
 from tests.support.cards import check_cards
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu

@@ -17,7 +17,6 @@ from exporter.records import (
     EnergyReading,
     GroupKey,
     GroupUse,
-    Namer,
     Process,
     ProcessKey,
     ProcessUse,
@@ -26,6 +25,7 @@ from exporter.records import (
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
+from exporter.workloads.protocol import Namer
 
 IDLE_WATTS = 40.0
 PACKAGE = Device("package-0", "cpu", "node", "measured", "package-0", 32.0, max_watts=2000.0)

@@ -22,7 +22,6 @@ from exporter.records import (
     GpuState,
     GpuUse,
     GroupKey,
-    Namer,
     Process,
     ProcessKey,
     Reading,
@@ -32,6 +31,7 @@ from exporter.records import (
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
 from exporter.snapshot import DeviceRow, Snapshot
+from exporter.workloads.protocol import Namer
 from tests.support.live import Scrape
 
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0, socket=0)
@@ -204,7 +204,7 @@ def test_a_device_that_is_away_is_shown_with_its_joules(machine: Machine, stop: 
     machine.readable["nvml"] = (OLD,)
     machine.now += 30.0
     away = row(machine.start(), NEW)
-    assert away == (away.device, 20 * WATTS, None, None, "", *(None,) * 3, 0, 0, False, False, None, None)
+    assert away == (away.device, 20 * WATTS, None, None, "", *(None,) * 3, 0, 0, False, False, *(None,) * 4)
     assert row(before, NEW).joules == 20 * WATTS
     labels = {"component": "gpu", "device": "GPU-new", "source": "nvml"}
     scrape = check(machine.tick())

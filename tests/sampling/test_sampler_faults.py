@@ -22,7 +22,6 @@ from exporter.records import (
     GroupKey,
     GroupUse,
     Model,
-    Namer,
     PowerReading,
     Problem,
     Process,
@@ -36,6 +35,7 @@ from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.cpu.rapl import RaplSource
 from exporter.sources.protocol import Source
+from exporter.workloads.protocol import Namer
 from tests.support.patience import patience, wait_for
 
 PACKAGE = Device("package-0", "cpu", "meter", "measured", "package-0", 4.0, max_watts=500.0)

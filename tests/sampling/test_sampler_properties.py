@@ -25,7 +25,6 @@ from exporter.records import (
     GroupKey,
     GroupUse,
     Model,
-    Namer,
     Process,
     ProcessKey,
     ProcessUse,
@@ -36,6 +35,7 @@ from exporter.records import (
 from exporter.sampling.deadline import WorkerPool
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
+from exporter.workloads.protocol import Namer
 
 RANGE = 65_536.0
 PACKAGE = Device("package-0", "cpu", "meters", "measured", "package-0", 4.0, max_watts=400.0)

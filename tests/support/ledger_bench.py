@@ -16,12 +16,12 @@ from exporter.records import (
     GroupKey,
     GroupUse,
     Model,
-    Namer,
     Process,
     ProcessKey,
     ProcessUse,
     Workload,
 )
+from exporter.workloads.protocol import Namer
 
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0)
 DRAM = Device("dram-0", "dram", "rapl", "measured", "dram", 4.0)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records import HOST, PATH_SEPARATOR, GroupKey, Model, Namer, Process, ProcessKey, SourceHealth, Workload
+from exporter.records import HOST, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.paths.precedence import PATHS as RESOLVERS
 from exporter.workloads.paths.precedence import path_resolvers
+from exporter.workloads.protocol import Namer
 
 A = "3f4e2a9c8b7d6e5f40312233445566778899aabbccddeeff0011223344556677"
 B = "b2a102854b4969b2ce98dc329c86b4fb2b06e4ad2cc8da9d8a7578c9cd2004a2"

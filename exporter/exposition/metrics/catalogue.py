@@ -66,6 +66,20 @@ CATALOGUE: tuple[Family, ...] = (
         "or assumed, as energy_device_idle_info reports.",
         lambda row: row.idle_watts,
     ),
+    of_device(
+        "energy_device_idle_low_watts",
+        "gauge",
+        "Lower bound of a device's idle power that is assumed from a published share, in watts; absent once it is "
+        "learned or configured.",
+        lambda row: row.idle_low_watts,
+    ),
+    of_device(
+        "energy_device_idle_high_watts",
+        "gauge",
+        "Upper bound of a device's idle power that is assumed from a published share, in watts; absent once it is "
+        "learned or configured.",
+        lambda row: row.idle_high_watts,
+    ),
     Family(
         "energy_device_idle_info",
         "gauge",

@@ -41,7 +41,9 @@ def parse_cpu_times(raw: bytes, hertz: int) -> CpuTimes:
             user, nice, system, idle, iowait, irq, softirq, steal = ticks
             seconds = (user + nice + system + irq + softirq) / hertz
             if name == b"cpu":
-                busy, total, interrupts = seconds, seconds + (idle + iowait + steal) / hertz, (irq + softirq) / hertz
+                whole = seconds + (idle + iowait + steal) / hertz
+                if total is None or whole > total:  # lxcfs may write a second line, the first all zeros
+                    busy, total, interrupts = seconds, whole, (irq + softirq) / hertz
             else:
                 by_cpu[int(name[3:])] = seconds
         except ValueError:

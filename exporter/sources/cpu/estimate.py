@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from typing import NamedTuple
 
 from ...host import Host, KeptFile
 from ...records import Device, EnergyReading, PowerBounds, Reading, Unavailable
 from .cpu_times import CpuTimes, parse_cpu_times, psutil_cpu_times
+from .processor import fields_of, first_processor, idle_share
 
 
 class Coefficients(NamedTuple):
@@ -129,11 +129,13 @@ class EstimateSource:
             if elapsed > _GAP_SECONDS:  # suspended or stopped: count only the CPU time that passed
                 elapsed = min(elapsed, max(0.0, times.total - self._last.total) / device.capacity)
             cpu_seconds = device.capacity * elapsed
+            before = min(self._busy_seconds, self._cpu_seconds)
             # a counter that decreases (lxcfs, an unplugged CPU) adds no busy time in this interval
             self._busy_seconds += max(0.0, times.busy - self._last.busy)
             self._cpu_seconds += cpu_seconds
             if cpu_seconds > 0:
-                utilization = min(1.0, max(0.0, times.busy - self._last.busy) / cpu_seconds)
+                # of the same busy time as the joules, so that the estimate lies within its own bounds
+                utilization = (min(self._busy_seconds, self._cpu_seconds) - before) / cpu_seconds
                 bounds = (self._bounds(device, utilization),)
         self._last, self._last_at = times, at
         # /proc/stat counts in ticks of 10 ms, so over a short interval busy time can exceed elapsed time
@@ -153,7 +155,7 @@ class EstimateSource:
         return PowerBounds(device.id, device.capacity * min(watts), device.capacity * max(watts))
 
     def _describe(self) -> Device:
-        self._coefficients = self._configured or coefficients_of(self._cpuinfo())
+        self._coefficients = self._configured or coefficients_of(first_processor(self._host))
         count = self._host.cpu_count()
         return Device(
             id="cpu-estimate",
@@ -167,22 +169,19 @@ class EstimateSource:
             method="utilization_model",
         )
 
-    def _cpuinfo(self) -> str:
-        try:
-            return self._host.text(self._host.proc("cpuinfo")).partition("\n\n")[0]
-        except Unavailable:
-            return ""
-
     def _times(self) -> CpuTimes:
         if not os.path.isdir(self._host.procfs):
             return psutil_cpu_times()
         if self._file is None:
             self._file = self._host.keep(self._host.proc("stat"))
         try:
-            line = self._file.read(512).partition(b"\n")[0]
+            head = self._file.read(512)
         except Unavailable:
             self.close()
             raise
+        line, _, rest = head.partition(b"\n")
+        if rest.startswith(b"cpu "):  # lxcfs may put a line of zeros before the true one (lxc/lxcfs#406)
+            line += b"\n" + rest.partition(b"\n")[0]
         return parse_cpu_times(line, os.sysconf("SC_CLK_TCK"))
 
 
@@ -191,7 +190,7 @@ def coefficients_of(cpuinfo: str) -> Coefficients:
 
     By family and model number, since a VM's ``model name`` is often only "AMD EPYC".
     """
-    fields = dict(re.findall(r"^([\w ]+?)\s*:[ \t]*(.*)$", cpuinfo, re.MULTILINE))
+    fields = fields_of(cpuinfo)
 
     def number(field: str) -> int:
         text = fields.get(field, "")
@@ -209,3 +208,9 @@ def coefficients_of(cpuinfo: str) -> Coefficients:
         case None if fields.get("CPU implementer") == "0x41":
             key = _ARM_NEOVERSE.get(fields.get("CPU part", ""))
     return _PUBLISHED.get(key or "", _DEFAULT)
+
+
+def assumed_idle_share(host: Host) -> tuple[float, float, float]:
+    """The idle share of this machine's processor, from the published table."""
+    found = coefficients_of(first_processor(host))
+    return idle_share(None if found is _DEFAULT else found.min_watts / found.max_watts)

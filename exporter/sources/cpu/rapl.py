@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...host import Host, KeptFile, list_dir
-from ...records import Component, Device, EnergyReading, Problem, Reading, Unavailable
+from ...records import NODE, Component, Device, EnergyReading, Problem, Reading, Unavailable
+from .estimate import assumed_idle_share
+from .mirrors import Mirrors
+from .processor import Processor, read_processor
 from .topology import Topology, read_topology
 
 RESCAN_SECONDS = 60.0
 """How often to look for zones that were added, removed or renumbered (CPU hotplug, a reloaded module)."""
 
-_ZONE = re.compile(r"intel-rapl(-mmio)?((?::\d+)+)")
+_ZONE = re.compile(r"intel-rapl(-[a-z]+)?((?::\d+)+)")
 _PACKAGE = re.compile(r"package-(?P<package>\d+)(-die-(?P<die>\d+))?")
 
 
@@ -47,20 +51,28 @@ class _Zone:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What a zone needs from the others: all ids, the platform's id (the first psys), the number of packages."""
+    """What a zone needs from the others: all ids, the platform's id (the first psys), the number of packages.
+
+    ``mirrors`` maps the id of a zone that shows another one's register to that one.
+    """
 
     ids: frozenset[str]
     platform: str | None
     packages: int
     topology: Topology
+    mirrors: Mapping[str, str]
+    processor: Processor
+    idle_share: tuple[float, float, float]
 
 
 class RaplSource:
     """Reads every RAPL zone: Intel's and AMD's both appear as ``intel-rapl``.
 
     Nesting (powercap/powercap #3): a package includes its core and uncore but not DRAM; psys includes everything. The
-    memory-mapped duplicate of a package (``intel-rapl-mmio``) counts only where the MSR zone is missing. A zone is
-    identified by its name and its package's name, not by its number, so that it survives renumbering.
+    duplicate of a package under another control type (``intel-rapl-mmio``) counts only where the MSR zone is missing,
+    and of several zones on one register one counts (`Mirrors`). A zone is identified by its name and its package's
+    name, not by its number, so that it survives renumbering. AMD's core zone is the register of one core, so it is only
+    shown.
 
     Wraps, resets and implausible jumps are handled by accounting: ``joules`` is the raw counter and ``wraps_at`` its
     range, None where the kernel does not report one.
@@ -73,6 +85,8 @@ class RaplSource:
         self._zones: list[_Zone] = []
         self._scan_problems: list[Problem] = []
         self._scan_at = -math.inf
+        self._processor: Processor | None = None
+        self._mirrors = Mirrors(by_vendor=False)
 
     def read(self, now: float) -> Reading:
         """Read all zones; one that fails is reported as a problem. Raises `Unavailable` if none can be read."""
@@ -92,6 +106,10 @@ class RaplSource:
         if not meters:
             self.close()
             raise Unavailable(*problems[0])
+        if self._mirrors.observe(meters):
+            self._scan(now)
+            devices = {zone.device.id: zone.device for zone in self._zones}
+            meters = [meter._replace(device=devices.get(meter.device.id, meter.device)) for meter in meters]
         return Reading(meters=tuple(meters), problems=tuple(problems))
 
     def close(self) -> None:
@@ -108,11 +126,17 @@ class RaplSource:
         root = self._host.sys("class/powercap")
         names = self._zone_names(root)
         ids = _identities(names)
+        if self._processor is None:
+            self._processor = read_processor(self._host)
+            self._mirrors = Mirrors(by_vendor=self._processor.one_counter_per_package)
         layout = _Layout(
             ids=frozenset(ids.values()),
             platform=min((id_ for id_ in ids.values() if _domain_of(id_) == "psys"), key=_natural, default=None),
             packages=sum(_domain_of(id_) == "package" for id_ in ids.values()),
             topology=read_topology(self._host),
+            mirrors=self._mirrors.of(ids.values()),
+            processor=self._processor,
+            idle_share=assumed_idle_share(self._host),
         )
         for zone, id_ in ids.items():
             path = f"{root}/{zone}"
@@ -165,16 +189,21 @@ class RaplSource:
         meaning = _DOMAINS.get(domain)
         if meaning is None:  # not in the table: shown, never summed
             total = float(layout.topology.total)
-            return Device(id_, "platform", self.name, "measured", label, total, within="node", max_watts=5000.0)
+            return Device(id_, "platform", self.name, "measured", label, total, within=NODE, max_watts=5000.0)
         within = layout.platform if layout.platform != id_ else None
         capacity, socket = float(layout.topology.total), None
         package = _PACKAGE.fullmatch("package-" + id_.partition("-")[2].partition("@")[0])
         if package and domain != "psys":
             socket = int(package["package"])
-            die = int(package["die"]) if package["die"] else None
+            whole = id_ in layout.mirrors.values() or id_ in layout.mirrors
+            die = int(package["die"]) if package["die"] and not whole else None
             capacity = layout.topology.capacity(socket, die, layout.packages)
+            within = layout.mirrors.get(id_, within)
             if domain in ("core", "uncore") and package[0] in layout.ids:
                 within = package[0]
+        if domain == "core" and layout.processor.one_counter_per_package:
+            label, capacity = "one core of the package", 0.0
+            within = within if package and package[0] in layout.ids else NODE
         return Device(
             id=id_,
             component=meaning.component,
@@ -185,6 +214,7 @@ class RaplSource:
             within=within,
             max_watts=self._max_watts(path, meaning),
             socket=socket,
+            idle_share=layout.idle_share if domain == "package" else None,
         )
 
     def _max_watts(self, path: str, meaning: _Domain) -> float:
@@ -224,7 +254,7 @@ class RaplSource:
 
 
 def _identities(names: dict[str, str]) -> dict[str, str]:
-    """Zone directory → unique device id; an MMIO zone that duplicates an MSR zone is left out."""
+    """Zone directory → unique device id; one of another control type that duplicates an MSR zone is left out."""
     ids: dict[str, str] = {}
     for zone, label in names.items():
         parent = names.get(zone.rpartition(":")[0], "")
@@ -234,7 +264,7 @@ def _identities(names: dict[str, str]) -> dict[str, str]:
         elif not _PACKAGE.fullmatch(label) and _PACKAGE.fullmatch(parent):
             id_ = f"{label}-{parent.removeprefix('package-')}"
         if id_ in ids.values():
-            if zone.startswith("intel-rapl-mmio"):
+            if zone.startswith("intel-rapl-"):
                 continue
             id_ = f"{id_}@{zone}"
         ids[zone] = id_
@@ -246,7 +276,7 @@ def _domain_of(id_: str) -> str:
 
 
 def _zone_order(zone: str) -> tuple[bool, list[int]]:
-    return zone.startswith("intel-rapl-mmio"), [int(number) for number in zone.split(":")[1:]]
+    return zone.startswith("intel-rapl-"), [int(number) for number in zone.split(":")[1:]]
 
 
 def _natural(id_: str) -> list[int]:

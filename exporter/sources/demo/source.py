@@ -18,13 +18,13 @@ from ...records import (
     GroupKey,
     GroupUse,
     Model,
-    Namer,
     Process,
     ProcessKey,
     ProcessUse,
     Reading,
     Workload,
 )
+from ...workloads.protocol import Namer
 from . import hardware
 from .gpu import Board, Holder, allocation
 from .hardware import Counters

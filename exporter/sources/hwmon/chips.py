@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from ...host import Host
-from ...records import Component, Device, Unavailable
+from ...records import NODE, Component, Device, Unavailable
 from ..cpu.topology import Topology
 from ..drm.card import gpu_id
+from .labels import Components, Meaning, Named, meaning_of, place
 
 Unit = Literal["microjoules", "microwatts", "millivolts_milliamperes"]
 
@@ -47,10 +49,10 @@ class Chip:
 class Sensor(NamedTuple):
     """One meter of a chip.
 
-    ``inside`` lists ids that include it, nearest first; the first one that exists on this machine counts.
-    ``whole``: it claims to measure the whole platform, of which there is one.
-    ``zero_is_absent``: as long as it has only reported 0 it measures nothing. ``stands_for``: the id of a sensor of the
-    same chip in whose place it counts if that one measures nothing.
+    ``inside`` lists patterns of ids that include it, nearest first; the first one that exists on this machine counts.
+    ``by_label``: its component is known by its label only, or by what the operator says. ``whole``: it claims to
+    measure the whole platform, of which there is one. ``zero_is_absent``: as long as it has only reported 0 it measures
+    nothing. ``stands_for``: the id of a sensor of the same chip in whose place it counts if that one measures nothing.
     """
 
     device: Device
@@ -60,6 +62,27 @@ class Sensor(NamedTuple):
     whole: bool = False
     zero_is_absent: bool = False
     stands_for: str = ""
+    by_label: bool = False
+
+
+def describe_all(chips: list[Chip], components: Components) -> list[tuple[Chip, Sensor]]:
+    """Every sensor of the machine, with the component of those whose label or the operator says it."""
+    found = [(chip, sensor) for chip in chips for sensor in describe(chip)]
+    meanings: list[tuple[Meaning, int | None] | None] = []
+    for chip, sensor in found:
+        named = _name_of(chip, sensor)
+        chosen = components.get(named.key)
+        ruled = meaning_of(named) if _is_unknown(chip) else None
+        meanings.append(ruled if chosen is None else (chosen, ruled[1] if ruled else None))
+    counts = Counter(meaning[0] for meaning in meanings if meaning)
+    placed = []
+    for (chip, sensor), meaning in zip(found, meanings, strict=True):
+        if meaning is None:
+            placed.append((chip, sensor))
+            continue
+        device, inside, whole = place(sensor.device, *meaning, counts[meaning[0]], chip.topology)
+        placed.append((chip, sensor._replace(device=device, inside=inside, whole=whole, by_label=True)))
+    return placed
 
 
 def describe(chip: Chip) -> list[Sensor]:
@@ -67,6 +90,15 @@ def describe(chip: Chip) -> list[Sensor]:
     if chip.name in _CHIPS:
         return _CHIPS[chip.name](chip)
     return _intel_tile(chip) if chip.name.startswith("i915_gt") else _unknown(chip)
+
+
+def _is_unknown(chip: Chip) -> bool:
+    return chip.name not in _CHIPS and not chip.name.startswith("i915_gt")
+
+
+def _name_of(chip: Chip, sensor: Sensor) -> Named:
+    channel = sensor.files[0].partition("_")[0]
+    return Named(chip.name, chip.label(f"{channel}_label") or channel)
 
 
 def resolve_nesting(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> list[tuple[Chip, Sensor]]:
@@ -88,14 +120,39 @@ def resolve_nesting(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> li
         taken.add(id_)
         named.append((chip, sensor._replace(device=replace(sensor.device, id=id_))))
     whole = min((sensor.device.id for _, sensor in named if sensor.whole), default=None)
-    known = taken | elsewhere | {"node"}
+    known = sorted(taken | elsewhere | {NODE})
+    first_chips = _first_chips(named)
     resolved = []
     for chip, sensor in named:
-        within = next((id_ for id_ in sensor.inside if id_ in known), None)
+        within = _enclosing(sensor, known)
+        first = first_chips.get(sensor.device.component)
+        if within is None and sensor.by_label and first and first[0] != chip.name:
+            within = first[1]  # two drivers that measure the same component
         if within is None and sensor.device.component == "platform" and sensor.device.id != whole:
             within = whole
         resolved.append((chip, sensor._replace(device=replace(sensor.device, within=within))))
     return resolved
+
+
+def _enclosing(sensor: Sensor, known: Collection[str]) -> str | None:
+    """The nearest id that includes a sensor."""
+    for pattern in sensor.inside:
+        for id_ in known:
+            if id_ != sensor.device.id and fnmatchcase(id_, pattern):
+                return id_
+    return None
+
+
+def _first_chips(named: list[tuple[Chip, Sensor]]) -> dict[str, tuple[str, str]]:
+    """Component of CPU and memory → the chip's name and the id of its first meter; one with a rule of its own first."""
+    first: dict[str, tuple[str, str]] = {}
+    for chip, sensor in sorted(named, key=lambda each: each[1].by_label):
+        if (
+            sensor.device.component in ("cpu", "dram")
+            and _enclosing(sensor, [each[1].device.id for each in named]) is None
+        ):
+            first.setdefault(sensor.device.component, (chip.name, sensor.device.id))
+    return first
 
 
 def _meter(
@@ -179,7 +236,7 @@ def _amdgpu(chip: Chip) -> list[Sensor]:
     """
     id_ = gpu_id(chip.host, "amdgpu", chip.address, f"{chip.path}/device")
     name = chip.label("device/product_name") or _model("AMD GPU", chip)
-    inside = ("package-0", "node") if chip.label("in1_label") == "vddnb" else ()
+    inside = ("package-0", "package-0-die-*", NODE) if chip.label("in1_label") == "vddnb" else ()
     if "energy1_input" in chip.files:
         return [_meter(id_, "gpu", name, "microjoules", "energy1_input", inside=inside)]
     for file in ("power1_average", "power1_input"):
@@ -243,7 +300,7 @@ def _amd_energy(chip: Chip) -> list[Sensor]:
                 file,
                 capacity=chip.topology.capacity(socket),
                 socket=socket,
-                inside=(f"package-{socket}",),
+                inside=(f"package-{socket}", f"package-{socket}-die-*"),
             )
             sensors.append(meter)
     return sensors
@@ -287,25 +344,25 @@ def _jetson(chip: Chip) -> list[Sensor]:
             *files,
             capacity=1.0 if component == "gpu" else float(chip.topology.total),
             max_watts=200.0,
-            inside=() if whole else totals if component != "platform" else (*totals, "node"),
+            inside=() if whole else totals if component != "platform" else (*totals, NODE),
         )
         sensors.append(meter._replace(whole=whole))
     return sensors
 
 
 def _unknown(chip: Chip) -> list[Sensor]:
-    """A chip that is not in the table: its scope is unknown, so it is shown within the node and never summed."""
-    found: dict[str, tuple[Unit, str]] = {}
+    """A chip that is not in the table: unless a label says more, it is shown within the node and never summed."""
+    found: dict[str, tuple[Unit, str, str]] = {}
     for file in sorted(chip.files, reverse=True):  # an average replaces its gauge, an energy counter both
         if match := re.fullmatch(r"(power|energy)(\d+)_(input|average)", file):
-            found[match[2]] = ("microjoules" if match[1] == "energy" else "microwatts", file)
+            label = chip.label(f"{match[1]}{match[2]}_label")
+            unit: Unit = "microjoules" if match[1] == "energy" else "microwatts"
+            found[label or match[2]] = (unit, file, label)
     sensors = []
-    for number, (unit, file) in sorted(found.items()):
-        label = chip.label(f"{file.partition('_')[0]}_label")
-        id_, name = f"{chip.name}-{'_'.join(label.split()) or number}", f"{chip.name} {label}".strip()
+    for number, (unit, file, label) in sorted(found.items(), key=lambda item: item[1][1]):
+        id_, name = f"{chip.name}-{'_'.join(number.split())}", f"{chip.name} {label}".strip()
         total = float(chip.topology.total)
-        inside = ("node",)
-        sensors.append(_meter(id_, "platform", name, unit, file, capacity=total, max_watts=20_000.0, inside=inside))
+        sensors.append(_meter(id_, "platform", name, unit, file, capacity=total, max_watts=20_000.0, inside=(NODE,)))
     return sensors
 
 

@@ -6,12 +6,14 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...host import Host, KeptFile, list_dir
 from ...records import Device, EnergyReading, GpuState, PowerReading, Problem, Reading, Unavailable
+from ..cpu.estimate import assumed_idle_share
 from ..cpu.topology import Topology, read_topology
-from .chips import Chip, Sensor, describe, resolve_nesting
+from .chips import Chip, Sensor, describe_all, resolve_nesting
+from .labels import Components
 
 RESCAN_SECONDS = 60.0
 """How often to look for chips that were added or removed (hot-plugged cards, reloaded modules)."""
@@ -92,12 +94,14 @@ class HwmonSource:
 
     A runtime-suspended GPU is not read, because that would wake it; the reading lists it as asleep. EAGAIN, ENODATA and
     EIO, which drivers return while firmware is busy, are a problem of that tick only (fault 12 of docs/faults.md).
+    ``components`` says what sensors measure whose label does not, or not rightly.
     """
 
     name = "hwmon"
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, components: Components | None = None) -> None:
         self._host = host
+        self._components = components or {}
         self._meters: list[_Meter] = []
         self._gpus: list[_Gpu] = []
         self._scan_problems: list[Problem] = []
@@ -158,8 +162,15 @@ class HwmonSource:
         self.close()
         self._scan_problems = []
         topology = read_topology(self._host)
-        found = [(chip, sensor) for chip in self._chips(topology) for sensor in describe(chip)]
+        found = describe_all(self._chips(topology), self._components)
         resolved = resolve_nesting(found, self._powercap_names())
+        idle_share = assumed_idle_share(self._host)
+        resolved = [
+            (chip, sensor._replace(device=replace(sensor.device, idle_share=idle_share)))
+            if sensor.device.component == "cpu" and sensor.device.within is None
+            else (chip, sensor)
+            for chip, sensor in resolved
+        ]
         for chip, sensor in resolved:
             gpu = sensor.device.component == "gpu"
             try:

@@ -6,19 +6,24 @@ import os
 from collections import defaultdict, deque
 
 from ...host import Host, KeptFile, list_dir
-from ...records import CpuUse, GroupKey, GroupUse, ProcessKey, ProcessUse, Reading, Unavailable
+from ...records import CpuUse, GroupKey, GroupUse, MachineUse, ProcessKey, ProcessUse, Reading, Unavailable
 from ..cpu.cpu_times import CpuTimes, parse_cpu_times
-from ..cpu.topology import cpu_packages
 from .identity import identity_path, parse_cgroup
 from .process_clock import ProcessTable, Tracked
+from .scope import Scope, read_scope
+from .sockets import Sockets
 
 _PROBES_PER_TICK = 2048
 _REST_SECONDS = 10.0
+_SCOPE_SECONDS = 60.0
 _RECENT_SECONDS = 5.0
 
 
 class ProcfsSource:
-    """Busy seconds per socket where there are several; with ``processes`` also CPU use by process.
+    """Busy seconds of the machine, and per socket where there are several; with ``processes`` also CPU use by process.
+
+    On a whole machine with one socket it is read every ten seconds, for the comparison with the cgroups; where only a
+    part of the machine's groups can be seen, every time.
 
     ``processes`` is for hosts without readable cgroups: every process is read in every tick, groups come from
     /proc/PID/cgroup (read when a process is found, and once more 5 s later), and busy time that no living process
@@ -35,30 +40,36 @@ class ProcfsSource:
         self._members: defaultdict[GroupKey, int] = defaultdict(int)
         self._recent: deque[tuple[float, Tracked]] = deque()
         self._stat: KeptFile | None = None
-        self._sockets: dict[int, int] | None = None
+        self._sockets = Sockets(host)
+        self._scope: Scope | None = None
+        self._scope_at = 0.0
         self._last: CpuTimes | None = None
         self._last_at = 0.0
 
     def read(self, now: float) -> Reading:
         """Busy seconds since the last call. Raises `Unavailable`."""
-        if self._sockets is None:
-            self._sockets = _known_sockets(self._host)
-        several = len(set(self._sockets.values())) > 1
-        if not several and self._table is None:
-            # One socket: the cgroups source has its use. Only report whether /proc is readable.
-            self._host.text(self._host.proc("uptime"))
-            return Reading(rest_seconds=_REST_SECONDS)
+        if self._scope is None or now - self._scope_at >= _SCOPE_SECONDS:
+            self._scope, self._scope_at = read_scope(self._host), now
         if self._stat is None:
             self._stat = self._host.keep(self._host.proc("stat"))
         times, last = parse_cpu_times(self._stat.read_all(), self._hertz), self._last
+        self._sockets.refresh(now, times.by_cpu)
+        several = self._sockets.several and not self._scope.foreign_stat
         busy: defaultdict[int, float] = defaultdict(float)
         if several and last is not None:
             for number, seconds in times.by_cpu.items():
-                if number in self._sockets:
-                    busy[self._sockets[number]] += max(0.0, seconds - last.by_cpu.get(number, seconds))
+                if (socket := self._sockets.of.get(number)) is not None:
+                    busy[socket] += max(0.0, seconds - last.by_cpu.get(number, seconds))
         cpu = None if self._table is None else self._cpu_use(self._table, times, last, now - self._last_at, now)
+        machine = None
+        if last is not None:
+            whole = None if self._scope.foreign_stat else max(0.0, times.busy - last.busy)
+            machine = MachineUse(whole, now - self._last_at, self._scope.partial)
         self._last, self._last_at = times, now
-        return Reading(socket_busy_seconds=dict(busy), cpu=cpu)
+        rest = 0.0 if several or self._table is not None or self._scope.partial else _REST_SECONDS
+        if rest:
+            self._host.text(self._host.proc("uptime"))  # a descriptor that is kept would outlive an unmounted /proc
+        return Reading(socket_busy_seconds=dict(busy), cpu=cpu, machine=machine, rest_seconds=rest)
 
     def close(self) -> None:
         """Close all descriptors."""
@@ -163,10 +174,3 @@ class ProcfsSource:
         if not self._members[group]:
             del self._members[group]
             ended.append(group)
-
-
-def _known_sockets(host: Host) -> dict[int, int]:
-    """CPU number → package number of every online CPU; empty unless the kernel reports all of them."""
-    packages = cpu_packages(host)
-    known = {cpu: package for cpu, package in packages.items() if package is not None}
-    return known if len(known) == len(packages) else {}

@@ -27,6 +27,8 @@ CONTRACT = {
     "energy_device_joules_total": ("counter", DEVICE),
     "energy_device_power_watts": ("gauge", DEVICE),
     "energy_device_idle_watts": ("gauge", DEVICE),
+    "energy_device_idle_low_watts": ("gauge", DEVICE),
+    "energy_device_idle_high_watts": ("gauge", DEVICE),
     "energy_device_idle_info": ("gauge", (*DEVICE, "method")),
     "energy_device_utilization_ratio": ("gauge", DEVICE),
     "energy_device_power_low_watts": ("gauge", DEVICE),

@@ -11,11 +11,12 @@ from itertools import pairwise
 
 import pytest
 
-from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Namer, Process, Reading
+from exporter.records import HOST, Component, EnergyReading, GpuState, GroupKey, Process, Reading
 from exporter.sources.demo.hardware import PLATFORM, meters
 from exporter.sources.demo.source import DemoSource
 from exporter.sources.protocol import Source
 from exporter.workloads.namer import WorkloadNamer
+from exporter.workloads.protocol import Namer
 from tests.support.gpu_uses import known
 
 T0 = 5000.0

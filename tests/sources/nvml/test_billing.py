@@ -7,17 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from exporter.records import (
-    GroupKey,
-    Model,
-    Namer,
-    Process,
-    ProcessOwner,
-    Workload,
-)
+from exporter.records import GroupKey, Model, Process, ProcessOwner, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.nvml.source import NvmlSource
+from exporter.workloads.protocol import Namer
 from tests.support.nvml import control
 from tests.support.nvml.control import Gpu
 from tests.support.nvml.node import IDLE_WATTS, Node

@@ -12,7 +12,6 @@ from exporter.records import (
     GpuState,
     GroupKey,
     Model,
-    Namer,
     PowerReading,
     Problem,
     Process,
@@ -24,6 +23,7 @@ from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.nvml.cross_check import FIRST_SECONDS, WINDOW_SECONDS
 from exporter.sources.nvml.source import RESCAN_SECONDS, NvmlSource
+from exporter.workloads.protocol import Namer
 from tests.support.nvml import control
 from tests.support.nvml.control import Gpu
 from tests.support.nvml.node import IDLE_WATTS, Node

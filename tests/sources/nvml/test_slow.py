@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.host import Host
-from exporter.records import GroupKey, Model, Namer, Process, Workload
+from exporter.records import GroupKey, Model, Process, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.source import NvmlSource
+from exporter.workloads.protocol import Namer
 from tests.support.nvml.node import Node
 
 LOOK = "nvmlDeviceGetMigDeviceHandleByIndex"
