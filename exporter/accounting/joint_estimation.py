@@ -35,7 +35,7 @@ _LONGEST_SECONDS = 10.0
 _KEYS_PER_OBSERVATION = 10
 _LONGEST_MERGED_SECONDS = 5.0
 """With every ten keys one more observation is added to the next before the equations learn of them, up to this time:
-they cost the square of the keys, and many keys are told apart slowly anyhow."""
+they cost the square of the keys, and many keys become identifiable slowly anyhow."""
 
 _LEAST_OBSERVATIONS = 30.0
 _OUTLIER_DEVIATIONS = 5.0
@@ -57,7 +57,7 @@ _IDENTIFIED_VARIANCE_RATIO = 0.5
 half of the variance that the prior leaves open."""
 
 _TOTAL, _TIME, _OTHER = range(3)
-"""Regressors before those of the keys: all busy seconds, time, and busy seconds of whoever takes no part."""
+"""Regressors before those of the keys: all busy seconds, time, and busy seconds outside the keys."""
 
 _FIRST_KEY = 3
 
@@ -141,13 +141,13 @@ class JointEstimator(Generic[Key]):
         return self._prices
 
     def is_identifiable(self, key: Key) -> bool:
-        """Whether observations tell this key's price from that of the others."""
+        """Whether observations distinguish this key's price from those of the others."""
         return key in self._prices
 
     def observe(
         self, busy_seconds: Mapping[Key, float], joules: float, seconds: float, other_seconds: float = 0.0
     ) -> None:
-        """Add what was used in ``seconds``: busy seconds by key and by nobody of them, and the joules of all.
+        """Add what was used in ``seconds``: busy seconds by key and outside the keys, and the joules of all.
 
         An observation without joules or busy seconds, or of more than 10 s, is ignored; joules far from what is
         expected are taken as less far.

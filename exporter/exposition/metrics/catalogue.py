@@ -267,7 +267,7 @@ CATALOGUE: tuple[Family, ...] = (
         "energy_container_joules_per_cpu_second",
         "gauge",
         "Active energy of the CPU per busy CPU second of a container, in joules, learned from how the meter varies "
-        "with who ran; only with --attribution.cpu=learned, and only where that tells the container from others.",
+        "with the running containers; only with --attribution.cpu=learned, and absent while it is not identifiable.",
         CONTAINER.labels,
         container_prices,
     ),

@@ -44,7 +44,7 @@ class _ScheduledLookup:
 
 
 class Lookups(Protocol):
-    """Finds names where a process's command line does not tell them."""
+    """Finds names that a process's command line does not contain."""
 
     def name(self, key: ProcessKey, lookup: Lookup, group: GroupKey | None) -> str:
         """The name if it has been found, else ""."""

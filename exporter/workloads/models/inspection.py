@@ -1,4 +1,4 @@
-"""The evidence of one command line, with what else is told by how it is written."""
+"""The evidence of one command line, and hints in its form."""
 
 from __future__ import annotations
 

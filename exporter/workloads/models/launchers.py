@@ -20,8 +20,8 @@ class Launcher(NamedTuple):
     """How a program is called, and the arguments that name its model.
 
     ``calls`` are separated by ``|``: a program or ``-m MODULE``, and the subcommands that must follow. ``served`` and
-    ``names`` are arguments (see `Arguments.find`), separated by spaces, in order of preference: ``served`` are names
-    that somebody chose, which are kept because they are in the server's own metrics; ``names`` are places of weights,
+    ``names`` are arguments (see `Arguments.find`), separated by spaces, in order of preference: ``served`` are
+    chosen names, which are kept because they are in the server's own metrics; ``names`` are places of weights,
     which are shortened, and count if there is no chosen name. An argument that ends in ``*`` may be repeated; different
     values then name no model. ``served_environment`` and ``environment`` are the variables that are read instead; of
     one that ends in a comma, the first of its list counts. ``port`` is the default port of a server that lists its

@@ -39,7 +39,7 @@ _REPOSITORY_SCHEMES = ("hf", "huggingface", "modelscope", "ms")
 
 
 def chosen_name(raw: str) -> str:
-    """A name that somebody chose (a served name, an alias), as it was chosen; "" if it is not a name.
+    """A chosen name (a served name, an alias), unchanged; "" if it is not a name.
 
     A model server labels its own metrics with it, so a path-like name stays whole. Unexpanded values (``$MODEL``) and
     values that look like a credential become "".
