@@ -290,3 +290,17 @@ def test_totals_survive_a_restart() -> None:
     assert again.devices.joules == {"package-0": 240.0}
     assert again.devices.node_joules == {"cpu": 240.0, "dram": 10.0}
     assert again.devices.retired_joules == {"dram": 10.0}
+
+
+def test_the_index_of_a_gpu_is_kept_while_it_sleeps_and_across_a_restart() -> None:
+    """The labels gpu and uuid name one series, whether or not the card reports now."""
+    devices = Devices()
+    revision = devices.revision
+    cards = [GpuState("GPU-1", "1"), GpuState("GPU-1", "1", "3"), GpuState("GPU-2", "0")]
+    devices.measure([], Use(1.0, 4.0, gpus=cards))
+    assert devices.revision > revision, "a journal line has no indexes"
+    devices.measure([], Use(1.0, 4.0))
+    assert devices.gpu_indexes == {"GPU-1": "1", "GPU-2": "0"}
+    again = Devices(None, Restart(devices.state()))
+    again.measure([], Use(1.0, 4.0, gpus=[GpuState("GPU-2", "2")]))
+    assert again.gpu_indexes == {"GPU-1": "1", "GPU-2": "2"}

@@ -88,6 +88,9 @@ def test_most_of_the_catalogue_is_on_show() -> None:
     rest = {
         "energy_retired_joules_total",  # grows in steps when accounts are closed: its rate is no power
         "energy_device_retired_joules_total",  # the same of devices that were given up
+        "energy_gpu_power_watts",  # energy_device_* under the labels of the GPU, for queries of one's own
+        "energy_gpu_joules_total",
+        "energy_container_gpu_joules_total",
         "energy_unnamed_joules",  # half a minute of a container's life
         "energy_device_idle_info",
         "energy_device_power_low_watts",

@@ -26,19 +26,21 @@ class ProcessUse:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._calls = list(PROCESS_USE_CALLS)
+        self._answered = True
         self._silent_seconds = 0.0
         self._refusal: DriverError | None = None
 
     def attach(self) -> None:
         """Try every call again, because the session with the driver is a new one."""
         self._calls = list(PROCESS_USE_CALLS)
+        self._answered = True
         self._silent_seconds = 0.0
         self._refusal = None
 
     @property
     def reported(self) -> bool:
         """Whether the driver reports use by process."""
-        return bool(self._calls) and self._silent_seconds < _SILENT_SECONDS
+        return self._answered and self._silent_seconds < _SILENT_SECONDS
 
     def read(self, handle: Any, since: float, window: float, *, busy: bool) -> list[UtilSample]:
         """Samples newer than ``since`` (driver's clock), oldest first; ``busy``: the card itself reports use.
@@ -46,6 +48,7 @@ class ProcessUse:
         ``window`` is the time in s since the last read. A call that reports nothing while the card is busy gives way to
         the other one as soon as that has a sample. Raises `DriverError` if the card or the driver is gone.
         """
+        self._answered = False
         for call in list(self._calls):
             try:
                 samples = self._driver.utilization(call, handle, since)
@@ -56,6 +59,7 @@ class ProcessUse:
                 if error.kind == "unsupported":
                     self._calls.remove(call)
                 continue
+            self._answered = True
             if samples:
                 self._silent_seconds = 0.0
                 if call != self._calls[0]:
