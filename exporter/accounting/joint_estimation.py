@@ -38,7 +38,8 @@ _LONGEST_MERGED_SECONDS = 5.0
 they cost the square of the keys, and many keys become identifiable slowly anyhow."""
 
 _LEAST_OBSERVATIONS = 30.0
-_OUTLIER_DEVIATIONS = 5.0
+_GLITCH_DEVIATIONS = 5.0
+"""Standard deviations from what is expected that make an observation a surprise."""
 
 _SPREAD = 0.5
 """Prior standard deviation of a key of average load, relative to the mean, until the spread itself is estimated."""
@@ -120,7 +121,8 @@ class JointEstimator(Generic[Key]):
         self._recent: dict[Key, float] = {}  # busy seconds, decayed faster, also of those that take no part
         self._noise: float | None = None  # joules² per second
         self._spread = _SPREAD
-        self._expected: list[float] = []  # coefficients by regressor; empty is unknown
+        self._expected: list[float] = []  # coefficients by regressor; later ones are not known yet
+        self._surprised = False  # by the last observation
         self._waiting = _Observation[Key]()
         self._seconds = 0.0  # since the equations were last solved
         self._observations_left = 0  # until they are solved again
@@ -149,8 +151,8 @@ class JointEstimator(Generic[Key]):
     ) -> None:
         """Add what was used in ``seconds``: busy seconds by key and outside the keys, and the joules of all.
 
-        An observation without joules or busy seconds, or of more than 10 s, is ignored; joules far from what is
-        expected are taken as less far.
+        An observation without joules or busy seconds, or of more than 10 s, is ignored, and so is a single one whose
+        joules are far from what is expected.
         """
         if not (0.0 < seconds <= _LONGEST_SECONDS and 0.0 < joules < inf and isfinite(other_seconds)):
             return
@@ -162,7 +164,7 @@ class JointEstimator(Generic[Key]):
             self._waiting = _Observation[Key]()
         waiting = self._waiting
         waiting.add(busy, joules, seconds, other)
-        enough = waiting.merged > len(self._slots) // _KEYS_PER_OBSERVATION
+        enough = waiting.merged > len(waiting.busy) // _KEYS_PER_OBSERVATION
         if enough or waiting.seconds + seconds > _LONGEST_MERGED_SECONDS:
             self._waiting = _Observation[Key]()
             self._learn(waiting)
@@ -170,7 +172,9 @@ class JointEstimator(Generic[Key]):
     def _learn(self, observation: _Observation[Key]) -> None:
         """Add an observation to the equations, and solve them if that is due."""
         values, seconds = self._values(observation), observation.seconds
-        joules = self._plausible(observation.joules, seconds, values)
+        joules = observation.joules
+        if self._is_glitch(joules, seconds, values):
+            return
         self._equations.add(values, joules, seconds)
         for slot, value in values:
             self._loads[slot] += value
@@ -199,21 +203,23 @@ class JointEstimator(Generic[Key]):
         values.sort()
         return values
 
-    def _plausible(self, joules: float, seconds: float, values: list[tuple[int, float]]) -> float:
-        """The joules, moved to within a few standard deviations of what is expected."""
-        if not self._expected or self._noise is None:
-            return joules
-        expected = sum([self._expected[slot] * value for slot, value in values])
-        margin = _OUTLIER_DEVIATIONS * sqrt(self._noise * seconds)
-        return max(min(joules, expected + margin), expected - margin, 0.0)
+    def _is_glitch(self, joules: float, seconds: float, values: list[tuple[int, float]]) -> bool:
+        """Whether the joules are far from what is expected, and those of the observation before were not.
+
+        The second surprise in a row is news: a workload that changed, not a meter that failed once.
+        """
+        expected, last_slot = self._expected, values[-1][0]
+        if self._noise is None or last_slot >= len(expected):
+            return False
+        error = joules - sum([expected[slot] * value for slot, value in values])
+        before, self._surprised = self._surprised, error * error > _GLITCH_DEVIATIONS**2 * self._noise * seconds
+        return self._surprised and not before
 
     # --- who takes part -----------------------------------------------------------------------------
 
     def _join(self, key: Key) -> int:
         slot = self._slots[key] = self._equations.append()
         self._loads.append(0.0)
-        if self._expected:
-            self._expected.append(0.0)
         return slot
 
     def _leave(self, key: Key) -> None:

@@ -96,6 +96,17 @@ def test_a_change_is_followed() -> None:
     assert [estimator.prices[number] for number in range(3)] == pytest.approx([30.0, 10.0, 20.0], rel=0.1)
 
 
+def test_newcomers_are_not_taken_for_glitches() -> None:
+    """Nearly without noise, everything that others do is far from what was expected so far."""
+    estimator = learn(Machine([25.0, 50.0, 75.0], noise=0.0002))
+    for generation in range(1, 5):
+        for tick in Machine([25.0, 50.0, 75.0], seed=generation, noise=0.0002).ticks(120):
+            busy = {10 * generation + number: used for number, used in tick.busy.items()}
+            estimator.observe(busy, tick.joules, 1.0, tick.other_seconds)
+        prices = [estimator.prices[10 * generation + number] for number in range(3)]
+        assert prices == pytest.approx([25.0, 50.0, 75.0], rel=0.05)
+
+
 def test_one_that_never_runs_has_no_price() -> None:
     estimator = JointEstimator[int]()
     for tick in Machine(UNLIKE).ticks(600):
