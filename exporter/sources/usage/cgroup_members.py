@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ...host import Host, read_file
-from ...records import GroupKey, GroupUse, Problem, ProcessKey, ProcessUse, Unavailable
+from ...records import Problem, ProcessKey, ProcessUse, Unavailable
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, detach
 from .identity import Identities
 from .process_clock import ProcessTable, Tracked
@@ -141,12 +141,6 @@ class Members:
         group.attach(tracked)
         if self.identities is not None:
             self.identities.look(tracked.process.key, group.key)
-
-    def divide(self, group: GroupKey, seconds: float, uses: list[ProcessUse]) -> list[GroupUse]:
-        """Use of a group, with that of processes that have another identity apart."""
-        if self.identities is None:
-            return [GroupUse(group, seconds, tuple(uses))]
-        return self.identities.divide(group, seconds, uses)
 
     def exit(self, tracked: Tracked) -> None:
         """Detach a process that exited, and report it with the next `take_exited`."""

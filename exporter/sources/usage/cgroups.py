@@ -279,7 +279,14 @@ class CgroupSource:
         elif removed and not uses and not group.has_user_process():
             self._attribute_to_removed(own, removed, tick)
         else:
-            tick.groups += self._members.divide(group.key, own, uses)
+            self._add_use(group.key, own, uses, tick)
+
+    def _add_use(self, group: GroupKey, own: float, uses: list[ProcessUse], tick: Walk) -> None:
+        identities = self._members.identities
+        if identities is None:
+            tick.groups.append(GroupUse(group, own, tuple(uses)))
+        else:
+            tick.groups += identities.divide(group, own, uses)
 
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
         """Attribute the remainder of a group without processes to the child cgroups that were just removed."""
@@ -297,7 +304,7 @@ class CgroupSource:
         own -= kernel
         if uses or root.has_user_process():
             if own > 0:
-                tick.groups += self._members.divide(root.key, own, uses)
+                self._add_use(root.key, own, uses, tick)
         elif removed:
             self._attribute_to_removed(own, removed, tick)
         else:

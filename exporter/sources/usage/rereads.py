@@ -10,7 +10,7 @@ from .process_clock import ProcessTable, Tracked
 _INTERVALS = (5.0, 10.0, 20.0, 40.0, 60.0, 300.0)
 """Seconds between one reading and the next; the last one repeats. vLLM sets its titles after half a minute."""
 
-_PER_TICK = 32
+_PER_TICK = 4
 """Readings in one tick at most, beside those of new processes."""
 
 
