@@ -93,6 +93,7 @@ def test_most_of_the_catalogue_is_on_show() -> None:
         "energy_container_gpu_joules_total",
         "energy_unnamed_joules",  # half a minute of a container's life
         "energy_device_idle_info",
+        "energy_container_joules_per_cpu_second",  # with --attribution.cpu=learned only
         "energy_device_idle_low_watts",
         "energy_device_idle_high_watts",
         "energy_device_power_low_watts",
