@@ -29,7 +29,7 @@ class Crowd:
     @property
     def flags(self) -> list[str]:
         """Command line of an exporter that watches this crowd and nothing else."""
-        return [f"--path.cgroupfs={self.cgroupfs}", f"--path.sysfs={self.sysfs}"]
+        return [f"--path.cgroupfs={self.cgroupfs}", f"--path.sysfs={self.sysfs}", "--attribution.cpu-scope=machine"]
 
     def reads(self) -> list[str]:
         """Files that every tick must read: usage of the root and of each group, and the meters."""

@@ -200,6 +200,7 @@ def rig(interval: float, *flags: str) -> Iterator[Rig]:
             Service.started(
                 f"--path.sysfs={folder / 'sys'}",
                 f"--path.cgroupfs={root}",
+                "--attribution.cpu-scope=machine",
                 f"--sample.interval={interval}s",
                 "--no-source.hwmon",
                 *flags,

@@ -53,6 +53,7 @@ def run(settings: Settings) -> int:
         settings.estimate_watts_per_cpu,
         pod_resources=settings.path_pod_resources,
         hwmon_components=settings.hwmon_components,
+        whole=settings.attribution_cpu_scope == "machine",
     )
     report(settings, sources, host, sys.stdout, namer=make_namer(settings, host))
     return 0

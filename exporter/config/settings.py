@@ -175,6 +175,13 @@ class Settings:
         "Attribution of the idle joules of CPU and DRAM: to the node only, or to workloads in proportion to their use.",
         reloadable=True,
     )
+    attribution_cpu_scope: Literal["detect", "machine"] = _setting(
+        "attribution.cpu-scope",
+        choice("detect", "machine"),
+        "detect",
+        "What the CPU meters measure: machine, all that the visible cgroups use and no more, as in a virtual machine "
+        "with RAPL counters of its own; or detect, whether that is so. Joules of a host are not divided in its guests.",
+    )
     attribution_gpu_reservations: tuple[str, ...] = _setting(
         "attribution.gpu-reservations",
         listing(text("NAMESPACE[/POD]")),

@@ -92,6 +92,7 @@ def make_sampler(
             deadline_seconds=settings.source_timeout,
             pod_resources=settings.path_pod_resources,
             hwmon_components=settings.hwmon_components,
+            whole=settings.attribution_cpu_scope == "machine",
         )
     options = sampler_options(settings)
     return Sampler(

@@ -19,6 +19,7 @@ from .usage.cgroup_tree import find_hierarchy
 from .usage.cgroups import CgroupSource
 from .usage.procfs import ProcfsSource
 from .usage.psutil_source import PortableSource
+from .usage.scope import Scope
 
 WattsPerCpu = tuple[float, float]
 
@@ -31,12 +32,14 @@ def build(
     deadline_seconds: float = 0.5,
     pod_resources: str = SOCKET,
     hwmon_components: Components | None = None,
+    whole: bool = False,
     linux: bool = sys.platform == "linux",
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
-    ``hwmon_components`` what hwmon sensors measure. CPU use by process comes from /proc only where cgroups do not
+    ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
+    measure. CPU use by process comes from /proc only where cgroups do not
     report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
@@ -48,7 +51,7 @@ def build(
         "podresources": lambda: PodResourcesSource(host, pod_resources),
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
         "cgroups": lambda: CgroupSource(host),
-        "procfs": lambda: ProcfsSource(host, processes=not grouped),
+        "procfs": lambda: ProcfsSource(host, processes=not grouped, scope=Scope() if whole else None),
         "psutil": lambda: PortableSource(host),
     }
     absent = ("psutil",) if linux else ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs")

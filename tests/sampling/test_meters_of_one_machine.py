@@ -235,6 +235,21 @@ def test_a_guest_that_sees_the_hosts_meter_is_charged_with_nothing(tmp_path: Pat
     assert "virtual machine" in played.problem("cgroups")[1]
 
 
+def test_a_guest_with_a_meter_of_its_own_divides_it_if_told_so(tmp_path: Path) -> None:
+    node = WrittenNode(tmp_path, cpus=32, cpuinfo=INTEL.format("hypervisor"))
+    node.zone("intel-rapl:0", "package-0")
+    node.used |= {"/nginx.service": 1.0}
+
+    def step(dt: float) -> None:
+        node.used["/nginx.service"] += dt
+        node.uses(dt, zone0=50.0)
+
+    played = node.play(step, 60, whole=True)
+    assert played.container("nginx.service") > 0.0
+    total = played.container("nginx.service") + played.unattributed("idle")
+    assert total == pytest.approx(played.node_joules["cpu"])
+
+
 def test_of_two_lines_in_proc_stat_the_true_one_counts(tmp_path: Path) -> None:
     """lxc/lxcfs#406: two "cpu" lines, the first all zeros."""
     node = WrittenNode(tmp_path)

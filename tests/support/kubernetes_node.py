@@ -70,6 +70,7 @@ class Node:
         return [
             f"--path.sysfs={self.folder / 'sys'}",
             f"--path.cgroupfs={self.tree.root}",
+            "--attribution.cpu-scope=machine",
             f"--idle.watts=package-0={IDLE_WATTS}",
             "--kubernetes.names=api",
             f"--kubernetes.url={self.server.url}",

@@ -86,12 +86,12 @@ class WrittenNode:
         proc, sys, cgroup = (str(self.root / name) for name in ("proc", "sys", "cgroup"))
         return Host(proc, sys, cgroup, clock=lambda: self.now, wall=lambda: 1767225600.0 + self.now, fds=FdBudget(1024))
 
-    def play(self, step: Callable[[float], None], ticks: int, seconds: float = 1.0) -> Played:
+    def play(self, step: Callable[[float], None], ticks: int, seconds: float = 1.0, *, whole: bool = False) -> Played:
         """Tick after each ``step``; the sources and the sampler are the real ones."""
         self.flush()
         host = self.host()
         off = {"nvml": False, "podresources": False, "drm": False}
-        sources = build(host, off, hwmon_components=self.components)
+        sources = build(host, off, hwmon_components=self.components, whole=whole)
         options = SamplerOptions(interval_seconds=seconds, source_timeout_seconds=5.0)
         sampler = Sampler(sources, WorkloadNamer(), host, options)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict, deque
 
@@ -27,12 +28,12 @@ class ProcfsSource:
 
     ``processes`` is for hosts without readable cgroups: every process is read in every tick, groups come from
     /proc/PID/cgroup (read when a process is found, and once more 5 s later), and busy time that no living process
-    explains is ``exited_seconds``.
+    explains is ``exited_seconds``. ``scope`` is found if it is None.
     """
 
     name = "procfs"
 
-    def __init__(self, host: Host, *, processes: bool = False) -> None:
+    def __init__(self, host: Host, *, processes: bool = False, scope: Scope | None = None) -> None:
         self._host = host
         self._hertz = os.sysconf("SC_CLK_TCK")
         self._table = ProcessTable(host) if processes else None
@@ -41,8 +42,8 @@ class ProcfsSource:
         self._recent: deque[tuple[float, Tracked]] = deque()
         self._stat: KeptFile | None = None
         self._sockets = Sockets(host)
-        self._scope: Scope | None = None
-        self._scope_at = 0.0
+        self._scope = scope
+        self._scope_at = 0.0 if scope is None else math.inf
         self._last: CpuTimes | None = None
         self._last_at = 0.0
 

@@ -28,7 +28,10 @@ class Scope(NamedTuple):
 def read_scope(host: Host) -> Scope:
     """Compare what can be seen with the machine."""
     if read_processor(host).virtual:
-        return Scope("this is a virtual machine, and the meter may be its host's", foreign_stat=True)
+        return Scope(
+            "this is a virtual machine, and the meter may be its host's (--attribution.cpu-scope=machine if not)",
+            foreign_stat=True,
+        )
     try:
         tree = find_hierarchy(host)
     except Unavailable:
