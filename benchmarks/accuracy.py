@@ -1,6 +1,6 @@
 """How truly joules are divided: charged against true joules of real workers, beside the ratio model on the same traces.
 
-``python -m benchmarks.accuracy [--seconds 5] [--repeats 3] [--interval 0.5] [--learning 60]``; needs root, a writable
+``python -m benchmarks.accuracy [--seconds 5] [--repeats 3] [--interval 0.5] [--learning 90]``; needs root, a writable
 cgroup2 and cc.
 """
 
@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None, progress: Callable[[str], None] = la
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="how long each scenario runs")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--learning", type=float, default=60.0, help="seconds of varying load before learned rows")
+    parser.add_argument("--learning", type=float, default=90.0, help="seconds of varying load before learned rows")
     parser.add_argument("--interval", type=float, default=0.5, help="the exporter's sample interval, in seconds")
     wanted = parser.parse_args(argv)
     outcomes: dict[str, list[Outcome]] = {scenario.name: [] for scenario in SCENARIOS}
