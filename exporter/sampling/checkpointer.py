@@ -17,6 +17,7 @@ from .state_file import StateForeign, StateStore
 _log = logging.getLogger("state")
 
 _WAIT_SECONDS = 0.1
+_LAST_WAIT_SECONDS = 1.0
 
 
 class Changes(NamedTuple):
@@ -89,7 +90,9 @@ class Checkpointer:
         self._log_change(error)
 
     def close(self, now: float, ledger: Ledger, devices: Devices) -> None:
-        """Write a last checkpoint and release the file."""
+        """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more."""
+        if self._writer.busy:
+            self._writer.take(_LAST_WAIT_SECONDS)
         if not self._writer.busy:
             try:
                 self._store.write((self._encode_all(now, ledger, devices), True))
