@@ -19,25 +19,32 @@ class CpuPrices:
     def __init__(self) -> None:
         self._estimator = JointEstimator[Account]()
         self._devices: frozenset[str] = frozenset()
+        self._estimated: Mapping[Account, float] = {}
+        self._weights: dict[GroupKey, float] = {}  # of the cgroups seen since the estimate changed
 
-    def weights(self, measured: Measured, cpu: CpuUse, accounts: Mapping[GroupKey, Account]) -> dict[GroupKey, float]:
-        """Learn from a tick; returns the weights of its cgroups where they differ from 1. ``accounts`` are by cgroup.
+    def weights(
+        self, measured: Measured, cpu: CpuUse, accounts: Mapping[GroupKey, Account]
+    ) -> Mapping[GroupKey, float]:
+        """Learn from a tick; returns the weights of its cgroups by what was known before. ``accounts`` are by cgroup.
 
         Kernel time, exited processes, and cgroups that have no account yet are among those that cost the mean.
         """
-        known = [(group, seconds, accounts.get(group)) for group, seconds, _ in cpu.groups]
+        estimated = self._estimator.weights
+        if estimated is not self._estimated:
+            self._estimated, self._weights = estimated, {}
+        weights = self._weights
+        busy: dict[Account, float] = {}
+        for group, seconds, _ in cpu.groups:
+            account = accounts.get(group)
+            if account is not None:
+                busy[account] = busy.get(account, 0.0) + seconds
+                if account in estimated and group not in weights:
+                    weights[group] = estimated[account]
         joules = self._active_joules(measured)
         if joules is not None:
-            busy: dict[Account, float] = {}
-            for _, seconds, account in known:
-                if account is not None:
-                    busy[account] = busy.get(account, 0.0) + seconds
             other = cpu.busy_seconds - sum(busy.values())
             self._estimator.observe(busy, joules, cpu.window_seconds, other)
-        weights = self._estimator.weights
-        if not weights:
-            return {}
-        return {group: weights[account] for group, _, account in known if account is not None and account in weights}
+        return weights
 
     def by_serial(self) -> dict[int, float]:
         """Joules per busy CPU second of the identifiable containers, by serial of their accounts."""

@@ -264,7 +264,7 @@ class JointEstimator(Generic[Key]):
         self._joules *= decay
         self._seconds = 0.0
         # So that all solutions together cost about as much as all observations.
-        self._observations_left = min(60, max(15, len(self._equations) ** 2 // 20))
+        self._observations_left = min(60, max(15, len(self._equations) ** 2 // 12))
 
     def _solve(self) -> _Posterior | None:
         """None while too little is known.
