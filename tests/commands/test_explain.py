@@ -17,7 +17,7 @@ from exporter.config.model_rules import ModelRule
 from exporter.records import GroupKey, Process, Workload
 from exporter.workloads.models.background_lookups import DirectLookups
 from exporter.workloads.models.resolver import ModelOptions, Models
-from tests.support.patience import patience
+from tests.support.model_server import model_server
 from tests.support.program import run
 from tests.workloads.conftest import Clock, WrittenProc
 
@@ -28,24 +28,15 @@ DOCKER = f"/docker/{ID}"
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A real process whose command line is that of a model server, with a child."""
-    (tmp_path / "serve").write_text(
+    script = (
         "import os, subprocess, sys\n"
         "child = subprocess.Popen([os.environ['REAL_PYTHON'], '-c', 'input()'], stdin=subprocess.PIPE)\n"
         "print(child.pid, flush=True)\n"
         "sys.stdin.readline()\n"
         "child.communicate(b'end')\n"
     )
-    process = subprocess.Popen(
-        ["vllm", "serve", "--port", "8000", "Qwen/Qwen3-4B"],
-        executable=sys.executable,
-        cwd=tmp_path,
-        env={"PYTHONHOME": sys.base_prefix, "REAL_PYTHON": sys.executable},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    process.communicate("end\n", timeout=patience())
+    with model_server(tmp_path, script, "--port", "8000", "Qwen/Qwen3-4B") as process:
+        yield process
 
 
 class TestRealProcesses:

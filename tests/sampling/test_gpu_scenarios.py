@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from exporter.records import GroupKey, Model, Process, ProcessOwner, Workload
+from exporter.records import GroupKey, Model, Process, ProcessOwner
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.driver import PROCESS_USE_CALLS
 from exporter.sources.nvml.source import NvmlSource
-from exporter.workloads.protocol import Namer
 from tests.support.cards import check_cards
+from tests.support.group_names import GroupNames
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.nvml.node import Node
@@ -48,11 +48,8 @@ class Card:
         self.util_seconds = 0.0
 
 
-class Names(Namer):
-    """Every group is a container of its own, and works for the model of that name."""
-
-    def workload(self, group: GroupKey) -> Workload:
-        return Workload(container=group.path.strip("/"), runtime="docker")
+class Names(GroupNames):
+    """Every group works for the model of its name."""
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         return None if group is None else Model(f"model{group.path}")

@@ -21,11 +21,10 @@ from exporter.records import (
     ProcessKey,
     ProcessUse,
     Reading,
-    Workload,
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
-from exporter.workloads.protocol import Namer
+from tests.support.group_names import GroupNames
 
 IDLE_WATTS = 40.0
 PACKAGE = Device("package-0", "cpu", "node", "measured", "package-0", 32.0, max_watts=2000.0)
@@ -70,14 +69,6 @@ class NodeSource:
         pass
 
 
-class Names(Namer):
-    def workload(self, group: GroupKey) -> Workload:
-        return Workload(container=group.path.strip("/"), runtime="docker")
-
-    def model(self, group: GroupKey | None, process: Process) -> None:
-        return None
-
-
 HERE = Path()
 """No folder: no state is kept."""
 
@@ -98,7 +89,7 @@ class Node:
     def _start(self, options: SamplerOptions) -> Sampler:
         host = Host(procfs=str(self.folder), clock=lambda: self.now, wall=lambda: 1.7e9 + self.now)
         store = StateStore(str(self.folder / "state")) if self.folder != HERE else None
-        return Sampler([self.source], Names(), host, options, store=store)
+        return Sampler([self.source], GroupNames(), host, options, store=store)
 
     def restart(self) -> None:
         """End the exporter and start it again two seconds later."""

@@ -26,12 +26,11 @@ from exporter.records import (
     ProcessKey,
     Reading,
     Unavailable,
-    Workload,
 )
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
 from exporter.snapshot import DeviceRow, Snapshot
-from exporter.workloads.protocol import Namer
+from tests.support.group_names import GroupNames
 from tests.support.live import Scrape
 
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0, socket=0)
@@ -88,14 +87,6 @@ class Work:
         pass
 
 
-class Names(Namer):
-    def workload(self, group: GroupKey) -> Workload:
-        return Workload(container=group.path.strip("/"), runtime="docker")
-
-    def model(self, group: GroupKey | None, process: Process) -> None:
-        pass
-
-
 @dataclass
 class Machine:
     """A node with a state file; the exporter on it is started, ended and killed. ``readable`` is by source's name."""
@@ -134,7 +125,7 @@ class Machine:
             name: Meters(self, name, *devices) for name, devices in self.readable.items() if name not in off
         }
         options = SamplerOptions(source_timeout_seconds=5.0)
-        self.sampler = Sampler([*self.sources.values(), Work(self)], Names(), host, options, store=self.store)
+        self.sampler = Sampler([*self.sources.values(), Work(self)], GroupNames(), host, options, store=self.store)
         return self.tick(whole=whole)
 
     def tick(self, seconds: float = TICK_SECONDS, *, whole: bool = True) -> Snapshot:

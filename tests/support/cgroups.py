@@ -97,7 +97,7 @@ class Forest:
     def __init__(self, parent: str, counter: str) -> None:
         self.root = tempfile.mkdtemp(prefix=f"aee-test-{os.getpid()}-", dir=parent)
         os.chmod(self.root, 0o755)
-        self._counter = counter
+        self.counter = counter
         self._workers: list[Worker] = []
 
     def make(self, path: str) -> str:
@@ -127,7 +127,7 @@ class Forest:
 
     def used(self, path: str = "") -> float:
         """CPU seconds of a group and all below it, by the kernel's counter."""
-        text = Path(self.path(path), self._counter).read_text()
+        text = Path(self.path(path), self.counter).read_text()
         return int(text.split()[1]) / 1e6 if text.startswith("usage") else int(text) / 1e9
 
     def key(self, path: str) -> GroupKey:

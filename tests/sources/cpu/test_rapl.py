@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, Reading, Unavailable
 from exporter.sources.cpu.rapl import RESCAN_SECONDS, RaplSource
 from tests.support import machine as machines
+from tests.support.privileges import drop_privileges, public_folder
 
 RANGE_UJ = 262143328850
 
@@ -68,23 +66,6 @@ def meters(reading: Reading) -> dict[str, EnergyReading]:
 
 def devices(reading: Reading) -> dict[str, Device]:
     return {id_: meter.device for id_, meter in meters(reading).items()}
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[Path]:
-    """A folder that everyone may enter, read by a user without privileges."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        try:
-            yield Path(folder)
-        finally:
-            if os.getuid() == 0:
-                os.seteuid(0)
-
-
-def drop_privileges() -> None:
-    if os.getuid() == 0:
-        os.seteuid(65534)
 
 
 # --- what the zones mean ---------------------------------------------------------------------------------
@@ -296,7 +277,7 @@ def test_machine_without_rapl(tree: Tree, with_class: bool) -> None:
 
 def test_unreadable_counters_name_the_reason_and_the_command() -> None:
     """Fault 11: root-only since Linux 5.10 (CVE-2020-8694); the zones' names stay readable."""
-    with as_nobody() as folder:
+    with public_folder() as folder:
         tree = Tree(folder)
         (tree.zone("intel-rapl:0", "package-0") / "energy_uj").chmod(0o000)
         source = tree.source()
@@ -311,7 +292,7 @@ def test_unreadable_counters_name_the_reason_and_the_command() -> None:
 
 def test_one_unreadable_zone_is_a_lasting_problem() -> None:
     """Fault 11: the readable zone continues, and every reading has the reason why the other is missing."""
-    with as_nobody() as folder:
+    with public_folder() as folder:
         tree = Tree(folder)
         tree.zone("intel-rapl:0", "package-0")
         (tree.zone("intel-rapl:1", "package-1") / "energy_uj").chmod(0o000)

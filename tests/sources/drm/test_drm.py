@@ -22,6 +22,7 @@ from exporter.sources.drm.source import RESCAN_SECONDS, DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.gpu_uses import known
+from tests.support.privileges import drop_privileges, public_folder, regain_privileges
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 AMD, ARC = "0000:03:00.0", "0000:0a:00.0"
@@ -588,7 +589,7 @@ def test_old_kernels_report_nothing(machine: Machine, source: DrmSource) -> None
 @pytest.mark.parametrize("hidden", ["fd", "fdinfo/5"])
 def test_processes_that_may_not_be_looked_at(hidden: str) -> None:
     """Fault 48: without CAP_SYS_PTRACE others' files are hidden; what can be seen goes on."""
-    with as_nobody() as folder:
+    with public_folder() as folder:
         machine = Machine(folder / "m")
         machine.card(0, "amdgpu", AMD)
         for pid in (99, 100, 101):
@@ -598,39 +599,23 @@ def test_processes_that_may_not_be_looked_at(hidden: str) -> None:
         paths = [machine.root / f"proc/{pid}/{hidden}" for pid in (99, 100)]
         for path in paths:
             path.chmod(0o000)
-        if os.getuid() == 0:
-            os.seteuid(65534)
+        drop_privileges()
         source = DrmSource(machine.host())
         reading = source.read(machine.now)
         assert by_pid(reading) == {101: 0.0}
         (problem,) = reading.problems
         assert problem.reason == "permission"
         assert "SYS_PTRACE" in problem.fix
-        if os.getuid() == 0:
-            os.seteuid(0)
+        regain_privileges()
         for path in paths:
             path.chmod(0o755)
         machine.exit(99)
         paths[1].chmod(0o000)
-        if os.getuid() == 0:
-            os.seteuid(65534)
+        drop_privileges()
         machine.now += 1
         assert source.read(machine.now).problems == (problem,), "one log line, however many they are"
-        if os.getuid() == 0:
-            os.seteuid(0)
+        regain_privileges()
         paths[1].chmod(0o755)
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[Path]:
-    """A folder that everyone may enter, read by a user without privileges."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        try:
-            yield Path(folder)
-        finally:
-            if os.getuid() == 0:
-                os.seteuid(0)
 
 
 # --- what it costs ---------------------------------------------------------------------------------------

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from exporter.host import FdBudget, Host
 from exporter.records import Device, EnergyReading, PowerReading, Reading, Unavailable
 from exporter.sources.hwmon.source import RESCAN_SECONDS, HwmonSource
 from tests.support import machine as machines
+from tests.support.privileges import drop_privileges, public_folder
 
 
 class Tree:
@@ -73,18 +70,6 @@ def devices(reading: Reading) -> dict[str, Device]:
 def values(reading: Reading) -> dict[str, float]:
     """Joules or watts by device."""
     return {m.device.id: m.joules if isinstance(m, EnergyReading) else m.watts for m in reading.meters}
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[Path]:
-    """A folder that everyone may enter, read by a user without privileges."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        try:
-            yield Path(folder)
-        finally:
-            if os.getuid() == 0:
-                os.seteuid(0)
 
 
 # --- recorded machines -----------------------------------------------------------------------------------
@@ -482,12 +467,11 @@ def test_garbage_in_a_gpus_state_is_unknown_not_zero(tree: Tree) -> None:
 
 def test_unreadable_sensor_names_the_reason() -> None:
     """Fault 11: amd_energy's files are root's only (CVE-2020-12912)."""
-    with as_nobody() as folder:
+    with public_folder() as folder:
         tree = Tree(folder)
         chip = tree.chip(0, "amd_energy", "amd_energy.0", {"energy1_input": 1, "energy1_label": "Esocket0"})
         (chip / "energy1_input").chmod(0o000)
-        if os.getuid() == 0:
-            os.seteuid(65534)
+        drop_privileges()
         with pytest.raises(Unavailable) as caught:
             tree.read()
     assert caught.value.reason == "permission"

@@ -7,25 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from exporter.records import GroupKey, Model, Process, ProcessOwner, Workload
+from exporter.records import ProcessOwner
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.nvml.source import NvmlSource
-from exporter.workloads.protocol import Namer
+from tests.support.group_names import GroupNames
 from tests.support.nvml import control
 from tests.support.nvml.control import Gpu
 from tests.support.nvml.node import IDLE_WATTS, Node
 from tests.support.nvml.readings import MIG_LAYOUT
-
-
-class Names(Namer):
-    """Every group is a container of its own."""
-
-    def workload(self, group: GroupKey) -> Workload:
-        return Workload(container=group.path.strip("/"), runtime="docker")
-
-    def model(self, group: GroupKey | None, process: Process) -> Model | None:
-        return None
 
 
 def joules_of(snapshot: Snapshot, mode: str) -> dict[int, float]:
@@ -48,7 +38,7 @@ class Bill:
         options = SamplerOptions(
             source_timeout_seconds=5, interval_seconds=5, idle_watts={g.uuid: IDLE_WATTS for g in gpus}
         )
-        self.sampler = Sampler([NvmlSource(node.host, node.bindings)], Names(), node.host, options)
+        self.sampler = Sampler([NvmlSource(node.host, node.bindings)], GroupNames(), node.host, options)
         self.snapshot = self.sampler.tick()
         self.truth: dict[int, float] = {}
 
@@ -167,7 +157,7 @@ class TestBill:
         """Fault 23: a call that does not return costs this source only; it is back when the call is."""
         node.driver.add_gpu()
         options = SamplerOptions(source_timeout_seconds=5, interval_seconds=5)
-        sampler = Sampler([NvmlSource(node.host, node.bindings)], Names(), node.host, options)
+        sampler = Sampler([NvmlSource(node.host, node.bindings)], GroupNames(), node.host, options)
         assert sampler.tick().energy.devices
         sampler.reconfigure(SamplerOptions(source_timeout_seconds=0.05))
         node.driver.hang("nvmlDeviceGetFieldValues")

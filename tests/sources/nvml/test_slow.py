@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from exporter.host import Host
-from exporter.records import GroupKey, Model, Process, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import AccountRow, Snapshot
 from exporter.sources.nvml.source import NvmlSource
-from exporter.workloads.protocol import Namer
+from tests.support.group_names import GroupNames
 from tests.support.nvml.node import Node
 
 LOOK = "nvmlDeviceGetMigDeviceHandleByIndex"
@@ -29,16 +28,6 @@ def source(node: Node) -> Iterator[NvmlSource]:
     made = NvmlSource(host, node.bindings)
     yield made
     made.close()
-
-
-class Containers(Namer):
-    """Every group is a container."""
-
-    def workload(self, group: GroupKey) -> Workload:
-        return Workload(container=group.path.strip("/"), runtime="docker")
-
-    def model(self, group: GroupKey | None, process: Process) -> Model | None:
-        return None
 
 
 def of_gpu(row: AccountRow, names: tuple[str, ...], values: tuple[float, ...]) -> float:
@@ -66,7 +55,7 @@ def test_reads_that_outlive_several_ticks(node: Node) -> None:
     node.driver.delay("nvmlDeviceGetFieldValues", seconds=0.2)
     host = Host(str(node.root / "proc"), str(node.root / "sys"))
     options = SamplerOptions(interval_seconds=0.05, source_timeout_seconds=0.01)
-    sampler = Sampler([NvmlSource(host, node.bindings)], Containers(), host, options)
+    sampler = Sampler([NvmlSource(host, node.bindings)], GroupNames(), host, options)
     last, seen = time.monotonic(), 0
     for _ in range(40):
         time.sleep(0.05)

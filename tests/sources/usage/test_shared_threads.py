@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from exporter.host import Host
 from exporter.records import ProcessKey
-from tests.support.cgroups import Forest, Ticker, mount_point, start_ticks
+from tests.support.cgroups import Forest, Ticker, start_ticks
 from tests.support.written_cgroups import WrittenMachine
 
 SCOPE = r"/machine.slice/machine-qemu\x2d1\x2dvm.scope"
@@ -108,24 +107,9 @@ def test_groups_below_the_root_keep_their_names(tmp_path: Path) -> None:
     assert machine.by_path() == {"/fast": 2.5, "/slow": 1.25}
 
 
-@pytest.fixture(params=["v2", "v1"])
-def threads(request: pytest.FixtureRequest) -> Iterator[tuple[Forest, str]]:
-    where = mount_point(request.param)
-    if where is None:
-        pytest.skip(f"no cgroup {request.param} tree with CPU accounting is mounted here")
-    try:
-        forest = Forest(where, "cpu.stat" if request.param == "v2" else "cpuacct.usage")
-    except OSError as error:
-        pytest.skip(f"cgroups cannot be made here: {error.strerror}")
-    try:
-        yield forest, request.param
-    finally:
-        forest.close()
-
-
-def test_a_real_process_with_two_threads_in_two_groups(threads: tuple[Forest, str]) -> None:
+def test_a_real_process_with_two_threads_in_two_groups(forest: Forest) -> None:
     """Its own use is all of its container, whichever way the kernel lists it."""
-    forest, version = threads
+    version = "v2" if forest.counter == "cpu.stat" else "v1"
     for name in ("pod", "pod/vm", "pod/vm/one", "pod/vm/two"):
         forest.make(name)
     file = "tasks" if version == "v1" else "cgroup.threads"

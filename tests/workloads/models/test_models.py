@@ -24,6 +24,7 @@ from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.lineage import ancestors, is_boundary
 from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.resolver import RECHECK_SECONDS, ModelOptions, Models
+from tests.support.model_server import model_server
 from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/team/a", 7)
@@ -383,18 +384,8 @@ os.kill(below, 9)
 
     @pytest.fixture
     def server(self, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-        (tmp_path / "serve").write_text(self.SERVER)
-        process = subprocess.Popen(
-            ["vllm", "serve", "Qwen/Qwen3-4B"],
-            executable=sys.executable,
-            cwd=tmp_path,
-            env={"REAL_PYTHON": sys.executable, "PYTHONHOME": sys.base_prefix},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        yield process
-        process.communicate("end\n", timeout=patience())
+        with model_server(tmp_path, self.SERVER, "Qwen/Qwen3-4B") as process:
+            yield process
 
     def test_workers_belong_to_their_server_and_a_shells_children_do_not(self, server: subprocess.Popen[str]) -> None:
         assert server.stdout is not None
