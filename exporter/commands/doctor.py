@@ -13,9 +13,8 @@ from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
 from ..records import NODE, Component, EnergyReading, Problem, Reading, SourceHealth, Unavailable
-from ..service.assembly import make_host, make_namer
+from ..service.assembly import make_host, make_namer, make_sources
 from ..sources.protocol import Source
-from ..sources.registry import build
 from ..workloads.protocol import Namer
 from .host_checks import HostCheck, run_checks
 
@@ -47,14 +46,7 @@ class Examination(NamedTuple):
 def run(settings: Settings) -> int:
     """Examine this machine and print the report. Returns the exit status."""
     host = make_host(settings)
-    sources = build(
-        host,
-        dict.fromkeys(settings.enabled_sources, True),
-        settings.estimate_watts_per_cpu,
-        pod_resources=settings.path_pod_resources,
-        hwmon_components=settings.hwmon_components,
-        whole=settings.attribution_cpu_scope == "machine",
-    )
+    sources = make_sources(settings, host, every=True)
     report(settings, sources, host, sys.stdout, namer=make_namer(settings, host))
     return 0
 

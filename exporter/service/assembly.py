@@ -70,6 +70,20 @@ def _model_options(settings: Settings) -> ModelOptions:
     )
 
 
+def make_sources(settings: Settings, host: Host, *, every: bool = False) -> list[Source]:
+    """The sources of this host: the enabled ones, or ``every`` one."""
+    enabled = settings.enabled_sources
+    return build(
+        host,
+        dict.fromkeys(enabled, True) if every else enabled,
+        settings.estimate_watts_per_cpu,
+        deadline_seconds=settings.source_timeout,
+        pod_resources=settings.path_pod_resources,
+        hwmon_components=settings.hwmon_components,
+        whole=settings.attribution_cpu_scope == "machine",
+    )
+
+
 def make_sampler(
     settings: Settings,
     host: Host,
@@ -85,15 +99,7 @@ def make_sampler(
         sources, namer = [demo], demo
     else:
         namer = make_namer(settings, host)
-        sources = build(
-            host,
-            settings.enabled_sources,
-            settings.estimate_watts_per_cpu,
-            deadline_seconds=settings.source_timeout,
-            pod_resources=settings.path_pod_resources,
-            hwmon_components=settings.hwmon_components,
-            whole=settings.attribution_cpu_scope == "machine",
-        )
+        sources = make_sources(settings, host)
     options = sampler_options(settings)
     return Sampler(
         sources,
