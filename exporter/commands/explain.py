@@ -73,7 +73,9 @@ def write(explanation: Explanation, out: TextIO) -> None:
         ("cgroup", ", ".join(explanation.groups[:3]) + (", ..." if explanation.groups[3:] else "")),
         (
             "named by",
-            "a metadata provider" if explanation.described else "its cgroup's path, without a metadata provider",
+            "a metadata provider"
+            if explanation.described
+            else "its cgroup, engine or job; no metadata provider has it",
         ),
         ("id", workload.container_id),
         ("pod UID", workload.pod_uid),
@@ -104,8 +106,9 @@ def _write_process(one: ProcessExplanation, out: TextIO) -> None:
 
 
 def _sources(source: str) -> str:
+    article = "an" if source.startswith("a") else "a"
     return {"command": "a command line", "environment": "a variable", "server": "the server's list"}.get(
-        source, f"a {source}"
+        source, f"{article} {source}"
     )
 
 

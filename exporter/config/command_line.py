@@ -44,8 +44,7 @@ TITLES = {
 _EPILOG = """\
 Every setting can also be an environment variable (in brackets) or a key of the file named by
 --config.file. Flags override the environment, the environment overrides the file, the file
-overrides the defaults. SIGHUP reloads them and retries what is
-down; SIGTERM stops.
+overrides the defaults. SIGHUP reloads the settings and retries what is down; SIGTERM stops.
 
 Exit status: 0 success, 2 usage or configuration error, 1 any other error.
 """

@@ -179,15 +179,16 @@ class Settings:
         "attribution.cpu-scope",
         choice("detect", "machine"),
         "detect",
-        "What the CPU meters measure: machine, all that the visible cgroups use and no more, as in a virtual machine "
-        "with RAPL counters of its own; or detect, whether that is so. Joules of a host are not divided in its guests.",
+        "What the CPU meters cover: machine, exactly this one (a virtual machine with RAPL counters of its own), or "
+        "detect, to find out. Energy of a host is never divided among the workloads of a guest.",
     )
     attribution_gpu_reservations: tuple[str, ...] = _setting(
         "attribution.gpu-reservations",
         listing(text("NAMESPACE[/POD]")),
         ("kai-resource-reservation", "runai-reservation"),
-        "Pods that have a GPU allocated only to reserve it for others, as KAI's and Run:ai's; * and ? match. The "
-        "processes that hold such a GPU are attributed its idle energy, and the pod only while there are none.",
+        "Pods that have a GPU allocated only to reserve it for others, such as those of KAI and Run:ai; * and ? are "
+        "wildcards. The processes that hold such a GPU are attributed its idle energy, the pod only while there are "
+        "none.",
         reloadable=True,
     )
     process_top: int = _setting(
@@ -215,7 +216,8 @@ class Settings:
         "workloads.split",
         listing(text("UNIT")),
         (),
-        "Units that are one row for each group in them, for services that sort work of others: batch.service.",
+        "systemd units to show as one row for each child cgroup, for services that run other people's work, such as "
+        "batch.service.",
     )
     models: tuple[ModelRule, ...] = _setting(
         "models",

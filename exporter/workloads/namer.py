@@ -94,14 +94,12 @@ class WorkloadNamer(Namer):
         owner = HOST if group is None else self._by_path(group)
         if group is not None and owner.runtime == "slurm" and self._jobs and self._jobs.learn(owner, process.key.pid):
             self._learned.add(group)
-        if self._models is None:
-            return None
-        return self._models.resolve(process, group, self._best(owner), self._metadata(owner))
+        return None if self._models is None else self._models.resolve(process, group, *self._best_and_metadata(owner))
 
     def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
         """Workload of a group by the best name available now, and what a provider knows of it."""
         owner = HOST if group is None else self._by_path(group)
-        return self._best(owner), self._metadata(owner)
+        return self._best_and_metadata(owner)
 
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""
@@ -180,8 +178,11 @@ class WorkloadNamer(Namer):
         return self._restored.get(owner.container_id) or found or self._restored.get(owner.pod_uid)
 
     def _best(self, owner: Workload) -> Workload:
+        return self._best_and_metadata(owner)[0]
+
+    def _best_and_metadata(self, owner: Workload) -> tuple[Workload, ContainerMetadata | None]:
         metadata = self._metadata(owner)
-        return owner if metadata is None else self._named(owner, metadata)
+        return (owner if metadata is None else self._named(owner, metadata)), metadata
 
     def _named(self, owner: Workload, metadata: ContainerMetadata) -> Workload:
         return owner._replace(

@@ -16,7 +16,7 @@ from ...records import Unavailable
 from .cache import MetadataCache
 from .container_metadata import ContainerMetadata
 from .http_client import HttpClient, HttpStatusError
-from .pod_parser import MAX_ENTRIES, MAX_TEXT
+from .json_values import MAX_ENTRIES, MAX_TEXT, mapping, mappings, sequence, text, texts
 from .provider import OnProgress
 
 RELIST_SECONDS = 300.0
@@ -84,7 +84,7 @@ class Engine:
         if not isinstance(listed, list):
             raise Unavailable("implausible", f"{self._queries.url}: response is not a list of containers")
         self._list_pods()
-        ids = {_text(entry.get("Id")) for entry in listed if isinstance(entry, dict)} - {""}
+        ids = {text(entry.get("Id")) for entry in listed if isinstance(entry, dict)} - {""}
         for container_id in ids:
             self._put(container_id, cache)
         for pod_id, metadata in self._pods.items():
@@ -96,11 +96,11 @@ class Engine:
         if not self._api.pods:
             return
         listed = self._queries.json(self._api.pods)
-        pods = [pod for pod in listed if isinstance(pod, dict)] if isinstance(listed, list) else []
+        pods = list(mappings(listed))
         self._pods = {
-            pod_id: ContainerMetadata(pod=_text(pod.get("Name")), pod_uid=pod_id, labels=_labels(pod.get("Labels")))
+            pod_id: ContainerMetadata(pod=text(pod.get("Name")), pod_uid=pod_id, labels=texts(pod.get("Labels")))
             for pod in pods
-            if (pod_id := _text(pod.get("Id")))
+            if (pod_id := text(pod.get("Id")))
         }
 
     def _apply(self, event: object, cache: MetadataCache) -> None:
@@ -125,7 +125,7 @@ class Engine:
             raise
         if not isinstance(inspected, dict):
             return
-        pod_id = _text(inspected.get("Pod"))
+        pod_id = text(inspected.get("Pod"))
         if pod_id and pod_id not in self._pods:
             self._list_pods()
             if pod_id in self._pods:
@@ -135,34 +135,23 @@ class Engine:
 
 def read_container(inspected: Mapping[str, Any], pod: ContainerMetadata = _NO_POD) -> ContainerMetadata:
     """Metadata from the engine's description of one container, of which every field may be missing or null."""
-    value = inspected.get("Config")
-    config: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    arguments = inspected.get("Args")
-    words = [inspected.get("Path"), *(arguments if isinstance(arguments, list) else ())]
+    config = mapping(inspected.get("Config"))
+    words = [inspected.get("Path"), *sequence(inspected.get("Args"))]
     return ContainerMetadata(
         pod=pod.pod,
         pod_uid=pod.pod_uid,
-        container=_text(inspected.get("Name")).lstrip("/"),
+        container=text(inspected.get("Name")).lstrip("/"),
         # Docker's "Image" is a digest; the name given by the user is in the configuration.
-        image=_text(inspected.get("ImageName")) or _text(config.get("Image")),
-        labels=_labels(config.get("Labels")),
+        image=text(inspected.get("ImageName")) or text(config.get("Image")),
+        labels=texts(config.get("Labels")),
         command=tuple([word[:MAX_TEXT] for word in words[:MAX_ENTRIES] if isinstance(word, str) and word]),
         environment=dict(_variables(config.get("Env"))),
     )
 
 
 def _variables(entries: object) -> Iterator[tuple[str, str]]:
-    for entry in (entries if isinstance(entries, list) else [])[:MAX_ENTRIES]:
+    for entry in sequence(entries)[:MAX_ENTRIES]:
         if isinstance(entry, str) and len(entry) <= MAX_TEXT:
             name, equals, value = entry.partition("=")
             if equals:
                 yield name, value
-
-
-def _labels(value: object) -> dict[str, str]:
-    pairs = list(value.items())[:MAX_ENTRIES] if isinstance(value, dict) else []
-    return {name: text for name, text in pairs if isinstance(text, str) and len(text) <= MAX_TEXT}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) and len(value) <= MAX_TEXT else ""

@@ -10,11 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .container_metadata import ContainerMetadata
-
-MAX_TEXT = 4096
-"""Longest text in characters. Longer ones are files, not names: left out of labels and environment, cut in commands."""
-
-MAX_ENTRIES = 256
+from .json_values import MAX_ENTRIES, MAX_TEXT, mapping, mappings, sequence, text, texts
 
 _MANIFEST = re.compile("[0-9a-f]{32}")
 _VARIABLE = re.compile(r"\$(\$|\([A-Za-z_.-][A-Za-z0-9_.-]*\))")
@@ -30,28 +26,28 @@ def read_pod(pod: object) -> tuple[str, dict[str, ContainerMetadata]]:
 
     The uid is "" if the object is not a pod.
     """
-    metadata = _mapping(_mapping(pod).get("metadata"))
-    uid = _text(metadata.get("uid"))
+    metadata = mapping(mapping(pod).get("metadata"))
+    uid = text(metadata.get("uid"))
     if not uid:
         return "", {}
-    spec, status = _mapping(_mapping(pod).get("spec")), _mapping(_mapping(pod).get("status"))
+    spec, status = mapping(mapping(pod).get("spec")), mapping(mapping(pod).get("status"))
     kind, name = _owner(metadata)
     pod_metadata = ContainerMetadata(
-        namespace=_text(metadata.get("namespace")),
-        pod=_text(metadata.get("name")),
+        namespace=text(metadata.get("namespace")),
+        pod=text(metadata.get("name")),
         pod_uid=uid,
         owner_kind=kind,
         owner_name=name,
-        labels=_texts(metadata.get("labels")),
-        annotations=_texts(metadata.get("annotations")),
+        labels=texts(metadata.get("labels")),
+        annotations=texts(metadata.get("annotations")),
     )
     entries = dict.fromkeys(_uids(uid, pod_metadata.annotations), pod_metadata)
     for specs, statuses in _KINDS:
-        by_name = {_text(each.get("name")): each for each in _mappings(spec.get(specs))}
-        for container_status in _mappings(status.get(statuses)):
+        by_name = {text(each.get("name")): each for each in mappings(spec.get(specs))}
+        for container_status in mappings(status.get(statuses)):
             container = None
             for container_id in _container_ids(container_status):
-                container_spec = by_name.get(_text(container_status.get("name")), {})
+                container_spec = by_name.get(text(container_status.get("name")), {})
                 container = container or _container(pod_metadata, container_spec, container_status)
                 entries[container_id] = container
     return uid, entries
@@ -68,19 +64,19 @@ def _uids(uid: str, annotations: Mapping[str, str]) -> Iterator[str]:
 
 def _owner(metadata: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and name of the owner, without a request: the Deployment of a ReplicaSet, the RayJob of a RayCluster."""
-    references = list(_mappings(metadata.get("ownerReferences")))
+    references = list(mappings(metadata.get("ownerReferences")))
     reference = next(
         (each for each in references if each.get("controller") is True), references[0] if references else {}
     )
-    kind, name = _text(reference.get("kind")), _text(reference.get("name"))
-    labels = _mapping(metadata.get("labels"))
+    kind, name = text(reference.get("kind")), text(reference.get("name"))
+    labels = mapping(metadata.get("labels"))
     if kind == "ReplicaSet":
         for label, parent in (("pod-template-hash", "Deployment"), ("rollouts-pod-template-hash", "Rollout")):
-            template = _text(labels.get(label))
+            template = text(labels.get(label))
             if template and name.endswith(f"-{template}"):
                 return parent, name.removesuffix(f"-{template}")
     if kind == "RayCluster":  # KubeRay labels what a RayJob or RayService created (ray-operator/utils/constant.go)
-        origin, origin_name = (_text(labels.get(f"ray.io/originated-from-{key}")) for key in ("crd", "cr-name"))
+        origin, origin_name = (text(labels.get(f"ray.io/originated-from-{key}")) for key in ("crd", "cr-name"))
         if origin and origin_name:
             return origin, origin_name
     return kind, name
@@ -88,23 +84,23 @@ def _owner(metadata: Mapping[str, Any]) -> tuple[str, str]:
 
 def _container_ids(status: Mapping[str, Any]) -> Iterator[str]:
     """Ids of a container and the one it replaced: ``containerd://3f4e…``, ``cri-o://…``, "" while it is created."""
-    states = [_mapping(status.get(state)) for state in ("state", "lastState")]
-    for holder in (status, *(_mapping(state.get("terminated")) for state in states)):
-        _, scheme, container_id = _text(holder.get("containerID")).partition("://")
+    states = [mapping(status.get(state)) for state in ("state", "lastState")]
+    for holder in (status, *(mapping(state.get("terminated")) for state in states)):
+        _, scheme, container_id = text(holder.get("containerID")).partition("://")
         if scheme and container_id:
             yield container_id
 
 
 def _container(pod: ContainerMetadata, spec: Mapping[str, Any], status: Mapping[str, Any]) -> ContainerMetadata:
     environment = _environment(spec.get("env"))
-    command = [*_list(spec.get("command")), *_list(spec.get("args"))][:MAX_ENTRIES]
+    command = [*sequence(spec.get("command")), *sequence(spec.get("args"))][:MAX_ENTRIES]
     return ContainerMetadata(
         namespace=pod.namespace,
         pod=pod.pod,
-        container=_text(status.get("name")),
+        container=text(status.get("name")),
         pod_uid=pod.pod_uid,
         # From the specification: the runtime may report a digest, or another name of the same image.
-        image=_text(spec.get("image")) or _text(status.get("image")),
+        image=text(spec.get("image")) or text(status.get("image")),
         owner_kind=pod.owner_kind,
         owner_name=pod.owner_name,
         labels=pod.labels,
@@ -117,7 +113,7 @@ def _container(pod: ContainerMetadata, spec: Mapping[str, Any], status: Mapping[
 def _environment(entries: object) -> dict[str, str]:
     """Literal variables; values from secrets and config maps are not part of the pod object."""
     environment: dict[str, str] = {}
-    for entry in [*_mappings(entries)][:MAX_ENTRIES]:
+    for entry in [*mappings(entries)][:MAX_ENTRIES]:
         name, value = entry.get("name"), entry.get("value")
         if isinstance(name, str) and isinstance(value, str) and len(value) <= MAX_TEXT:
             environment[name] = _expand(value, environment)
@@ -133,24 +129,3 @@ def _expand(word: str, environment: Mapping[str, str]) -> str:
         return "$" if match[1] == "$" else environment.get(match[1][1:-1], match[0])
 
     return _VARIABLE.sub(value, word)[:MAX_TEXT]
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    return (entry for entry in _list(value) if isinstance(entry, dict))
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) and len(value) <= MAX_TEXT else ""
-
-
-def _texts(value: object) -> dict[str, str]:
-    pairs = [*_mapping(value).items()][:MAX_ENTRIES]
-    return {name: text for name, text in pairs if isinstance(text, str) and len(text) <= MAX_TEXT}

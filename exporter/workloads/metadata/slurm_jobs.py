@@ -43,7 +43,7 @@ class SlurmJobs:
         )
 
     def learn(self, job: Workload, pid: int) -> bool:
-        """Look at a process of the job; whether the job's names are known by it and were not before."""
+        """Look at a process of the job; True if it has the job's names and they were not known before."""
         attempts = self._attempts.get(job.container, 0)
         if job.container in self._known or attempts >= _ATTEMPTS or len(self._known) >= _MOST:
             return False

@@ -73,11 +73,11 @@ class DirectLookups:
         return self._results[key, lookup]
 
     def completed(self) -> set[GroupKey]:
-        """Nothing: no name is late."""
+        """An empty set: every lookup is complete when `name` returns."""
         return set()
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is no background work."""
 
 
 class BackgroundLookups:

@@ -10,8 +10,7 @@ from ...host import Host
 from ...records import GroupKey, Model, ProcessKey, Workload
 from ..shared import is_shared
 from .commandline import commands
-from .lineage import share_container
-from .proc import environment, process_stat
+from .proc import container_marks, environment, process_stat
 
 _TITLES = ("ray::", "vllm::", "sglang::")
 _NO_WORKERS = (
@@ -111,13 +110,14 @@ class HandedWork:
             processes.popitem(last=False)
 
     def find(self, workload: Workload, key: ProcessKey, kind: str, group: GroupKey | None) -> Model | None:
-        """The model of a worker, None if it is open; ``group`` is then in `changed` once a model is added there."""
+        """The model of a worker, None while undecided; ``group`` is then in `changed` once a model is added there."""
         place = self._place(workload)
         if place is None:
             return None
         if group is not None and len(place.groups) < _MAX_GROUPS:
             place.groups.add(group)
-        live = [model for model in self._live(place) if self._shares_container(place, model, key)]
+        marks = container_marks(self._host, key.pid)
+        live = [model for model in self._live(place) if marks is not None and self._has_marks(place, model, marks)]
         if len(live) > 1 and kind == "Ray":
             live = self._of_job(place, live, key)
         return live[0] if len(live) == 1 else None
@@ -154,8 +154,8 @@ class HandedWork:
                 del place.models[name]
         return [model for model, _ in place.models.values()]
 
-    def _shares_container(self, place: _Place, model: Model, key: ProcessKey) -> bool:
-        return any(share_container(self._host, key, one) for one in place.models[model.model_name][1])
+    def _has_marks(self, place: _Place, model: Model, marks: frozenset[bytes]) -> bool:
+        return any(marks == container_marks(self._host, one.pid) for one in place.models[model.model_name][1])
 
     def _of_job(self, place: _Place, live: list[Model], key: ProcessKey) -> list[Model]:
         """Those of ``live`` that a worker may belong to by its Ray job: the same job, else a driver, which has none."""

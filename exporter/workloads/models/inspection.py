@@ -36,14 +36,11 @@ class Inspection(NamedTuple):
         return "a shell that starts no known program" if self.shell else "no known program with a model"
 
 
-_UNSEEN = Inspection(0, "", opaque=True, shell=False, evidence=NOTHING)
-
-
 def inspect(raw: bytes, *, keep_text: bool) -> Inspection:
     """Inspect the bytes of ``/proc/PID/cmdline``."""
     words = split(raw)
     if not words:
-        return _UNSEEN._replace(digest=hash(raw) if raw else 0)
+        return Inspection(hash(raw), "", opaque=True, shell=False, evidence=NOTHING)
     text = " ".join(words)[:_MAX_TEXT] if keep_text else ""
     opaque = TITLE.match(words[0]) is not None or is_sandbox(words[0])
     worker, changes = worker_kind(words), words[0].startswith("ray::")

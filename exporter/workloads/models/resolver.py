@@ -63,10 +63,9 @@ class _Watch(NamedTuple):
     """A process with a title of Ray: when it is read again, what it was, and the name that it was given."""
 
     due: float
-    subject: _Subject
-    digest: int
-    evidence: Evidence
-    worker: str
+    group: GroupKey
+    workload: Workload
+    inspection: Inspection
     name: str
 
 
@@ -114,7 +113,7 @@ class Models:
         if handed is not None:
             found = _merge(found, Evidence(handed.model_name, handed.phase, handed.source))
         if inspection.changes and group is not None:
-            self._watch(subject, inspection, found.model_name)
+            self._watch(key, group, workload, inspection, found.model_name)
         if not found.model_name:
             return None
         owner_kind = (metadata.owner_kind if metadata is not None else "") or workload.owner_kind
@@ -217,17 +216,17 @@ class Models:
             self._trace.add(f"process {key.pid}, a worker of {kind}", name, phase, missing)
         return found
 
-    def _watch(self, subject: _Subject, inspection: Inspection, name: str) -> None:
-        key = subject.key
+    def _watch(self, key: ProcessKey, group: GroupKey, workload: Workload, inspection: Inspection, name: str) -> None:
         watched = self._watched.get(key)
         due = watched.due if watched is not None else self._host.clock() + WORKER_RECHECK_SECONDS
-        self._watched[key] = _Watch(due, subject, inspection.digest, inspection.evidence, inspection.worker, name)
+        self._watched[key] = _Watch(due, group, workload, inspection, name)
         if len(self._watched) > _MAX_RECHECKS:
             self._watched.popitem(last=False)
 
     def _changed_workers(self, now: float) -> set[GroupKey]:
         """Groups of Ray's processes that work on something else by now, or whose model started or ended."""
         groups = set()
+        names: dict[Workload, list[str]] = {}  # of the models in a container, looked up once for all its workers
         for _ in range(_RECHECKS_PER_TICK):
             key = next(iter(self._watched), None)
             if key is None or self._watched[key].due > now:
@@ -236,14 +235,19 @@ class Models:
             raw = command_line(self._host, key.pid)
             if not raw:
                 continue
-            read = inspect(raw, keep_text=self._keeps_text) if hash(raw) != watch.digest else None
-            self._watched[key] = watch._replace(due=now + WORKER_RECHECK_SECONDS, digest=hash(raw))
-            changed = read is not None and (read.evidence, read.worker) != (watch.evidence, watch.worker)
-            if not changed and watch.worker:
-                names = [model.model_name for model in self._handed.models(watch.subject.workload)]
-                changed = watch.name not in names if watch.name else len(names) == 1
-            if changed and watch.subject.group is not None:
-                groups.add(watch.subject.group)
+            old = watch.inspection
+            new = inspect(raw, keep_text=self._keeps_text) if hash(raw) != old.digest else old
+            self._watched[key] = watch._replace(
+                due=now + WORKER_RECHECK_SECONDS, inspection=old._replace(digest=new.digest)
+            )
+            changed = (new.evidence, new.worker) != (old.evidence, old.worker)
+            if not changed and old.worker:
+                if watch.workload not in names:
+                    names[watch.workload] = [model.model_name for model in self._handed.models(watch.workload)]
+                live = names[watch.workload]
+                changed = watch.name not in live if watch.name else len(live) == 1
+            if changed:
+                groups.add(watch.group)
         return groups
 
     def _of_process(self, inspection: Inspection, key: ProcessKey, subject: _Subject) -> Evidence:
@@ -371,7 +375,9 @@ def _by_label(metadata: ContainerMetadata | None, options: ModelOptions) -> Evid
 
 
 def _no_label(metadata: ContainerMetadata | None, options: ModelOptions) -> str:
-    return "no metadata of its container" if metadata is None else f"none of {', '.join(options.keys) or 'no keys'}"
+    if metadata is None:
+        return "no metadata of its container"
+    return f"none of {', '.join(options.keys)}" if options.keys else "no keys are configured"
 
 
 def _of_pod(metadata: ContainerMetadata) -> Evidence:

@@ -21,7 +21,7 @@ def resolve(path: str) -> Workload | None:
     """
     match = _LIBVIRT.match(path)
     if match is not None and match[1] not in ("qemu", "lxc"):
-        return Workload(container=printable(match[1]), runtime="systemd")
+        return _service(match[1])
     if match := _NAMED.match(path):
         name = match[1] or match[2]
         return None if name.endswith((".service", ".scope", ".slice")) else _service(name)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
-from exporter.workloads.metadata.pod_parser import MAX_TEXT, read_pod
+from exporter.workloads.metadata.json_values import MAX_TEXT
+from exporter.workloads.metadata.pod_parser import read_pod
 from tests.support.fake_kubernetes_api import Pod, container_id, make_pod, uid
 
 A, B = container_id(0xA), container_id(0xB)
