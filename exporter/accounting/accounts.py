@@ -268,7 +268,7 @@ class Account:
                 self.serial,
                 self.owner,
                 self._cells,
-                self._published_joules(),
+                tuple(self.joules.values()) if not self.newborn else self._published_joules(),
                 period.components,
                 tuple([seconds * price for price in period.watts]),
                 period.cpu_known,
@@ -294,13 +294,18 @@ class Account:
                 busy, ratios = (*busy, "gpu"), (*ratios, gpu_seconds * period.gpu_ratio)
             self._gpu_joules = self._gpu_seconds = 0.0
         self.row = AccountRow(
-            self.serial, self.owner, self._cells, self._published_joules(), components, watts, busy, ratios
+            self.serial,
+            self.owner,
+            self._cells,
+            tuple(self.joules.values()) if not self.newborn else self._published_joules(),
+            components,
+            watts,
+            busy,
+            ratios,
         )
         return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
 
     def _published_joules(self) -> tuple[float, ...]:
-        if not self.newborn:
-            return tuple(self.joules.values())
         return tuple([0.0 if cell in self.newborn else joules for cell, joules in self.joules.items()])
 
     def newborn_joules(self) -> Joules:

@@ -15,12 +15,11 @@ class Births:
     def __init__(self) -> None:
         self._accounts: dict[Account, tuple[int, int]] = {}  # sequence, number of newborn cells
 
-    def observe(self, accounts: Iterable[Account], sequence: int) -> None:
-        """Take note of newborn cells among the ``accounts`` that snapshot ``sequence`` publishes."""
-        for account in accounts:
-            count = len(account.newborn)
-            if count and account.held_until is None and self._accounts.get(account, (0, 0))[1] != count:
-                self._accounts[account] = (sequence, count)
+    def observe(self, account: Account, sequence: int) -> None:
+        """Take note of the newborn cells of an account that snapshot ``sequence`` publishes."""
+        count = len(account.newborn)
+        if account.held_until is None and self._accounts.get(account, (0, 0))[1] != count:
+            self._accounts[account] = (sequence, count)
 
     def release(self, scraped: int | None) -> list[Account]:
         """Publish what accounts hold that every regular scraper has seen at 0; returns those accounts.

@@ -115,9 +115,7 @@ class Ledger:
             self._expire(period.now)
             self._processes.rank(period, self.limits.process_top, shed=self.shed_processes)
             self._changed.update(account for account in self._processes.published() if account.row is None)
-        published = self._finish_tick(period)
-        self._births.observe(published, sequence)
-        return published
+        return self._finish_tick(period, sequence)
 
     def _post_cpu(self, now: float, cpu: CpuUse, weights: Mapping[GroupKey, float]) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
@@ -139,13 +137,13 @@ class Ledger:
                 if record.model is not None:
                     record.model.use_cpu(used, surplus)
                     changed.add(record.model)
-                else:
+                elif occupied:
                     others += used
                     record.unnamed_seconds += used
                 rest -= used
-            if container in occupied:
-                occupied[container].add(seconds - rest - others, others, now)
-                if rest > 0 and (model := self._models.sole(container)) is not None:
+            if (occupancy := occupied.get(container)) is not None:
+                occupancy.add(seconds - rest - others, others, now)
+                if rest > 0 and (model := occupancy.sole) is not None:
                     # CPU time of processes that have exited: the model's, if no other process worked beside it.
                     model.use_cpu(rest, surplus)
                     changed.add(model)
@@ -161,9 +159,12 @@ class Ledger:
             accounts = charged[use.process.key, use.group] = [container, record.account]
             if record.model is not None:
                 accounts.append(record.model)
-            if container in self._models.occupancy:
-                named, others = (use.seconds, 0.0) if record.model is not None else (0.0, use.seconds)
-                self._models.occupancy[container].add(named, others, now)
+            if (occupancy := self._models.occupancy.get(container)) is not None:
+                if record.model is not None:
+                    occupancy.add(use.seconds, 0.0, now)
+                else:
+                    occupancy.add(0.0, use.seconds, now)
+                    record.unnamed_seconds += use.seconds
             for account in accounts:
                 account.use_gpu(use.seconds)
                 self._changed.add(account)
@@ -204,7 +205,7 @@ class Ledger:
         record.seen_at = now
         return record, container
 
-    def _finish_tick(self, period: Period) -> list[Account]:
+    def _finish_tick(self, period: Period, sequence: int) -> list[Account]:
         if period.known != self._known:
             # A meter appeared or vanished: every row gains or loses its watts.
             self._known = period.known
@@ -213,10 +214,11 @@ class Ledger:
                     account.start_at_zero(period)
             self._changed.update(self._containers, self._models, self._processes.published())
         # An account that was closed in this tick must not be saved again: its joules have moved.
-        changed = self._changed | self._active | self._containers.take_changed()
+        changed, self._changed = self._changed, set()
+        changed |= self._active
+        changed |= self._containers.take_changed()
         changed.difference_update(self._closed, self._containers.closed)
         self._births.forget((*self._closed, *self._containers.closed))
-        self._changed.clear()
         self._active.clear()
         published = []
         for account in changed:
@@ -226,6 +228,8 @@ class Ledger:
             published.append(account)
             if account.finish_tick(period):
                 self._active.add(account)
+            if account.newborn:
+                self._births.observe(account, sequence)
         return published
 
     # --- accounts that open and expire ----------------------------------------------------------------

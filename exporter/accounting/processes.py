@@ -26,7 +26,7 @@ class ProcessRecord:
     """A process account with what is needed to charge and rank it. ``container`` is None if not seen since a restart.
 
     ``before`` are the joules of an earlier run, which its model's account already includes. ``unnamed_seconds`` is CPU
-    time from before its model was recognised.
+    and GPU time from before its model was recognised.
     """
 
     __slots__ = (

@@ -23,14 +23,14 @@ class ScopeCheck:
     def __init__(self) -> None:
         self._partial = ""
         self._owed = 0.0
-        self._grouped = 0.0
-        self._window = (0.0, 0.0, 0.0)
+        self._grouped = (0.0, 0.0)  # busy seconds of the groups since the last window began, and the time they cover
+        self._counted = (0.0, 0.0)  # the same by /proc/stat
         self._contradiction: Problem | None = None
         self._scope: Problem | None = None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What lasts."""
+        """Problems that apply now."""
         return tuple(problem for problem in (self._scope, self._contradiction) if problem is not None)
 
     def apply(self, cpu: CpuUse | None, machine: MachineUse | None, *, metered: bool) -> tuple[CpuUse | None, bool]:
@@ -57,20 +57,24 @@ class ScopeCheck:
         return replace(cpu, busy_seconds=cpu.busy_seconds + outside, outside_seconds=outside), True
 
     def _compare(self, cpu: CpuUse | None, machine: MachineUse | None) -> None:
-        self._grouped += 0.0 if cpu is None else cpu.busy_seconds
+        if cpu is not None:
+            busy, seconds = self._grouped
+            self._grouped = (busy + cpu.busy_seconds, seconds + cpu.window_seconds)
         if machine is None or machine.busy_seconds is None:
             return
-        grouped, counted, seconds = self._window
-        self._window = (grouped + self._grouped, counted + machine.busy_seconds, seconds + machine.window_seconds)
-        self._grouped = 0.0
-        grouped, counted, seconds = self._window
-        if seconds < _WINDOW_SECONDS:
+        busy, seconds = self._counted
+        self._counted = (busy + machine.busy_seconds, seconds + machine.window_seconds)
+        if self._counted[1] < _WINDOW_SECONDS:
             return
-        self._window = (0.0, 0.0, 0.0)
-        apart = abs(grouped - counted)
+        (busy_by_groups, covered), (busy_by_stat, seconds) = self._grouped, self._counted
+        self._grouped = self._counted = (0.0, 0.0)
+        if covered <= 0:  # the groups could not be read
+            return
+        by_groups, by_stat = busy_by_groups / covered, busy_by_stat / seconds
+        apart = abs(by_groups - by_stat)
         self._contradiction = None
-        if apart > _APART_RATIO * max(grouped, counted) and apart > _APART_CPUS * seconds:
-            text = f"{grouped / seconds:.2f} CPUs were busy by the cgroups, {counted / seconds:.2f} by /proc/stat"
+        if apart > _APART_RATIO * max(by_groups, by_stat) and apart > _APART_CPUS:
+            text = f"{by_groups:.2f} CPUs were busy by the cgroups, {by_stat:.2f} by /proc/stat"
             self._contradiction = Problem(
-                "implausible", text, "compare --path.procfs and --path.cgroupfs: one machine's?"
+                "implausible", text, "check that --path.procfs and --path.cgroupfs belong to the same machine"
             )

@@ -459,6 +459,49 @@ def test_time_before_a_process_was_recognised_is_not_a_strangers() -> None:
     assert list(bench.ledger.container_models().values()) == [LLAMA]
 
 
+class LateModels(PathNames):
+    """Process 2 is recognised as a worker of llama when ``recognised`` is set."""
+
+    def __init__(self) -> None:
+        self.recognised = False
+        self._seen = False
+
+    def model(self, group: GroupKey | None, process: Process) -> Model | None:
+        return LLAMA if self.recognised and process.key.pid == 2 else super().model(group, process)
+
+    def renamed(self) -> tuple[GroupKey, ...]:
+        news = self.recognised and not self._seen
+        self._seen = self.recognised
+        return (A,) if news else ()
+
+
+@pytest.mark.parametrize("on", ["cpu", "gpu"])
+def test_what_a_worker_used_before_it_was_recognised_is_no_other_process_s(on: str) -> None:
+    names = LateModels()
+    bench = Bench(namer=names)
+    server, worker = process(1, "serve-llama"), process(2, "worker")
+    members = [(server, 0.5), (worker, 0.5)] if on == "cpu" else [(server, 0.5)]
+    gpu_uses = [GpuUse(GPU.id, A, worker, 0.9)] if on == "gpu" else []
+
+    def tick(*, first: bool = False) -> None:
+        bench.tick(
+            [use(A, 0.5 * len(members), *members)],
+            started=[A] if first else [],
+            energies=[Energy(PACKAGE, 10.0, 0.0), Energy(GPU, 100.0, 0.0)],
+            gpu_uses=gpu_uses,
+        )
+
+    tick(first=True)
+    for _ in range(30):
+        tick()
+    assert bench.ledger.container_models() == {}
+    names.recognised = True
+    tick()
+    tick()
+    assert list(bench.ledger.container_models().values()) == [LLAMA]
+    assert bench.error_ratio() < 1e-12
+
+
 def test_a_stranger_on_the_gpu_counts_as_one_that_worked() -> None:
     bench = Bench()
     server, other = process(1, "serve-llama"), process(2, "python")

@@ -78,3 +78,13 @@ def test_sums_that_contradict_each_other_for_a_minute(grouped: float, counted: f
     for _ in range(61):
         check.apply(used(1.0), MachineUse(1.0, 1.0), metered=True)
     assert check.problems == ()
+
+
+def test_a_time_without_readable_groups_is_not_compared() -> None:
+    """The sums of busy time would be of different times: 2 CPUs all the while, the groups unread for 40 seconds."""
+    check = ScopeCheck()
+    for second in range(300):
+        away = 100 <= second < 140
+        cpu = None if away else CpuUse(0.0, 41.0 if second == 140 else 1.0, 82.0 if second == 140 else 2.0)
+        check.apply(cpu, MachineUse(2.0, 1.0), metered=True)
+        assert check.problems == ()
