@@ -173,7 +173,10 @@ class CpuUse:
 
 
 class MachineUse(NamedTuple):
-    """Busy CPU seconds by /proc/stat, None where it is not of the metered machine; ``partial``: why groups are not."""
+    """Busy CPU seconds by /proc/stat, None where it is not of the metered machine.
+
+    ``partial`` says why the visible groups are only part of that machine, "" if they are all of it.
+    """
 
     busy_seconds: float | None
     window_seconds: float

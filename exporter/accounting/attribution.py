@@ -39,7 +39,7 @@ class Energy(NamedTuple):
 
     @property
     def joules(self) -> float:
-        """Their sum."""
+        """All joules of the device in the tick."""
         return self.active + self.idle + self.gap
 
 

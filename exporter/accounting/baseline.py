@@ -111,8 +111,10 @@ class Baseline:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """Least and most idle watts by the published shares; None unless the idle watts are assumed by them."""
+        if self._share is None or self._idle.method != "prior" or self._given is not None:
+            return None
         lows = [bin_.low for bin_ in self._bins if bin_.low is not None]
-        if self._share is None or self._idle.method != "prior" or self._given is not None or not lows:
+        if not lows:
             return None
         least, _, most = self._share
         return min(_idle_at(low, least) for low in lows), min(_idle_at(low, most) for low in lows)

@@ -34,6 +34,7 @@ _KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
     "process": ProcessOwner,
     "model": Model,
 }
+_KIND_OF = {cls: kind for kind, cls in _KINDS.items()}
 
 
 class StateCorruptError(ValueError):
@@ -159,8 +160,7 @@ def _identity(owner: Owner, start_ticks: int) -> tuple[Any, ...]:
 
 
 def _encode_owner(owner: Owner) -> tuple[str, Sequence[Any]]:
-    kind = next(kind for kind, cls in _KINDS.items() if type(owner) is cls)
-    return kind, owner
+    return _KIND_OF[type(owner)], owner
 
 
 def _decode_owner(kind: str, fields: Sequence[Any]) -> Owner:

@@ -35,7 +35,7 @@ _LONGEST_SECONDS = 10.0
 _KEYS_PER_OBSERVATION = 10
 _LONGEST_MERGED_SECONDS = 5.0
 """With every ten keys one more observation is added to the next before the equations learn of them, up to this time:
-they cost the square of the keys, and many keys become identifiable slowly anyhow."""
+they cost the square of the keys, and many keys become identifiable slowly anyway."""
 
 _LEAST_OBSERVATIONS = 30.0
 _GLITCH_DEVIATIONS = 5.0

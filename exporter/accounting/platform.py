@@ -22,6 +22,7 @@ _WITH_JOULES = ("ok", "wrap", "gap")
 class _Candidate:
     """One way to measure the platform: its meter, or those of its sockets."""
 
+    device: Device
     parts_since: float  # joules of the parts since it was last read
     trusted: bool = True
     silent: bool = False
@@ -30,7 +31,7 @@ class _Candidate:
     seconds: float = 0.0
 
     def reset(self) -> None:
-        """It has a reading after a silence: nothing that it said was wrong."""
+        """It has a reading after a silence: discard the comparison so far."""
         self.trusted, self.silent = True, False
         self.whole = self.parts = self.seconds = 0.0
 
@@ -47,15 +48,14 @@ class _Candidate:
 class Platform:
     """Joules of the platform beyond its parts, from the first meter that is not below them.
 
-    A whole that measures less than its parts is none: it stays visible as a device, and the next one is used. What the
-    parts exceed the whole by in one tick, because meters are not read at the same instant, is subtracted in the next;
-    that debt is limited to some seconds of the parts' power. A power gauge at 0 while the parts use energy is no
-    reading.
+    A meter that reads less than its parts does not measure the platform: it stays visible as a device, and the next
+    one is used. What the parts exceed the whole by in one tick, because meters are not read at the same instant, is
+    subtracted in the next; that debt is limited to some seconds of the parts' power. A power gauge at 0 while the parts
+    use energy is no reading.
     """
 
     def __init__(self) -> None:
         self._candidates: dict[tuple[str, ...], _Candidate] = {}
-        self._devices: dict[tuple[str, ...], Device] = {}
         self._debt = 0.0
         self._parts_before = 0.0  # joules in all ticks so far
         self._peak_watts = 0.0
@@ -78,10 +78,11 @@ class Platform:
         found: float | None = None
         used: tuple[str, ...] = ()
         known = {tuple(device.id for device in choice): choice for choice in choices}
-        self._candidates = {key: self._candidates.get(key) or _Candidate(self._parts_before) for key in known}
-        self._devices = {key: choice[0] for key, choice in known.items()}
-        for key in known:
-            candidate = self._candidates[key]
+        self._candidates = {
+            key: self._candidates.get(key) or _Candidate(choice[0], self._parts_before) for key, choice in known.items()
+        }
+        for key, candidate in self._candidates.items():
+            candidate.device = known[key][0]
             read = [deltas[id_] for id_ in key if id_ in deltas]
             if parts > 0 and read and all(_is_silent(readings.get(delta.device.id)) for delta in read):
                 candidate.observe(0.0, parts, seconds)
@@ -111,18 +112,18 @@ class Platform:
 
     def problems(self) -> Mapping[str, Problem]:
         """Source → the platform meter of it that would be used, were it not below its parts."""
-        refused = list(self._devices.items())
-        if self.used in self._devices:
-            refused = refused[: list(self._devices).index(self.used)]
-        return {
-            device.source: Problem(
-                "implausible",
-                f"{device.id}: less than the meters of CPU, memory and GPUs that it should include",
-                'nothing to do: it is shown, and not used for energy_node_*{component="other"}',
-            )
-            for key, device in reversed(refused)
-            if not self._candidates[key].trusted
-        }
+        found: dict[str, Problem] = {}
+        for key, candidate in self._candidates.items():
+            if key == self.used:
+                break
+            if not candidate.trusted:
+                problem = Problem(
+                    "implausible",
+                    f"{candidate.device.id}: less than the meters of CPU, memory and GPUs that it should include",
+                    'nothing to do: it is shown, and not used for energy_node_*{component="other"}',
+                )
+                found.setdefault(candidate.device.source, problem)
+        return found
 
 
 def _is_silent(reading: EnergyReading | PowerReading | None) -> bool:

@@ -183,7 +183,7 @@ class Sampler:
         measured = self._devices.measure((meter for reading in readings for meter in reading.meters), use)
         if began >= self._review_at:
             self._review_at = began + _REVIEW_SECONDS
-            self._devices.review(measured, self._booted_at + began)  # by the wall clock at the start: it may be set
+            self._devices.review(measured, self._booted_at + began)  # the wall clock as of the start: it may be set
         implausible = [delta for delta in measured.deltas.values() if delta.event == "implausible"]
         problems = self._devices.problems
         for source in self._sources:
@@ -292,7 +292,7 @@ class Sampler:
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
                 cpu_prices={} if self._cpu_prices is None else self._cpu_prices.by_serial(),
-                container_cards=ledger.container_cards(),
+                container_cards=ledger.container_cards() if "gpu" in devices.node_joules else (),
             ),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
