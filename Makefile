@@ -16,7 +16,7 @@ ENGINE ?= docker
 IMAGE  ?= ai-energy-exporter:0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules dashboards manifests pictures stack image image-test lock dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules alert-links dashboards manifests pictures stack image image-test lock dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ rules: $(DEV) ## Write the rules of the energy budgets anew, and check all rules
 	$(NEEDS) run promtool check config prometheus/prometheus.yml
 	$(NEEDS) run promtool test rules prometheus/tests/*.yml
 	$(NEEDS) run amtool check-config prometheus/alertmanager.yml
+
+alert-links: $(DEV) ## Rules with absolute links, in dist/rules: make alert-links RUNBOOKS=https://... GRAFANA=https://...
+	$(BIN)/python -m deploy.alert_links --runbooks '$(RUNBOOKS)' --grafana '$(GRAFANA)' --output dist/rules
 
 dashboards: $(DEV) ## Generate grafana/dashboards from grafana/generate
 	$(BIN)/python -m grafana.generate

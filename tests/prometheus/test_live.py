@@ -22,11 +22,12 @@ DOCUMENTED = {
 }
 
 EXPECTED = {
-    ("EnergyExporterDown", "platform"): {"instance": "lost-node", "job": "energy", "severity": "critical"},
+    ("EnergyExporterDown", "platform"): {"instance": "lost-node", "job": "energy", "severity": "warning"},
     ("EnergyGpuPowerThrottled", "platform"): {"instance": "demo-node", "gpu": "0", "reason": "sw_power_cap"},
     ("EnergyModelLoadedButIdle", "team-vision"): {"model_name": "google/gemma-3-27b-it", "severity": "warning"},
     ("EnergyGpuIdleButAllocated", "team-vision"): {"pod": "gemma-3-27b-demo-84f6b7d9c-hw7jr", "owner": "team-vision"},
     ("EnergyGpuIdleButAllocated", "platform"): {"namespace": "team-research", "owner": "team-research"},
+    ("EnergyModelServerNotScraped", "platform"): {"model_name": "BAAI/bge-m3", "severity": "info"},
     ("EnergyBudgetBurnFast", "platform"): {"budget": "node-hour", "severity": "warning", "window": "hour"},
     ("EnergyBudgetBurnSlow", "platform"): {"budget": "node-hour", "severity": "info", "window": "hour"},
     ("EnergyBudgetProjectedExhaustion", "platform"): {"budget": "node-hour", "owner": "platform"},
@@ -90,6 +91,12 @@ HELD_BACK: list[Case] = [
     ("old samples", {"alertname": "EnergyExporterStale", "instance": "a"}, "EnergyReadingsStale", {}),
     ("a lost card", {"alertname": "EnergyDeviceDown", "instance": "a", "device": "d"}, "EnergyMeterStuck", {}),
     ("a used up budget", {"alertname": "EnergyBudgetExceeded", "budget": "b"}, "EnergyBudget80Percent", {}),
+    (
+        "an idle model",
+        {"alertname": "EnergyModelLoadedButIdle", "namespace": "n", "model_name": "m"},
+        "EnergyGpuIdleButAllocated",
+        {"pod": "p"},
+    ),
 ]
 TOLD: list[Case] = [
     ("another node", {"alertname": "EnergyExporterDown", "instance": "a"}, "EnergyDeviceDown", {"instance": "b"}),
@@ -102,6 +109,18 @@ TOLD: list[Case] = [
         {"alertname": "EnergyBudgetExceeded", "budget": "b"},
         "EnergyBudgetBurnFast",
         {"cluster": "elsewhere"},
+    ),
+    (
+        "a pod with another model",
+        {"alertname": "EnergyModelLoadedButIdle", "namespace": "n", "model_name": "m"},
+        "EnergyGpuIdleButAllocated",
+        {"pod": "p", "model_name": "o"},
+    ),
+    (
+        "a pod without a model",
+        {"alertname": "EnergyModelLoadedButIdle", "namespace": "n", "model_name": ""},
+        "EnergyGpuIdleButAllocated",
+        {"pod": "p"},
     ),
     ("the cause itself", {"alertname": "EnergyExporterDown", "instance": "a"}, "EnergyExporterDown", {}),
 ]

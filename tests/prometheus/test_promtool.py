@@ -54,7 +54,7 @@ def test_routes_are_valid() -> None:
         ("alertname=EnergyBudgetExceeded budget=x owner=team-vision severity=critical", "team-vision"),
         ("alertname=EnergyBudget80Percent budget=x owner=nobody severity=warning", "platform"),
         ("alertname=EnergyModelLoadedButIdle owner=team-nlp namespace=team-nlp severity=warning", "team-nlp"),
-        ("alertname=EnergyExporterDown owner=platform severity=critical instance=a", "platform"),
+        ("alertname=EnergyDeviceDown owner=platform severity=critical instance=a", "platform"),
     ],
 )
 def test_alerts_go_to_their_owner(labels: str, receiver: str) -> None:

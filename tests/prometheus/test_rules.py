@@ -33,6 +33,7 @@ _RAY = {"model_name", "WorkerId"}
 _DEPLOYMENT = {"deployment", "replica", "application", "route"}
 FOREIGN: Mapping[str, set[str]] = {
     "up": POD,
+    "process_start_time_seconds": POD,
     **{f"vllm{sign}{name}_total": _VLLM for sign in ":_" for name in ("generation_tokens", "prompt_tokens")},
     **{f"vllm{sign}request_success_total": _VLLM for sign in ":_"},
     **{f"sglang{sign}{name}_tokens_total": _SGLANG for sign in ":_" for name in ("generation", "realtime", "prompt")},
@@ -148,7 +149,7 @@ class TestAlert:
         assert re.fullmatch(r"Energy[A-Za-z0-9]+", rule["alert"])
         labels, notes = rule.get("labels", {}), rule["annotations"]
         if not rule["alert"].startswith("EnergyBudget"):
-            assert labels["severity"] in {"critical", "warning", "info"}
+            assert set(re.sub(r"{{.*?}}", " ", labels["severity"]).split()) <= {"critical", "warning", "info"}
             assert labels["owner"]
         assert "{{" not in notes["summary"], "a summary does not change"
         assert re.search(r"\$value|\d", notes["description"]), "a description has numbers"
@@ -159,11 +160,23 @@ class TestAlert:
         assert notes["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
         text = (RUNBOOKS / f"{rule['alert']}.md").read_text(encoding="utf-8")
         assert text.startswith(f"# {rule['alert']}\n")
-        for part in ("**Meaning.**", "**Impact.**", "## Diagnosis", "## Fix"):
+        for part in ("**Meaning.**", "**Impact.**", "**Severity.**", "## Diagnosis", "## Fix"):
             assert part in text
         board = re.match(r"/d/energy-([a-z]+)\?", notes["dashboard_url"])
         assert board
         assert board[1] in DASHBOARDS
+
+    def test_the_runbook_and_the_list_give_its_severity(self, rule: dict[str, Any]) -> None:
+        severity = rule.get("labels", {}).get("severity", "that of the budget")
+        written = severity.replace('eq $labels.severity "info"', "")
+        possible = re.findall(r"critical|warning|info", written) or [severity]
+        text = (RUNBOOKS / f"{rule['alert']}.md").read_text(encoding="utf-8")
+        given = text.partition("**Severity.** ")[2].partition("\n\n")[0]
+        assert given.startswith(tuple(possible))
+        assert all(word in given for word in possible)
+        row = re.search(rf"^\| \[{rule['alert']}\]\(.*?\) \| (.*?) \|", DOCUMENT, re.MULTILINE)
+        assert row
+        assert set(re.findall(r"critical|warning|info", row[1])) == set(possible) & {"critical", "warning", "info"}
 
     def test_fires_in_one_case_and_is_silent_in_another(self, rule: dict[str, Any]) -> None:
         fires, silent = 0, 0
@@ -188,6 +201,21 @@ def test_no_runbook_is_for_an_alert_that_is_gone() -> None:
 def test_queries_of_runbooks_name_what_exists(path: Path) -> None:
     (block,) = re.findall(r"```promql\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
     assert complaints(block, OWN) == []
+    assert "\n".join(promql.queries(block)).split() == re.sub(r"#.*", "", block).split()
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ("a\nb == 0\n", ["a", "b == 0"]),
+        ("# why\na\n  + b\nc\n", ["a\n  + b", "c"]),
+        ('sum by (x) (\n  {y="(z"}\n)\nb\n', ['sum by (x) (\n  {y="(z"}\n)', "b"]),
+        ("a\n  - on (x)\nsum by (x) (b)\nc", ["a\n  - on (x)\nsum by (x) (b)", "c"]),
+        ("a and\nb\nc", ["a and\nb", "c"]),
+    ],
+)
+def test_a_block_is_read_as_queries(block: str, expected: list[str]) -> None:
+    assert promql.queries(block) == expected
 
 
 def test_sums_over_time_agree_with_the_interval_of_what_they_add_up() -> None:

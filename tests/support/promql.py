@@ -10,6 +10,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\d[\w.]*|[a-zA-Z_:][\w:]*|[{}()\[\],=!~]
 _NAME = re.compile(r"[a-zA-Z_:][\w:]*")
 _LISTS = {"by", "without", "on", "ignoring", "group_left", "group_right"}
 _WORDS = {"and", "or", "unless", "bool", "offset", "e", "inf", "nan"}
+_CONTINUED = re.compile(r"(?:[-+*/]|\b(?:and|or|unless)|\bon \([\w, ]*\))$")
 _COPIED = re.compile(r'"(\w+)",\s*"\$1",\s*"(\w+)",')
 
 
@@ -19,6 +20,21 @@ class Names(NamedTuple):
     metrics: list[tuple[str, set[str]]]
     labels: set[str]
     made: set[str]
+
+
+def queries(block: str) -> list[str]:
+    """The queries of a block of a document: each begins at the left margin, and its other lines are indented or close
+    or continue a bracket."""
+    found: list[list[str]] = []
+    depth = 0
+    for line in re.sub(r"^\s*#.*\n", "", block, flags=re.MULTILINE).splitlines():
+        if found and (depth or line.startswith((" ", ")")) or (found and _CONTINUED.search(found[-1][-1]))):
+            found[-1].append(line)
+        elif line:
+            found.append([line])
+        bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
+        depth += sum(bare.count(sign) for sign in "([{") - sum(bare.count(sign) for sign in ")]}")
+    return ["\n".join(lines) for lines in found]
 
 
 def names(expression: str) -> Names:
@@ -36,6 +52,8 @@ def names(expression: str) -> Names:
             position = tokens.index("]", position) + 1
         elif token == "offset":
             position += 1
+        elif token == "{":  # a selector without a name, as of several metrics
+            position = tokens.index("}", position) + 1
         elif token in _LISTS and follower == "(":
             end = tokens.index(")", position)
             labels |= {one for one in tokens[position:end] if _NAME.fullmatch(one)}
