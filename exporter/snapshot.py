@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from .impact.values import UNKNOWN_RATES, Factors, Impact, Rates, Settled
 from .records import (
     Allocation,
     Component,
@@ -20,6 +21,9 @@ from .records import (
     Workload,
 )
 
+_NOTHING = Settled()
+_NO_IMPACT = Impact()
+
 
 class AccountRow(NamedTuple):
     """One account after a tick; an account that did not change keeps the same row object.
@@ -28,7 +32,8 @@ class AccountRow(NamedTuple):
     over the last tick, active and idle together). ``busy_components[i]`` names ``ratios[i]``: busy seconds
     per second over the node's capacity for that component (a DRAM meter has joules but no busy seconds;
     a machine without meters has busy seconds but no joules). ``serial`` is unique per account for the
-    exporter's lifetime, so a renderer may cache the account's labels under it.
+    exporter's lifetime, so a renderer may cache the account's labels under it. ``settled`` has the impact of each
+    cell's joules up to the last change of the rates.
     """
 
     serial: int
@@ -39,6 +44,21 @@ class AccountRow(NamedTuple):
     watts: tuple[float, ...]
     busy_components: tuple[Component, ...]
     ratios: tuple[float, ...]
+    settled: Mapping[tuple[Component, Mode], Settled] = {}
+
+    def impacts(self, rates: Rates) -> dict[Mode, Impact]:
+        """Grams and money by mode; a cell that is new, and still published at 0, has none yet."""
+        found: dict[Mode, Impact] = {}
+        settled = self.settled
+        for (component, mode), joules in zip(self.cells, self.joules, strict=True):
+            before = settled.get((component, mode), _NOTHING)
+            if joules >= before.joules:
+                impact = before.impact(joules, rates)
+                known = found.get(mode)
+                found[mode] = impact if known is None else Impact(*map(sum, zip(known, impact, strict=True)))
+            else:
+                found.setdefault(mode, Impact())
+        return found
 
 
 class CardRow(NamedTuple):
@@ -128,6 +148,21 @@ class NodeEnergy:
 
 
 @dataclass(frozen=True, slots=True)
+class ImpactView:
+    """Grams and money: the factors in force, and the impact of what is not in a row of an account.
+
+    ``node`` = containers + ``unattributed`` + ``retired`` + ``unnamed``, as for joules.
+    """
+
+    factors: Factors = field(default_factory=Factors)
+    rates: Rates = UNKNOWN_RATES
+    node: Impact = _NO_IMPACT
+    unattributed: Mapping[UnattributedReason, Impact] = field(default_factory=dict)
+    retired: Impact = _NO_IMPACT
+    unnamed: Impact = _NO_IMPACT
+
+
+@dataclass(frozen=True, slots=True)
 class GpuView:
     """State of the GPUs, and the containers that they are allocated to.
 
@@ -166,4 +201,6 @@ class Snapshot:
     demo: bool = False
     energy: NodeEnergy = field(default_factory=NodeEnergy)
     gpu: GpuView = field(default_factory=GpuView)
+    impact: ImpactView | None = None
+    """None where neither carbon intensity nor price was ever known."""
     exporter: ExporterState = field(default_factory=ExporterState)

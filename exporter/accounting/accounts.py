@@ -7,17 +7,22 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ..impact.values import Rates, Settled
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
 from ..snapshot import AccountRow
 from .attribution import Rate
+from .impacts import complete, merge, settle
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
+SettledCells = Mapping[tuple[Component, Mode], Settled]
 CardJoules = dict[tuple[str, Mode], float]
 """GPU joules by device id and mode; device "" are those of an earlier version, which kept no cards."""
 
 _ROUNDING = 1e-9
 """Relative difference between two sums of the same joules that is rounding."""
+
+_UNSETTLED: SettledCells = MappingProxyType({})
 
 _CPU_ONLY: tuple[Component, ...] = ("cpu",)
 _CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
@@ -99,7 +104,8 @@ class Account:
     last of them left. ``held_until`` is set while the account is not published because its owner's name is still being
     looked up. ``hidden`` accounts (processes beyond the top N) have no rows. ``newborn`` cells are published at 0: they
     are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample. ``cards`` is
-    a container's GPU joules by card.
+    a container's GPU joules by card. ``settled`` is the impact of its joules up to the last change of the rates; it is
+    replaced, never changed, because rows hold it.
 
     During a tick, seconds and GPU joules are collected; ``surplus_seconds`` is what the seconds' weights add to them.
     `accrue` converts seconds to joules, `finish_tick` also makes the row, `skip_row` makes none.
@@ -109,6 +115,7 @@ class Account:
         "_cells",
         "_gpu_joules",
         "_gpu_seconds",
+        "_saved",
         "cards",
         "cpu_seconds",
         "ended_at",
@@ -121,6 +128,7 @@ class Account:
         "owner",
         "row",
         "serial",
+        "settled",
         "start_ticks",
         "surplus_seconds",
     )
@@ -140,6 +148,8 @@ class Account:
         self.hidden = hidden
         self.newborn: frozenset[tuple[Component, Mode]] = frozenset()
         self.row: AccountRow | None = None
+        self.settled: SettledCells = _UNSETTLED
+        self._saved: SettledCells = _UNSETTLED
         self._gpu_joules = 0.0
         self._gpu_seconds: float | None = None
         self._cells: tuple[tuple[Component, Mode], ...] = ()
@@ -150,6 +160,7 @@ class Account:
         account = cls(serial, saved.owner, saved.start_ticks)
         account.joules = dict(saved.joules)
         account._cells = tuple(account.joules)
+        account.settled = complete(saved.joules, saved.settled or {})
         if isinstance(saved.owner, Workload):
             account.cards = _complete(saved.cards, saved.joules) or None
         account.ended_at = now
@@ -219,6 +230,8 @@ class Account:
     def absorb(self, other: Account) -> None:
         """Add all joules of another account, which ends."""
         self.merge(other.joules)
+        if other.settled or self.settled:
+            self.settled = merge(self.settled, other.settled)
         for (device, mode), joules in (other.cards or {}).items():
             self.add_card(device, mode, joules)
 
@@ -226,6 +239,10 @@ class Account:
         """Add joules that were attributed to another account of the same owner."""
         for cell, amount in joules.items():
             self.joules[cell] = self.joules.get(cell, 0.0) + amount
+
+    def settle(self, rates: Rates) -> None:
+        """Keep the impact of its joules so far, at the rates that were in force."""
+        self.settled = settle(self.joules, self.settled, rates)
 
     def start_at_zero(self, period: Period) -> None:
         """Publish 0 for CPU and DRAM where they are metered, because ``increase()`` starts at the first sample."""
@@ -273,6 +290,7 @@ class Account:
                 tuple([seconds * price for price in period.watts]),
                 period.cpu_known,
                 (busy_seconds * period.cpu_ratio,) if period.cpu_known else (),
+                self.settled,
             )
             return seconds > 0
         return self._finish_gpu_tick(period, busy_seconds, seconds)
@@ -302,6 +320,7 @@ class Account:
             watts,
             busy,
             ratios,
+            self.settled,
         )
         return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
 
@@ -312,9 +331,11 @@ class Account:
         """Joules of the cells that are published at 0."""
         return {cell: self.joules[cell] for cell in self.newborn}
 
-    def saved(self) -> SavedAccount:
-        """As the checkpoint keeps it."""
-        return SavedAccount(self.owner, self.start_ticks, dict(self.joules), dict(self.cards or {}))
+    def saved(self, *, whole: bool = True) -> SavedAccount:
+        """As the checkpoint keeps it; in a line of the journal, not ``whole``, without what has not changed."""
+        settled = self.settled if whole or self.settled is not self._saved else None
+        self._saved = self.settled
+        return SavedAccount(self.owner, self.start_ticks, dict(self.joules), dict(self.cards or {}), settled)
 
 
 def _complete(cards: Mapping[tuple[str, Mode], float], joules: Joules) -> CardJoules:
@@ -334,6 +355,16 @@ class SavedAccount(NamedTuple):
     start_ticks: int
     joules: Joules
     cards: Mapping[tuple[str, Mode], float] = MappingProxyType({})
+    settled: SettledCells | None = _UNSETTLED
+    """None is unchanged since the last checkpoint or line."""
+
+
+@dataclass(slots=True)
+class SettledTotals:
+    """The impact, up to the last change of the rates, of joules that belong to no account."""
+
+    unattributed: dict[tuple[Component, UnattributedReason], Settled] = field(default_factory=dict)
+    retired: dict[Component, Settled] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -343,3 +374,5 @@ class LedgerState:
     unattributed: dict[tuple[Component, UnattributedReason], float] = field(default_factory=dict)
     retired: dict[Component, float] = field(default_factory=dict)
     accounts: list[SavedAccount] = field(default_factory=list)
+    settled: SettledTotals | None = field(default_factory=SettledTotals)
+    """None is unchanged since the last checkpoint or line."""

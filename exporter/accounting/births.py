@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ..impact.values import Impact, Rates
 from ..records import Component, Workload
 from .accounts import Account
+from .impacts import total
 
 
 class Births:
@@ -47,3 +49,11 @@ class Births:
                 for (component, _), amount in account.newborn_joules().items():
                     joules[component] += amount
         return joules
+
+    def impacts_of_unpublished(self, rates: Rates) -> list[Impact]:
+        """Grams and money of containers' newborn cells."""
+        return [
+            total(account.newborn_joules(), account.settled, rates)
+            for account in self._accounts
+            if isinstance(account.owner, Workload) and account.held_until is None
+        ]

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..impact.values import UNKNOWN_RATES, Rates, Settled
 from ..records import Device, Model, ProcessOwner, Workload
-from .accounts import CardJoules, LedgerState, Owner, SavedAccount
+from .accounts import CardJoules, LedgerState, Owner, SavedAccount, SettledCells, SettledTotals
 from .baseline import Sample
 from .device_inventory import SavedDevice
 from .devices import DeviceState
@@ -46,7 +47,7 @@ class State:
     """What survives a restart, as of boot time ``at`` in the boot ``boot_id``.
 
     ``closed`` are the owners of accounts that a journal line removes. ``lagging`` is not in the file's text: more was
-    published afterwards than could be written.
+    published afterwards than could be written. ``rates`` are those since the last settlement.
     """
 
     boot_id: str
@@ -56,6 +57,7 @@ class State:
     closed: list[Owner] = field(default_factory=list)
     demo: bool = False
     lagging: bool = False
+    rates: Rates = UNKNOWN_RATES
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -75,7 +77,19 @@ def encode(state: State, *, whole: bool) -> bytes:
             if account.cards
         },
     }
+    if any(account.settled for account in ledger.accounts):
+        content["account_impacts"] = {
+            str(at): {f"{component}/{mode}": settled for (component, mode), settled in account.settled.items()}
+            for at, account in enumerate(ledger.accounts)
+            if account.settled
+        }
+    if ledger.settled is not None:
+        content["impacts"] = {
+            "unattributed": {f"{name}/{why}": settled for (name, why), settled in ledger.settled.unattributed.items()},
+            "retired": ledger.settled.retired,
+        }
     if whole:
+        content |= {"rates": state.rates, "node_impacts": devices.settled}
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": devices.baselines}
         content |= {"known": {key: _encode_device(saved) for key, saved in devices.known.items()}}
         content |= {"retired_devices": devices.retired_joules, "gpu_indexes": dict(devices.gpu_indexes)}
@@ -104,6 +118,8 @@ def decode(data: bytes) -> State:
         devices.known = {key: _decode_device(key, fields) for key, fields in first.get("known", {}).items()}
         devices.retired_joules = dict(first.get("retired_devices", {}))
         devices.gpu_indexes = dict(first.get("gpu_indexes", {}))
+        devices.settled = _decode_settled(first.get("node_impacts", {}))
+        state.rates = Rates(*first.get("rates", ()))
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
         for line in lines:
             content = _content(line)
@@ -128,13 +144,35 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         ledger.unattributed[component, reason] = joules
     for kind, fields in content.get("closed", ()):
         accounts.pop(_identity(_decode_owner(kind, fields), 0), None)
-    cards = content.get("account_cards", {})
+    if "impacts" in content:
+        unattributed = _decode_settled(content["impacts"]["unattributed"])
+        ledger.settled = SettledTotals(
+            {_cell(name): settled for name, settled in unattributed.items()},
+            _decode_settled(content["impacts"]["retired"]),
+        )
+    cards, impacts = content.get("account_cards", {}), content.get("account_impacts", {})
     for at, (kind, fields, start_ticks, cells) in enumerate(content["accounts"]):
         owner = _decode_owner(kind, fields)
         joules = {tuple(cell.split("/")): float(value) for cell, value in cells.items()}
-        accounts[_identity(owner, start_ticks)] = SavedAccount(
-            owner, int(start_ticks), joules, _decode_cards(cards.get(str(at), {}))
+        identity = _identity(owner, start_ticks)
+        settled: SettledCells | None
+        if str(at) in impacts:
+            settled = {_cell(name): value for name, value in _decode_settled(impacts[str(at)]).items()}
+        else:
+            settled = accounts[identity].settled if identity in accounts else {}
+        accounts[identity] = SavedAccount(
+            owner, int(start_ticks), joules, _decode_cards(cards.get(str(at), {})), settled
         )
+
+
+def _cell(name: str) -> Any:
+    """A component with its mode or reason; which of both is known to the caller."""
+    component, _, kind = name.partition("/")
+    return component, kind
+
+
+def _decode_settled(cells: Mapping[Any, Sequence[float]]) -> dict[Any, Settled]:
+    return {name: Settled(*map(float, values)) for name, values in cells.items()}
 
 
 def _decode_cards(cells: Mapping[str, float]) -> CardJoules:

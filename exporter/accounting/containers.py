@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 
+from ..impact.values import Impact, Rates
 from ..records import HOST, Component, GroupKey, Place, Workload, WorkloadKey
 from ..snapshot import AccountRow, CardRow
 from ..workloads.protocol import Namer
 from .accounts import Account, Period
+from .impacts import total
 
 OVERFLOW = Workload(container="other", runtime="host")
 """The one row for every workload beyond the series limit (fault 66 in docs/faults.md)."""
@@ -130,6 +132,10 @@ class ContainerAccounts:
             for (component, _), amount in account.joules.items():
                 joules[component] += amount
         return joules
+
+    def impacts_of_unnamed(self, rates: Rates) -> list[Impact]:
+        """Grams and money of the accounts that are not published yet."""
+        return [total(account.joules, account.settled, rates) for account in self._held]
 
     def rows(self) -> tuple[AccountRow, ...]:
         """Rows of all accounts that have their name."""

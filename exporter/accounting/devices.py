@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..impact.values import Impact, Rates, Settled
 from ..records import Component, Device, EnergyReading, GpuState, PowerBounds, PowerReading, Problem
 from ..snapshot import DeviceRow, NodeRow
 from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
 from .device_inventory import DeviceInventory, SavedDevice, is_estimate
 from .gpu_idle import expect_idle
+from .impacts import complete, settle, total
 from .measurement import OTHER, Measured, Use
 from .meters import GAP_SECONDS, Delta, Meters, Point
 from .platform import Platform
@@ -29,7 +31,8 @@ class DeviceState:
 
     ``points`` are the last trusted counter values, valid in the same boot only. ``joules`` are totals by device,
     ``node_joules`` by component; ``retired_joules`` are those of devices that are no longer published. ``known`` and
-    ``baselines`` (samples of the learned idle power) are written with a whole checkpoint only, as are ``gpu_indexes``.
+    ``baselines`` (samples of the learned idle power) are written with a whole checkpoint only, as are ``gpu_indexes``
+    and ``settled``, the impact of ``node_joules`` up to the last change of the rates.
     """
 
     points: dict[str, Point] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class DeviceState:
     known: dict[str, SavedDevice] = field(default_factory=dict)
     baselines: dict[str, list[Sample]] = field(default_factory=dict)
     gpu_indexes: Mapping[str, str] = field(default_factory=dict)
+    settled: Mapping[Component, Settled] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class Devices:
         self.joules = defaultdict(float, state.joules)
         self.node_joules: defaultdict[Component, float] = defaultdict(float, state.node_joules)
         self.retired_joules = state.retired_joules
+        self._settled: Mapping[Component, Settled] = complete(state.node_joules, state.settled)
+        self._settlements = 0
         self.gpu_indexes = state.gpu_indexes
         self._renumbered = 0
         self._inventory = DeviceInventory(state.known, restart.started_at, without_counter)
@@ -208,6 +214,15 @@ class Devices:
             NodeRow(component, joules, watts.get(component)) for component, joules in sorted(self.node_joules.items())
         )
 
+    def settle(self, rates: Rates) -> None:
+        """Keep the impact of the node's joules so far, at the ``rates`` that were in force."""
+        self._settled = settle(self.node_joules, self._settled, rates)
+        self._settlements += 1
+
+    def impact(self, rates: Rates) -> Impact:
+        """Grams and money of the node."""
+        return total(self.node_joules, self._settled, rates)
+
     @property
     def problems(self) -> Mapping[str, Problem]:
         """What is wrong with the meters of a source, seen beside those of others."""
@@ -224,7 +239,7 @@ class Devices:
     @property
     def revision(self) -> int:
         """Grows when a whole checkpoint is needed."""
-        return self._inventory.revision + self._renumbered
+        return self._inventory.revision + self._renumbered + self._settlements
 
     def journal(self) -> DeviceState:
         """What changes in every tick, for a line of the state file's journal."""
@@ -236,6 +251,7 @@ class Devices:
         state.known = self._inventory.saved()
         state.baselines = {key: list(samples) for key, samples in self._samples.items()}
         state.gpu_indexes = self.gpu_indexes
+        state.settled = self._settled
         state.baselines |= {key: baseline.samples() for key, baseline in self._baselines.items()}
         return state
 

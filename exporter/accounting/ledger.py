@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
+from ..impact.values import Impact, Rates
 from ..records import (
     HOST,
     Allocation,
@@ -23,10 +24,11 @@ from ..records import (
 )
 from ..snapshot import AccountRow, CardRow
 from ..workloads.protocol import Namer
-from .accounts import Account, LedgerState, Owner, Period
+from .accounts import Account, LedgerState, Owner, Period, SettledTotals
 from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
+from .impacts import complete, merge, settle, total
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
 
@@ -66,6 +68,7 @@ class Ledger:
         self._kept_at = float("-inf")
         self._closed: list[Account] = []
         self._births = Births()
+        self._settled = self._saved = SettledTotals()
 
     @property
     def limits(self) -> Limits:
@@ -257,9 +260,43 @@ class Ledger:
         for account in self._containers.expire(deadline):
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules
+            if account.settled:
+                retired = self._settled.retired
+                for (component, _), settled in account.settled.items():
+                    retired = merge(retired, {component: settled})
+                self._settled = SettledTotals(self._settled.unattributed, retired)
         self._closed += self._models.expire(deadline)
         self._models.forget(set(self._containers), now)
         self._processes.expire(deadline, now)
+
+    # --- grams and money ----------------------------------------------------------------------------
+
+    def settle(self, rates: Rates) -> None:
+        """Keep the impact of all joules so far, at the ``rates`` that were in force; every row is replaced."""
+        accounts = [*self._containers, *self._models]
+        for account in accounts:
+            account.settle(rates)
+        self._changed.update(accounts)
+        self._settled = SettledTotals(
+            settle(self.unattributed, self._settled.unattributed, rates),
+            settle(self.retired, self._settled.retired, rates),
+        )
+
+    def impact_of_unattributed(self, rates: Rates) -> dict[UnattributedReason, Impact]:
+        """Grams and money of `unattributed`, by reason."""
+        cells: defaultdict[UnattributedReason, dict[tuple[Component, UnattributedReason], float]] = defaultdict(dict)
+        for key, joules in self.unattributed.items():
+            cells[key[1]][key] = joules
+        return {reason: total(joules, self._settled.unattributed, rates) for reason, joules in cells.items()}
+
+    def impact_of_retired(self, rates: Rates) -> Impact:
+        """Grams and money of `retired`."""
+        return total(self.retired, self._settled.retired, rates)
+
+    def impact_of_unnamed(self, rates: Rates) -> Impact:
+        """Grams and money of `unnamed`."""
+        impacts = [*self._containers.impacts_of_unnamed(rates), *self._births.impacts_of_unpublished(rates)]
+        return Impact(*(sum(column) for column in zip(*impacts, strict=True))) if impacts else Impact()
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -312,11 +349,14 @@ class Ledger:
 
     def totals(self) -> LedgerState:
         """Its state without accounts."""
-        return LedgerState(dict(self.unattributed), dict(self.retired))
+        settled = None if self._settled is self._saved else self._settled
+        self._saved = self._settled
+        return LedgerState(dict(self.unattributed), dict(self.retired), settled=settled)
 
     def state(self) -> LedgerState:
         """Its whole state; processes that are not published need not survive a restart."""
         state = self.totals()
+        state.settled = self._settled
         accounts = [*self._containers, *self._models, *self._processes.published()]
         state.accounts = [account.saved() for account in accounts]
         return state
@@ -330,6 +370,10 @@ class Ledger:
         """Restore the state of an earlier run; accounts without a workload expire after the linger time."""
         self.unattributed.update(state.unattributed)
         self.retired.update(state.retired)
+        settled = state.settled or SettledTotals()
+        self._settled = SettledTotals(
+            complete(state.unattributed, settled.unattributed), complete(state.retired, settled.retired)
+        )
         for saved in state.accounts:
             if isinstance(saved.owner, ProcessOwner) and not same_boot:
                 continue

@@ -37,6 +37,7 @@ TITLES = {
     "docker": "Docker metadata",
     "podman": "Podman metadata",
     "models": "Models",
+    "impact": "Carbon and cost",
     "demo": "Demonstration",
     "log": "Logs",
 }

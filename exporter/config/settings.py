@@ -286,6 +286,39 @@ class Settings:
         "",
         "Socket of the Podman API, for container names; the default is /run/podman/podman.sock if accessible.",
     )
+    impact_zone: str = _setting(
+        "impact.zone",
+        text("ZONE"),
+        "",
+        "Where the electricity is from, for grams of CO2e: the code of a country (DE) or a cloud region "
+        "(gcp/europe-west9, aws/eu-west-3, azure/westeurope); off for none. The default is the region that cloud-init "
+        "has written to this machine. See impact.md.",
+    )
+    impact_intensity: float | None = _setting(
+        "impact.intensity",
+        number("GRAMS", 0.0, 5000.0),
+        None,
+        "Grams of CO2e per kWh of electricity, in place of the shipped table.",
+    )
+    impact_price: float | None = _setting(
+        "impact.price", number("PRICE", 0.0, 1e6), None, "Price of a kWh of electricity, in impact.currency."
+    )
+    impact_currency: str = _setting(
+        "impact.currency", text("CODE"), "", "Currency of impact.price: three letters, such as EUR."
+    )
+    impact_pue: float = _setting(
+        "impact.pue",
+        number("RATIO", 1.0, 10.0),
+        1.0,
+        "Power usage effectiveness: energy of the building over that of its IT equipment. It multiplies grams and "
+        "money, never joules.",
+    )
+    impact_file: str = _setting(
+        "impact.file",
+        text("FILE"),
+        "",
+        "YAML file with carbon intensity and prices by hour and weekday (impact.md).",
+    )
     demo: bool = _setting("demo", flag(), False, "Show a simulated GPU node instead of this machine.")
     demo_seed: int = _setting("demo.seed", count(0, 2**31 - 1), 1, "Seed of the simulated node.")
     log_level: str = _setting(

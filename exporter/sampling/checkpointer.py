@@ -11,6 +11,7 @@ from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
 from ..accounting.ledger import Ledger
 from ..host import Host
+from ..impact.values import UNKNOWN_RATES, Rates
 from .deadline import DeadlineCall, WorkerPool
 from .state_file import StateForeign, StateStore
 
@@ -60,10 +61,19 @@ class Checkpointer:
         same_boot = bool(self._boot_id) and state.boot_id == self._boot_id and state.at <= self._host.clock()
         return state, same_boot
 
-    def write(self, now: float, ledger: Ledger, devices: Devices, changes: Changes, every_seconds: float) -> None:
+    def write(
+        self,
+        now: float,
+        ledger: Ledger,
+        devices: Devices,
+        changes: Changes,
+        every_seconds: float,
+        rates: Rates = UNKNOWN_RATES,
+    ) -> None:
         """Write the ``changes`` of this tick, or a whole checkpoint ``every_seconds``.
 
-        A whole checkpoint is also written when a device appeared or was retired, because journal lines have no labels.
+        A whole checkpoint is also written when a device appeared or was retired, because journal lines have no labels,
+        and when the ``rates`` of grams and money changed.
         """
         if self._writer.busy:
             late = self._writer.take(0)
@@ -74,10 +84,10 @@ class Checkpointer:
                 return
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
-            line = self._encode_all(now, ledger, devices)
+            line = self._encode_all(now, ledger, devices, rates)
         else:
             state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
-            state.ledger.accounts = [account.saved() for account in changes.accounts]
+            state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
             line = encode(state, whole=False)
         self._writer.request((line, whole))
         done = self._writer.take(_WAIT_SECONDS)
@@ -89,20 +99,21 @@ class Checkpointer:
             self._revision = devices.revision
         self._log_change(error)
 
-    def close(self, now: float, ledger: Ledger, devices: Devices) -> None:
+    def close(self, now: float, ledger: Ledger, devices: Devices, rates: Rates = UNKNOWN_RATES) -> None:
         """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more."""
         if self._writer.busy:
             self._writer.take(_LAST_WAIT_SECONDS)
         if not self._writer.busy:
             try:
-                self._store.write((self._encode_all(now, ledger, devices), True))
+                self._store.write((self._encode_all(now, ledger, devices, rates), True))
             except OSError as error:
                 self._log_change(error)
         self._pool.stop()
         self._store.close()
 
-    def _encode_all(self, now: float, ledger: Ledger, devices: Devices) -> bytes:
-        return encode(State(self._boot_id, now, devices.state(), ledger.state(), demo=self._demo), whole=True)
+    def _encode_all(self, now: float, ledger: Ledger, devices: Devices, rates: Rates) -> bytes:
+        state = State(self._boot_id, now, devices.state(), ledger.state(), demo=self._demo, rates=rates)
+        return encode(state, whole=True)
 
     def _log_change(self, error: Exception | None) -> None:
         failing = error is not None

@@ -17,8 +17,9 @@ from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..accounting.scope import ScopeCheck
 from ..host import Host
+from ..impact.values import UNKNOWN_RATES, Factors
 from ..records import Allocation, Reading
-from ..snapshot import ExporterState, GpuView, NodeEnergy, Snapshot
+from ..snapshot import ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
 from .checkpointer import Changes, Checkpointer
@@ -61,12 +62,18 @@ def no_scrapers(now: float) -> int | None:  # noqa: ARG001 - the signature of `S
     return None
 
 
+def no_factors(at: float) -> Factors | None:  # noqa: ARG001 - as a schedule is called
+    """Neither carbon intensity nor price is known."""
+    return None
+
+
 class Sampler:
     """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
     pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
-    newest snapshot that every regular scraper has received at a boot time, None without regular scrapers.
+    newest snapshot that every regular scraper has received at a boot time, None without regular scrapers. ``factors``
+    returns those in force at a Unix time.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class Sampler:
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
         received_by_all: Callable[[float], int | None] = no_scrapers,
+        factors: Callable[[float], Factors | None] = no_factors,
         demo: bool = False,
         pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
@@ -96,6 +104,7 @@ class Sampler:
         self._ledger = Ledger(namer, self.options.limits)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
+        self._rates = UNKNOWN_RATES
         self._devices = self._restore()
         self._allocations = AllocationCache()
         self._reservations = Reservations(self.options.gpu_reservations)
@@ -109,6 +118,8 @@ class Sampler:
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
         self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
+        self._factors_at = factors
+        self._factors: Factors | None = None
 
     def _restore(self) -> Devices:
         """Restore the checkpoint of an earlier run, if there is one."""
@@ -116,6 +127,7 @@ class Sampler:
         if loaded is None:
             return Devices(self.options.idle_watts)
         state, same_boot = loaded
+        self._rates = state.rates
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
@@ -165,7 +177,7 @@ class Sampler:
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
         if self._checkpointer is not None:
-            self._checkpointer.close(self._host.clock(), self._ledger, self._devices)
+            self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._rates)
         for source in self._sources:
             source.close()
         self._pool.stop()
@@ -178,6 +190,7 @@ class Sampler:
         began = self._host.clock()
         window = 0.0 if self._last_at is None else began - self._last_at
         self._last_at = began
+        self._price()
         readings = self._read(began)
         use = self._use(readings, window)
         measured = self._devices.measure((meter for reading in readings for meter in reading.meters), use)
@@ -223,7 +236,8 @@ class Sampler:
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
-            self._checkpointer.write(began, self._ledger, self._devices, changes, self.options.checkpoint_seconds)
+            every = self.options.checkpoint_seconds
+            self._checkpointer.write(began, self._ledger, self._devices, changes, every, self._rates)
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
@@ -231,6 +245,15 @@ class Sampler:
         self._check_memory(began)
         self._sample_seconds += self._host.clock() - began
         return snapshot
+
+    def _price(self) -> None:
+        """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
+        self._factors = self._factors_at(self._host.wall())
+        rates = UNKNOWN_RATES if self._factors is None else self._factors.rates
+        if rates != self._rates:
+            self._ledger.settle(self._rates)
+            self._devices.settle(self._rates)
+            self._rates = rates
 
     def _read(self, now: float) -> list[Reading]:
         for source in self._sources:
@@ -294,6 +317,7 @@ class Sampler:
                 cpu_prices={} if self._cpu_prices is None else self._cpu_prices.by_serial(),
                 container_cards=ledger.container_cards() if "gpu" in devices.node_joules else (),
             ),
+            impact=self._impact(),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
@@ -303,6 +327,19 @@ class Sampler:
                 series_dropped=tuple(sorted(ledger.dropped().items())),
                 start_time=self._start_time,
             ),
+        )
+
+    def _impact(self) -> ImpactView | None:
+        factors, rates, ledger = self._factors, self._rates, self._ledger
+        if factors is None:
+            return None
+        return ImpactView(
+            factors,
+            rates,
+            self._devices.impact(rates),
+            ledger.impact_of_unattributed(rates),
+            ledger.impact_of_retired(rates),
+            ledger.impact_of_unnamed(rates),
         )
 
     def _check_memory(self, now: float) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
-from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
+from ..impact.build import build as build_schedule
+from ..sampling.sampler import Sampler, SamplerOptions, no_factors, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
@@ -101,6 +102,7 @@ def make_sampler(
         namer = make_namer(settings, host)
         sources = make_sources(settings, host)
     options = sampler_options(settings)
+    schedule = build_schedule(settings)
     return Sampler(
         sources,
         namer,
@@ -109,6 +111,7 @@ def make_sampler(
         store=store,
         observers=observers,
         received_by_all=received_by_all,
+        factors=no_factors if schedule is None else schedule.at,
         demo=settings.demo,
     )
 

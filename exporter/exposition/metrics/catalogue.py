@@ -26,6 +26,7 @@ from .families import (
     power_source_info,
     retired_devices,
 )
+from .impact import IMPACT
 
 CATALOGUE: tuple[Family, ...] = (
     # the node
@@ -245,6 +246,7 @@ CATALOGUE: tuple[Family, ...] = (
     # its users
     *level_families(),
     CONTAINER_CARDS,
+    *IMPACT,
     ContainerInfo(
         "energy_container_info",
         "gauge",

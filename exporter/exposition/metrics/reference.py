@@ -8,6 +8,7 @@ from itertools import groupby
 from .catalogue import CATALOGUE
 from .collector import Described, Instruments
 from .families import Family
+from .impact import IMPACT
 
 _INTRO = """\
 # Metrics
@@ -55,6 +56,7 @@ Details:
 """
 
 _GROUPS = {
+    **{family.name: "Carbon and cost" for family in IMPACT},
     "energy_node_": "Node",
     "energy_device_": "Devices",
     "energy_gpu_": "GPUs",

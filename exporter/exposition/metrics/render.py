@@ -13,10 +13,12 @@ from math import isfinite
 
 from prometheus_client import CollectorRegistry
 
-from ...records import Model, Workload
-from ...snapshot import AccountRow, Snapshot
+from ...impact.values import Impact
+from ...records import Mode, Model, Workload
+from ...snapshot import AccountRow, ImpactView, Snapshot
 from .catalogue import CATALOGUE
 from .families import LEVELS, AccountFamily, ContainerInfo, Family, Level, chosen_labels, container_identity
+from .impact import ImpactFamily, is_known, money
 from .labels import pairs
 from .registry_text import RegistryText
 
@@ -107,7 +109,7 @@ class Renderer:
 class _Account:
     """Cache of one account: its row, and per family a template and the lines rendered from it."""
 
-    __slots__ = ("chunks", "info", "labels", "model", "row", "templates")
+    __slots__ = ("chunks", "impact_row", "impacts", "info", "labels", "model", "row", "templates")
 
     def __init__(self, row: AccountRow, labels: str, templates: tuple[bytes, bytes, bytes]) -> None:
         self.row = row
@@ -116,6 +118,8 @@ class _Account:
         self.chunks = _format(templates, row)
         self.model: Model | None = None
         self.info = b""
+        self.impact_row: AccountRow | None = None
+        self.impacts: tuple[bytes, ...] = ()
 
 
 class _LevelRenderer:
@@ -125,6 +129,8 @@ class _LevelRenderer:
         own = {f.quantity: f.name for f in catalogue if isinstance(f, AccountFamily) and f.level is level}
         self._level = level
         self._joules, self._watts, self._ratios = own["joules"], own["watts"], own["ratios"]
+        self._impacts = [f for f in catalogue if isinstance(f, ImpactFamily) and f.level is level]
+        self._view: ImpactView | None = None
         self._info = next((f for f in catalogue if isinstance(f, ContainerInfo) and f.level is level), None)
         self._accounts: dict[int, _Account] = {}
         self._owners: dict[str, int] = defaultdict(int)  # how many accounts have these labels
@@ -150,8 +156,27 @@ class _LevelRenderer:
         lines[self._joules] = [account.chunks[0] for account in accounts]
         lines[self._watts] = [account.chunks[1] for account in accounts]
         lines[self._ratios] = [account.chunks[2] for account in accounts]
+        if self._impacts:
+            self._render_impacts(accounts, snapshot.impact, lines)
         if self._info is not None:
             lines[self._info.name] = self._infos(self._info, accounts, snapshot.energy.container_models)
+
+    def _render_impacts(self, accounts: list[_Account], view: ImpactView | None, lines: Lines) -> None:
+        shown = [family for family in self._impacts if is_known(view, family.quantity)]
+        lines.update({family.name: [] for family in self._impacts})
+        if view is None or not shown:
+            return
+        if self._view is None or (view.rates, view.factors.currency) != (self._view.rates, self._view.factors.currency):
+            for account in accounts:
+                account.impact_row = None
+        self._view = view
+        for account in accounts:
+            if account.impact_row is not account.row:
+                impacts = account.row.impacts(view.rates)
+                account.impacts = tuple([_impact_lines(family, account.labels, impacts, view) for family in shown])
+                account.impact_row = account.row
+        for position, family in enumerate(shown):
+            lines[family.name] = [account.impacts[position] for account in accounts]
 
     def _update(self, account: _Account | None, row: AccountRow) -> _Account:
         if account is not None:
@@ -201,6 +226,16 @@ class _LevelRenderer:
         """Drop the cache of removed accounts, so that memory is bounded by the exposed series (fault 43)."""
         for serial in self._accounts.keys() - {row.serial for row in rows}:
             self._release(self._accounts.pop(serial))
+
+
+def _impact_lines(family: ImpactFamily, labels: str, impacts: Mapping[Mode, Impact], view: ImpactView) -> bytes:
+    own = "".join(f',currency="{currency}"' for currency in money(view, family.quantity))
+    return "".join(
+        [
+            f'{family.name}{{{labels},mode="{mode}"{own}}} {getattr(impact, family.quantity):.14g}\n'
+            for mode, impact in impacts.items()
+        ]
+    ).encode()
 
 
 def _format(templates: tuple[bytes, bytes, bytes], row: AccountRow) -> tuple[bytes, bytes, bytes]:

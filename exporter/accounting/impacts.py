@@ -1,0 +1,40 @@
+"""Grams and money of counters that only grow: settled when the rates change, else one multiplication.
+
+The impact of a counter is linear in its joules between two changes of the rates. So nothing is done per tick: at a
+change, each counter remembers its joules and their impact, and what follows is worth the new rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from ..impact.values import Impact, Rates, Settled
+
+Key = TypeVar("Key")
+
+
+def settle(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> dict[Key, Settled]:
+    """Every counter as of now, at the end of the time in which ``rates`` were in force."""
+    nothing = Settled()
+    return {key: Settled(amount, *settled.get(key, nothing).impact(amount, rates)) for key, amount in joules.items()}
+
+
+def total(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> Impact:
+    """The impact of all counters together."""
+    nothing = Settled()
+    impacts = [settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items()]
+    return Impact(*(sum(column) for column in zip(*impacts, strict=True))) if impacts else Impact()
+
+
+def merge(one: Mapping[Key, Settled], other: Mapping[Key, Settled]) -> dict[Key, Settled]:
+    """Of counters that are added to others."""
+    merged = dict(one)
+    for key, settled in other.items():
+        merged[key] = merged[key].plus(settled) if key in merged else settled
+    return merged
+
+
+def complete(joules: Mapping[Key, float], settled: Mapping[Key, Settled]) -> dict[Key, Settled]:
+    """With what an earlier run counted before it knew any rates, which has no impact."""
+    return {key: settled.get(key, Settled(amount)) for key, amount in joules.items()}

@@ -1,0 +1,158 @@
+"""Families of carbon and money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ...impact.values import Impact
+from ...snapshot import ImpactView, Snapshot
+from .families import CONTAINER, MODEL, Family, Kind, Level, Sample
+
+Quantity = Literal["grams", "cost", "credit"]
+
+_COUNTER: Kind = "counter"
+_GAUGE: Kind = "gauge"
+_SUFFIX: dict[Quantity, str] = {"grams": "carbon_grams_total", "cost": "cost_total", "credit": "credit_total"}
+_ABOUT: dict[Quantity, str] = {
+    "grams": "CO2e of the electricity of {}, in grams, PUE included, at the carbon intensity in force at its use.",
+    "cost": "Cost of the electricity of {}, in units of the currency, PUE included, at the price in force at its "
+    "use; negative prices are in the credit.",
+    "credit": "Credit for the electricity of {} at negative prices, in units of the currency; absent where prices are "
+    "never negative.",
+}
+
+
+def is_known(view: ImpactView | None, quantity: Quantity) -> bool:
+    """Whether there are series of a quantity: never for an unknown rate."""
+    if view is None or (quantity == "credit" and not view.factors.credits):
+        return False
+    return getattr(view.rates, quantity) is not None
+
+
+def money(view: ImpactView, quantity: Quantity) -> tuple[str, ...]:
+    """The value of the label ``currency``, which grams do not have."""
+    return () if quantity == "grams" else (view.factors.currency,)
+
+
+@dataclass(frozen=True, slots=True)
+class ImpactFamily(Family):
+    """Grams, cost or credit of a `Level`: its lines are cached per account, as those of its joules."""
+
+    level: Level
+    quantity: Quantity
+
+
+def _of_level(level: Level, subject: str, quantity: Quantity) -> ImpactFamily:
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        view = snapshot.impact
+        if view is None or not is_known(view, quantity):
+            return
+        for row in level.unique(snapshot):
+            owner = level.values(row.owner)
+            for mode, impact in row.impacts(view.rates).items():
+                yield (*owner, mode, *money(view, quantity)), getattr(impact, quantity)
+
+    labels = (*level.labels, "mode", *(() if quantity == "grams" else ("currency",)))
+    name = f"energy_{level.name}_{_SUFFIX[quantity]}"
+    return ImpactFamily(name, "counter", _ABOUT[quantity].format(subject), labels, samples, level, quantity)
+
+
+def _of_node(
+    name: str,
+    subject: str,
+    quantity: Quantity,
+    parts: Callable[[ImpactView], Iterator[tuple[tuple[str, ...], Impact]]],
+    labels: tuple[str, ...] = (),
+) -> Family:
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        view = snapshot.impact
+        if view is not None and is_known(view, quantity):
+            for values, impact in parts(view):
+                yield (*values, *money(view, quantity)), getattr(impact, quantity)
+
+    own = () if quantity == "grams" else ("currency",)
+    full, kind = f"energy_{name}_{_SUFFIX[quantity]}", _COUNTER
+    if name == "unnamed":
+        full, kind = full.removesuffix("_total"), _GAUGE
+    return Family(full, kind, _ABOUT[quantity].format(subject), (*labels, *own), samples)
+
+
+def _impacts() -> Iterator[Family]:
+    quantities: tuple[Quantity, ...] = ("grams", "cost", "credit")
+    for quantity in quantities:
+        yield _of_node("node", "the node", quantity, lambda view: iter((((), view.node),)))
+        yield _of_level(CONTAINER, "a container, systemd unit, Slurm job or the host itself", quantity)
+        yield _of_level(MODEL, "the processes that work for an AI model", quantity)
+        yield _of_node(
+            "unattributed",
+            "no workload",
+            quantity,
+            lambda view: (((reason,), impact) for reason, impact in sorted(view.unattributed.items())),
+            ("reason",),
+        )
+        yield _of_node("retired", "containers that are no longer exposed", quantity, lambda v: iter((((), v.retired),)))
+        yield _of_node(
+            "unnamed", "containers that is not in their counters yet", quantity, lambda v: iter((((), v.unnamed),))
+        )
+
+
+def _factor(
+    name: str, help_text: str, value: Callable[[ImpactView], float | None], *, currency: bool = False
+) -> Family:
+    def samples(snapshot: Snapshot) -> Iterator[Sample]:
+        if (view := snapshot.impact) is not None:
+            yield ((view.factors.currency,) if currency else ()), value(view)
+
+    return Family(name, "gauge", help_text, ("currency",) if currency else (), samples)
+
+
+def _info(snapshot: Snapshot) -> Iterator[Sample]:
+    if (view := snapshot.impact) is not None:
+        known = view.factors
+        estimated = "true" if known.estimated else "false"
+        source = (known.zone, known.provider, known.source, known.basis, known.factor_type, known.year)
+        yield (*source, estimated, known.currency), 1
+
+
+def _times(snapshot: Snapshot) -> Iterator[Sample]:
+    if (view := snapshot.impact) is not None:
+        yield ("intensity",), view.factors.intensity_at
+        yield ("price",), view.factors.price_at
+
+
+IMPACT: tuple[Family, ...] = (
+    *_impacts(),
+    _factor(
+        "energy_carbon_intensity_grams_per_kilowatt_hour",
+        "Carbon intensity of electricity in force, in grams of CO2e per kWh, without PUE.",
+        lambda view: view.factors.intensity,
+    ),
+    _factor(
+        "energy_electricity_price_per_kilowatt_hour",
+        "Price of electricity in force, in units of the currency per kWh, without PUE; it may be negative.",
+        lambda view: view.factors.price,
+        currency=True,
+    ),
+    _factor(
+        "energy_pue_ratio",
+        "Power usage effectiveness that grams and money are multiplied by; joules are not.",
+        lambda view: view.factors.pue,
+    ),
+    Family(
+        "energy_impact_info",
+        "gauge",
+        "Always 1; source of the carbon intensity: zone, provider (table, operator, simulated), accounting basis "
+        "(location, market), type of factor (lifecycle, operational, direct), year of the data; and the currency.",
+        ("zone", "provider", "source", "basis", "factor_type", "year", "estimated", "currency"),
+        _info,
+    ),
+    Family(
+        "energy_impact_factor_timestamp_seconds",
+        "gauge",
+        "Unix time at which the carbon intensity or price came into force, in seconds; absent for a constant.",
+        ("factor",),
+        _times,
+    ),
+)

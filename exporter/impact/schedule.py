@@ -1,0 +1,99 @@
+"""Which factors are in force at a time: constants, or hours and weekdays in the time zone of the tariff."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from .values import Factors
+
+_MINUTE_SECONDS = 60.0
+_DAY_MINUTES = 1440
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A value from one local time of day to another, on some weekdays (Monday is 0); it may pass midnight.
+
+    ``start`` and ``end`` are minutes since midnight; equal ones are the whole day. A span that passes midnight belongs
+    to the weekday on which it starts.
+    """
+
+    value: float
+    weekdays: frozenset[int] = frozenset(range(7))
+    start: int = 0
+    end: int = 0
+
+    def covers(self, weekday: int, minute: int) -> bool:
+        """Whether it is in force at a minute of a weekday."""
+        if self.start < self.end:
+            return weekday in self.weekdays and self.start <= minute < self.end
+        if minute >= self.start:
+            return weekday in self.weekdays
+        return minute < self.end and (weekday - 1) % 7 in self.weekdays
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """Values by time of day and weekday; the first span that covers a time is in force.
+
+    ``timezone`` is an IANA name, so that daylight saving is that of the place and not of the machine.
+    """
+
+    spans: tuple[Span, ...]
+    timezone: str = "UTC"
+
+    def at(self, unix_seconds: float) -> float:
+        """The value in force."""
+        local = datetime.fromtimestamp(unix_seconds, ZoneInfo(self.timezone))
+        minute = local.hour * 60 + local.minute
+        return next(span.value for span in self.spans if span.covers(local.weekday(), minute))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the value never changes."""
+        return len({span.value for span in self.spans}) == 1
+
+    @property
+    def gap(self) -> tuple[int, int] | None:
+        """A weekday and minute that no span covers, None if there is none."""
+        for weekday in range(7):
+            for minute in range(_DAY_MINUTES):
+                if not any(span.covers(weekday, minute) for span in self.spans):
+                    return weekday, minute
+        return None
+
+
+class Schedule:
+    """The factors of each moment; looked up once a minute, because tariffs change on full minutes.
+
+    ``base`` has what does not change; a timetable of ``intensity`` or ``price`` replaces its value.
+    """
+
+    def __init__(self, base: Factors, intensity: Timetable | None = None, price: Timetable | None = None) -> None:
+        self._base = base
+        self._intensity = intensity
+        self._price = price
+        self._minute: float | None = None
+        self._factors = base
+
+    def at(self, unix_seconds: float) -> Factors:
+        """The factors in force."""
+        minute = unix_seconds // _MINUTE_SECONDS
+        if minute != self._minute and (self._intensity or self._price):
+            self._minute = minute
+            self._factors = self._look_up(unix_seconds, minute * _MINUTE_SECONDS)
+        return self._factors
+
+    def _look_up(self, now: float, since: float) -> Factors:
+        factors = self._factors
+        if self._intensity is not None:
+            intensity = self._intensity.at(now)
+            if intensity != factors.intensity or factors.intensity_at is None:
+                factors = replace(factors, intensity=intensity, intensity_at=since)
+        if self._price is not None:
+            price = self._price.at(now)
+            if price != factors.price or factors.price_at is None:
+                factors = replace(factors, price=price, price_at=since)
+        return factors

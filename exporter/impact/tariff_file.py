@@ -1,0 +1,186 @@
+"""Reads the file of ``--impact.file``: intensity and price by hour and weekday; errors name the line and the key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+
+from ..config.value_types import did_you_mean, quoted
+from ..config.yaml_file import compose
+from .schedule import Span, Timetable
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+CURRENCY = re.compile(r"[A-Z]{3}")
+
+_SECTIONS = {
+    "intensity": ("timezone", "periods"),
+    "price": ("currency", "timezone", "adders", "periods"),
+}
+_PERIOD = ("value", "weekdays", "from", "to")
+_TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
+_MOST = {"intensity": 5000.0, "price": 1e6}
+
+
+class TariffError(Exception):
+    """The file is invalid; ``problems`` has one message for each error."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class Tariff(NamedTuple):
+    """What the file says; None or "" is what it leaves open. Prices include the adders."""
+
+    intensity: Timetable | None = None
+    price: Timetable | None = None
+    currency: str = ""
+
+
+def read(path: str) -> Tariff:
+    """The tariff of a file. Raises `TariffError` with all errors."""
+    try:
+        root = compose(path)
+    except ValueError as error:
+        raise TariffError([f"{path}:{error}"]) from None
+    reader = _Reader(path)
+    tariff = reader.document(root)
+    if reader.problems:
+        raise TariffError(reader.problems)
+    return tariff
+
+
+class _Reader:
+    def __init__(self, path: str) -> None:
+        self.problems: list[str] = []
+        self._path = path
+
+    def document(self, root: yaml.Node | None) -> Tariff:
+        sections = dict(self._mapping(root, tuple(_SECTIONS), ""))
+        if not sections and not self.problems:
+            self._report(root, "has neither intensity nor price")
+        found: dict[str, Timetable | None] = {}
+        currency = ""
+        for name, node in sections.items():
+            values = dict(self._mapping(node, _SECTIONS[name], f"{name}: "))
+            timezone = self._timezone(values.get("timezone"), name)
+            added = self._adders(values["adders"]) if "adders" in values else 0.0
+            found[name] = self._timetable(node, values.get("periods"), name, timezone, added)
+            if name == "price":
+                currency = self._currency(node, values.get("currency"))
+        return Tariff(found.get("intensity"), found.get("price"), currency)
+
+    def _timetable(
+        self, section: yaml.Node, node: yaml.Node | None, name: str, timezone: str, added: float
+    ) -> Timetable | None:
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self._report(node or section, f"{name}: periods must be a list with at least one value")
+            return None
+        before = len(self.problems)
+        spans = [self._span(item, name, added) for item in node.value]
+        if len(self.problems) > before:
+            return None
+        timetable = Timetable(tuple(spans), timezone or "UTC")
+        if not timezone and any(span != Span(span.value) for span in spans):
+            self._report(section, f"{name}: the key timezone is missing, such as Europe/Berlin")
+        if (gap := timetable.gap) is not None:
+            weekday, minute = gap
+            at = f"{WEEKDAYS[weekday]} {minute // 60:02}:{minute % 60:02}"
+            self._report(
+                node, f"{name}: no period covers {at}; a last one without weekdays, from and to covers the rest"
+            )
+        return timetable
+
+    def _span(self, node: yaml.Node, name: str, added: float) -> Span:
+        values = dict(self._mapping(node, _PERIOD, f"{name}: "))
+        if "value" not in values:
+            self._report(node, f"{name}: the key value is missing")
+            return Span(0.0)
+        lowest = 0.0 if name == "intensity" else -_MOST[name]
+        value = self._number(values["value"], f"{name}: value", lowest, _MOST[name])
+        weekdays = self._weekdays(values["weekdays"], name) if "weekdays" in values else frozenset(range(7))
+        if ("from" in values) != ("to" in values):
+            self._report(node, f"{name}: from and to must be given together")
+        start, end = (self._minutes(values[key], f"{name}: {key}") if key in values else 0 for key in ("from", "to"))
+        return Span(value + added, weekdays, start, end)
+
+    def _weekdays(self, node: yaml.Node, name: str) -> frozenset[int]:
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self._report(node, f"{name}: weekdays must be a list such as [mon, tue]")
+            return frozenset()
+        words = [self._text(item).lower()[:3] for item in node.value]
+        for word, item in zip(words, node.value, strict=True):
+            if word not in WEEKDAYS:
+                self._report(item, f"{name}: weekdays: {quoted(self._text(item))} is not one of {', '.join(WEEKDAYS)}")
+        return frozenset(WEEKDAYS.index(word) for word in words if word in WEEKDAYS)
+
+    def _adders(self, node: yaml.Node) -> float:
+        if not isinstance(node, yaml.MappingNode):
+            self._report(node, "price: adders must be a mapping of names and prices per kWh, such as {grid: 0.08}")
+            return 0.0
+        return sum(
+            self._number(value, f"price: adders: {self._text(key)}", -_MOST["price"], _MOST["price"])
+            for key, value in node.value
+        )
+
+    def _currency(self, section: yaml.Node, node: yaml.Node | None) -> str:
+        word = self._text(node) if node is not None else ""
+        if not CURRENCY.fullmatch(word):
+            message = "the key currency is missing" if node is None else f"currency: {quoted(word)} is not a code"
+            self._report(node or section, f"price: {message}, such as EUR")
+        return word
+
+    def _timezone(self, node: yaml.Node | None, name: str) -> str:
+        if node is None:
+            return ""
+        word = self._text(node)
+        try:
+            ZoneInfo(word)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            self._report(
+                node,
+                f"{name}: timezone: {quoted(word)} is not known here; the package tzdata has the names of all zones",
+            )
+        return word
+
+    def _minutes(self, node: yaml.Node, key: str) -> int:
+        word = self._text(node)
+        if not _TIME.fullmatch(word):
+            self._report(node, f"{key}: {quoted(word)} is not a time such as 06:30; quote it, or YAML reads a number")
+            return 0
+        hours, _, minutes = word.partition(":")
+        return (int(hours) * 60 + int(minutes)) % 1440
+
+    def _number(self, node: yaml.Node, key: str, low: float, high: float) -> float:
+        word = self._text(node)
+        if not _NUMBER.fullmatch(word) or not low <= float(word) <= high:
+            self._report(node, f"{key}: {quoted(word)} is not a number from {low:g} to {high:g}")
+            return 0.0
+        return float(word)
+
+    def _mapping(self, node: yaml.Node | None, keys: Sequence[str], where: str) -> Iterator[tuple[str, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            self._report(node, f"{where}must be a mapping of {', '.join(keys)}")
+            return
+        seen = set()
+        for key, value in node.value:
+            name = self._text(key)
+            if name not in keys:
+                self._report(key, f"{where}no such key: {quoted(name)}{did_you_mean(name, keys)}")
+            elif name in seen:
+                self._report(key, f"{where}{name} is given twice")
+            else:
+                seen.add(name)
+                yield name, value
+
+    def _text(self, node: yaml.Node) -> str:
+        return str(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+
+    def _report(self, node: yaml.Node | None, message: str) -> None:
+        line = 1 if node is None else node.start_mark.line + 1
+        self.problems.append(f"{self._path}:{line}: {message}")

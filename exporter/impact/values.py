@@ -1,0 +1,88 @@
+"""Factors of carbon and money, and what joules are worth at them: values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+JOULES_PER_KWH = 3.6e6
+
+
+class Rates(NamedTuple):
+    """What a joule of this machine emits and costs, PUE included; None is unknown.
+
+    ``grams`` of CO2e, ``cost`` and ``credit`` in units of the currency; at a negative price the cost is 0 and the
+    credit positive, so that counters of both only grow.
+    """
+
+    grams: float | None = None
+    cost: float | None = None
+    credit: float | None = None
+
+
+UNKNOWN_RATES = Rates()
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Carbon intensity, electricity price and PUE in force, and where they are from; None or "" is unknown.
+
+    ``intensity`` is in grams of CO2e per kWh and ``price`` in ``currency`` per kWh, both without PUE. ``basis`` and
+    ``factor_type`` are how the intensity is accounted for: ``location`` or ``market``, ``lifecycle`` or ``direct``;
+    ``year`` is that of its data. ``credits`` is whether prices may be
+    negative. ``intensity_at`` and ``price_at`` are Unix seconds at which the values came into
+    force, None for constants.
+    """
+
+    intensity: float | None = None
+    price: float | None = None
+    pue: float = 1.0
+    currency: str = ""
+    zone: str = ""
+    provider: str = ""
+    source: str = ""
+    basis: str = ""
+    factor_type: str = ""
+    year: str = ""
+    estimated: bool = False
+    credits: bool = False
+    intensity_at: float | None = None
+    price_at: float | None = None
+
+    @property
+    def rates(self) -> Rates:
+        """What a joule emits and costs."""
+        per_joule = self.pue / JOULES_PER_KWH
+        grams = None if self.intensity is None else self.intensity * per_joule
+        if self.price is None:
+            return Rates(grams)
+        return Rates(grams, max(0.0, self.price) * per_joule, max(0.0, -self.price) * per_joule)
+
+
+class Impact(NamedTuple):
+    """Grams of CO2e, cost and credit of some joules; 0 where a rate was unknown."""
+
+    grams: float = 0.0
+    cost: float = 0.0
+    credit: float = 0.0
+
+
+class Settled(NamedTuple):
+    """A counter of joules at the last change of the rates, and the impact of those joules."""
+
+    joules: float = 0.0
+    grams: float = 0.0
+    cost: float = 0.0
+    credit: float = 0.0
+
+    def impact(self, joules: float, rates: Rates) -> Impact:
+        """The impact of the counter at ``joules``: what came since the last change at the rates in force."""
+        new = max(0.0, joules - self.joules)
+        grams, cost, credit = rates
+        return Impact(
+            self.grams + new * (grams or 0.0), self.cost + new * (cost or 0.0), self.credit + new * (credit or 0.0)
+        )
+
+    def plus(self, other: Settled) -> Settled:
+        """Of the sum of two counters."""
+        return Settled(*map(sum, zip(self, other, strict=True)))
