@@ -11,7 +11,7 @@ from ..impact.values import Rates, Settled
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
 from ..snapshot import AccountRow
 from .attribution import Rate
-from .impacts import complete, merge, settle
+from .impacts import merge, settle
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
@@ -160,7 +160,7 @@ class Account:
         account = cls(serial, saved.owner, saved.start_ticks)
         account.joules = dict(saved.joules)
         account._cells = tuple(account.joules)
-        account.settled = complete(saved.joules, saved.settled or {})
+        account.settled = saved.settled or _UNSETTLED
         if isinstance(saved.owner, Workload):
             account.cards = _complete(saved.cards, saved.joules) or None
         account.ended_at = now

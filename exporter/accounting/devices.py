@@ -13,7 +13,7 @@ from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
 from .device_inventory import DeviceInventory, SavedDevice, is_estimate
 from .gpu_idle import expect_idle
-from .impacts import complete, settle, total
+from .impacts import settle, total
 from .measurement import OTHER, Measured, Use
 from .meters import GAP_SECONDS, Delta, Meters, Point
 from .platform import Platform
@@ -82,7 +82,7 @@ class Devices:
         self.joules = defaultdict(float, state.joules)
         self.node_joules: defaultdict[Component, float] = defaultdict(float, state.node_joules)
         self.retired_joules = state.retired_joules
-        self._settled: Mapping[Component, Settled] = complete(state.node_joules, state.settled)
+        self._settled: Mapping[Component, Settled] = state.settled
         self._settlements = 0
         self.gpu_indexes = state.gpu_indexes
         self._renumbered = 0

@@ -34,7 +34,3 @@ def merge(one: Mapping[Key, Settled], other: Mapping[Key, Settled]) -> dict[Key,
         merged[key] = merged[key].plus(settled) if key in merged else settled
     return merged
 
-
-def complete(joules: Mapping[Key, float], settled: Mapping[Key, Settled]) -> dict[Key, Settled]:
-    """With what an earlier run counted before it knew any rates, which has no impact."""
-    return {key: settled.get(key, Settled(amount)) for key, amount in joules.items()}

@@ -28,7 +28,7 @@ from .accounts import Account, LedgerState, Owner, Period, SettledTotals
 from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
-from .impacts import complete, merge, settle, total
+from .impacts import merge, settle, total
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
 
@@ -370,10 +370,7 @@ class Ledger:
         """Restore the state of an earlier run; accounts without a workload expire after the linger time."""
         self.unattributed.update(state.unattributed)
         self.retired.update(state.retired)
-        settled = state.settled or SettledTotals()
-        self._settled = SettledTotals(
-            complete(state.unattributed, settled.unattributed), complete(state.retired, settled.retired)
-        )
+        self._settled = state.settled or SettledTotals()
         for saved in state.accounts:
             if isinstance(saved.owner, ProcessOwner) and not same_boot:
                 continue

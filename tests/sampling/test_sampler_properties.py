@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
+from exporter.impact.values import Factors
 from exporter.records import (
     CpuUse,
     Device,
@@ -42,6 +43,8 @@ PACKAGE = Device("package-0", "cpu", "meters", "measured", "package-0", 4.0, max
 DRAM = Device("dram-0", "dram", "meters", "measured", "dram", 4.0, max_watts=100.0)
 GPU = Device("GPU-1", "gpu", "meters", "measured", "gpu", 1.0, max_watts=800.0)
 PLAUSIBLE_WATTS = {"cpu": 400.0, "dram": 100.0, "gpu": 800.0}
+
+COUNTED = ("_joules_total", "_grams_total", "_cost_total", "_credit_total")
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 Series = dict[Key, float]
@@ -178,6 +181,7 @@ class Node(RuleBasedStateMachine):
         self.moves: Counter[int] = Counter()
         self.may_fall: set[Key] = set()
         self.renderer = Renderer()
+        self.factors: Factors | None = None
         self._start()
 
     def _start(self) -> None:
@@ -185,7 +189,15 @@ class Node(RuleBasedStateMachine):
         options = SamplerOptions(process_top=3, linger_seconds=6.0, checkpoint_seconds=8.0)
         self.store = StateStore(str(self.folder / "state"))
         self.use.restart()
-        self.sampler = Sampler([self.meters, self.use], Names(), host, options, store=self.store, pools=self._crew)
+        self.sampler = Sampler(
+            [self.meters, self.use],
+            Names(),
+            host,
+            options,
+            store=self.store,
+            pools=self._crew,
+            factors=lambda _: self.factors,
+        )
 
     def _crew(self, name: str) -> WorkerPool:
         crew = Inline(name)
@@ -237,6 +249,15 @@ class Node(RuleBasedStateMachine):
         self.use.processes[pid] = (process, name)
         self.use.work[pid] = work
 
+    @rule(
+        intensity=st.none() | st.sampled_from((0.0, 41.0, 700.0)),
+        price=st.none() | st.sampled_from((-0.2, 0.0, 0.31)),
+        pue=st.sampled_from((1.0, 1.4)),
+    )
+    def change_factors(self, intensity: float | None, price: float | None, pue: float) -> None:
+        """Another hour of the tariff, or a factor that is not known any more."""
+        self.factors = Factors(intensity, price, pue, "EUR", credits=True)
+
     @rule(device=st.sampled_from((PACKAGE, DRAM, GPU)))
     def reset_counter(self, device: Device) -> None:
         self.meters.joules[device] = 0.0
@@ -282,8 +303,10 @@ class Node(RuleBasedStateMachine):
         series = self._series()
         openmetrics = self.renderer.body(self.sampler.snapshot, openmetrics=True).decode()
         assert list(parse_openmetrics(openmetrics))  # type: ignore[no-untyped-call]
-        assert all(math.isfinite(value) and value >= 0 for value in series.values()), series
+        assert all(math.isfinite(value) for value in series.values()), series
+        assert all(value >= 0 or name.startswith("energy_electricity_price") for (name, _), value in series.items())
         self._conserve(series)
+        self._conserve_impact(series)
         self._never_fall(series)
         self._show_devices(series)
 
@@ -302,6 +325,18 @@ class Node(RuleBasedStateMachine):
             # Never more than was really used, but for what a counter can hide for a moment: a slack of 0.1 s a tick.
             slack = PLAUSIBLE_WATTS[component] * 0.2 * (self.ticks + 1) + self.given[component] * 1e-9
             assert joules <= self.given[component] + self._hidden(component) + slack
+
+    def _conserve_impact(self, series: Series) -> None:
+        """Grams and money of all parts are the node's, and a factor that is not known has no series."""
+        view = self.sampler.snapshot.impact if self.sampler.snapshot else None
+        for kind, known in (("carbon_grams", "grams"), ("cost", "cost"), ("credit", "credit")):
+            node = [value for (name, _), value in series.items() if name == f"energy_node_{kind}_total"]
+            parts = [f"energy_{part}_{kind}_total" for part in ("container", "unattributed", "retired")]
+            attributed = [value for (name, _), value in series.items() if name in (*parts, f"energy_unnamed_{kind}")]
+            if view is None or getattr(view.rates, known) is None:
+                assert node == attributed == []
+            else:
+                assert math.isclose(sum(attributed), *node, rel_tol=1e-9, abs_tol=1e-9), kind
 
     def _hidden(self, component: str) -> float:
         """A reset or a glitch below the plausible power looks like use: at most full power all the time."""
@@ -324,7 +359,7 @@ class Node(RuleBasedStateMachine):
         self.births |= births
         self.may_fall |= {key for key in self.last if dict(key[1]).get("pid") in reborn}
         for key, value in series.items():
-            if key[0].endswith("_joules_total") and value < self.last.get(key, 0.0) * (1 - 1e-12):
+            if key[0].endswith(COUNTED) and value < self.last.get(key, 0.0) * (1 - 1e-12):
                 assert key in self.may_fall, key
                 self.may_fall.discard(key)
         self.last = series
