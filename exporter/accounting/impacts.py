@@ -33,4 +33,3 @@ def merge(one: Mapping[Key, Settled], other: Mapping[Key, Settled]) -> dict[Key,
     for key, settled in other.items():
         merged[key] = merged[key].plus(settled) if key in merged else settled
     return merged
-

@@ -107,7 +107,7 @@ class _Reader:
         if ("from" in values) != ("to" in values):
             self._report(node, f"{name}: from and to must be given together")
         start, end = (self._minutes(values[key], f"{name}: {key}") if key in values else 0 for key in ("from", "to"))
-        return Span(value + added, weekdays, start, end)
+        return Span(round(value + added, 9), weekdays, start, end)
 
     def _weekdays(self, node: yaml.Node, name: str) -> frozenset[int]:
         if not isinstance(node, yaml.SequenceNode) or not node.value:

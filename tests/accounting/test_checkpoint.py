@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.accounting.accounts import LedgerState, SavedAccount
+from exporter.accounting.accounts import LedgerState, SavedAccount, SettledTotals
 from exporter.accounting.baseline import Sample
 from exporter.accounting.checkpoint import VERSION, State, StateCorruptError, decode, encode
 from exporter.accounting.device_inventory import SavedDevice
 from exporter.accounting.devices import DeviceState
 from exporter.accounting.meters import Point
+from exporter.impact.values import Rates, Settled
 from exporter.records import Device, Model, ProcessOwner, Workload
 
 WORKLOAD = Workload("team", "pod-1", 'c"\n\\', "kubernetes", "f" * 64, "uid", "image:1")
@@ -36,6 +37,7 @@ def state(joules: float = 1.0) -> State:
             {GPU.id: SavedDevice(GPU, 1.7e9), "package-0": SavedDevice(replace(GPU, id="package-0", within=None))},
             {"package-0": [Sample(0.1, 50.0)]},
             {GPU.id: "0"},
+            {"cpu": Settled(0.5, 0.25, 1e-7, 0.0)},
         ),
         LedgerState(
             {("cpu", "idle"): 0.25},
@@ -46,11 +48,14 @@ def state(joules: float = 1.0) -> State:
                     0,
                     {("cpu", "active"): joules, ("gpu", "idle"): 4.0},
                     {("GPU-1/2", "idle"): 3.0, ("", "idle"): 1.0},
+                    {("cpu", "active"): Settled(1.0, 0.5), ("gpu", "idle"): Settled(2.0, 0.0, 0.0, 1e-9)},
                 ),
                 SavedAccount(PROCESS, 99, {("cpu", "active"): joules, ("gpu", "idle"): 3.0}),
                 SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
             ],
+            SettledTotals({("cpu", "idle"): Settled(0.25, 1.0)}, {"cpu": Settled()}),
         ),
+        rates=Rates(1.2e-4, 8e-8, None),
     )
 
 

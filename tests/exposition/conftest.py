@@ -14,6 +14,7 @@ import pytest
 from exporter.exposition.metrics.prerender import ScrapeBody
 from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import ServerOptions
+from exporter.impact.values import Factors, Impact
 from exporter.records import (
     HOST,
     Allocation,
@@ -26,7 +27,17 @@ from exporter.records import (
     UnattributedReason,
     Workload,
 )
-from exporter.snapshot import AccountRow, CardRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
+from exporter.snapshot import (
+    AccountRow,
+    CardRow,
+    DeviceRow,
+    ExporterState,
+    GpuView,
+    ImpactView,
+    NodeEnergy,
+    NodeRow,
+    Snapshot,
+)
 from tests.support.served import LOCAL, Exporter, WebFolder
 
 GPU = "GPU-1c2d3e4f-0000-1111-2222-33334444555"
@@ -51,6 +62,26 @@ def make_row(
         tuple(ratios),
         tuple(ratios.values()),
     )
+
+
+FACTORS = Factors(
+    380.9,
+    -0.012,
+    1.2,
+    "EUR",
+    "DE",
+    "operator",
+    "impact.file",
+    "location",
+    "lifecycle",
+    "2024",
+    credits=True,
+    intensity_at=1.7e9,
+    price_at=1.7e9 + 900,
+)
+IMPACT = ImpactView(
+    FACTORS, FACTORS.rates, Impact(900.0, 0.5, 0.01), {"idle": Impact(100.0, 0.1, 0.0)}, Impact(50.0), Impact(1.0)
+)
 
 
 def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
@@ -238,6 +269,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         5000.0 + sequence,
         1.0,
         demo,
+        impact=IMPACT,
         energy=NodeEnergy(
             tuple(devices),
             (

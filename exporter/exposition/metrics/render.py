@@ -229,11 +229,14 @@ class _LevelRenderer:
 
 
 def _impact_lines(family: ImpactFamily, labels: str, impacts: Mapping[Mode, Impact], view: ImpactView) -> bytes:
-    own = "".join(f',currency="{currency}"' for currency in money(view, family.quantity))
+    currency = money(view, family.quantity)
+    own = f",{pairs(('currency',), currency)}" if currency else ""
+    values = {mode: getattr(impact, family.quantity) for mode, impact in impacts.items()}
     return "".join(
         [
-            f'{family.name}{{{labels},mode="{mode}"{own}}} {getattr(impact, family.quantity):.14g}\n'
-            for mode, impact in impacts.items()
+            f'{family.name}{{{labels},mode="{mode}"{own}}} {value:.14g}\n'
+            for mode, value in values.items()
+            if isfinite(value)
         ]
     ).encode()
 

@@ -18,8 +18,19 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import EnergyCollector
 from exporter.exposition.metrics.render import Renderer
+from exporter.impact.values import Factors, Impact, Rates, Settled
 from exporter.records import HOST, Allocation, Device, GpuState, Model, ProcessOwner, SourceHealth, Workload
-from exporter.snapshot import AccountRow, CardRow, DeviceRow, ExporterState, GpuView, NodeEnergy, NodeRow, Snapshot
+from exporter.snapshot import (
+    AccountRow,
+    CardRow,
+    DeviceRow,
+    ExporterState,
+    GpuView,
+    ImpactView,
+    NodeEnergy,
+    NodeRow,
+    Snapshot,
+)
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 Families = dict[str, tuple[str, str, str, Samples]]
@@ -213,14 +224,19 @@ VALUE = st.floats(min_value=0) | st.floats(0, 1e12) | st.sampled_from([0.0, math
 COMPONENT = st.sampled_from(["cpu", "dram", "gpu", "platform", "other"])
 
 
+CELL = st.tuples(COMPONENT, st.sampled_from(["active", "idle"]))
+
+
 def rows_of(owner: st.SearchStrategy[Workload | ProcessOwner | Model]) -> st.SearchStrategy[tuple[AccountRow, ...]]:
-    cells = st.dictionaries(st.tuples(COMPONENT, st.sampled_from(["active", "idle"])), VALUE, max_size=4)
+    cells = st.dictionaries(CELL, VALUE, max_size=4)
     parts = st.dictionaries(COMPONENT, VALUE, max_size=3)
-    numbered = st.lists(st.tuples(st.integers(1, 50), owner, cells, parts, parts), max_size=5, unique_by=lambda r: r[0])
+    settled = st.dictionaries(CELL, st.builds(Settled, VALUE, VALUE, VALUE, VALUE), max_size=2)
+    row = st.tuples(st.integers(1, 50), owner, cells, parts, parts, settled)
+    numbered = st.lists(row, max_size=5, unique_by=lambda r: r[0])
     return numbered.map(
         lambda found: tuple(
-            AccountRow(n, o, tuple(c), tuple(c.values()), tuple(w), tuple(w.values()), tuple(r), tuple(r.values()))  # type: ignore[arg-type]
-            for n, o, c, w, r in found
+            AccountRow(n, o, tuple(c), tuple(c.values()), tuple(w), tuple(w.values()), tuple(r), tuple(r.values()), s)
+            for n, o, c, w, r, s in found
         )
     )
 
@@ -291,6 +307,20 @@ EXPORTERS = st.builds(
     overruns=st.integers(0, 9),
     series_dropped=tuples_of(TEXT, st.integers(0, 5)),
 )  # fmt: skip
+RATE = st.none() | st.floats(0, 1e-3)
+IMPACT = st.builds(Impact, VALUE, VALUE, VALUE)
+IMPACTS = st.builds(
+    ImpactView,
+    st.builds(
+        Factors, OPTIONAL, OPTIONAL, VALUE, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, st.booleans(), st.booleans(),
+        OPTIONAL, OPTIONAL,
+    ),
+    st.builds(Rates, RATE, RATE, RATE),
+    IMPACT,
+    st.dictionaries(st.sampled_from(["idle", "gap"]), IMPACT, max_size=2),
+    IMPACT,
+    IMPACT,
+)  # fmt: skip
 SNAPSHOTS = st.builds(
     Snapshot,
     sequence=st.integers(1),
@@ -301,6 +331,7 @@ SNAPSHOTS = st.builds(
     energy=ENERGY,
     gpu=GPU_VIEWS,
     exporter=EXPORTERS,
+    impact=st.none() | IMPACTS,
 )
 
 
