@@ -32,6 +32,14 @@ RETRY_FIRST_SECONDS = 5.0
 RETRY_FOR_SECONDS = 1800.0
 """How long a server is retried: loading weights takes minutes."""
 
+NOT_FOUND = {
+    "server": "no response, or it lists no model or several",
+    "ollama": "no manifest lists these weights, or it cannot be read",
+    "triton": "not exactly one model, or it cannot be read",
+    "config": "no key that names a model, or it cannot be read",
+}
+"""Why a lookup gives no name, by its kind."""
+
 
 @dataclass(order=True)
 class _ScheduledLookup:

@@ -190,6 +190,8 @@ class TestServer:
             (models(b'{"id":"qwen","root":"/q"}', b'{"id":"qwen-latest","root":"/q"}'), "qwen"),
             (models(b'{"id":"base","root":"/b"}', b'{"id":"lora","root":"/l","parent":"base"}'), "base"),
             (models(b'{"id":"a"}', b'{"id":"b"}'), ""),
+            (models(b'{"id":"unknown"}'), ""),
+            (models(b'{"id":"default"}'), ""),
             (models(b'{"id":"evil\\n\\"}\\u202e"}'), None),
             (models(), ""),
             (models(b"1", b'{"id":2}'), ""),
