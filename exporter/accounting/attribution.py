@@ -221,15 +221,15 @@ def _share_gpu(
     unknown = 0.0
     for use in holders:
         active = energy.active * ((use.seconds / busy if busy > 0 else 0.0) if len(holders) > 1 else 1.0)
-        if use.process is None:
-            unknown += active  # of a process that this /proc does not show: no other process is charged for it
+        if not use.known:
+            unknown += active  # of a process without a known owner: no other one is charged for it
         elif active:
             charges.append(GpuCharge(use, "active", active))
     if len(holders) != 1 and busy <= 0:
         # No process is known to have run: it exited between two readings, or the driver had no samples.
         unknown += energy.active
     if claims.sole_owner is None:
-        unattributed["gpu", "unknown" if holders else "exited"] += unknown
+        unattributed["gpu", "unknown" if claims.held else "exited"] += unknown
     elif unknown:
         charges.append(PlaceCharge(energy.device.id, claims.sole_owner, "active", unknown))
 
@@ -238,7 +238,7 @@ def _share_gpu(
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
             charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle))
-        elif claimant.process is None:
+        elif not claimant.known:
             unattributed["gpu", "idle"] += idle
         else:
             charges.append(GpuCharge(claimant, "idle", idle))

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from ..records import HOST, Allocation, GpuUse, GroupKey, Place, Workload
+from ..records import Allocation, GpuUse, GroupKey, Place, Workload
 
 
 class Reservations:
@@ -35,6 +35,8 @@ class Reservations:
 class Claims:
     """The holders of a card, and in ``weights`` their claims on its idle joules.
 
+    ``held`` is whether anything is known to hold the card: a process, or a container that it is allocated to.
+
     ``sole_owner`` is the only container that the card is allocated to, if no other holder is seen on it: joules whose
     process is unknown are attributed to that container.
     """
@@ -48,6 +50,7 @@ class Claims:
     ) -> None:
         """``reserved`` are places that give their claim to holders the card is not allocated to, if there are any."""
         self.holders = holders
+        self.held = bool(holders or allocated)
         self.weights: list[tuple[GpuUse | Place, float]] = []
         self.sole_owner: Place | None = None
         claiming = list(holders)
@@ -72,16 +75,16 @@ class Claims:
 
         A holder without an allocation has a claim beside them, as on a card that is not allocated. A pod whose name is
         not known yet is one of those that the card is allocated to and that have no known process: it shares their
-        allocations equally. Processes that this /proc does not show have no claim, because the allocation identifies
-        the owner.
+        allocations equally. Processes that this /proc does not show, or not their cgroup, have no claim, because
+        the allocation identifies the owner.
         """
         inside: defaultdict[Place, list[GpuUse]] = defaultdict(list)
         unnamed: list[GpuUse] = []
         others: list[GpuUse] = []
         for use in holders:
-            if use.process is None:
+            if use.process is None or use.group is None:
                 continue
-            workload = HOST if use.group is None else owners[use.group]
+            workload = owners[use.group]
             if workload.runtime == "kubernetes" and workload.place in allocated:
                 inside[workload.place].append(use)
             elif workload.runtime == "kubernetes" and not (workload.namespace and workload.container):

@@ -152,6 +152,19 @@ def test_gpu_held_by_nobody() -> None:
     assert share([Energy(GPU, 10.0, 70.0)], None, ()).unattributed == {("gpu", "exited"): 10.0, ("gpu", "idle"): 70.0}
 
 
+UNREAD = GpuUse(GPU.id, None, process(9), 0.5)
+"""A process whose cgroup cannot be read."""
+
+
+def test_a_gpu_process_whose_cgroup_cannot_be_read_is_unknown() -> None:
+    """Not the host's: the host is what no container, unit or job owns."""
+    shares = share([Energy(GPU, 100.0, 60.0)], None, [UNREAD])
+    assert (shares.gpu, shares.unattributed) == ((), {("gpu", "unknown"): 100.0, ("gpu", "idle"): 60.0})
+    shares = share([Energy(GPU, 100.0, 60.0)], None, [UNREAD, GpuUse(GPU.id, A, process(1), 0.5)])
+    assert [(known(c.use).key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 50.0), (1, "idle", 30.0)]
+    assert shares.unattributed == {("gpu", "unknown"): 50.0, ("gpu", "idle"): 30.0}
+
+
 POD_A, POD_B, POD_C = ("ns", "a", "main"), ("ns", "b", "main"), ("ns", "c", "main")
 UNNAMED = Workload(pod="0a1b", container="3f2e", runtime="kubernetes")
 """A pod of which only the ids are known."""
@@ -253,6 +266,7 @@ def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
     hidden = GpuUse(GPU.id, None, None, 0.75)
     assert divided(Energy(GPU, 100.0, 60.0), [], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
     assert divided(Energy(GPU, 100.0, 60.0), [hidden], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
+    assert divided(Energy(GPU, 100.0, 60.0), [UNREAD], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
     found, _ = divided(Energy(GPU, 100.0, 60.0), [hidden, holding("/a", 1, 0.25)], alone)
     assert found == {(1, "active"): 25.0, (POD_A, "active"): 75.0, (1, "idle"): 60.0}
     found, _ = divided(Energy(GPU, 100.0, 60.0), [holding("/a", 1), holding("/a", 2)], alone)
@@ -263,12 +277,14 @@ def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
     ("given", "uses"),
     [
         (given_to((POD_A, 1.0), (POD_B, 1.0)), [GpuUse(GPU.id, None, None, 0.75)]),
+        (given_to((POD_A, 1.0), (POD_B, 1.0)), [UNREAD]),
+        (given_to((POD_A, 1.0), (POD_B, 1.0)), []),
         (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/xorg", 2)]),
         (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/unnamed", 2)]),
     ],
 )
 def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], uses: list[GpuUse]) -> None:
-    """Faults 28 and 29."""
+    """Faults 28 and 29. A card that is allocated is held: its user did not exit, but is unknown."""
     assert divided(Energy(GPU, 100.0, 0.0), uses, given)[1].unattributed == {("gpu", "unknown"): 100.0}
 
 
@@ -286,10 +302,10 @@ def test_a_reservation_is_charged_nothing_beside_those_it_is_for(fractions: int)
 
 
 def test_a_reservation_holds_the_card_while_nobody_else_does() -> None:
-    """Its idle energy is the reservation's; what an unknown process used is nobody's."""
+    """Its idle energy is the reservation's; who used the rest is unknown."""
     found, shares = divided(Energy(GPU, 30.0, 70.0), [], given_to((RESERVATION, 1.0)), RESERVED)
     assert found == {(RESERVATION, "idle"): 70.0}
-    assert shares.unattributed == {("gpu", "exited"): 30.0}
+    assert shares.unattributed == {("gpu", "unknown"): 30.0}
 
 
 def test_a_reservation_beside_hidden_processes_and_beside_an_allocation() -> None:
@@ -348,7 +364,7 @@ seconds = st.floats(0.0, 256.0)
     st.lists(seconds, max_size=6),
     seconds,
     seconds,
-    st.lists(st.tuples(seconds, st.floats(0.01, 1.0)), max_size=5),
+    st.lists(st.tuples(seconds, st.floats(0.01, 1.0), st.sampled_from([A, None])), max_size=5),
     st.sampled_from(get_args(CpuIdle)),
     st.lists(st.floats(*WEIGHT_RANGE), max_size=6),
 )
@@ -357,14 +373,14 @@ def test_every_joule_is_given_out_once(
     groups: list[float],
     kernel: float,
     exited: float,
-    holders: list[tuple[float, float]],
+    holders: list[tuple[float, float, GroupKey | None]],
     cpu_idle: CpuIdle,
     weights: list[float],
 ) -> None:
     devices = [CPU, DRAM, GPU]
     parted = [Energy(device, *energy) for device, energy in zip(devices, energies, strict=False)]
     cpu = cpu_use({GroupKey(f"/{i}", i): s for i, s in enumerate(groups)}, kernel, exited)
-    uses = [GpuUse(GPU.id, A, process(i), s, hold) for i, (s, hold) in enumerate(holders)]
+    uses = [GpuUse(GPU.id, group, process(i), s, hold) for i, (s, hold, group) in enumerate(holders)]
     cpu_weights = {GroupKey(f"/{i}", i): weight for i, weight in enumerate(weights)}
     shares = share(parted, cpu, uses, cpu_idle, cpu_weights=cpu_weights)
     total = math.fsum(energy.joules for energy in parted)

@@ -84,9 +84,7 @@ class TestOllama:
         container.write(f"{MODELS}/manifests/stray", "x")
         assert ollama_name(container.files, BLOB) == ""
 
-    @pytest.mark.parametrize(
-        "blob", [f"/m/blobs/sha256-{DIGEST[:12]}", f"/models/{DIGEST}", f"/blobs/sha256/{DIGEST}"]
-    )
+    @pytest.mark.parametrize("blob", [f"/m/blobs/sha256-{DIGEST[:12]}", f"/models/{DIGEST}", f"/blobs/sha256/{DIGEST}"])
     def test_nor_where_the_store_is_laid_out_otherwise(self, container: Container, blob: str) -> None:
         assert ollama_name(container.files, blob) == ""
 
