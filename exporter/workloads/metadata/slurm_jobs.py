@@ -5,9 +5,9 @@ Sources: "OUTPUT ENVIRONMENT VARIABLES" in srun(1) and sbatch(1). No file of the
 
 from __future__ import annotations
 
-from ...host import Host, read_file
-from ...records import Unavailable, Workload
-from ..paths.systemd import printable
+from ...host import Host
+from ...records import Workload
+from ..proc import environment
 
 _ATTEMPTS = 8
 """Processes of a job whose environment is read: slurmstepd has none of the variables, and some may be hidden."""
@@ -17,8 +17,11 @@ _LABELS = {
     "SLURM_JOB_PARTITION": "slurm_partition",
     "SLURM_JOB_ACCOUNT": "slurm_account",
 }
+_VARIABLES = (
+    *("SLURM_JOB_ID", "SLURM_JOB_USER", "SLURM_JOB_UID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"),
+    *_LABELS,
+)
 _MOST = 4096
-_MAX_ENVIRONMENT = 131_072
 
 
 class SlurmJobs:
@@ -48,7 +51,7 @@ class SlurmJobs:
         if job.container in self._known or attempts >= _ATTEMPTS or len(self._known) >= _MOST:
             return False
         self._attempts[job.container] = attempts + 1
-        variables = self._environment(pid)
+        variables = environment(self._host, pid, _VARIABLES)
         number = job.container.removeprefix("job_")
         if not variables.get("SLURM_JOB_ID") or (number.isdigit() and variables["SLURM_JOB_ID"] != number):
             return False
@@ -70,13 +73,3 @@ class SlurmJobs:
         """The job ended."""
         self._known.pop(job.container, None)
         self._attempts.pop(job.container, None)
-
-    def _environment(self, pid: int) -> dict[str, str]:
-        try:
-            raw = read_file(self._host.proc(str(pid), "environ"), _MAX_ENVIRONMENT)
-        except Unavailable:
-            return {}
-        entries = [entry.partition(b"=") for entry in raw.split(b"\0") if entry.startswith(b"SLURM_")]
-        return {
-            name.decode("ascii", "replace"): printable(value.decode("utf-8", "replace")) for name, _, value in entries
-        }

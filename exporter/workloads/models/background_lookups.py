@@ -14,9 +14,9 @@ from typing import Protocol
 
 from ...host import Host
 from ...records import GroupKey, ProcessKey
+from ..proc import process_stat
 from .evidence import Lookup
 from .files import configured_name, ollama_name, triton_name
-from .proc import process_stat
 from .process_root import ProcessRootFs
 from .served import served_name
 

@@ -11,6 +11,7 @@ from ...config.model_rules import PHASES, ModelRule, variables
 from ...host import Host
 from ...records import GroupKey, Model, Process, ProcessKey, Workload
 from ..metadata.container_metadata import ContainerMetadata
+from ..proc import command_line, environment, process_stat
 from ..shared import is_shared
 from .background_lookups import NOT_FOUND, BackgroundLookups, Lookups
 from .evidence import NOTHING, Evidence, Lookup, Variable
@@ -19,7 +20,6 @@ from .inspection import Inspection, inspect
 from .lineage import ancestors, share_container, starter
 from .names import harmless, place_name
 from .podspec import OWNER_PHASES, entry_point
-from .proc import command_line, environment, process_stat
 from .recognise import recognise
 from .trace import Step, Trace
 

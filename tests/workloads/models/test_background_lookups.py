@@ -15,8 +15,8 @@ from exporter.host import Host
 from exporter.records import GroupKey, ProcessKey
 from exporter.workloads.models.background_lookups import BackgroundLookups
 from exporter.workloads.models.evidence import Lookup
-from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.served import served_name
+from exporter.workloads.proc import process_stat
 from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/a", 1)
