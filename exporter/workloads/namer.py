@@ -12,6 +12,7 @@ from ..records import HOST, GroupKey, Model, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
 from .metadata.engine_state import EngineState
 from .metadata.slurm_jobs import SlurmJobs
+from .paths.engine import short_id
 from .paths.kata import Sandboxes
 from .paths.precedence import PATHS, PathResolver, by_path
 from .protocol import Namer
@@ -72,7 +73,7 @@ class WorkloadNamer(Namer):
             return owner._replace(provisional=True)
         if owner.runtime == "slurm":
             self._groups.setdefault(_job_key(owner), set()).add(group)
-        if not self._providers or not (owner.container_id or owner.pod_uid):
+        if not (owner.container_id or owner.pod_uid):
             return owner
         for key in (owner.container_id, owner.pod_uid):
             if key:
@@ -128,7 +129,7 @@ class WorkloadNamer(Namer):
             owner_name=workload.owner_name,
             labels=dict(workload.labels),
         )
-        if workload.container_id:
+        if workload.container_id and not _has_id_only(workload):
             self._restored[workload.container_id] = metadata
         if workload.pod_uid and (workload.namespace or workload.pod_uid not in self._restored):
             self._restored[workload.pod_uid] = replace(metadata, container="", image="")
@@ -175,7 +176,8 @@ class WorkloadNamer(Namer):
         found = next((metadata for provider in self._providers if (metadata := provider.find(owner))), None)
         if found is not None and (found.container or not owner.container_id):
             return found
-        return self._restored.get(owner.container_id) or found or self._restored.get(owner.pod_uid)
+        restored = self._restored.get(owner.container_id) if _has_id_only(owner) else None  # else its engine names it
+        return restored or found or self._restored.get(owner.pod_uid)
 
     def _best(self, owner: Workload) -> Workload:
         return self._best_and_metadata(owner)[0]
@@ -197,6 +199,11 @@ class WorkloadNamer(Namer):
             owner_name=metadata.owner_name,
             labels=tuple([(label, metadata.labels[label]) for label in self._labels if label in metadata.labels]),
         )
+
+
+def _has_id_only(owner: Workload) -> bool:
+    """Whether a container has no name but the digits of its id."""
+    return owner.container == short_id(owner.container_id)
 
 
 def _job_key(owner: Workload) -> str:

@@ -543,6 +543,32 @@ def test_restored_names_hold_while_no_provider_has_metadata() -> None:
     assert namer.settled(SANDBOX_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
 
 
+@pytest.mark.parametrize("providers", [[], [FakeProvider()]], ids=["none", "another runtime's"])
+def test_restored_names_hold_without_a_provider_of_the_runtime(providers: list[FakeProvider]) -> None:
+    """The engine's socket is off, or gone, when the exporter is restarted."""
+    namer = WorkloadNamer(providers)
+    namer.remember(Workload(container="trainer", runtime="docker", container_id=A, image="hreal/spin:1"))
+    group = GroupKey(f"/docker/{A}", 1)
+    named = namer.workload(group)
+    assert (named.container, named.runtime, named.image, named.provisional) == (
+        "trainer",
+        "docker",
+        "hreal/spin:1",
+        False,
+    )
+    assert named == namer.settled(group), "the same name at once and when it has ended"
+    assert namer.workload(GroupKey(f"/docker/{B}", 1)).container == B[:12]
+    namer.forget(group)
+    assert namer.workload(group).container == A[:12]
+
+
+def test_an_id_is_not_restored_as_a_name() -> None:
+    """The API server was down in the whole earlier run: its answer is awaited before the row is published."""
+    namer = WorkloadNamer([FakeProvider()])
+    namer.remember(Workload(pod=POD_UID, container=A[:12], runtime="kubernetes", container_id=A, pod_uid=POD_UID))
+    assert namer.workload(CONTAINER_GROUP).provisional
+
+
 def test_metadata_takes_precedence_over_restored_names() -> None:
     provider = FakeProvider()
     namer = restarted(provider)

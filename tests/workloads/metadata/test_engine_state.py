@@ -123,6 +123,13 @@ def test_a_name_of_nerdctl_that_is_given_again_is_the_new_containers(proc: Writt
     assert namer.workload(GroupKey(f"/default/{A}", 1)).container == "web"
 
 
+def test_the_name_of_nerdctl_takes_precedence_over_a_restored_one(proc: WrittenProc) -> None:
+    state(proc, "var/lib/nerdctl/1935db59/names/default/web", A)
+    namer = WorkloadNamer(host=proc.host)
+    namer.remember(Workload(container="before-rename", runtime="containerd", container_id=A))
+    assert namer.workload(GroupKey(f"/default/{A}", 1)).container == "web"
+
+
 def test_another_containers_name_is_not_taken(proc: WrittenProc) -> None:
     state(proc, "var/lib/nerdctl/1935db59/names/default/web", "b" * 64)
     assert WorkloadNamer(host=proc.host).workload(GroupKey(f"/default/{A}", 1)).container == A[:12]
