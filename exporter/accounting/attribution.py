@@ -101,11 +101,6 @@ def countable(devices: Iterable[Device]) -> list[Device]:
     ]
 
 
-def platforms(devices: Iterable[Device]) -> list[Device]:
-    """The preferred meters of the whole machine, which together measure it once."""
-    return next(iter(platform_choices(devices)), [])
-
-
 def platform_choices(devices: Iterable[Device]) -> list[list[Device]]:
     """Ways to measure the whole machine once, the preferred first.
 

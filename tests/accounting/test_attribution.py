@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
+from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platform_choices, share, split_idle
 from exporter.accounting.gpu_claims import Reservations
 from exporter.accounting.joint_estimation import WEIGHT_RANGE
 from exporter.records import (
@@ -346,7 +346,7 @@ def test_nested_meters_are_never_summed() -> None:
     lost = Device("x", "cpu", "hwmon", "measured", "x", 8.0, within="gone")
     devices = [psys, psys1, package, core, dram, lost]
     assert [device.id for device in countable(devices)] == ["package-0", "dram-0", "x"]
-    assert [device.id for device in platforms(devices)] == ["psys-0"]
+    assert platform_choices(devices) == [[psys], [psys1]]
 
 
 def test_enclosing_each_other_ends() -> None:
