@@ -155,7 +155,8 @@ def share(
     seconds, all of them to a single holder; idle joules by ``GpuUse.hold``, because a card that is held and idle is the
     waste that operators look for. A card that the cluster has allocated is held by the containers it is allocated to,
     with or without a process on it. ``owners`` maps the cgroups of ``gpu_uses`` to workloads; it may be omitted where
-    there are no ``allocations``. ``reserved`` are containers that have a card allocated only to reserve it for others.
+    there are no ``allocations``. ``reserved`` are containers that have a card allocated only to reserve it for others
+    and owe no idle joules.
     """
     unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)

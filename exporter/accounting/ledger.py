@@ -14,6 +14,7 @@ from ..records import (
     GpuUse,
     GroupKey,
     Model,
+    Place,
     Process,
     ProcessKey,
     ProcessOwner,
@@ -277,6 +278,11 @@ class Ledger:
         account = self._containers.groups.get(group)
         owner = None if account is None else account.owner
         return owner if isinstance(owner, Workload) and owner != OVERFLOW else self._namer.settled(group)
+
+    def pod_labels(self, place: Place) -> Mapping[str, str] | None:
+        """Labels of the pod of a container, None if they are not known."""
+        owner = self._containers.owner(place)
+        return None if owner is None else self._namer.pod_labels(owner)
 
     @property
     def by_group(self) -> Mapping[GroupKey, Account]:

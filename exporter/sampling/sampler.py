@@ -199,7 +199,7 @@ class Sampler:
         weights = None
         if self._cpu_prices is not None and cpu is not None:
             weights = self._cpu_prices.weights(measured, cpu, self._ledger.by_group)
-        reserved = self._reservations.places(allocations)
+        reserved = self._reservations.places(allocations, self._ledger.pod_labels)
         idle = self.options.cpu_idle
         shares = share(measured.energies, cpu, gpu_uses, idle, allocations, owners, weights, reserved)
         scraped = self._received_by_all(began)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
@@ -101,6 +101,11 @@ class WorkloadNamer(Namer):
         """Workload of a group by the best name available now, and what a provider knows of it."""
         owner = HOST if group is None else self._by_path(group)
         return self._best_and_metadata(owner)
+
+    def pod_labels(self, workload: Workload) -> Mapping[str, str] | None:
+        """All labels of its pod, None while no provider has them: restored names have only the chosen ones."""
+        found = next((metadata for provider in self._providers if (metadata := provider.find(workload))), None)
+        return None if found is None else found.labels
 
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""

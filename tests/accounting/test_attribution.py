@@ -289,7 +289,7 @@ def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], us
 
 
 RESERVATION = ("kai-resource-reservation", "gpu-reservation-node1-abcde", "resource-reservation")
-RESERVED = Reservations(("kai-resource-reservation", "slurm/launcher-*")).places(given_to((RESERVATION, 1.0)))
+RESERVED = frozenset({RESERVATION})
 
 
 @pytest.mark.parametrize("fractions", [1, 2])
@@ -301,11 +301,51 @@ def test_a_reservation_is_charged_nothing_beside_those_it_is_for(fractions: int)
     assert found == pytest.approx({(use.pid, mode): joules for use in uses for mode, joules in each.items()})
 
 
-def test_a_reservation_holds_the_card_while_nobody_else_does() -> None:
-    """Its idle energy is the reservation's; who used the rest is unknown."""
+def asleep(seconds: float = 0.0) -> tuple[GpuUse, dict[GroupKey, Workload]]:
+    """A process of the reservation that holds the card, and its owner."""
+    use = holding("/reservation", 8, seconds)
+    return use, {GroupKey("/reservation", 1): Workload(*RESERVATION, "kubernetes", "3f2e")}
+
+
+def test_a_reservation_alone_is_charged_nothing_either() -> None:
+    """It holds the card for others, of which none is seen: its idle energy is no workload's."""
     found, shares = divided(Energy(GPU, 30.0, 70.0), [], given_to((RESERVATION, 1.0)), RESERVED)
-    assert found == {(RESERVATION, "idle"): 70.0}
-    assert shares.unattributed == {("gpu", "unknown"): 30.0}
+    assert found == {}
+    assert shares.unattributed == {("gpu", "unknown"): 30.0, ("gpu", "idle"): 70.0}
+    use, owned = asleep()
+    shares = share([Energy(GPU, 30.0, 70.0)], None, [use], "node", given_to((RESERVATION, 1.0)), owned, None, RESERVED)
+    assert (shares.gpu, shares.places) == ((), ())
+    assert shares.unattributed == {("gpu", "unknown"): 30.0, ("gpu", "idle"): 70.0}
+
+
+def test_a_reservation_that_works_owes_what_it_used() -> None:
+    """A label is chosen by whom it names: it spares idle energy, never active energy."""
+    use, owned = asleep(0.5)
+    shares = share([Energy(GPU, 30.0, 70.0)], None, [use], "node", given_to((RESERVATION, 1.0)), owned, None, RESERVED)
+    assert [(charge.mode, charge.joules) for charge in shares.gpu] == [("active", 30.0)]
+    assert shares.unattributed == {("gpu", "idle"): 70.0}
+
+
+def test_a_sleeping_reservation_leaves_a_single_holder_single() -> None:
+    """Without samples, a card with one holder is that one's; the process of a reservation does not count."""
+    use, owned = asleep()
+    worker = holding("/a", 1)
+    shares = share(
+        [Energy(GPU, 30.0, 70.0)],
+        None,
+        [use, worker],
+        "node",
+        given_to((RESERVATION, 1.0)),
+        owned | owners([worker]),
+        reserved=RESERVED,
+    )
+    assert [(known(c.use).key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 30.0), (1, "idle", 70.0)]
+
+
+def test_unknown_use_of_a_reserved_card_is_not_its_other_owners() -> None:
+    both = given_to((RESERVATION, 1.0), (POD_A, 1.0))
+    found, shares = divided(Energy(GPU, 30.0, 70.0), [], both, RESERVED)
+    assert (found, shares.unattributed) == ({(POD_A, "idle"): 70.0}, {("gpu", "unknown"): 30.0})
 
 
 def test_a_reservation_beside_hidden_processes_and_beside_an_allocation() -> None:
@@ -325,8 +365,20 @@ def test_patterns_of_reservations() -> None:
         ("slurm", "step-7", "c"): False,
     }
     reservations = Reservations(("kai-resource-reservation", "slurm/launcher-*"))
-    found = reservations.places(given_to(*((place, 1.0) for place in places)))
+    found = reservations.places(given_to(*((place, 1.0) for place in places)), lambda _: {})
     assert found == {place for place, reserved in places.items() if reserved}
+
+
+def test_reservations_by_label() -> None:
+    """A reservation in a namespace of one's own: KAI labels it app=kai-resource-reservation."""
+    labels: dict[Place, dict[str, str]] = {POD_A: {"app": "kai-resource-reservation"}, POD_B: {"app": "kai", "x": ""}}
+    given = given_to((POD_A, 1.0), (POD_B, 1.0), (POD_C, 1.0), (RESERVATION, 1.0))
+    reservations = Reservations(("kai-*", "app=*-reservation"))
+    assert reservations.places(given, labels.get) == {POD_A, RESERVATION}
+    labels[POD_C] = {"app": "runai-reservation"}
+    assert reservations.places(given, labels.get) == {POD_A, POD_C, RESERVATION}, "its name was late"
+    assert reservations.places(given_to((POD_B, 1.0)), labels.get) == frozenset()
+    assert Reservations(("kai-*",)).places(given, labels.get) == {RESERVATION}
 
 
 def test_a_card_given_to_nobody_is_divided_as_ever() -> None:

@@ -562,6 +562,16 @@ def test_restored_names_hold_without_a_provider_of_the_runtime(providers: list[F
     assert namer.workload(group).container == A[:12]
 
 
+def test_labels_of_a_pod_are_all_that_a_provider_has() -> None:
+    """Restored names have only the chosen ones, so they are not known until a provider has them."""
+    provider = FakeProvider()
+    namer = restarted(provider)
+    workload = namer.workload(CONTAINER_GROUP)
+    assert namer.pod_labels(workload) is None
+    provider.put(A, replace(NAMES, labels={"app": "kai-resource-reservation", "x": "y"}))
+    assert namer.pod_labels(workload) == {"app": "kai-resource-reservation", "x": "y"}
+
+
 def test_an_id_is_not_restored_as_a_name() -> None:
     """The API server was down in the whole earlier run: its answer is awaited before the row is published."""
     namer = WorkloadNamer([FakeProvider()])
