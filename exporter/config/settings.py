@@ -220,7 +220,7 @@ class Settings:
         listing(text("UNIT")),
         (),
         "systemd units to show as one row for each child cgroup, for services that run other people's work, such as "
-        "batch.service.",
+        "batch.service; slurm shows each step of a job as a row.",
     )
     models: tuple[ModelRule, ...] = _setting(
         "models",

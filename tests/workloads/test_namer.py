@@ -42,7 +42,13 @@ def unit(name: str) -> Workload:
 
 
 def job(number: int, user: str = "") -> Workload:
-    return Workload(container=f"job_{number}", runtime="slurm", owner_kind="User" if user else "", owner_name=user)
+    return Workload(
+        container=f"job_{number}",
+        runtime="slurm",
+        owner_kind="User" if user else "",
+        owner_name=user,
+        labels=(("slurm_job_id", str(number)),),
+    )
 
 
 def batch(runtime: str, name: str) -> Workload:
@@ -392,6 +398,23 @@ def test_the_overhead_of_a_kata_sandbox_is_its_pods(order: int) -> None:
     namer.forget(overhead)
     assert namer.workload(overhead).provisional
     assert namer.settled(overhead) == engine("kata")
+
+
+def test_steps_of_slurm_are_rows_if_wanted() -> None:
+    namer = WorkloadNamer(paths=path_resolvers(["slurm", "lsf.service"]))
+    split = {
+        "/slurm/uid_1000/job_7/step_0/task_1": ("job_7/step_0", "7.0"),
+        "/slurm_vm/uid_1000/job_7/step_batch": ("job_7/step_batch", "7.batch"),
+        "/system.slice/slurmstepd.scope/job_7/step_extern/user/task_0": ("job_7/step_extern", "7.extern"),
+        "/system.slice/slurmstepd.scope/s5K1KKYAYG5D00/step_0": ("s5K1KKYAYG5D00/step_0", None),
+        "/slurm/uid_1000/job_7": ("job_7", None),
+        "/system.slice/lsf.service/job7": ("lsf.service/job7", None),
+    }
+    found = {path: namer.workload(GroupKey(path, 1)) for path in split}
+    assert {path: (row.container, dict(row.labels).get("slurm_step_id")) for path, row in found.items()} == split
+    assert WorkloadNamer(paths=path_resolvers(["lsf.service"])).workload(GroupKey("/slurm/uid_1/job_7/step_0", 1)) == (
+        job(7, "1")
+    )
 
 
 def test_a_split_unit_is_one_row_for_each_group_in_it() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ...host import Host
 from ...records import Workload
+from ..paths.slurm import id_labels, number_of, step_of
 from ..proc import environment
 
 _ATTEMPTS = 8
@@ -52,8 +53,9 @@ class SlurmJobs:
             return False
         self._attempts[job.container] = attempts + 1
         variables = environment(self._host, pid, _VARIABLES)
-        number = job.container.removeprefix("job_")
-        if not variables.get("SLURM_JOB_ID") or (number.isdigit() and variables["SLURM_JOB_ID"] != number):
+        directory, step = step_of(job)
+        number = variables.get("SLURM_JOB_ID", "")
+        if not number or number_of(directory) not in ("", number):
             return False
         if job.owner_name and variables.get("SLURM_JOB_UID", job.owner_name) != job.owner_name:
             return False
@@ -61,8 +63,7 @@ class SlurmJobs:
         array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
         if array and task:
             labels["slurm_array_task"] = f"{array}_{task}"
-        if not number.isdigit():
-            labels["slurm_job_id"] = variables["SLURM_JOB_ID"]
+        labels |= id_labels(number, step)
         user = variables.get("SLURM_JOB_USER", "")
         self._known[job.container] = Workload(
             owner_kind="User" if user else "", owner_name=user, labels=tuple(sorted(labels.items()))
