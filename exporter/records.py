@@ -340,6 +340,9 @@ UNKNOWN_RUNTIME = "unknown"  # of a container whose path has an id and no engine
 HOST = Workload(container="host", runtime="host")
 """The row for cgroups that no container, unit or job owns."""
 
+NOWHERE = Workload(runtime=UNKNOWN_RUNTIME)
+"""In place of the owner of a process whose cgroup cannot be read; it has no row."""
+
 
 class Model(NamedTuple):
     """A running AI model; ``phase`` is training, inference or unknown, ``source`` how it was recognised."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from ..host import Host
-from ..records import HOST, GroupKey, Model, Process, SourceHealth, Workload
+from ..records import NOWHERE, GroupKey, Model, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
 from .metadata.engine_state import EngineState
 from .metadata.slurm_jobs import SlurmJobs
@@ -92,14 +92,14 @@ class WorkloadNamer(Namer):
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model a process works for, None if it is not known to work for one."""
-        owner = HOST if group is None else self._by_path(group)
+        owner = NOWHERE if group is None else self._by_path(group)
         if group is not None and owner.runtime == "slurm" and self._jobs and self._jobs.learn(owner, process.key.pid):
             self._learned.add(group)
         return None if self._models is None else self._models.resolve(process, group, *self._best_and_metadata(owner))
 
     def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
         """Workload of a group by the best name available now, and what a provider knows of it."""
-        owner = HOST if group is None else self._by_path(group)
+        owner = NOWHERE if group is None else self._by_path(group)
         return self._best_and_metadata(owner)
 
     def pod_labels(self, workload: Workload) -> Mapping[str, str] | None:

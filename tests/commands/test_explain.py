@@ -158,6 +158,13 @@ class TestWrittenMachine:
         assert "it never belongs to one model as a whole" in text
         assert "process 20 (sleep): no model" in text
 
+    def test_a_process_whose_cgroup_cannot_be_read(self, container: WrittenProc, capsys: Any) -> None:
+        (container.root / "20/cgroup").unlink()
+        status, text = self.explain(container, "20", capsys)
+        assert status == 0
+        assert text.startswith("unknown (runtime unknown)")
+        assert "named by  nothing: the cgroup of its processes cannot be read" in text
+
     def test_too_few_digits_of_an_id(self, container: WrittenProc, capsys: Any) -> None:
         assert self.explain(container, ID[:4], capsys)[0] == 1
 

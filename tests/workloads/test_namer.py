@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records import HOST, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
+from exporter.records import HOST, NOWHERE, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.paths.precedence import PATHS as RESOLVERS
@@ -668,7 +668,8 @@ def test_models_come_from_the_resolver_and_are_unknown_without_one() -> None:
     namer: Namer = WorkloadNamer(models=models)
     assert namer.model(group, process) == Model("qwen", "", "inference", "command")
     assert namer.model(None, process._replace(comm="bash")) is None
-    assert models.calls[-1] == (HOST, None)
+    assert models.calls[-1] == (NOWHERE, None)
+    assert namer.is_shared(NOWHERE), "processes without a known cgroup are not of one container"
     models.pending.add(group)
     assert namer.renamed() == {group}
 
