@@ -147,7 +147,7 @@ _LOOK = """
 import json, os, sys
 from exporter.host import Host
 from exporter.sources.usage.process_clock import ProcessTable
-from exporter.workloads.process_root import ProcessRootFs
+from exporter.workloads.models.process_root import ProcessRootFs
 from exporter.workloads.proc import command_line, container_marks, environment
 
 host = Host()
