@@ -93,7 +93,7 @@ def judge(machine: Machine, seconds: int = SECONDS, judged_from: int = JUDGED_FR
             for number, joules in tick.truth.items():
                 truth[number] += joules / whole
         estimator.observe(tick.busy, tick.joules, 1.0, tick.other_seconds)
-    identifiable = fmean([estimator.is_identifiable(number) for number in range(len(truth))])
+    identifiable = fmean([number in estimator.prices for number in range(len(truth))])
     return Errors(_mean_error(learned, truth), _mean_error(equal, truth), identifiable)
 
 

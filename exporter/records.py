@@ -155,7 +155,8 @@ class CpuUse:
     """CPU time since the last tick; only groups whose counter moved are listed.
 
     ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds`` + ``outside_seconds``. The last are those
-    of the machine beyond the groups that can be seen from here. ``window_seconds`` is the time the deltas cover.
+    of the machine beyond the groups that can be seen from here, and of processes whose cgroup cannot be read.
+    ``window_seconds`` is the time the deltas cover.
     ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the processes that ended, so
     that accounts start at 0 and expire.
     """
@@ -211,8 +212,8 @@ class GpuUse(NamedTuple):
     A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
     ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
     else 1.0. ``group`` is its cgroup, None if unknown. ``process`` is None for processes that the driver
-    reports and /proc does not show: their joules stay unattributed. ``reported`` is False where the driver reports no
-    use by process: then ``seconds`` are unknown and not 0.
+    reports and /proc does not show. Without either it is not ``known``. ``reported`` is False where the driver reports
+    no use by process: then ``seconds`` are unknown and not 0.
     """
 
     device: str
@@ -221,6 +222,11 @@ class GpuUse(NamedTuple):
     seconds: float
     hold: float = 1.0
     reported: bool = True
+
+    @property
+    def known(self) -> bool:
+        """Whether its owner can be named: otherwise its joules are attributed to no process."""
+        return self.process is not None and self.group is not None
 
     @property
     def pid(self) -> int | None:
@@ -333,6 +339,9 @@ UNKNOWN_RUNTIME = "unknown"  # of a container whose path has an id and no engine
 
 HOST = Workload(container="host", runtime="host")
 """The row for cgroups that no container, unit or job owns."""
+
+NOWHERE = Workload(runtime=UNKNOWN_RUNTIME)
+"""In place of the owner of a process whose cgroup cannot be read; it has no row."""
 
 
 class Model(NamedTuple):

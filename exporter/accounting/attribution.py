@@ -101,11 +101,6 @@ def countable(devices: Iterable[Device]) -> list[Device]:
     ]
 
 
-def platforms(devices: Iterable[Device]) -> list[Device]:
-    """The preferred meters of the whole machine, which together measure it once."""
-    return next(iter(platform_choices(devices)), [])
-
-
 def platform_choices(devices: Iterable[Device]) -> list[list[Device]]:
     """Ways to measure the whole machine once, the preferred first.
 
@@ -160,7 +155,8 @@ def share(
     seconds, all of them to a single holder; idle joules by ``GpuUse.hold``, because a card that is held and idle is the
     waste that operators look for. A card that the cluster has allocated is held by the containers it is allocated to,
     with or without a process on it. ``owners`` maps the cgroups of ``gpu_uses`` to workloads; it may be omitted where
-    there are no ``allocations``. ``reserved`` are containers that have a card allocated only to reserve it for others.
+    there are no ``allocations``. ``reserved`` are containers that have a card allocated only to reserve it for others
+    and owe no idle joules.
     """
     unattributed: defaultdict[tuple[Component, UnattributedReason], float] = defaultdict(float)
     active: defaultdict[Component, float] = defaultdict(float)
@@ -221,15 +217,15 @@ def _share_gpu(
     unknown = 0.0
     for use in holders:
         active = energy.active * ((use.seconds / busy if busy > 0 else 0.0) if len(holders) > 1 else 1.0)
-        if use.process is None:
-            unknown += active  # of a process that this /proc does not show: no other process is charged for it
+        if not use.known:
+            unknown += active  # of a process without a known owner: no other one is charged for it
         elif active:
             charges.append(GpuCharge(use, "active", active))
     if len(holders) != 1 and busy <= 0:
         # No process is known to have run: it exited between two readings, or the driver had no samples.
         unknown += energy.active
     if claims.sole_owner is None:
-        unattributed["gpu", "unknown" if holders else "exited"] += unknown
+        unattributed["gpu", "unknown" if claims.held else "exited"] += unknown
     elif unknown:
         charges.append(PlaceCharge(energy.device.id, claims.sole_owner, "active", unknown))
 
@@ -238,7 +234,7 @@ def _share_gpu(
         idle = energy.idle * (weight / weights) if weights > 0 else 0.0
         if not isinstance(claimant, GpuUse):
             charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle))
-        elif claimant.process is None:
+        elif not claimant.known:
             unattributed["gpu", "idle"] += idle
         else:
             charges.append(GpuCharge(claimant, "idle", idle))

@@ -90,6 +90,11 @@ class ContainerAccounts:
                 account.join()
         return self._allocated
 
+    def owner(self, place: Place) -> Workload | None:
+        """The workload of a container of the cluster, None if it has no account."""
+        account = self._accounts.get(Workload(*place, "kubernetes").key)
+        return None if account is None else _owner(account)
+
     def expire(self, deadline: float) -> list[Account]:
         """Remove the accounts whose last cgroup was removed before ``deadline``."""
         expired = [account for account in self if account.expired(deadline)]

@@ -98,7 +98,6 @@ class DeviceInventory:
         self.superseded = self._without_counter & {self.known[key].within for key in read}
         self.counted = read | {device.id for device in countable((self.pending | self.known).values())}
         self.platform_choices = platform_choices(self.known.values())
-        self.platforms = [device.id for device in next(iter(self.platform_choices), [])]
 
 
 def is_estimate(device: Device) -> bool:

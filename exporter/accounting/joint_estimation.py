@@ -139,12 +139,8 @@ class JointEstimator(Generic[Key]):
 
     @property
     def prices(self) -> Mapping[Key, float]:
-        """Joules per busy second of the identifiable keys."""
+        """Joules per busy second of the identifiable keys: those whose price observations distinguish from others."""
         return self._prices
-
-    def is_identifiable(self, key: Key) -> bool:
-        """Whether observations distinguish this key's price from those of the others."""
-        return key in self._prices
 
     def observe(
         self, busy_seconds: Mapping[Key, float], joules: float, seconds: float, other_seconds: float = 0.0

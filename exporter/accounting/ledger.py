@@ -9,13 +9,13 @@ from itertools import chain, count
 
 from ..impact.values import Impact, Rates
 from ..records import (
-    HOST,
     Allocation,
     Component,
     CpuUse,
     GpuUse,
     GroupKey,
     Model,
+    Place,
     Process,
     ProcessKey,
     ProcessOwner,
@@ -156,7 +156,7 @@ class Ledger:
             self._processes.gpu_reported_at = now
         charged: dict[tuple[ProcessKey, GroupKey | None], list[Account]] = {}
         for use in uses:
-            if use.process is None:
+            if use.process is None or use.group is None:
                 continue
             record, container = self._gpu_record(use.process, use.group, now)
             accounts = charged[use.process.key, use.group] = [container, record.account]
@@ -172,11 +172,11 @@ class Ledger:
                 account.use_gpu(use.seconds)
                 self._changed.add(account)
         for use, mode, joules in shares.gpu:
-            if use.process is not None:
-                accounts = charged[use.process.key, use.group]
-                for account in accounts:
-                    account.add_gpu(mode, joules)
-                accounts[0].add_card(use.device, mode, joules)
+            assert use.process is not None
+            accounts = charged[use.process.key, use.group]
+            for account in accounts:
+                account.add_gpu(mode, joules)
+            accounts[0].add_card(use.device, mode, joules)
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
@@ -193,15 +193,10 @@ class Ledger:
                 account.add_gpu(mode, joules)
             accounts[place][0].add_card(device, mode, joules)
 
-    def _gpu_record(self, process: Process, group: GroupKey | None, now: float) -> tuple[ProcessRecord, Account]:
+    def _gpu_record(self, process: Process, group: GroupKey, now: float) -> tuple[ProcessRecord, Account]:
         """The record of a process on a GPU, and the account of its container."""
         record = self._processes.records.get(process.key)
-        if group is not None:
-            container = self._containers.find(group, now)
-        elif record is not None and record.container is not None:
-            container = record.container
-        else:
-            container = self._containers.without_group(HOST, now)
+        container = self._containers.find(group, now)
         if record is None or record.container is not container:
             record = self._open(process, group, container, now)
         record.gpu = True
@@ -300,6 +295,18 @@ class Ledger:
 
     # --- reading ------------------------------------------------------------------------------------
 
+    def located(self, uses: Sequence[GpuUse]) -> Sequence[GpuUse]:
+        """``uses`` with the cgroup in which a process was last seen, where its own cannot be read now."""
+        if all(use.known for use in uses):
+            return uses
+        records = self._processes.records
+        return [
+            use._replace(group=record.group)
+            if use.group is None and use.process is not None and (record := records.get(use.process.key)) is not None
+            else use
+            for use in uses
+        ]
+
     def owners(self, groups: Collection[GroupKey]) -> dict[GroupKey, Workload]:
         """The owner of each cgroup, under the name of its account."""
         return {group: self._owner(group) for group in groups}
@@ -308,6 +315,11 @@ class Ledger:
         account = self._containers.groups.get(group)
         owner = None if account is None else account.owner
         return owner if isinstance(owner, Workload) and owner != OVERFLOW else self._namer.settled(group)
+
+    def pod_labels(self, place: Place) -> Mapping[str, str] | None:
+        """Labels of the pod of a container, None if they are not known."""
+        owner = self._containers.owner(place)
+        return None if owner is None else self._namer.pod_labels(owner)
 
     @property
     def by_group(self) -> Mapping[GroupKey, Account]:

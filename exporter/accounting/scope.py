@@ -54,7 +54,8 @@ class ScopeCheck:
         # Groups are counted in microseconds and /proc/stat in ticks of 10 ms: a smaller sum is made up for later.
         self._owed += machine.busy_seconds - cpu.busy_seconds
         outside, self._owed = max(0.0, self._owed), max(min(0.0, self._owed), -_OWED_SECONDS)
-        return replace(cpu, busy_seconds=cpu.busy_seconds + outside, outside_seconds=outside), True
+        known = cpu.busy_seconds + outside
+        return replace(cpu, busy_seconds=known, outside_seconds=cpu.outside_seconds + outside), True
 
     def _compare(self, cpu: CpuUse | None, machine: MachineUse | None) -> None:
         if cpu is not None:

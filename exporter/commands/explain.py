@@ -11,6 +11,7 @@ from ..config.command_line import parse
 from ..config.loading import load
 from ..config.value_types import quoted
 from ..host import Host
+from ..records import NOWHERE
 from ..service.assembly import make_explainer, make_host
 from ..sources.usage.pid_lookup import PidResolver
 from ..workloads.explainer import Explanation, Found, ProcessExplanation
@@ -73,7 +74,9 @@ def write(explanation: Explanation, out: TextIO) -> None:
         ("cgroup", ", ".join(explanation.groups[:3]) + (", ..." if explanation.groups[3:] else "")),
         (
             "named by",
-            "a metadata provider"
+            "nothing: the cgroup of its processes cannot be read"
+            if workload == NOWHERE
+            else "a metadata provider"
             if explanation.described
             else "its cgroup, engine or job; no metadata provider has it",
         ),

@@ -184,11 +184,14 @@ class Settings:
     )
     attribution_gpu_reservations: tuple[str, ...] = _setting(
         "attribution.gpu-reservations",
-        listing(text("NAMESPACE[/POD]")),
-        ("kai-resource-reservation", "runai-reservation"),
-        "Pods that have a GPU allocated only to reserve it for others, such as those of KAI and Run:ai; * and ? are "
-        "wildcards. The processes that hold such a GPU are attributed its idle energy, the pod only while there are "
-        "none.",
+        listing(text("NAMESPACE[/POD] or LABEL=VALUE")),
+        (
+            *("kai-resource-reservation", "app=kai-resource-reservation", "kai-scale-adjust", "app=scaling-pod"),
+            *("runai-reservation", "app=runai-reservation"),
+        ),
+        "Pods that have a GPU allocated only to reserve it for others, such as those of KAI and Run:ai, by name or "
+        "label; * and ? are wildcards. The processes that hold such a GPU are attributed its idle energy, the pod "
+        "never.",
         reloadable=True,
     )
     process_top: int = _setting(
@@ -217,7 +220,7 @@ class Settings:
         listing(text("UNIT")),
         (),
         "systemd units to show as one row for each child cgroup, for services that run other people's work, such as "
-        "batch.service.",
+        "batch.service; slurm shows each step of a job as a row.",
     )
     models: tuple[ModelRule, ...] = _setting(
         "models",

@@ -205,15 +205,16 @@ class Sampler:
             source.judge((*found, *self._scope.problems) if source.name == self._usage_name else found)
         news = next((reading.allocations for reading in readings if reading.allocations is not None), None)
         allocations = self._allocations.update(news, use.gpus, began)
-        holders = {gpu_use.group for gpu_use in use.gpu_uses if gpu_use.group is not None} if allocations else ()
+        gpu_uses = self._ledger.located(use.gpu_uses)
+        holders = {gpu_use.group for gpu_use in gpu_uses if gpu_use.group is not None} if allocations else ()
         owners = self._ledger.owners(holders)
         cpu = use.cpu if use.divisible else None
         weights = None
         if self._cpu_prices is not None and cpu is not None:
             weights = self._cpu_prices.weights(measured, cpu, self._ledger.by_group)
-        reserved = self._reservations.places(allocations)
+        reserved = self._reservations.places(allocations, self._ledger.pod_labels)
         idle = self.options.cpu_idle
-        shares = share(measured.energies, cpu, use.gpu_uses, idle, allocations, owners, weights, reserved)
+        shares = share(measured.energies, cpu, gpu_uses, idle, allocations, owners, weights, reserved)
         scraped = self._received_by_all(began)
         period = Period.of(
             began,
@@ -228,7 +229,7 @@ class Sampler:
             period,
             shares,
             cpu=use.cpu,
-            gpu_uses=use.gpu_uses,
+            gpu_uses=gpu_uses,
             allocations=allocations,
             sequence=self._sequence + 1,
             scraped=scraped,

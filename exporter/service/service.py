@@ -145,6 +145,7 @@ class Service:
             return self._supervise(sampler, server)
         finally:
             server.stop()
+            prepared.stop()
 
     def _announce(self, bound: Sequence[Address], health: Sequence[Address]) -> None:
         scheme = "https" if self._access is not None and self._access.tls is not None else "http"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
 from ..host import Host
-from ..records import HOST, GroupKey, Model, Process, SourceHealth, Workload
+from ..records import NOWHERE, GroupKey, Model, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
 from .metadata.engine_state import EngineState
 from .metadata.slurm_jobs import SlurmJobs
+from .paths.engine import short_id
 from .paths.kata import Sandboxes
 from .paths.precedence import PATHS, PathResolver, by_path
 from .protocol import Namer
@@ -72,7 +73,7 @@ class WorkloadNamer(Namer):
             return owner._replace(provisional=True)
         if owner.runtime == "slurm":
             self._groups.setdefault(_job_key(owner), set()).add(group)
-        if not self._providers or not (owner.container_id or owner.pod_uid):
+        if not (owner.container_id or owner.pod_uid):
             return owner
         for key in (owner.container_id, owner.pod_uid):
             if key:
@@ -91,15 +92,20 @@ class WorkloadNamer(Namer):
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model a process works for, None if it is not known to work for one."""
-        owner = HOST if group is None else self._by_path(group)
+        owner = NOWHERE if group is None else self._by_path(group)
         if group is not None and owner.runtime == "slurm" and self._jobs and self._jobs.learn(owner, process.key.pid):
             self._learned.add(group)
         return None if self._models is None else self._models.resolve(process, group, *self._best_and_metadata(owner))
 
     def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
         """Workload of a group by the best name available now, and what a provider knows of it."""
-        owner = HOST if group is None else self._by_path(group)
+        owner = NOWHERE if group is None else self._by_path(group)
         return self._best_and_metadata(owner)
+
+    def pod_labels(self, workload: Workload) -> Mapping[str, str] | None:
+        """All labels of its pod, None while no provider has them: restored names have only the chosen ones."""
+        found = next((metadata for provider in self._providers if (metadata := provider.find(workload))), None)
+        return None if found is None else found.labels
 
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row is the host's, a person's sessions, or that of a service that starts unrelated programs."""
@@ -128,7 +134,7 @@ class WorkloadNamer(Namer):
             owner_name=workload.owner_name,
             labels=dict(workload.labels),
         )
-        if workload.container_id:
+        if workload.container_id and not _has_id_only(workload):
             self._restored[workload.container_id] = metadata
         if workload.pod_uid and (workload.namespace or workload.pod_uid not in self._restored):
             self._restored[workload.pod_uid] = replace(metadata, container="", image="")
@@ -175,7 +181,8 @@ class WorkloadNamer(Namer):
         found = next((metadata for provider in self._providers if (metadata := provider.find(owner))), None)
         if found is not None and (found.container or not owner.container_id):
             return found
-        return self._restored.get(owner.container_id) or found or self._restored.get(owner.pod_uid)
+        restored = self._restored.get(owner.container_id) if _has_id_only(owner) else None  # else its engine names it
+        return restored or found or self._restored.get(owner.pod_uid)
 
     def _best(self, owner: Workload) -> Workload:
         return self._best_and_metadata(owner)[0]
@@ -197,6 +204,11 @@ class WorkloadNamer(Namer):
             owner_name=metadata.owner_name,
             labels=tuple([(label, metadata.labels[label]) for label in self._labels if label in metadata.labels]),
         )
+
+
+def _has_id_only(owner: Workload) -> bool:
+    """Whether a container has no name but the digits of its id."""
+    return owner.container == short_id(owner.container_id)
 
 
 def _job_key(owner: Workload) -> str:

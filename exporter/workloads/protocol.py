@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from ..records import GroupKey, Model, Process, SourceHealth, Workload
@@ -23,6 +23,10 @@ class Namer(Protocol):
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model that a process works for, None if none is known."""
+
+    def pod_labels(self, workload: Workload) -> Mapping[str, str] | None:  # noqa: ARG002 - no labels are known here
+        """All labels of its pod, None if they are not known (yet)."""
+        return None
 
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row collects unrelated work, so that it never belongs to one model as a whole."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..records import Workload
+from ..records import NOWHERE, Workload
 
 _UNIT = re.compile(
     r"(?:user-[0-9]+|system|machine)\.slice|init\.scope|session-.+\.scope|tmux.*\.scope|"
@@ -16,7 +16,7 @@ _UNIT = re.compile(
 
 
 def is_shared(workload: Workload) -> bool:
-    """Whether a workload is the host, a person's sessions, or a service that starts unrelated programs."""
+    """Whether a workload is the host, a person's sessions, a service that starts unrelated programs, or unknown."""
     if workload.runtime == "systemd":
         return _UNIT.fullmatch(workload.container) is not None
-    return workload.runtime == "host"
+    return workload.runtime == "host" or workload == NOWHERE

@@ -71,7 +71,8 @@ def _token() -> Builder[Panel]:
     ask = Ask(
         4,
         "What does a token cost?",
-        "Joules per generated token of the last five minutes: all energy of the model, idle included.",
+        "Joules per generated token of the last five minutes: all energy of the model, idle included. Of a model that "
+        "the exporter does not know: of the server's whole pod (model:energy_serving_pod:info).",
         NO_TOKENS,
         [_back()],
     )
@@ -159,7 +160,8 @@ def _per_token() -> Builder[Panel]:
     ask = Ask(
         11,
         "Does a token cost more energy than before?",
-        "Joules per generated token over five minutes, and over a day with its idle hours.",
+        "Joules per generated token over five minutes, and over a day with its idle hours. Of a model that the "
+        "exporter does not know: of the server's whole pod (model:energy_serving_pod:info).",
         NO_TOKENS,
         [_back()],
     )

@@ -156,7 +156,8 @@ def _per_token() -> Builder[Panel]:
         8,
         "What does a token cost, and is it getting worse?",
         "Joules of the model, idle included, per generated token over five minutes. With few requests a token costs "
-        "more, because the idle power of the card is spread over few tokens.",
+        "more, because the idle power of the card is spread over few tokens. Of a model that the exporter does not "
+        "know: joules of the server's whole pod (model:energy_serving_pod:info).",
         "No server reports its tokens: add it to prometheus/targets/model-servers.yml",
         [onward(WORKLOADS)],
     )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platforms, share, split_idle
+from exporter.accounting.attribution import CpuIdle, Energy, Shares, countable, platform_choices, share, split_idle
 from exporter.accounting.gpu_claims import Reservations
 from exporter.accounting.joint_estimation import WEIGHT_RANGE
 from exporter.records import (
@@ -152,6 +152,19 @@ def test_gpu_held_by_nobody() -> None:
     assert share([Energy(GPU, 10.0, 70.0)], None, ()).unattributed == {("gpu", "exited"): 10.0, ("gpu", "idle"): 70.0}
 
 
+UNREAD = GpuUse(GPU.id, None, process(9), 0.5)
+"""A process whose cgroup cannot be read."""
+
+
+def test_a_gpu_process_whose_cgroup_cannot_be_read_is_unknown() -> None:
+    """Not the host's: the host is what no container, unit or job owns."""
+    shares = share([Energy(GPU, 100.0, 60.0)], None, [UNREAD])
+    assert (shares.gpu, shares.unattributed) == ((), {("gpu", "unknown"): 100.0, ("gpu", "idle"): 60.0})
+    shares = share([Energy(GPU, 100.0, 60.0)], None, [UNREAD, GpuUse(GPU.id, A, process(1), 0.5)])
+    assert [(known(c.use).key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 50.0), (1, "idle", 30.0)]
+    assert shares.unattributed == {("gpu", "unknown"): 50.0, ("gpu", "idle"): 30.0}
+
+
 POD_A, POD_B, POD_C = ("ns", "a", "main"), ("ns", "b", "main"), ("ns", "c", "main")
 UNNAMED = Workload(pod="0a1b", container="3f2e", runtime="kubernetes")
 """A pod of which only the ids are known."""
@@ -253,6 +266,7 @@ def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
     hidden = GpuUse(GPU.id, None, None, 0.75)
     assert divided(Energy(GPU, 100.0, 60.0), [], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
     assert divided(Energy(GPU, 100.0, 60.0), [hidden], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
+    assert divided(Energy(GPU, 100.0, 60.0), [UNREAD], alone)[0] == {(POD_A, "active"): 100.0, (POD_A, "idle"): 60.0}
     found, _ = divided(Energy(GPU, 100.0, 60.0), [hidden, holding("/a", 1, 0.25)], alone)
     assert found == {(1, "active"): 25.0, (POD_A, "active"): 75.0, (1, "idle"): 60.0}
     found, _ = divided(Energy(GPU, 100.0, 60.0), [holding("/a", 1), holding("/a", 2)], alone)
@@ -263,17 +277,19 @@ def test_the_only_container_on_a_card_pays_what_cannot_be_told() -> None:
     ("given", "uses"),
     [
         (given_to((POD_A, 1.0), (POD_B, 1.0)), [GpuUse(GPU.id, None, None, 0.75)]),
+        (given_to((POD_A, 1.0), (POD_B, 1.0)), [UNREAD]),
+        (given_to((POD_A, 1.0), (POD_B, 1.0)), []),
         (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/xorg", 2)]),
         (given_to((POD_A, 1.0)), [holding("/a", 1), holding("/unnamed", 2)]),
     ],
 )
 def test_where_it_could_be_somebody_else_nobody_pays(given: list[Allocation], uses: list[GpuUse]) -> None:
-    """Faults 28 and 29."""
+    """Faults 28 and 29. A card that is allocated is held: its user did not exit, but is unknown."""
     assert divided(Energy(GPU, 100.0, 0.0), uses, given)[1].unattributed == {("gpu", "unknown"): 100.0}
 
 
 RESERVATION = ("kai-resource-reservation", "gpu-reservation-node1-abcde", "resource-reservation")
-RESERVED = Reservations(("kai-resource-reservation", "slurm/launcher-*")).places(given_to((RESERVATION, 1.0)))
+RESERVED = frozenset({RESERVATION})
 
 
 @pytest.mark.parametrize("fractions", [1, 2])
@@ -285,11 +301,51 @@ def test_a_reservation_is_charged_nothing_beside_those_it_is_for(fractions: int)
     assert found == pytest.approx({(use.pid, mode): joules for use in uses for mode, joules in each.items()})
 
 
-def test_a_reservation_holds_the_card_while_nobody_else_does() -> None:
-    """Its idle energy is the reservation's; what an unknown process used is nobody's."""
+def asleep(seconds: float = 0.0) -> tuple[GpuUse, dict[GroupKey, Workload]]:
+    """A process of the reservation that holds the card, and its owner."""
+    use = holding("/reservation", 8, seconds)
+    return use, {GroupKey("/reservation", 1): Workload(*RESERVATION, "kubernetes", "3f2e")}
+
+
+def test_a_reservation_alone_is_charged_nothing_either() -> None:
+    """It holds the card for others, of which none is seen: its idle energy is no workload's."""
     found, shares = divided(Energy(GPU, 30.0, 70.0), [], given_to((RESERVATION, 1.0)), RESERVED)
-    assert found == {(RESERVATION, "idle"): 70.0}
-    assert shares.unattributed == {("gpu", "exited"): 30.0}
+    assert found == {}
+    assert shares.unattributed == {("gpu", "unknown"): 30.0, ("gpu", "idle"): 70.0}
+    use, owned = asleep()
+    shares = share([Energy(GPU, 30.0, 70.0)], None, [use], "node", given_to((RESERVATION, 1.0)), owned, None, RESERVED)
+    assert (shares.gpu, shares.places) == ((), ())
+    assert shares.unattributed == {("gpu", "unknown"): 30.0, ("gpu", "idle"): 70.0}
+
+
+def test_a_reservation_that_works_owes_what_it_used() -> None:
+    """A label is chosen by whom it names: it spares idle energy, never active energy."""
+    use, owned = asleep(0.5)
+    shares = share([Energy(GPU, 30.0, 70.0)], None, [use], "node", given_to((RESERVATION, 1.0)), owned, None, RESERVED)
+    assert [(charge.mode, charge.joules) for charge in shares.gpu] == [("active", 30.0)]
+    assert shares.unattributed == {("gpu", "idle"): 70.0}
+
+
+def test_a_sleeping_reservation_leaves_a_single_holder_single() -> None:
+    """Without samples, a card with one holder is that one's; the process of a reservation does not count."""
+    use, owned = asleep()
+    worker = holding("/a", 1)
+    shares = share(
+        [Energy(GPU, 30.0, 70.0)],
+        None,
+        [use, worker],
+        "node",
+        given_to((RESERVATION, 1.0)),
+        owned | owners([worker]),
+        reserved=RESERVED,
+    )
+    assert [(known(c.use).key.pid, c.mode, c.joules) for c in shares.gpu] == [(1, "active", 30.0), (1, "idle", 70.0)]
+
+
+def test_unknown_use_of_a_reserved_card_is_not_its_other_owners() -> None:
+    both = given_to((RESERVATION, 1.0), (POD_A, 1.0))
+    found, shares = divided(Energy(GPU, 30.0, 70.0), [], both, RESERVED)
+    assert (found, shares.unattributed) == ({(POD_A, "idle"): 70.0}, {("gpu", "unknown"): 30.0})
 
 
 def test_a_reservation_beside_hidden_processes_and_beside_an_allocation() -> None:
@@ -309,8 +365,20 @@ def test_patterns_of_reservations() -> None:
         ("slurm", "step-7", "c"): False,
     }
     reservations = Reservations(("kai-resource-reservation", "slurm/launcher-*"))
-    found = reservations.places(given_to(*((place, 1.0) for place in places)))
+    found = reservations.places(given_to(*((place, 1.0) for place in places)), lambda _: {})
     assert found == {place for place, reserved in places.items() if reserved}
+
+
+def test_reservations_by_label() -> None:
+    """A reservation in a namespace of one's own: KAI labels it app=kai-resource-reservation."""
+    labels: dict[Place, dict[str, str]] = {POD_A: {"app": "kai-resource-reservation"}, POD_B: {"app": "kai", "x": ""}}
+    given = given_to((POD_A, 1.0), (POD_B, 1.0), (POD_C, 1.0), (RESERVATION, 1.0))
+    reservations = Reservations(("kai-*", "app=*-reservation"))
+    assert reservations.places(given, labels.get) == {POD_A, RESERVATION}
+    labels[POD_C] = {"app": "runai-reservation"}
+    assert reservations.places(given, labels.get) == {POD_A, POD_C, RESERVATION}, "its name was late"
+    assert reservations.places(given_to((POD_B, 1.0)), labels.get) == frozenset()
+    assert Reservations(("kai-*",)).places(given, labels.get) == {RESERVATION}
 
 
 def test_a_card_given_to_nobody_is_divided_as_ever() -> None:
@@ -330,7 +398,7 @@ def test_nested_meters_are_never_summed() -> None:
     lost = Device("x", "cpu", "hwmon", "measured", "x", 8.0, within="gone")
     devices = [psys, psys1, package, core, dram, lost]
     assert [device.id for device in countable(devices)] == ["package-0", "dram-0", "x"]
-    assert [device.id for device in platforms(devices)] == ["psys-0"]
+    assert platform_choices(devices) == [[psys], [psys1]]
 
 
 def test_enclosing_each_other_ends() -> None:
@@ -348,7 +416,7 @@ seconds = st.floats(0.0, 256.0)
     st.lists(seconds, max_size=6),
     seconds,
     seconds,
-    st.lists(st.tuples(seconds, st.floats(0.01, 1.0)), max_size=5),
+    st.lists(st.tuples(seconds, st.floats(0.01, 1.0), st.sampled_from([A, None])), max_size=5),
     st.sampled_from(get_args(CpuIdle)),
     st.lists(st.floats(*WEIGHT_RANGE), max_size=6),
 )
@@ -357,14 +425,14 @@ def test_every_joule_is_given_out_once(
     groups: list[float],
     kernel: float,
     exited: float,
-    holders: list[tuple[float, float]],
+    holders: list[tuple[float, float, GroupKey | None]],
     cpu_idle: CpuIdle,
     weights: list[float],
 ) -> None:
     devices = [CPU, DRAM, GPU]
     parted = [Energy(device, *energy) for device, energy in zip(devices, energies, strict=False)]
     cpu = cpu_use({GroupKey(f"/{i}", i): s for i, s in enumerate(groups)}, kernel, exited)
-    uses = [GpuUse(GPU.id, A, process(i), s, hold) for i, (s, hold) in enumerate(holders)]
+    uses = [GpuUse(GPU.id, group, process(i), s, hold) for i, (s, hold, group) in enumerate(holders)]
     cpu_weights = {GroupKey(f"/{i}", i): weight for i, weight in enumerate(weights)}
     shares = share(parted, cpu, uses, cpu_idle, cpu_weights=cpu_weights)
     total = math.fsum(energy.joules for energy in parted)

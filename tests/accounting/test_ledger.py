@@ -321,10 +321,23 @@ def test_a_gpu_process_shown_late_shows_this_ticks_watts_not_the_sum_of_all_befo
     assert len(rows) == 2
 
 
-def test_gpu_process_in_no_known_group_is_the_hosts() -> None:
+def test_gpu_process_in_no_known_group_is_nobodys() -> None:
     bench = Bench()
+    bench.tick(energies=[Energy(GPU, 50.0, 20.0)], gpu_uses=[GpuUse(GPU.id, None, process(1), 0.5)])
+    assert bench.container_joules() == {}
+    assert bench.ledger.unattributed == {("gpu", "unknown"): 50.0, ("gpu", "idle"): 20.0}
+    assert bench.error_ratio() == 0.0
+
+
+def test_gpu_process_whose_group_was_seen_before_stays_there() -> None:
+    """Its CPU time, or an earlier reading of the card, has shown its container."""
+    bench = Bench()
+    bench.tick([use(A, 1.0, (process(1), 1.0))], started=[A], energies=[Energy(PACKAGE, 1.0, 0.0)])
     bench.tick(energies=[Energy(GPU, 50.0, 0.0)], gpu_uses=[GpuUse(GPU.id, None, process(1), 0.5)])
-    assert bench.container_joules() == {"host": 50.0}
+    assert bench.container_joules() == {"a": 51.0}
+    bench.tick(energies=[Energy(GPU, 9.0, 0.0)], gpu_uses=[GpuUse(GPU.id, None, process(1, start=2), 0.5)])
+    assert bench.container_joules() == {"a": 51.0}, "another process has the pid"
+    assert bench.ledger.unattributed == {("gpu", "unknown"): 9.0}
 
 
 def test_model_outlives_its_pods_and_gets_what_exited_helpers_used() -> None:

@@ -33,6 +33,14 @@ def test_what_others_used_is_outside_and_never_negative(ticks: list[tuple[float,
         assert cpu.busy_seconds == pytest.approx(own + cpu.outside_seconds)
 
 
+def test_processes_of_unknown_groups_are_outside_as_well() -> None:
+    check = ScopeCheck()
+    own = CpuUse(0.0, 1.0, 2.0, outside_seconds=0.5)
+    cpu, _ = check.apply(own, MachineUse(3.0, 1.0, PARTIAL), metered=True)
+    assert cpu is not None
+    assert (cpu.busy_seconds, cpu.outside_seconds) == (3.0, 1.5)
+
+
 def test_rounding_of_proc_stat_is_made_up_for() -> None:
     """Groups are counted in microseconds, /proc/stat in ticks of 10 ms: 5 ms a second arrive as 10 every other time."""
     check = ScopeCheck()

@@ -158,6 +158,13 @@ class TestWrittenMachine:
         assert "it never belongs to one model as a whole" in text
         assert "process 20 (sleep): no model" in text
 
+    def test_a_process_whose_cgroup_cannot_be_read(self, container: WrittenProc, capsys: Any) -> None:
+        (container.root / "20/cgroup").unlink()
+        status, text = self.explain(container, "20", capsys)
+        assert status == 0
+        assert text.startswith("unknown (runtime unknown)")
+        assert "named by  nothing: the cgroup of its processes cannot be read" in text
+
     def test_too_few_digits_of_an_id(self, container: WrittenProc, capsys: Any) -> None:
         assert self.explain(container, ID[:4], capsys)[0] == 1
 
@@ -174,12 +181,29 @@ class TestSteps:
     def test_variables_lookups_and_the_server(self, container: WrittenProc) -> None:
         process = container.add(30, ["vllm", "serve", "/mnt/models", "--config", "/c.yaml"])
         assert self.steps(container, process)[1:] == [
-            "+ its command line: inference",
-            "- config /c.yaml: nothing",
+            "+ its command line: inference; no model: what its arguments give as the model is a folder, a setting, a "
+            "variable or a digest, and no name",
+            "- config /c.yaml: no key that names a model, or it cannot be read",
             "- GET /v1/models on port 8000: not sent: models.ask-servers is off",
         ]
         process = container.add(31, ["text-generation-launcher"])
         assert "- its variables MODEL_ID: not set, or not readable" in self.steps(container, process)
+
+    def test_why_a_known_program_has_no_name(self, container: WrittenProc) -> None:
+        blob = f"/root/.ollama/models/blobs/sha256-{'0a' * 32}"
+        process = container.add(35, ["ollama", "runner", "--model", blob])
+        assert self.steps(container, process)[1:3] == [
+            "+ its command line: inference; no model: its arguments name no model",
+            f"- ollama {blob}: no manifest lists these weights, or it cannot be read",
+        ]
+        process = container.add(
+            36, ["torchrun", "pretrain_gpt.py", "--train-iters", "9", "--save", "/checkpoints/gpt3"]
+        )
+        assert (
+            self.steps(container, process)[1] == "+ its command line: training; no model: its arguments name no model"
+        )
+        process = container.add(37, ["infinity_emb", "v2", "--model-id", "a/b", "--model-id", "c/d"])
+        assert self.steps(container, process)[1].endswith("no model: several models in one process")
 
     def test_a_rule_and_a_shell(self, container: WrittenProc) -> None:
         container.add(32, ["bash", "run.sh"])

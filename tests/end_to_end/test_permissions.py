@@ -148,7 +148,7 @@ import json, os, sys
 from exporter.host import Host
 from exporter.sources.usage.process_clock import ProcessTable
 from exporter.workloads.models.process_root import ProcessRootFs
-from exporter.workloads.models.proc import command_line, container_marks, environment
+from exporter.workloads.proc import command_line, container_marks, environment
 
 host = Host()
 

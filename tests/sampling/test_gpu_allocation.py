@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from exporter.accounting.containers import OVERFLOW
 from exporter.accounting.gpu_allocations import KEPT_SECONDS
+from exporter.config.settings import Settings
 from exporter.exposition.metrics.render import Renderer
 from exporter.records import GroupKey, Mode, Model, Process, ProcessOwner, SourceHealth, Workload
 from exporter.sampling.sampler import Sampler, SamplerOptions
@@ -52,6 +53,9 @@ class PodNames(Namer):
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         return None
 
+    def pod_labels(self, workload: Workload) -> Mapping[str, str] | None:
+        return {"app": workload.pod.rpartition("-")[0]} if workload.container_id else None
+
     def renamed(self) -> Collection[GroupKey]:
         come, self.come = self.come, set()
         return come
@@ -68,7 +72,12 @@ class Cluster:
         self.kubelet = kubelet
         self.namer = namer or PodNames()
         self.cards: list[Gpu] = []
-        self.options = SamplerOptions(interval_seconds=5.0, source_timeout_seconds=5.0, container_max=container_max)
+        self.options = SamplerOptions(
+            interval_seconds=5.0,
+            source_timeout_seconds=5.0,
+            container_max=container_max,
+            gpu_reservations=Settings().attribution_gpu_reservations,
+        )
         self.sampler: Sampler | None = None
         self.snapshot: Snapshot | None = None
 
@@ -249,6 +258,24 @@ def test_somebody_who_was_given_nothing(cluster: Cluster) -> None:
     cluster.start(7, "xorg", card)
     cluster.run(10)
     assert cluster.joules() == pytest.approx({"a/idle/main": 5 * IDLE_WATTS, "//xorg": 5 * IDLE_WATTS})
+
+
+def test_a_reservation_that_only_its_label_shows(cluster: Cluster) -> None:
+    """KAI in a namespace of one's own: a fraction works on the card that the kubelet allocated to a pod that sleeps."""
+    card = cluster.card()
+    cluster.start(6, "mine/kai-resource-reservation-x/main")
+    cluster.run(1)
+    cluster.kubelet.pods = [pod("mine", "kai-resource-reservation-x", "main", card.uuid)]
+    cluster.start(7, "team/fraction-0/main", card)
+    cluster.run(20, {card: {7: 50}})
+    assert cluster.joules() == pytest.approx({"team/fraction-0/main": 20 * IDLE_WATTS})
+    assert cluster.joules("active") == pytest.approx({"team/fraction-0/main": 20 * WATTS})
+    card.end(7)
+    cluster.node.end(7)
+    before = cluster.nobodys().get("idle", 0.0)
+    cluster.run(10)
+    assert cluster.joules() == pytest.approx({"team/fraction-0/main": 20 * IDLE_WATTS})
+    assert cluster.nobodys()["idle"] == pytest.approx(before + 10 * IDLE_WATTS)
 
 
 def test_mig(cluster: Cluster) -> None:

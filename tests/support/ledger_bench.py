@@ -63,7 +63,7 @@ class Bench:
         cpu_weights: Mapping[GroupKey, float] | None = None,
     ) -> list[Account]:
         self.now += seconds
-        groups, energies, uses = tuple(groups), list(energies), list(gpu_uses)
+        groups, energies, uses = tuple(groups), list(energies), self.ledger.located(list(gpu_uses))
         busy = sum(group.seconds for group in groups) + kernel
         cpu = CpuUse(self.now, seconds, busy, groups, kernel, 0.0, tuple(started), tuple(ended), tuple(exited))
         metered = frozenset(energy.device.component for energy in energies)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.records import HOST, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
+from exporter.records import HOST, NOWHERE, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.paths.precedence import PATHS as RESOLVERS
@@ -42,7 +42,13 @@ def unit(name: str) -> Workload:
 
 
 def job(number: int, user: str = "") -> Workload:
-    return Workload(container=f"job_{number}", runtime="slurm", owner_kind="User" if user else "", owner_name=user)
+    return Workload(
+        container=f"job_{number}",
+        runtime="slurm",
+        owner_kind="User" if user else "",
+        owner_name=user,
+        labels=(("slurm_job_id", str(number)),),
+    )
 
 
 def batch(runtime: str, name: str) -> Workload:
@@ -394,6 +400,23 @@ def test_the_overhead_of_a_kata_sandbox_is_its_pods(order: int) -> None:
     assert namer.settled(overhead) == engine("kata")
 
 
+def test_steps_of_slurm_are_rows_if_wanted() -> None:
+    namer = WorkloadNamer(paths=path_resolvers(["slurm", "lsf.service"]))
+    split = {
+        "/slurm/uid_1000/job_7/step_0/task_1": ("job_7/step_0", "7.0"),
+        "/slurm_vm/uid_1000/job_7/step_batch": ("job_7/step_batch", "7.batch"),
+        "/system.slice/slurmstepd.scope/job_7/step_extern/user/task_0": ("job_7/step_extern", "7.extern"),
+        "/system.slice/slurmstepd.scope/s5K1KKYAYG5D00/step_0": ("s5K1KKYAYG5D00/step_0", None),
+        "/slurm/uid_1000/job_7": ("job_7", None),
+        "/system.slice/lsf.service/job7": ("lsf.service/job7", None),
+    }
+    found = {path: namer.workload(GroupKey(path, 1)) for path in split}
+    assert {path: (row.container, dict(row.labels).get("slurm_step_id")) for path, row in found.items()} == split
+    assert WorkloadNamer(paths=path_resolvers(["lsf.service"])).workload(GroupKey("/slurm/uid_1/job_7/step_0", 1)) == (
+        job(7, "1")
+    )
+
+
 def test_a_split_unit_is_one_row_for_each_group_in_it() -> None:
     namer = WorkloadNamer(paths=path_resolvers(["lsf.service", "grid", r"vm.slice", "gw@a.service"]))
     split = {
@@ -543,6 +566,42 @@ def test_restored_names_hold_while_no_provider_has_metadata() -> None:
     assert namer.settled(SANDBOX_GROUP)[:4] == ("team-nlp", "llama-0", "", "kubernetes")
 
 
+@pytest.mark.parametrize("providers", [[], [FakeProvider()]], ids=["none", "another runtime's"])
+def test_restored_names_hold_without_a_provider_of_the_runtime(providers: list[FakeProvider]) -> None:
+    """The engine's socket is off, or gone, when the exporter is restarted."""
+    namer = WorkloadNamer(providers)
+    namer.remember(Workload(container="trainer", runtime="docker", container_id=A, image="hreal/spin:1"))
+    group = GroupKey(f"/docker/{A}", 1)
+    named = namer.workload(group)
+    assert (named.container, named.runtime, named.image, named.provisional) == (
+        "trainer",
+        "docker",
+        "hreal/spin:1",
+        False,
+    )
+    assert named == namer.settled(group), "the same name at once and when it has ended"
+    assert namer.workload(GroupKey(f"/docker/{B}", 1)).container == B[:12]
+    namer.forget(group)
+    assert namer.workload(group).container == A[:12]
+
+
+def test_labels_of_a_pod_are_all_that_a_provider_has() -> None:
+    """Restored names have only the chosen ones, so they are not known until a provider has them."""
+    provider = FakeProvider()
+    namer = restarted(provider)
+    workload = namer.workload(CONTAINER_GROUP)
+    assert namer.pod_labels(workload) is None
+    provider.put(A, replace(NAMES, labels={"app": "kai-resource-reservation", "x": "y"}))
+    assert namer.pod_labels(workload) == {"app": "kai-resource-reservation", "x": "y"}
+
+
+def test_an_id_is_not_restored_as_a_name() -> None:
+    """The API server was down in the whole earlier run: its answer is awaited before the row is published."""
+    namer = WorkloadNamer([FakeProvider()])
+    namer.remember(Workload(pod=POD_UID, container=A[:12], runtime="kubernetes", container_id=A, pod_uid=POD_UID))
+    assert namer.workload(CONTAINER_GROUP).provisional
+
+
 def test_metadata_takes_precedence_over_restored_names() -> None:
     provider = FakeProvider()
     namer = restarted(provider)
@@ -609,7 +668,8 @@ def test_models_come_from_the_resolver_and_are_unknown_without_one() -> None:
     namer: Namer = WorkloadNamer(models=models)
     assert namer.model(group, process) == Model("qwen", "", "inference", "command")
     assert namer.model(None, process._replace(comm="bash")) is None
-    assert models.calls[-1] == (HOST, None)
+    assert models.calls[-1] == (NOWHERE, None)
+    assert namer.is_shared(NOWHERE), "processes without a known cgroup are not of one container"
     models.pending.add(group)
     assert namer.renamed() == {group}
 

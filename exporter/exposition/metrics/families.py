@@ -114,10 +114,9 @@ class ContainerInfo(Family):
     level: Level
 
     def series(self, snapshot: Snapshot) -> Iterator[tuple[dict[str, str], float]]:
-        """Yield labels, the chosen ones too, and 1 for each account."""
-        for row in self.level.unique(snapshot):
+        """Yield the samples, each with the chosen labels of its account too."""
+        for row, (identity, _) in zip(self.level.unique(snapshot), self.samples(snapshot), strict=True):
             assert isinstance(row.owner, Workload)
-            identity = container_identity(row.owner, snapshot.energy.container_models.get(row.serial))
             labels = dict(zip(self.labels, identity, strict=True)) | chosen_labels(row.owner.labels)
             yield {name: clean(value) for name, value in labels.items()}, 1.0
 

@@ -101,7 +101,7 @@ def service(name: str) -> tuple[str, Workload]:
 def slurm(job: int) -> tuple[str, Workload]:
     """Path and owner of a Slurm job."""
     path = f"/system.slice/slurmstepd.scope/job_{job}/step_batch/user/task_0"
-    return path, Workload(container=f"job_{job}", runtime="slurm")
+    return path, Workload(container=f"job_{job}", runtime="slurm", labels=(("slurm_job_id", str(job)),))
 
 
 def model_of(tenant: Tenant) -> Model | None:

@@ -36,6 +36,12 @@ def unified_path(text: str) -> str:
     return next((path for controllers, path in _lines(text) if not controllers and path), "/")
 
 
+def group_without_tree(host: Host, pid: int) -> GroupKey:
+    """Group of a process where no tree of cgroups can be read, by /proc alone. Raises `Unavailable`."""
+    text = host.text(host.proc(str(pid), "cgroup"))
+    return GroupKey(identity_path(parse_cgroup(text), text), 0)
+
+
 def identity_path(counting: str, text: str) -> str:
     """Paths of a process, separated by `PATH_SEPARATOR`: ``counting`` and those that it does not include.
 

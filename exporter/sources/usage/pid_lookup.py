@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ...host import Host, read_file
 from ...records import GroupKey, Process, Unavailable
 from .cgroup_tree import Hierarchy, find_hierarchy, list_dirs
-from .identity import counting_path, identity_path
+from .identity import counting_path, group_without_tree, identity_path
 from .process_clock import parse_stat
 
 _GROUP_SECONDS = 10.0
@@ -94,11 +94,11 @@ class PidResolver:
         try:
             if self._tree is None or now - self._tree_at >= _GONE_SECONDS:
                 self._find_tree(now)
+            tree = self._tree
+            if tree is None:
+                return group_without_tree(self._host, pid)
             text = self._host.text(self._host.proc(str(pid), "cgroup"))
         except Unavailable:
-            return None
-        tree = self._tree
-        if tree is None:
             return None
         path = self._absolute(tree.root, counting_path(tree, text), pid)
         if path is None:
@@ -112,9 +112,12 @@ class PidResolver:
         return GroupKey(path, inode)
 
     def _find_tree(self, now: float) -> None:
-        """Find the tree that counts; one of a hybrid host is kept while it is there. Raises `Unavailable`."""
+        """Find the tree that counts; one of a hybrid host is kept while it is there. None is kept on failure."""
         if self._tree is None or not (self._tree.hybrid and os.path.isdir(self._tree.root)):
-            self._tree = find_hierarchy(self._host)
+            try:
+                self._tree = find_hierarchy(self._host)
+            except Unavailable:
+                self._tree = None
         self._tree_at, self._prefixes = now, {}
 
     def _absolute(self, root: str, path: str, pid: int) -> str | None:

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from ...host import Host, KeptFile, list_dir
 from ...records import CpuUse, GroupKey, GroupUse, MachineUse, ProcessKey, ProcessUse, Reading, Unavailable
 from ..cpu.cpu_times import CpuTimes, parse_cpu_times
-from .identity import identity_path, parse_cgroup
+from .identity import group_without_tree
 from .process_clock import ProcessTable, Tracked
 from .scope import Scope, read_scope
 from .sockets import Sockets
@@ -28,7 +28,8 @@ class ProcfsSource:
 
     ``processes`` is for hosts without readable cgroups: every process is read in every tick, groups come from
     /proc/PID/cgroup (read when a process is found, and once more 5 s later), and busy time that no living process
-    explains is ``exited_seconds``. ``scope`` is found if it is None.
+    explains is ``exited_seconds``. Busy time of a process whose group cannot be read is ``outside_seconds``; it is read
+    again every 5 s. ``scope`` is found if it is None.
     """
 
     name = "procfs"
@@ -37,7 +38,7 @@ class ProcfsSource:
         self._host = host
         self._hertz = os.sysconf("SC_CLK_TCK")
         self._table = ProcessTable(host) if processes else None
-        self._groups: dict[ProcessKey, GroupKey] = {}
+        self._groups: dict[ProcessKey, GroupKey | None] = {}
         self._members: defaultdict[GroupKey, int] = defaultdict(int)
         self._recent: deque[tuple[float, Tracked]] = deque()
         self._stat: KeptFile | None = None
@@ -89,7 +90,7 @@ class ProcfsSource:
         ended: list[GroupKey] = []
         exited = [tracked.process.key for tracked in table.exited()]
         uses: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
-        kernel = 0.0
+        kernel = outside = 0.0
         since = now - window if last is not None else now
         self._refresh_names(table, now, started, ended)
         probes = _PROBES_PER_TICK if last is not None else len(pids)
@@ -112,8 +113,10 @@ class ProcfsSource:
                 self._recent.append((now, tracked))
             if seconds > 0 and tracked.process.kernel:
                 kernel += seconds
+            elif (group := self._groups[key]) is None:
+                outside += seconds
             elif seconds > 0:
-                uses[self._groups[key]].append(ProcessUse(tracked.process, seconds))
+                uses[group].append(ProcessUse(tracked.process, seconds))
         alive = set(pids)
         for tracked in table:
             if tracked.process.key.pid not in alive:
@@ -123,11 +126,9 @@ class ProcfsSource:
             self._exit(key, ended)
         if last is None:
             return CpuUse(now, 0.0, 0.0, started=tuple(started), ended=tuple(ended), exited=tuple(exited))
-        groups = [
-            GroupUse(group, sum(use.seconds for use in members), tuple(members)) for group, members in uses.items()
-        ]
+        groups = [GroupUse(key, sum(use.seconds for use in members), tuple(members)) for key, members in uses.items()]
         kernel += max(0.0, times.interrupts - last.interrupts)
-        explained = sum(group.seconds for group in groups) + kernel
+        explained = sum(each.seconds for each in groups) + kernel + outside
         rest = max(0.0, times.busy - last.busy - explained)
         # /proc/stat counts in ticks: a smaller rest is rounding, not a process that exited.
         rest = rest if rest > 2 / self._hertz else 0.0
@@ -141,6 +142,7 @@ class ProcfsSource:
             tuple(started),
             tuple(ended),
             tuple(exited),
+            outside,
         )
 
     def _refresh_names(self, table: ProcessTable, now: float, started: list[GroupKey], ended: list[GroupKey]) -> None:
@@ -152,14 +154,20 @@ class ProcfsSource:
                 table.rename(tracked)
                 before = self._groups[key]
                 self._join_group(key, started)
-                self._leave_group(before, ended)
+                if before is not None:
+                    self._leave_group(before, ended)
+                if self._groups[key] is None:
+                    self._recent.append((now, tracked))
 
     def _join_group(self, key: ProcessKey, started: list[GroupKey]) -> None:
+        """Read the group of a process; where that fails it stays in its last one, None if there is none."""
         try:
-            text = self._host.text(self._host.proc(str(key.pid), "cgroup"))
-            group = GroupKey(identity_path(parse_cgroup(text), text), 0)
+            group = group_without_tree(self._host, key.pid)
         except Unavailable:
-            group = GroupKey("/", 0)
+            known = self._groups.setdefault(key, None)
+            if known is None:
+                return
+            group = known
         self._groups[key] = group
         self._members[group] += 1
         if self._members[group] == 1:

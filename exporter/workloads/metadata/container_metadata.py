@@ -18,7 +18,8 @@ class ContainerMetadata:
 
     ``labels`` and ``annotations`` are all those of the pod (outside Kubernetes, of the container); only the ones
     selected in the configuration are exported. ``command`` (entry point and arguments) and ``environment`` (literal
-    variables) are taken from the specification: evidence for the model, never exported. ``runtime`` is the
+    variables) are those that the container is started with, taken from the specification with its references
+    (``$(NAME)`` of Kubernetes) expanded: evidence for the model, never exported. ``runtime`` is the
     engine, where the path of the container does not name it.
     """
 

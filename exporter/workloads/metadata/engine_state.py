@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ...host import Host
@@ -27,6 +27,7 @@ class EngineState:
     def __init__(self, host: Host) -> None:
         # Even root may be refused the root of process 1; without a container around us, ours is the same.
         self._roots = (host.proc("1", "root"), *(("",) if host.procfs == "/proc" else ()))
+        self._nerdctl = NerdctlNames([f"{root}/{_NERDCTL}" for root in self._roots])
 
     def resolve(self, path: str) -> Workload | None:
         """Container of a path that no other resolver knows: its first one or two components are its name."""
@@ -44,25 +45,53 @@ class EngineState:
         """A container of containerd with the name that nerdctl gave it, if it did."""
         if owner.runtime != "containerd" or not owner.container_id:
             return owner
-        name = self._nerdctl_name(owner.container_id)
+        name = self._nerdctl.find(owner.container_id)
         return owner._replace(container=name) if name else owner
-
-    def _nerdctl_name(self, container_id: str) -> str:
-        """Name in ``DATA/ADDRESS/names/NAMESPACE/NAME``, a file with the container's id."""
-        for folder, name in islice(self._nerdctl_files(), _MOST_NAMES):
-            if _content(f"{folder}/{name}") == container_id:
-                return printable(name)
-        return ""
-
-    def _nerdctl_files(self) -> Iterator[tuple[str, str]]:
-        for base in [f"{root}/{_NERDCTL}" for root in self._roots]:
-            for address in _entries(base):
-                for namespace in _entries(f"{base}/{address}/names"):
-                    folder = f"{base}/{address}/names/{namespace}"
-                    yield from ((folder, name) for name in _entries(folder))
 
     def _exists(self, path: str) -> bool:
         return any(os.path.isdir(f"{root}/{path}") for root in self._roots)
+
+
+class NerdctlNames:
+    """Names that nerdctl gave, in files ``BASE/ADDRESS/names/NAMESPACE/NAME`` with a container's id in them.
+
+    A file is read once, and a folder only after it has changed, so naming all containers takes one read for each.
+    """
+
+    def __init__(self, bases: Sequence[str]) -> None:
+        self._bases = bases
+        self._changed_at: dict[str, int] = {}
+        self._ids: dict[str, dict[tuple[str, int], str]] = {}
+        self._names: dict[str, str] = {}
+
+    def find(self, container_id: str) -> str:
+        """Name of a container, "" if it has none."""
+        if container_id not in self._names and self._read():
+            self._names = {one: printable(name) for ids in self._ids.values() for (name, _), one in ids.items()}
+        return self._names.get(container_id, "")
+
+    def _read(self) -> bool:
+        """Read what is new; returns whether anything may have changed."""
+        changed = False
+        for folder in list(self._folders()):
+            with contextlib.suppress(OSError):
+                at = os.stat(folder).st_mtime_ns
+                if at == self._changed_at.get(folder):
+                    continue
+                known, changed = self._ids.get(folder, {}), True
+                with os.scandir(folder) as opened:
+                    files = [(entry.name, entry.inode()) for entry in islice(opened, _MOST_NAMES)]
+                found = {file: known.get(file) or _content(f"{folder}/{file[0]}") for file in files}
+                self._ids[folder] = {file: one for file, one in found.items() if one}
+                if all(found.values()):  # one that is empty is just being written
+                    self._changed_at[folder] = at
+        return changed
+
+    def _folders(self) -> Iterator[str]:
+        for base in self._bases:
+            for address in _entries(base):
+                for namespace in _entries(f"{base}/{address}/names"):
+                    yield f"{base}/{address}/names/{namespace}"
 
 
 def _entries(path: str) -> list[str]:

@@ -5,9 +5,10 @@ Sources: "OUTPUT ENVIRONMENT VARIABLES" in srun(1) and sbatch(1). No file of the
 
 from __future__ import annotations
 
-from ...host import Host, read_file
-from ...records import Unavailable, Workload
-from ..paths.systemd import printable
+from ...host import Host
+from ...records import Workload
+from ..paths.slurm import id_labels, number_of, step_of
+from ..proc import environment
 
 _ATTEMPTS = 8
 """Processes of a job whose environment is read: slurmstepd has none of the variables, and some may be hidden."""
@@ -17,8 +18,11 @@ _LABELS = {
     "SLURM_JOB_PARTITION": "slurm_partition",
     "SLURM_JOB_ACCOUNT": "slurm_account",
 }
+_VARIABLES = (
+    *("SLURM_JOB_ID", "SLURM_JOB_USER", "SLURM_JOB_UID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"),
+    *_LABELS,
+)
 _MOST = 4096
-_MAX_ENVIRONMENT = 131_072
 
 
 class SlurmJobs:
@@ -48,9 +52,10 @@ class SlurmJobs:
         if job.container in self._known or attempts >= _ATTEMPTS or len(self._known) >= _MOST:
             return False
         self._attempts[job.container] = attempts + 1
-        variables = self._environment(pid)
-        number = job.container.removeprefix("job_")
-        if not variables.get("SLURM_JOB_ID") or (number.isdigit() and variables["SLURM_JOB_ID"] != number):
+        variables = environment(self._host, pid, _VARIABLES)
+        directory, step = step_of(job)
+        number = variables.get("SLURM_JOB_ID", "")
+        if not number or number_of(directory) not in ("", number):
             return False
         if job.owner_name and variables.get("SLURM_JOB_UID", job.owner_name) != job.owner_name:
             return False
@@ -58,8 +63,7 @@ class SlurmJobs:
         array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
         if array and task:
             labels["slurm_array_task"] = f"{array}_{task}"
-        if not number.isdigit():
-            labels["slurm_job_id"] = variables["SLURM_JOB_ID"]
+        labels |= id_labels(number, step)
         user = variables.get("SLURM_JOB_USER", "")
         self._known[job.container] = Workload(
             owner_kind="User" if user else "", owner_name=user, labels=tuple(sorted(labels.items()))
@@ -70,13 +74,3 @@ class SlurmJobs:
         """The job ended."""
         self._known.pop(job.container, None)
         self._attempts.pop(job.container, None)
-
-    def _environment(self, pid: int) -> dict[str, str]:
-        try:
-            raw = read_file(self._host.proc(str(pid), "environ"), _MAX_ENVIRONMENT)
-        except Unavailable:
-            return {}
-        entries = [entry.partition(b"=") for entry in raw.split(b"\0") if entry.startswith(b"SLURM_")]
-        return {
-            name.decode("ascii", "replace"): printable(value.decode("utf-8", "replace")) for name, _, value in entries
-        }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .names import looks_like_weights
+from .names import NO_NAMES, looks_like_weights
 
 _SWITCH = re.compile(
     r"--?(?:enable|disable|no|use|trust|enforce|log|return|skip|allow|ignore|is|with|verbose|debug|quiet|headless|reload"
@@ -29,36 +29,33 @@ _SWITCHES = frozenset(
 _ATTACHED = re.compile(r"-[A-Za-z]{1,3}\d+")
 """A short option with its value in the same word: ``-O3``, ``-tp8``."""
 
-_ASSIGNMENT = re.compile(r"[\w.+-]+=")
-"""An override or a pair (``model=x``, ``sql-lora=/adapters/sql``), which is no positional argument."""
+_NO_PLACE = re.compile(r"[\w.+-]+=|\d+\Z|[\[{]")
+"""A pair (``model=x``, ``sql-lora=/adapters/sql``), a number or JSON, which is no place of a model."""
 
-_SETTINGS = frozenset(
+_ONE_VALUE = frozenset(
     {
-        *("auto", "none", "null", "true", "false", "on", "off", "yes", "no", "default", "all", "any"),
-        *("fp4", "fp8", "fp16", "fp32", "bf16", "tf32", "int4", "int8", "w4a16", "w8a8", "mxfp4", "nvfp4"),
-        *("fp8_e4m3", "fp8_e5m2", "half", "float", "float16", "float32", "bfloat16", "awq", "gptq", "bitsandbytes"),
-        *("awq_marlin", "gptq_marlin", "marlin", "gguf", "safetensors", "dummy", "torchao", "compressed-tensors"),
+        *("--host", "--port", "--dtype", "--quantization", "-q", "--tokenizer", "--tokenizer-mode", "--revision"),
         *(
-            "cuda",
-            "cpu",
-            "xpu",
-            "hpu",
-            "tpu",
-            "rocm",
-            "ray",
-            "mp",
-            "uni",
-            "nccl",
-            "gloo",
-            "pytorch",
-            "torch",
-            "turbomind",
+            "--backend",
+            "--device",
+            "--load-format",
+            "--download-dir",
+            "--chat-template",
+            "--kv-cache-dtype",
+            "--config",
         ),
-        *("tensorrt", "trt", "flashinfer", "triton", "vllm", "eager", "inductor", "hermes", "mistral", "pythonic"),
-        *("debug", "info", "warning", "warn", "error", "critical", "trace", "fcfs", "priority", "outlines", "xgrammar"),
-        *("openai", "json", "prefill", "decode", "generate", "embed", "embedding", "classify", "score", "reward"),
+        *("--max-model-len", "--gpu-memory-utilization", "--reasoning-parser", "--tool-call-parser", "--model-name"),
+        *("--distributed-executor-backend", "--log-level", "--task", "--runner", "--precision", "--tp", "--cache-dir"),
     }
 )
+"""Options of model servers that take exactly one value."""
+
+_SETTINGS = NO_NAMES | {
+    *("cuda", "cpu", "xpu", "hpu", "tpu", "rocm", "ray", "mp", "uni", "nccl", "gloo", "pytorch", "torch", "turbomind"),
+    *("tensorrt", "trt", "flashinfer", "triton", "vllm", "eager", "inductor", "hermes", "mistral", "pythonic"),
+    *("debug", "info", "warning", "warn", "error", "critical", "trace", "fcfs", "priority", "outlines", "xgrammar"),
+    *("openai", "json", "prefill", "decode", "generate", "embed", "embedding", "classify", "score", "reward"),
+}
 """Values of ordinary options, which are no names of models where it is unclear whether they are an option's value."""
 
 
@@ -111,20 +108,23 @@ class Arguments:
         """The positional argument that may name a model; None if there is none, or if it is uncertain which.
 
         A word before all options is certain. After an option that is not in a table, it may also be that option's
-        value: then the only word that looks like weights counts, or a single word that is no usual setting.
+        value: then the only word that looks like weights counts. Any other word counts only alone, if it is no usual
+        setting and no further value of an option that may have a list.
         """
-        words = [word for word in self._unattached() if not (word.text.isdigit() or _ASSIGNMENT.match(word.text))]
+        words = [word for word in self._unattached() if not _NO_PLACE.match(word.text)]
         if words and words[0].certain:
             return words[0].text
         weights = {word.text for word in words if looks_like_weights(word.text)}
         if weights:
             return weights.pop() if len(weights) == 1 else None
         plain = {word.text for word in words}
-        return plain.pop() if len(plain) == 1 and plain.isdisjoint(_SETTINGS) else None
+        listed = any(word.listed for word in words)
+        return plain.pop() if len(plain) == 1 and not listed and plain.isdisjoint(_SETTINGS) else None
 
     def _unattached(self) -> Iterator[_Word]:
         """The words that are probably no option's value; an option never takes a word that begins with ``-``."""
         before_options = True
+        listed = False
         index = 0
         while index < len(self._words):
             word = self._words[index]
@@ -132,20 +132,22 @@ class Arguments:
                 yield from (_Word(rest, certain=True) for rest in self._words[index + 1 :])
                 return
             if not is_option(word):
-                yield _Word(word, before_options)
+                yield _Word(word, before_options, listed)
             else:
-                before_options = False
+                before_options = listed = False
                 following = self._words[index + 1] if index + 1 < len(self._words) else "-"
                 if not following.startswith("-") and not _takes_no_value(word):
                     index += 1
+                    listed = normal_option(word) not in _ONE_VALUE and not following.isdigit()
             index += 1
 
 
 class _Word(NamedTuple):
-    """A positional word; ``certain`` if it cannot be the value of an option."""
+    """A positional word; ``certain`` if it cannot be the value of an option, ``listed`` if it may be a further one."""
 
     text: str
     certain: bool
+    listed: bool = False
 
 
 def is_option(word: str) -> bool:

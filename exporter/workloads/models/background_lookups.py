@@ -14,9 +14,9 @@ from typing import Protocol
 
 from ...host import Host
 from ...records import GroupKey, ProcessKey
+from ..proc import process_stat
 from .evidence import Lookup
 from .files import configured_name, ollama_name, triton_name
-from .proc import process_stat
 from .process_root import ProcessRootFs
 from .served import served_name
 
@@ -31,6 +31,14 @@ RETRY_FIRST_SECONDS = 5.0
 
 RETRY_FOR_SECONDS = 1800.0
 """How long a server is retried: loading weights takes minutes."""
+
+NOT_FOUND = {
+    "server": "no response, or it lists no model or several",
+    "ollama": "no manifest lists these weights, or it cannot be read",
+    "triton": "not exactly one model, or it cannot be read",
+    "config": "no key that names a model, or it cannot be read",
+}
+"""Why a lookup gives no name, by its kind."""
 
 
 @dataclass(order=True)

@@ -42,7 +42,7 @@ class Evidence(NamedTuple):
     """``model_name`` and ``phase`` are "" if not found; ``source`` is where the name was found.
 
     ``environment`` lists the variables from which the program takes its model if its arguments do not name one;
-    ``lookups`` are tried if those are not set either.
+    ``lookups`` are tried if those are not set either. ``why`` is the reason why a known program's arguments name none.
     """
 
     model_name: str = ""
@@ -50,6 +50,12 @@ class Evidence(NamedTuple):
     source: str = ""
     environment: tuple[Variable, ...] = ()
     lookups: tuple[Lookup, ...] = ()
+    why: str = ""
 
+
+NO_ARGUMENT = "its arguments name no model"
+NO_PLACE = "what its arguments give as the model is a folder, a setting, a variable or a digest, and no name"
+SEVERAL = "several models in one process"
+"""Values of `Evidence.why`."""
 
 NOTHING = Evidence()

@@ -22,7 +22,7 @@ _MODEL_LAYER = "application/vnd.ollama.image.model"
 
 
 def ollama_name(files: ProcessRootFs, blob: str) -> str:
-    """The name whose manifest lists this blob of weights (``llama3.2:3b``), else the first digits of the digest.
+    """The name whose manifest lists this blob of weights (``llama3.2:3b``), "" if there is none.
 
     Of several names for the same weights, a tag other than "latest" is preferred, then the shortest name.
     """
@@ -36,14 +36,16 @@ def ollama_name(files: ProcessRootFs, blob: str) -> str:
         paths = []
     found = [_ollama_label(path) for path in paths if _has_model(files, f"{folder}/{path}", digest)]
     best = min(found, key=lambda name: (name.endswith(":latest"), len(name), name), default="")
-    return harmless(best) if best else f"sha256-{match[2][:12]}"
+    return harmless(best)
 
 
 def triton_name(files: ProcessRootFs, repository: str) -> str:
     """The only model of a repository, "" if it has none or several, or cannot be read."""
     try:
         models = [
-            name for name, is_dir in files.entries(repository, _MAX_ENTRIES) if is_dir and not name.startswith(".")
+            name
+            for name, is_dir in files.entries(repository, _MAX_ENTRIES)
+            if is_dir and not name.startswith(".") and name != "lost+found"
         ]
     except OSError:
         return ""

@@ -8,9 +8,9 @@ from collections.abc import Hashable, Sequence
 
 from ...host import Host
 from ...records import GroupKey, Model, ProcessKey, Workload
+from ..proc import container_marks, environment, process_stat
 from ..shared import is_shared
 from .commandline import commands
-from .proc import container_marks, environment, process_stat
 
 _TITLES = ("ray::", "vllm::", "sglang::")
 _NO_WORKERS = (

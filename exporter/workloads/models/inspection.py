@@ -33,6 +33,8 @@ class Inspection(NamedTuple):
         """Why it names no model, in words."""
         if self.opaque:
             return "hidden: a title, a sandbox, or not readable"
+        if self.evidence.why:
+            return self.evidence.why
         return "a shell that starts no known program" if self.shell else "no known program with a model"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from ...host import Host
 from ...records import ProcessKey
+from ..proc import ProcessStat, container_marks, process_stat
 from .commandline import is_shell
-from .proc import ProcessStat, container_marks, process_stat
 
 _DEPTH = 16
 

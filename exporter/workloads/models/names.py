@@ -23,17 +23,52 @@ _CACHED = re.compile(r"(?:\A|/)models--([^/]+?)(?:--([^/]+))?(?=/|\Z)")
 _PART = re.compile(r"-\d+-of-\d+\Z")
 _WEIGHTS = re.compile(
     r"\.(?:gguf|ggml|nemo|safetensors|ckpt|pth?|bin|onnx|engine|plan|tflite|mar|llamafile|keras|h5|xml|py"
-    r"|tar|tar\.gz|tgz|zip)\Z",
+    r"|tar|tar\.gz|tgz|zip|(?:\w+\.index\.)?json|ya?ml|toml|kcpps)\Z",
     re.IGNORECASE,
 )
-_GENERIC = re.compile(
-    r"(?:v?\d+(?:\.\d+)*|[0-9a-f]{32,64}|checkpoint-\d+|(?:global_)?step[-_]?\d+|iter_\d+|epoch[-_=]?\d+|rank[-_]?\d+"
-    r"|\.{0,2}|~|mnt|srv|opt|var|tmp|home|root|data|app|workspace|work|pvc|volume|nfs|cache|shared|local|hub"
-    r"|(?:ggml-|pytorch_|adapter_)?models?|ml|repository|model[-_](?:repo|repository|store|dir|path|cache)|repo|artifacts?"
-    r"|snapshots?|refs|blobs|weights?|checkpoints?|ckpts?|engines?|trt_engines?|gguf|ggml|hf|huggingface|onnx"
-    r"|out|outputs?|results?|runs?|logs?|save|saves|saved|saved_models?|final|latest|last|best|merged|base|main|default)",
+_INSIDE = re.compile(
+    r"(?:\.|v?\d+(?:\.\d+)*|v?\d*-?\d{8}[-_T]?\d{4,6}|[0-9a-f]{32,64}|(?:checkpoint|ckpt)[-_]\d+"
+    r"|(?:global_)?step[-_]?\d+|iter_\d+|epoch[-_=]?\d+|(?:mp_)?rank[-_]?\d+"
+    r"|(?:ggml-|pytorch_|adapter_)?model|snapshots?|refs|gguf|ggml|hf|huggingface|onnx|safetensors|torch_dist"
+    r"|final|latest|last|best|merged|main|base|default|adapters?|lora|tokenizers?)",
     re.IGNORECASE,
 )
+"""Parts of a path inside the folder of a model: versions, steps, formats. What is above them may name it."""
+
+_EITHER = re.compile(
+    r"(?:weights?|checkpoints?|ckpts?|(?:trt_)?engines?|out|outputs?|results?|runs?|logs?|saves?|saved|saved_models?"
+    r"|configs?|conf|cfg|params)",
+    re.IGNORECASE,
+)
+"""Parts inside the folder of a model, or folders that hold several: what is above names it unless that is a mount."""
+
+_MOUNTS = re.compile(r"|mnt|etc|media|srv|nfs|scratch|data|pvc|volumes?|storage|export|gpfs|lustre", re.IGNORECASE)
+"""Folders, and the root, in which disks and departments have their names."""
+
+_ABOVE = re.compile(
+    r"(?:\..+|~|mnt|srv|opt|usr|share|lib|var|tmp|home|users?|root|data|app|workspaces?|work|scratch|pvc|volumes?|nfs"
+    r"|(?:model|hf|huggingface|triton)?[-_]?caches?|shared|local|hub|storage|media|models|ml|artifacts?|blobs|bundles"
+    r"|repository|repos?|model[-_](?:repo|repository|store|dir|path)|lost\+found)",
+    re.IGNORECASE,
+)
+"""Folders that hold models: what is above them is a place, a disk or a person, and names no model."""
+
+_PERSON = re.compile(r"(?:/(?:home|users)/|\A~)[^/]*", re.IGNORECASE)
+"""The home directory of a person."""
+
+_ADDRESSED = re.compile(r"sha(?:1|256|384|512)(?:[-:_][0-9a-f]+)?", re.IGNORECASE)
+"""A store that names its files by their content (Ollama's, Docker's), so nothing above it names a model."""
+
+NO_NAMES = frozenset(
+    {
+        *("auto", "none", "null", "nil", "true", "false", "on", "off", "yes", "no", "default", "all", "any", "unknown"),
+        *("fp4", "fp8", "fp16", "fp32", "bf16", "tf32", "int4", "int8", "w4a16", "w8a8", "mxfp4", "nvfp4"),
+        *("fp8_e4m3", "fp8_e5m2", "half", "float", "float16", "float32", "bfloat16", "awq", "gptq", "bitsandbytes"),
+        *("awq_marlin", "gptq_marlin", "marlin", "gguf", "safetensors", "dummy", "torchao", "compressed-tensors"),
+    }
+)
+"""Settings, in lower case, that stand where a place of weights is expected: switches, types, quantizations."""
+
 _REPOSITORY_HOSTS = ("huggingface.co/", "hf.co/", "www.modelscope.cn/models/", "modelscope.cn/models/")
 _REPOSITORY_SCHEMES = ("hf", "huggingface", "modelscope", "ms")
 
@@ -51,12 +86,14 @@ def chosen_name(raw: str) -> str:
 def place_name(raw: str) -> str:
     """The model name in a place of weights (repository, path, URL), "" if there is none.
 
-    ``org/name`` stays unchanged. A path or URL becomes its last component that is not generic
+    ``org/name`` stays unchanged. A path or URL becomes its last component that is no version, step or format
     (``/mnt/models/llama-7b/1`` → ``llama-7b``), without the suffix of a weights file; a path in the Hugging Face cache
-    becomes the repository. Unexpanded values (``$MODEL``) and values that look like a credential become "".
+    becomes the repository. Folders that hold models name none, and neither does what is above them
+    (``/home/alice/models``, Ollama's ``blobs/sha256-…``). Settings (``auto``, ``fp8``), unexpanded values (``$MODEL``)
+    and values that look like a credential become "".
     """
     text = raw.strip().strip("'\"").strip() if len(raw) <= _MAX_RAW else ""
-    if not text or _is_no_name(text):
+    if not text or _is_no_name(text) or text.lower() in NO_NAMES:
         return ""
     if url := _URL.fullmatch(text):
         text = _of_url(url[1].lower(), url[2])
@@ -105,12 +142,19 @@ def _is_path(text: str) -> bool:
     if text.startswith(("/", ".", "~")) or text.count("/") > 1 or _WEIGHTS.search(text):
         return True
     first, slash, _ = text.partition("/")
-    return bool(slash) and _GENERIC.fullmatch(first) is not None
+    return bool(slash) and any(folder.fullmatch(first) for folder in (_INSIDE, _EITHER, _ABOVE))
 
 
 def _of_path(text: str) -> str:
-    for part in reversed(text.split("/")):
-        name = _PART.sub("", _WEIGHTS.sub("", part.strip()))
-        if name and not _GENERIC.fullmatch(name):
-            return name
+    """The innermost part that may name a model, "" from where on the path names only a place."""
+    parts = _PERSON.sub("/~", text).split("/")
+    has_either = False
+    while parts:
+        name = _PART.sub("", _WEIGHTS.sub("", parts.pop().strip()))
+        if _ABOVE.fullmatch(name) or _ADDRESSED.fullmatch(name):
+            return ""
+        if _EITHER.fullmatch(name):
+            has_either = True
+        elif name and not _INSIDE.fullmatch(name):
+            return "" if has_either and parts and _MOUNTS.fullmatch(parts[-1]) else name
     return ""

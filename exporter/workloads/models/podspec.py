@@ -46,7 +46,6 @@ _IMAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Maps a part of an image's name to its entry point, for pods that specify only the arguments."""
 
 _SANDBOXES = re.compile(r"(?:\S*/)?(?:runsc-sandbox|qemu-system-\w+|cloud-hypervisor|firecracker|kata-qemu)(?=\s|\Z)")
-_REFERENCE = re.compile(r"\$\((\w+)\)")
 
 
 def is_sandbox(program: str) -> bool:
@@ -55,8 +54,8 @@ def is_sandbox(program: str) -> bool:
 
 
 def entry_point(metadata: ContainerMetadata) -> list[str]:
-    """Command of a container, as far as known, with ``$(NAME)`` expanded as the kubelet does."""
+    """Command of a container, as far as known; arguments alone follow the entry point of a known image."""
     words = list(metadata.command)
     if not words or words[0].startswith("-"):
         words = [*next((entry for part, entry in _IMAGES if part in metadata.image), ()), *words]
-    return [_REFERENCE.sub(lambda match: metadata.environment.get(match[1], match[0]), word) for word in words]
+    return words

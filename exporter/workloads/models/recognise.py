@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from .arguments import Arguments
 from .commandline import Command, commands, is_shell
-from .evidence import NOTHING, Evidence, Lookup, Variable
+from .evidence import NO_ARGUMENT, NO_PLACE, NOTHING, SEVERAL, Evidence, Lookup, Variable
 from .launchers import CALLS, Launcher
 from .names import chosen_name, harmless, place_name
 from .scripts import recognise_script
@@ -33,7 +33,7 @@ def recognise(words: Sequence[str]) -> Evidence:
     if len(found) != 1:
         return NOTHING
     # A shell only waits: lookups and variables apply to the program that it starts.
-    return Evidence(phase=found[0].phase) if is_shell(words[0]) else found[0]
+    return Evidence(phase=found[0].phase, why=found[0].why) if is_shell(words[0]) else found[0]
 
 
 def _of_command(command: Command) -> Evidence:
@@ -58,17 +58,19 @@ def _keys(program: str) -> Iterator[str]:
 
 
 def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
+    why = NO_ARGUMENT
     for places, name_of in ((launcher.served, chosen_name), (launcher.names, place_name)):
         for place in places.split():
             if place.endswith("*"):
                 values = set(arguments.all(place[:-1]))
                 if len(values) > 1:
-                    return Evidence(phase=launcher.phase)
+                    return Evidence(phase=launcher.phase, why=SEVERAL)
                 value = next(iter(values), None)
             else:
                 value = arguments.find(place)
             if value and (name := name_of(value)):
                 return Evidence(name, launcher.phase, "command")
+            why = NO_PLACE if value else why
     return Evidence(
         phase=launcher.phase,
         environment=(
@@ -76,11 +78,14 @@ def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
             *(Variable(name) for name in launcher.environment.split()),
         ),
         lookups=tuple(_lookups(launcher, arguments)),
+        why=why,
     )
 
 
 def _lookups(launcher: Launcher, arguments: Arguments) -> Iterator[Lookup]:
     if launcher.files is not None and (path := arguments.find(launcher.files.place)):
+        if len(set(arguments.all(launcher.files.place))) > 1:
+            return  # several repositories: the only model of one need not be the only model
         yield Lookup(launcher.files.kind, path, launcher.files.keys, launcher.files.served)
     if launcher.port:
         port = arguments.find("--port") or str(launcher.port)

@@ -11,15 +11,15 @@ from ...config.model_rules import PHASES, ModelRule, variables
 from ...host import Host
 from ...records import GroupKey, Model, Process, ProcessKey, Workload
 from ..metadata.container_metadata import ContainerMetadata
+from ..proc import command_line, environment, process_stat
 from ..shared import is_shared
-from .background_lookups import BackgroundLookups, Lookups
+from .background_lookups import NOT_FOUND, BackgroundLookups, Lookups
 from .evidence import NOTHING, Evidence, Lookup, Variable
 from .handed import HandedWork
 from .inspection import Inspection, inspect
 from .lineage import ancestors, share_container, starter
 from .names import harmless, place_name
 from .podspec import OWNER_PHASES, entry_point
-from .proc import command_line, environment, process_stat
 from .recognise import recognise
 from .trace import Step, Trace
 
@@ -175,7 +175,8 @@ class Models:
         joined = _merge(own, inherited)
         if not joined.model_name and subject.metadata is not None and inspection.opaque:
             of_pod = _of_pod(subject.metadata)
-            self._trace.add("command of the pod's specification", of_pod.model_name, of_pod.phase)
+            missing = of_pod.why or "no known program with a model"
+            self._trace.add("command of the pod's specification", of_pod.model_name, of_pod.phase, missing)
             joined = _merge(joined, of_pod)
         return joined, worker
 
@@ -320,7 +321,7 @@ class Models:
                 self._trace.note(f"GET /v1/models on port {lookup.value}", "not sent: models.ask-servers is off")
                 continue
             name = self._lookups.name(key, lookup, group)
-            self._trace.add(f"{lookup.kind} {lookup.value}", name)
+            self._trace.add(f"{lookup.kind} {lookup.value}", name, missing=NOT_FOUND[lookup.kind])
             if name:
                 return Evidence(name, source="server" if from_server else "file")
         return NOTHING
@@ -385,7 +386,7 @@ def _of_pod(metadata: ContainerMetadata) -> Evidence:
     evidence = recognise(entry_point(metadata))
     if evidence.model_name:
         return evidence
-    return _of_variables(evidence.environment, metadata.environment)._replace(phase=evidence.phase)
+    return _of_variables(evidence.environment, metadata.environment)._replace(phase=evidence.phase, why=evidence.why)
 
 
 def _of_variables(variables: Sequence[Variable], values: Mapping[str, str]) -> Evidence:

@@ -7,7 +7,7 @@ import sys
 
 from .arguments import Arguments
 from .commandline import Command
-from .evidence import NOTHING, Evidence
+from .evidence import NO_ARGUMENT, NO_PLACE, NOTHING, Evidence
 from .names import chosen_name, looks_like_weights, place_name
 
 _MAX_NAME = 255
@@ -33,9 +33,10 @@ _IN_TRAINING = (
         "policy.model_name=",
         "--pretrained-checkpoint",
         "--load",
-        "--save",
     ),
 )
+"""Arguments of trainings from which weights come; where they go to (Megatron's ``--save``) is no model's name."""
+
 _IN_INFERENCE = ("--model_id", "--model_name", "--model_path", "--model", "--ckpt", "--checkpoint")
 _SERVED = "--served-model-name"
 
@@ -74,9 +75,12 @@ def recognise_script(command: Command) -> Evidence:
     phase = "training" if training else "inference" if serving else ""
     if serving and (found := chosen_name(arguments.find(_SERVED) or "")):
         return Evidence(found, phase, "command")
+    why = NO_ARGUMENT
     for place in (*_ANYWHERE, *(_IN_TRAINING if training else ()), *(_IN_INFERENCE if serving else ())):
         value = arguments.find(place)
         # The client of a remote server has the same form: python chat.py --model gpt-4o
-        if value and (training or place in _ANYWHERE or looks_like_weights(value)) and (found := place_name(value)):
-            return Evidence(found, phase, "command")
-    return Evidence(phase=phase) if phase else NOTHING
+        if value and (training or place in _ANYWHERE or looks_like_weights(value)):
+            if found := place_name(value):
+                return Evidence(found, phase, "command")
+            why = NO_PLACE
+    return Evidence(phase=phase, why=why) if phase else NOTHING

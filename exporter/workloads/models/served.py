@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 from ...host import Host
 from ...records import Unavailable
-from .names import harmless, place_name
+from .names import NO_NAMES, harmless, place_name
 
 TIMEOUT_SECONDS = 2.0
 """Time limit of the whole exchange, however slowly the response arrives."""
@@ -77,4 +77,6 @@ def _only_model(body: bytes) -> str:
     if len(first) != 1:
         return ""
     name = next(iter(first.values()))
+    if name.lower() in NO_NAMES:  # a placeholder for want of a name
+        return ""
     return place_name(name) if name.startswith(("/", ".", "~")) else harmless(name)

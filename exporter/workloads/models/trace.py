@@ -23,10 +23,11 @@ class Trace:
         self.steps: list[Step] = []
 
     def add(self, looked_at: str, model_name: str, phase: str = "", missing: str = "nothing") -> None:
-        """Record a step; ``missing`` is its result if there is neither a name nor a phase."""
+        """Record a step; ``missing`` is the reason why there is no name."""
         if self.on:
             found = ", ".join(word for word in (model_name, phase) if word)
-            self.steps.append(Step(looked_at, found or missing, bool(found)))
+            result = found if model_name else f"{phase}; no model: {missing}" if phase else missing
+            self.steps.append(Step(looked_at, result, bool(found)))
 
     def note(self, looked_at: str, result: str) -> None:
         """Record a step that gives no name."""

@@ -21,14 +21,19 @@ PATHS: tuple[PathResolver, ...] = (
 )
 """In order of precedence (pod, job, container, machine, unit): the first resolver that matches a path names it."""
 
+SLURM = "slurm"
+"""In place of a unit in `path_resolvers`: the jobs of Slurm, whose units differ between its versions."""
+
 _JOBS = frozenset(("slurm", "pbs", "htcondor", "yarn", "nomad"))
 _RANKS = {"kubernetes": 1, UNKNOWN_RUNTIME: 3, "systemd": 4, "host": 5}
 """Job, pod, container, unit: the lowest names a process that is in several."""
 
 
 def path_resolvers(split: Collection[str]) -> tuple[PathResolver, ...]:
-    """`PATHS`, with the units ``split`` as one row for each group in them."""
-    return (*PATHS[:-1], systemd.split_resolver(split), PATHS[-1]) if split else PATHS
+    """`PATHS`, with the units ``split`` as one row for each group in them, and `SLURM` as one for each job step."""
+    units = set(split) - {SLURM}
+    paths = (*PATHS[:-1], systemd.split_resolver(units), PATHS[-1]) if units else PATHS
+    return tuple([slurm.resolve_step if each is slurm.resolve and SLURM in split else each for each in paths])
 
 
 def by_path(paths: Sequence[str], resolvers: Sequence[PathResolver] = PATHS) -> Workload:

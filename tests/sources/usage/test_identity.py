@@ -179,3 +179,18 @@ def test_processes_without_readable_cgroups_have_it_too(tmp_path: Path) -> None:
     use = ProcfsSource(machine.host, processes=True).read(1.0).cpu
     assert use is not None
     assert use.started == (job_key(7),)
+
+
+def test_users_of_a_gpu_are_named_without_readable_cgroups(tmp_path: Path) -> None:
+    machine = WrittenMachine(tmp_path)
+    machine.process(100, slurm(7))
+    machine.tick()
+    shutil.rmtree(tmp_path / "sys")
+    resolver = PidResolver(machine.host)
+    found = resolver.find(100, 1.0)
+    assert found is not None
+    assert found.group == job_key(7), "the key that the processes of /proc have"
+    (tmp_path / "proc/100/cgroup").unlink()
+    found = resolver.find(100, 20.0)
+    assert found is not None
+    assert found.group is None

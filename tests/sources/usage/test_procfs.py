@@ -70,7 +70,7 @@ def source(machine: Machine) -> Iterator[ProcfsSource]:
 def use(source: ProcfsSource, now: float) -> CpuUse:
     cpu = source.read(now).cpu
     assert cpu is not None
-    total = sum(group.seconds for group in cpu.groups) + cpu.kernel_seconds + cpu.exited_seconds
+    total = sum(group.seconds for group in cpu.groups) + cpu.kernel_seconds + cpu.exited_seconds + cpu.outside_seconds
     assert cpu.busy_seconds == pytest.approx(total)
     return cpu
 
@@ -156,6 +156,41 @@ def test_groups_are_made_of_their_processes(machine: Machine, source: ProcfsSour
     assert second.kernel_seconds == pytest.approx(0.3)
     assert second.exited_seconds == pytest.approx(0.3)
     assert second.window_seconds == 1.0
+
+
+def test_a_process_whose_group_cannot_be_read_is_not_the_hosts(machine: Machine, source: ProcfsSource) -> None:
+    machine.process(1, 1.0, group="/a")
+    machine.process(2, 1.0, group="/b")
+    (machine.proc / "2/cgroup").unlink()
+    assert set(use(source, 0.0).started) == {GroupKey("/a", 0)}
+    machine.process(1, 1.5, group="/a")
+    machine.process(2, 1.2, group="/b")
+    (machine.proc / "2/cgroup").unlink()
+    machine.busy(0.7, 0.0)
+    found = use(source, 1.0)
+    assert used_by_group(found) == [(GroupKey("/a", 0), 0.5, [1])]
+    assert found.outside_seconds == pytest.approx(0.2)
+    assert found.exited_seconds == 0.0
+
+
+def test_its_group_is_read_again_and_kept_when_that_fails_later(machine: Machine, source: ProcfsSource) -> None:
+    machine.process(2, 1.0, group="/b")
+    (machine.proc / "2/cgroup").unlink()
+    for now in (0.0, 6.0):
+        assert use(source, now).started == ()
+    machine.process(2, 1.2, group="/b")
+    machine.busy(0.2, 0.0)
+    assert use(source, 12.0).started == (GroupKey("/b", 0),)
+    machine.process(3, 1.0, group="/c")
+    use(source, 13.0)
+    machine.process(3, 1.5, group="/c")
+    (machine.proc / "3/cgroup").unlink()
+    machine.busy(1.7, 0.0)
+    last = use(source, 20.0)
+    assert last.ended == ()
+    assert used_by_group(last) == [(GroupKey("/c", 0), 0.5, [3])]
+    shutil.rmtree(machine.proc / "2")
+    assert use(source, 21.0).ended == (GroupKey("/b", 0),)
 
 
 def test_use_that_no_living_process_explains_has_exited(machine: Machine, source: ProcfsSource) -> None:

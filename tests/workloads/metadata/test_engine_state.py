@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from exporter.records import HOST, GroupKey, Workload
@@ -49,6 +53,81 @@ def test_a_container_of_nerdctl_has_its_name(proc: WrittenProc, path: str) -> No
     state(proc, "var/lib/nerdctl/1935db59/names/default/web", A)
     found = WorkloadNamer(host=proc.host).workload(GroupKey(path, 1))
     assert found == Workload(container="web", runtime="containerd", container_id=A)
+
+
+class Opened:
+    """Counts the files in a folder that are opened to be read, by Python's audit events; hooks cannot be removed."""
+
+    def __init__(self) -> None:
+        self.folder = ""
+        self.paths: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or not self.folder or not isinstance(arguments[2], int):
+            return
+        if arguments[2] & os.O_ACCMODE == os.O_RDONLY and str(arguments[0]).startswith(self.folder):
+            self.paths.append(str(arguments[0]))
+
+
+OPENED = Opened()
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Nothing is counted until the test sets the folder."""
+    OPENED.paths.clear()
+    yield OPENED
+    OPENED.folder = ""
+
+
+def test_each_name_of_nerdctl_is_read_once(proc: WrittenProc, opened: Opened) -> None:
+    """200 containers, as many without a name, and one that starts later."""
+    names = proc.root / "1/root/var/lib/nerdctl/1935db59/names/default"
+    names.mkdir(parents=True)
+    ids = {f"web-{number}": f"{number:064x}" for number in range(200)}
+    for name, container_id in ids.items():
+        (names / name).write_text(container_id)
+    opened.folder = f"{names}/"
+    namer = WorkloadNamer(host=proc.host)
+    found = {namer.workload(GroupKey(f"/default/{one}", 1)).container for one in ids.values()}
+    for number in range(200, 400):
+        assert namer.workload(GroupKey(f"/default/{number:064x}", 1)).container == f"{number:064x}"[:12]
+    assert found == set(ids)
+    assert len(opened.paths) == 200
+    (names / "late").write_text(A)
+    os.utime(names, ns=(1, 1))
+    assert namer.workload(GroupKey(f"/default/{A}", 1)).container == "late"
+    assert opened.paths[200:] == [f"{names}/late"]
+
+
+def test_a_name_of_nerdctl_that_is_just_being_written_is_read_again(proc: WrittenProc) -> None:
+    names = proc.root / "1/root/var/lib/nerdctl/1935db59/names/default"
+    names.mkdir(parents=True)
+    (names / "web").write_text("")
+    namer = WorkloadNamer(host=proc.host)
+    assert namer.workload(GroupKey(f"/default/{'b' * 64}", 1)).container == "b" * 12
+    (names / "web").write_text(A)
+    assert namer.workload(GroupKey(f"/default/{A}", 1)).container == "web"
+
+
+def test_a_name_of_nerdctl_that_is_given_again_is_the_new_containers(proc: WrittenProc) -> None:
+    names = proc.root / "1/root/var/lib/nerdctl/1935db59/names/default"
+    names.mkdir(parents=True)
+    (names / "web").write_text("b" * 64)
+    namer = WorkloadNamer(host=proc.host)
+    assert namer.workload(GroupKey(f"/default/{'b' * 64}", 1)).container == "web"
+    (names / "new").write_text(A)
+    (names / "new").rename(names / "web")
+    os.utime(names, ns=(1, 1))
+    assert namer.workload(GroupKey(f"/default/{A}", 1)).container == "web"
+
+
+def test_the_name_of_nerdctl_takes_precedence_over_a_restored_one(proc: WrittenProc) -> None:
+    state(proc, "var/lib/nerdctl/1935db59/names/default/web", A)
+    namer = WorkloadNamer(host=proc.host)
+    namer.remember(Workload(container="before-rename", runtime="containerd", container_id=A))
+    assert namer.workload(GroupKey(f"/default/{A}", 1)).container == "web"
 
 
 def test_another_containers_name_is_not_taken(proc: WrittenProc) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from exporter.records import GroupKey, Process
 from exporter.workloads.namer import WorkloadNamer
+from exporter.workloads.paths.precedence import path_resolvers
 from tests.workloads.conftest import WrittenProc
 
 JOB = GroupKey("/slurm/uid_1001/job_3/step_0/task_0", 5)
@@ -37,9 +38,11 @@ def test_a_job_gets_its_user_and_labels_and_keeps_its_key(proc: WrittenProc) -> 
     assert namer.renamed() == {JOB}
     after = namer.workload(JOB)
     assert after.key == before.key
-    assert (before.owner_kind, before.owner_name, before.labels) == ("User", "1001", ())
+    assert (before.owner_kind, before.owner_name) == ("User", "1001")
+    assert before.labels == (("slurm_job_id", "3"),), "its path has it: no permission is needed"
     assert (after.owner_kind, after.owner_name) == ("User", "alice")
     assert dict(after.labels) == {
+        "slurm_job_id": "3",
         "slurm_job_name": "train-llama",
         "slurm_partition": "gpu",
         "slurm_account": "nlp",
@@ -59,6 +62,19 @@ def test_a_job_known_by_its_sluid_shows_its_number(proc: WrittenProc) -> None:
     found = namer.workload(group)
     assert (found.container, found.owner_name) == ("s5K1KKYAYG5D00", "alice")
     assert dict(found.labels)["slurm_job_id"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("path", "step"),
+    [("/slurm/uid_1001/job_3/step_batch", "3.batch"), ("/system.slice/slurmstepd.scope/s5K1KKYAYG5D00/step_0", "3.0")],
+)
+def test_a_step_has_its_id_and_the_names_of_its_job(proc: WrittenProc, path: str, step: str) -> None:
+    namer = WorkloadNamer(host=proc.host, paths=path_resolvers(["slurm"]))
+    group = GroupKey(path, 5)
+    namer.workload(group)
+    namer.model(group, task(proc))
+    labels = dict(namer.workload(group).labels)
+    assert (labels["slurm_step_id"], labels["slurm_job_id"], labels["slurm_job_name"]) == (step, "3", "train-llama")
 
 
 @pytest.mark.parametrize("changes", [{"SLURM_JOB_ID": "4"}, {"SLURM_JOB_ID": ""}, {"SLURM_JOB_UID": "0"}])

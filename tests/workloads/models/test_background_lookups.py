@@ -15,8 +15,8 @@ from exporter.host import Host
 from exporter.records import GroupKey, ProcessKey
 from exporter.workloads.models.background_lookups import BackgroundLookups
 from exporter.workloads.models.evidence import Lookup
-from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.served import served_name
+from exporter.workloads.proc import process_stat
 from tests.support.patience import patience, wait_for
 
 GROUP = GroupKey("/a", 1)
@@ -190,6 +190,8 @@ class TestServer:
             (models(b'{"id":"qwen","root":"/q"}', b'{"id":"qwen-latest","root":"/q"}'), "qwen"),
             (models(b'{"id":"base","root":"/b"}', b'{"id":"lora","root":"/l","parent":"base"}'), "base"),
             (models(b'{"id":"a"}', b'{"id":"b"}'), ""),
+            (models(b'{"id":"unknown"}'), ""),
+            (models(b'{"id":"default"}'), ""),
             (models(b'{"id":"evil\\n\\"}\\u202e"}'), None),
             (models(), ""),
             (models(b"1", b'{"id":2}'), ""),

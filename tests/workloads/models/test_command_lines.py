@@ -11,7 +11,9 @@ import yaml
 
 from exporter.config.settings import Settings
 from exporter.records import GroupKey, Workload
+from exporter.workloads.metadata.container_engines import read_container
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
+from exporter.workloads.metadata.pod_parser import read_pod
 from exporter.workloads.models.evidence import NOTHING, Evidence
 from exporter.workloads.models.recognise import recognise
 from exporter.workloads.models.resolver import ModelOptions, Models
@@ -55,21 +57,45 @@ def test_a_command_line_with_only_a_phase(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", TABLE["none"], ids=name)
 def test_a_command_line_without_a_model(row: dict[str, Any]) -> None:
     found = recognise(words(row))
-    assert found._replace(phase="") == NOTHING, row.get("why", "")
+    assert found._replace(phase="", why="") == NOTHING, row.get("why", "")
     assert isinstance(found, Evidence)
+
+
+def container_metadata(row: dict[str, Any]) -> ContainerMetadata:
+    """Metadata of a row's container: of its pod as the API server returns it, or as Docker describes it."""
+    image, variables = row.get("image", ""), row.get("environment", {})
+    if row.get("engine") == "docker":
+        first, *rest = words(row, "spec")
+        config = {"Image": image, "Env": [f"{name}={value}" for name, value in variables.items()]}
+        return read_container({"Name": "/main", "Path": first, "Args": rest, "Config": config})
+    pod = {
+        "metadata": {
+            "uid": "u1",
+            "name": "pod-0",
+            "namespace": "team",
+            "labels": row.get("labels", {}),
+            "annotations": row.get("annotations", {}),
+            "ownerReferences": [{"kind": row["owner_kind"], "name": "owner"}] if "owner_kind" in row else [],
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "command": words(row, "spec"),
+                    "env": [{"name": name, "value": value} for name, value in variables.items()],
+                }
+            ]
+        },
+        "status": {"containerStatuses": [{"name": "main", "containerID": "containerd://c1"}]},
+    }
+    return read_pod(pod)[1]["c1"]
 
 
 @pytest.mark.parametrize("row", TABLE["pods"], ids=name)
 def test_a_pod_adds_evidence(row: dict[str, Any], proc: Any) -> None:
     process = proc.add(7, words(row))
-    metadata = ContainerMetadata(
-        image=row.get("image", ""),
-        owner_kind=row.get("owner_kind", ""),
-        labels=row.get("labels", {}),
-        annotations=row.get("annotations", {}),
-        command=tuple(words(row, "spec")),
-        environment=row.get("environment", {}),
-    )
+    metadata = container_metadata(row)
     models = Models(proc.host, ModelOptions((), SETTINGS.models_keys, SETTINGS.models_phase_keys))
     model = models.resolve(process, GroupKey("/a", 1), Workload("team", "pod-0", "main", "kubernetes"), metadata)
     models.close()

@@ -22,8 +22,8 @@ from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.models.background_lookups import BackgroundLookups
 from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.lineage import ancestors, is_boundary
-from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.resolver import RECHECK_SECONDS, ModelOptions, Models
+from exporter.workloads.proc import process_stat
 from tests.support.model_server import model_server
 from tests.support.patience import patience, wait_for
 

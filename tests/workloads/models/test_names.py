@@ -47,12 +47,33 @@ NAMES = [
     ("models:/churn/3", "churn"),
     ("file:///models/llama-7b", "llama-7b"),
     ("/模型/通义千问-7B", "通义千问-7B"),
+    ("/home/alice/llama-7b", "llama-7b"),
+    ("/home/alice/llama-sft/checkpoints/step_500", "llama-sft"),
+    ("/mnt/llama-7b/.", "llama-7b"),
+    ("/models/llama-7b/weights", "llama-7b"),
+    ("llama-sft/outputs/best", "llama-sft"),
+    ("/out/qwen-sft/v0-20250101-123456/checkpoint-100", "qwen-sft"),
+    ("/store/blobs/sha256/" + "0a" * 32 + "/phi-4.gguf", "phi-4"),
+    ("/data/models/hermes", "hermes"),
+    ("yolov8n.yaml", "yolov8n"),
+    ("llama/model.safetensors.index.json", "llama"),
 ]
 
 NONE = [
     *("", " ", "/", "//", ".", "..", "./", "/mnt/models", "/models/1", "/mnt/pvc/model/", "/workspace/output/final"),
     *("$MODEL", "${MODEL}", "$(MODEL)", "`cat m`", "{{ .Values.model }}", "<model>", "/models/$NAME", "%(model)s"),
     *("-m", "--model", "=x", "@file", "*.gguf", "hf_" + "a1" * 16, "sk-" + "a1" * 16, "org/hf_" + "a1" * 16),
+    # folders that hold models: what is above them is a disk, a person or a program
+    *("/home/alice/models", "~/models", "~alice/checkpoints/step_5", "/gpfs/home/alice/weights", "/users/alice/out"),
+    *("/home/alice", "/mnt/nas01/weights", "/scratch/alice/checkpoints/latest", "/acme/models", "s3://bucket/acme/out"),
+    *("/srv/team/models/main", "/root/.cache/huggingface/hub", "/var/lib/models", "/usr/share/ollama/.ollama/models"),
+    *("models/lost+found", "/opt/acme/model_repository/1"),
+    # stores that name their files by their content
+    *(f"/root/.ollama/models/blobs/sha256-{'0a' * 32}", f"/models/blobs/sha256:{'0a' * 32}", "blobs/sha256-0123abcd"),
+    f"/models/bundles/sha256/{'0a' * 32}/model/model.gguf",
+    *("config.json", "/etc/acme/config.yaml", "./configs/params.json"),
+    # values of settings
+    *("auto", "None", "true", "fp8", "bitsandbytes", "default"),
     *("ghp_" + "a1" * 18, "github_pat_" + "a1" * 18, "AKIA" + "ABCD" * 4, "eyJhbGciOiJIUzI1NiJ9", "x" * 5000),
 ]
 

@@ -12,8 +12,8 @@ import pytest
 
 from exporter.host import Host
 from exporter.records import Process, Workload
-from exporter.workloads.models.proc import process_stat
 from exporter.workloads.models.resolver import Models
+from exporter.workloads.proc import process_stat
 from tests.support.patience import patience
 
 PROGRAM = """#!{python}

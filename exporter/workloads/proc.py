@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ...host import Host, read_file
-from ...records import ProcessKey, Unavailable
+from ..host import Host, read_file
+from ..records import ProcessKey, Unavailable
 
 MAX_COMMAND = 65_536
 """Longest part of a command line that is read, in bytes."""
