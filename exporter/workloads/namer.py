@@ -57,7 +57,8 @@ class WorkloadNamer(Namer):
         self._labels = tuple(sorted(labels))
         self._engines = None if host is None else EngineState(host)
         self._jobs = None if host is None else SlurmJobs(host)
-        self._paths = tuple(paths) if self._engines is None else (*paths, self._engines.resolve)
+        # A container comes before the unit that it was started in, which is the last resort.
+        self._paths = tuple(paths) if self._engines is None else (*paths[:-1], self._engines.resolve, *paths[-1:])
         self._resolve = lru_cache(_CACHED_GROUPS)(self._resolve_path)
         self._sandboxes = Sandboxes()
         self._learned: set[GroupKey] = set()
