@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from exporter.accounting.attribution import Energy
 from exporter.records import GroupKey, Process, Workload
 from exporter.workloads.namer import WorkloadNamer
+from tests.support.ledger_bench import PACKAGE, Bench, use
 from tests.workloads.conftest import WrittenProc
 
 A = "3f4e2a9c8b7d6e5f40312233445566778899aabbccddeeff0011223344556677"
@@ -43,6 +45,17 @@ def test_a_container_of_podman_has_its_name_without_an_api(proc: WrittenProc, pa
     assert namer.workload(group).container == "mine"
     namer.forget(group)
     assert namer.workload(group).provisional
+
+
+def test_its_joules_wait_for_the_name_and_have_one_series(proc: WrittenProc) -> None:
+    group = GroupKey(PODMAN[0], 1)
+    bench = Bench(None, WorkloadNamer(host=proc.host))
+    used = use(group, 1.0, (child(proc, CONMON), 1.0))
+    bench.tick([used], started=[group], energies=[Energy(PACKAGE, 10.0, 0.0)])
+    bench.tick([used], energies=[Energy(PACKAGE, 5.0, 0.0)])
+    assert {row.owner: sum(row.joules) for row in bench.ledger.containers()} == {
+        Workload(container="mine", runtime="podman", container_id=A): 15.0
+    }
 
 
 @pytest.mark.parametrize(
