@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from exporter.accounting.attribution import Energy
+from exporter.config.settings import Settings
 from exporter.records import GroupKey, Process, Workload
+from exporter.service.assembly import make_explainer
 from exporter.workloads.namer import WorkloadNamer
 from tests.support.ledger_bench import PACKAGE, Bench, use
 from tests.workloads.conftest import WrittenProc
@@ -56,6 +58,14 @@ def test_its_joules_wait_for_the_name_and_have_one_series(proc: WrittenProc) -> 
     assert {row.owner: sum(row.joules) for row in bench.ledger.containers()} == {
         Workload(container="mine", runtime="podman", container_id=A): 15.0
     }
+
+
+def test_explain_finds_it_by_its_name(proc: WrittenProc) -> None:
+    process, group = child(proc, CONMON), GroupKey(PODMAN[0], 1)
+    settings = Settings(docker_socket="off", podman_socket="off")
+    explainer, namer = make_explainer(settings, proc.host, lambda: [(process, group)])
+    assert [found.workload.container_id for found in explainer.explain("mine")] == [A]
+    namer.close()
 
 
 @pytest.mark.parametrize(
