@@ -26,7 +26,7 @@ from exporter.service.assembly import make_host, make_sampler
 from exporter.snapshot import Snapshot
 from tests.runtimes import docker, engines, lxc, nspawn, podman, slurm
 from tests.runtimes.booted import booted
-from tests.runtimes.trial import MARK, Row, Started, Trial
+from tests.runtimes.trial import LABELS, MARK, Row, Started, Trial
 
 TICKS = 6
 _INSIDE = "--inside"
@@ -80,7 +80,8 @@ def rows(started: Started) -> dict[Row, float]:
     found: dict[Row, float] = {}
     for row in snapshot.energy.containers:
         if isinstance(owner := row.owner, Workload):
-            name = Row(owner.container, owner.runtime, owner.pod, owner.image, owner.labels)
+            labels = tuple(label for label in owner.labels if label[0] in LABELS)
+            name = Row(owner.container, owner.runtime, owner.pod, owner.image, labels)
             found[name] = found.get(name, 0.0) + sum(row.joules)
     return found
 
