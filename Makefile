@@ -76,7 +76,7 @@ golden: $(DEV) ## Rewrite the expected scrapes of the recorded machines; review 
 bench: $(DEV) ## Measure the cost of ticks and scrapes
 	$(BIN)/python -m benchmarks $(ARGS)
 
-runtimes-check: $(DEV) ## Start real runtimes (runc, containerd, Slurm; those installed) and compare their rows (takes root)
+runtimes-check: $(DEV) ## Start real runtimes (Docker, Podman, LXC, Slurm, ...; those installed), compare their rows (takes root)
 	$(BIN)/python -m tests.runtimes.check $(ARGS)
 
 accuracy: $(DEV) ## Measure how truly joules are divided

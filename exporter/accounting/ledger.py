@@ -248,7 +248,10 @@ class Ledger:
 
     def _model(self, process: Process, group: GroupKey | None, container: Account) -> Model | None:
         """Its model; None while its container has no name yet, because that gives the model its namespace."""
-        return None if container.held_until is not None else self._namer.model(group, process)
+        if container.held_until is not None:
+            self._namer.learn(group, process)
+            return None
+        return self._namer.model(group, process)
 
     def _expire(self, now: float) -> None:
         deadline = now - self.limits.linger_seconds

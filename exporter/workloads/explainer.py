@@ -53,7 +53,10 @@ class Explainer:
         The processes of a container are all resolved first, because work may be handed to one of them by another.
         """
         rows: dict[object, list[Found]] = {}
-        for process, group in self._processes():
+        processes = list(self._processes())
+        for process, group in processes:
+            self._namer.learn(group, process)
+        for process, group in processes:
             rows.setdefault(_row(self._namer.known(group)[0]), []).append((process, group))
         found = list(self._of_pid(target, rows.values())) if target.isdecimal() else []
         return found or [

@@ -10,6 +10,7 @@ from typing import Protocol
 from ..host import Host
 from ..records import NOWHERE, GroupKey, Model, Process, SourceHealth, Workload
 from .metadata.container_metadata import ContainerMetadata, MetadataProvider
+from .metadata.container_monitors import ContainerMonitors
 from .metadata.engine_state import EngineState
 from .metadata.slurm_jobs import SlurmJobs
 from .paths.engine import short_id
@@ -41,8 +42,8 @@ class WorkloadNamer(Namer):
     """Names a group by its path at first, and by its pod and container as soon as a provider has their metadata.
 
     ``providers`` are queried in order and never block. ``labels`` are the pod labels to export. With ``host``, names of
-    Slurm jobs come from their tasks and those of containers without an API from the engine's files. `forget` removes
-    all state of a group.
+    Slurm jobs come from their tasks and those of containers without an API from the engine's files or from the process
+    that watches them. `forget` removes all state of a group.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class WorkloadNamer(Namer):
         self._labels = tuple(sorted(labels))
         self._engines = None if host is None else EngineState(host)
         self._jobs = None if host is None else SlurmJobs(host)
-        self._paths = tuple(paths) if self._engines is None else (*paths, self._engines.resolve)
+        self._monitors = None if host is None else ContainerMonitors(host)
+        # A container comes before the unit that it was started in, which is the last resort.
+        self._paths = tuple(paths) if self._engines is None else (*paths[:-1], self._engines.resolve, *paths[-1:])
         self._resolve = lru_cache(_CACHED_GROUPS)(self._resolve_path)
         self._sandboxes = Sandboxes()
         self._learned: set[GroupKey] = set()
@@ -71,18 +74,16 @@ class WorkloadNamer(Namer):
         owner = self._by_path(group)
         if self._sandboxes.awaits(owner):
             return owner._replace(provisional=True)
-        if owner.runtime == "slurm":
-            self._groups.setdefault(_job_key(owner), set()).add(group)
-        if not (owner.container_id or owner.pod_uid):
-            return owner
-        for key in (owner.container_id, owner.pod_uid):
-            if key:
-                self._groups.setdefault(key, set()).add(group)
-        metadata = self._metadata(owner)
-        if metadata is not None and (metadata.container or not owner.container_id):
-            return self._named(owner, metadata)
-        # No metadata yet, or that of the pod without this container.
-        if any(provider.expects(owner) for provider in self._providers):
+        for key in self._keys(group, owner):
+            self._groups.setdefault(key, set()).add(group)
+        if owner.container_id or owner.pod_uid:
+            metadata = self._metadata(owner)
+            if metadata is not None and (metadata.container or not owner.container_id):
+                return self._named(owner, metadata)
+            # No metadata yet, or that of the pod without this container.
+            if any(provider.expects(owner) for provider in self._providers):
+                return owner._replace(provisional=True)
+        if self._monitors is not None and self._monitors.awaits(self._monitor_key(group)):
             return owner._replace(provisional=True)
         return self._best(owner)
 
@@ -92,10 +93,20 @@ class WorkloadNamer(Namer):
 
     def model(self, group: GroupKey | None, process: Process) -> Model | None:
         """Model a process works for, None if it is not known to work for one."""
+        self.learn(group, process)
         owner = NOWHERE if group is None else self._by_path(group)
-        if group is not None and owner.runtime == "slurm" and self._jobs and self._jobs.learn(owner, process.key.pid):
-            self._learned.add(group)
         return None if self._models is None else self._models.resolve(process, group, *self._best_and_metadata(owner))
+
+    def learn(self, group: GroupKey | None, process: Process) -> None:
+        """Take the names of its container or job from a process."""
+        if group is None:
+            return
+        owner = self._resolve(group)
+        if owner.runtime == "slurm":
+            if self._jobs is not None and self._jobs.learn(owner, process.key.pid):
+                self._learned.add(group)
+        elif self._monitors is not None and self._monitors.learn(key := self._monitor_key(group), process.key.pid):
+            self._learned |= self._groups.get(key, set())
 
     def known(self, group: GroupKey | None) -> tuple[Workload, ContainerMetadata | None]:
         """Workload of a group by the best name available now, and what a provider knows of it."""
@@ -143,7 +154,7 @@ class WorkloadNamer(Namer):
         """Remove all state of a group that no longer exists."""
         owner = self._by_path(group)
         self._sandboxes.forget(group)
-        for key in (owner.container_id, owner.pod_uid, _job_key(owner)):
+        for key in self._keys(group, owner):
             groups = self._groups.get(key)
             if groups is not None:
                 groups.discard(group)
@@ -152,6 +163,8 @@ class WorkloadNamer(Namer):
                     self._restored.pop(key, None)
                     if self._jobs is not None and owner.runtime == "slurm":
                         self._jobs.forget(owner)
+                    if self._monitors is not None:
+                        self._monitors.forget(key)
 
     def health(self) -> tuple[SourceHealth, ...]:
         """Health of each provider."""
@@ -171,7 +184,17 @@ class WorkloadNamer(Namer):
 
     def _by_path(self, group: GroupKey) -> Workload:
         owner = self._sandboxes.pod_of(self._resolve(group))
-        return self._jobs.named(owner) if self._jobs is not None and owner.runtime == "slurm" else owner
+        if self._jobs is not None and owner.runtime == "slurm":
+            return self._jobs.named(owner)
+        return owner if self._monitors is None else self._monitors.named(self._monitor_key(group), owner)
+
+    def _monitor_key(self, group: GroupKey) -> str:
+        return "" if self._monitors is None else self._monitors.key(group, self._resolve(group))
+
+    def _keys(self, group: GroupKey, owner: Workload) -> set[str]:
+        """By what a group may get another name: its container, pod, job or monitor."""
+        job = f"slurm {owner.container}" if owner.runtime == "slurm" else ""
+        return {owner.container_id, owner.pod_uid, job, self._monitor_key(group)} - {""}
 
     def _resolve_path(self, group: GroupKey) -> Workload:
         owner = by_path(group.paths, self._paths)
@@ -209,7 +232,3 @@ class WorkloadNamer(Namer):
 def _has_id_only(owner: Workload) -> bool:
     """Whether a container has no name but the digits of its id."""
     return owner.container == short_id(owner.container_id)
-
-
-def _job_key(owner: Workload) -> str:
-    return f"slurm {owner.container}" if owner.runtime == "slurm" else ""

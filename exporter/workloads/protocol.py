@@ -28,6 +28,10 @@ class Namer(Protocol):
         """All labels of its pod, None if they are not known (yet)."""
         return None
 
+    def learn(self, group: GroupKey | None, process: Process) -> None:  # noqa: ARG002 - nothing is learned here
+        """Take the names of its container from a process, while that has none; see `renamed`."""
+        return
+
     def is_shared(self, workload: Workload) -> bool:
         """Whether its row collects unrelated work, so that it never belongs to one model as a whole."""
         return workload.runtime == "host"

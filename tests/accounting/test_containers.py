@@ -92,6 +92,22 @@ def test_a_late_name_makes_no_second_series_and_loses_nothing() -> None:
     assert bench.ledger.unnamed() == {}
 
 
+class ByProcess(LateNames):
+    """Learns the name of a group from a process in it."""
+
+    def learn(self, group: GroupKey | None, process: Process) -> None:
+        assert group is not None
+        self.tell(group, process.comm)
+
+
+def test_a_container_without_a_name_is_named_by_its_processes() -> None:
+    bench = Bench(None, ByProcess())
+    bench.tick([use(A, 1.0)], started=[A], energies=burn(10.0))
+    bench.tick([use(A, 1.0, (process(1, "mine"), 0.5))], energies=burn(5.0))
+    bench.tick([use(A, 1.0)], energies=burn(1.0))
+    assert shown(bench.ledger) == {("mine", "main"): 16.0}
+
+
 def test_a_name_that_does_not_come_is_not_waited_for_forever() -> None:
     bench, names = late()
     bench.tick([use(A, 1.0)], started=[A], energies=burn(10.0))

@@ -8,30 +8,51 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from .trial import SPIN, Started, background, root_file_system, version
+from .trial import MARK, SPIN, Row, Started, attempt, background, output, root_file_system, version
 
-NAME = "aee-check"
+
+def bundle(folder: Path) -> Path:
+    """An OCI bundle of the workload in a folder, for runc."""
+    root_file_system(folder)
+    output("runc", "spec", "--bundle", str(folder))
+    config = folder / "config.json"
+    spec = json.loads(config.read_text(encoding="utf-8"))
+    spec["process"] |= {"terminal": False, "args": ["/bin/sh", "-c", SPIN, MARK]}
+    spec["linux"].pop("seccomp", None)
+    spec["linux"]["resources"].pop("pids", None)
+    spec["process"].pop("rlimits", None)
+    config.write_text(json.dumps(spec), encoding="utf-8")
+    return folder
 
 
 @contextlib.contextmanager
 def runc(folder: Path) -> Iterator[Started]:
-    """``runc run NAME``: its cgroup is /NAME."""
-    root_file_system(folder)
-    subprocess.run(["runc", "spec", "--bundle", str(folder)], check=True)
-    config = folder / "config.json"
-    spec = json.loads(config.read_text(encoding="utf-8"))
-    spec["process"] |= {"terminal": False, "args": ["/bin/sh", "-c", SPIN, NAME]}
-    spec["linux"].pop("seccomp", None)
-    spec["process"].pop("rlimits", None)
-    config.write_text(json.dumps(spec), encoding="utf-8")
+    """``runc run NAME``: its cgroup is /NAME, or on cgroup2 beside the group that it was started in."""
+    bundle(folder)
+    with contextlib.ExitStack() as stack:
+        for name, driver in (("aee-one", ()), ("aee-two", ())):
+            stack.enter_context(_runc_container(folder, name, *driver))
+        yield Started(version("runc", "--version"), (Row("aee-one", "runc"), Row("aee-two", "runc")))
+
+
+@contextlib.contextmanager
+def runc_systemd(folder: Path) -> Iterator[Started]:
+    """The same beside ``runc --systemd-cgroup run NAME``, whose cgroup is /system.slice/runc-NAME.scope."""
+    bundle(folder)
+    with _runc_container(folder, "aee-plain"), _runc_container(folder, "aee-scope", "--systemd-cgroup"):
+        yield Started(version("runc", "--version"), (Row("aee-plain", "runc"), Row("aee-scope", "runc")))
+
+
+@contextlib.contextmanager
+def _runc_container(folder: Path, name: str, *options: str) -> Iterator[None]:
     try:
-        with background(["runc", "run", "--bundle", str(folder), NAME], folder / "log"):
+        with background(["runc", *options, "run", "--bundle", str(folder), name], folder / f"{name}.log"):
             try:
-                yield Started(version("runc", "--version"), NAME, ((NAME, "runc"),))
+                yield
             finally:
-                subprocess.run(["runc", "kill", NAME, "KILL"], check=False, capture_output=True)
+                attempt("runc", "kill", name, "KILL")
     finally:
-        subprocess.run(["runc", "delete", "--force", NAME], check=False, capture_output=True)
+        attempt("runc", "delete", "--force", name)
 
 
 @contextlib.contextmanager
@@ -46,11 +67,11 @@ def ctr(folder: Path) -> Iterator[Started]:
     client = ["ctr", "--address", str(socket)]
     with background(["containerd", "--config", str(folder / "config.toml")], folder / "log", 4.0):
         subprocess.run(
-            [*client, "run", "--detach", "--rootfs", str(root), NAME, "/bin/sh", "-c", SPIN, NAME], check=True
+            [*client, "run", "--detach", "--rootfs", str(root), MARK, "/bin/sh", "-c", SPIN, MARK], check=True
         )
         try:
-            yield Started(version("containerd", "--version"), NAME, ((NAME, "containerd"),))
+            yield Started(version("containerd", "--version"), (Row(MARK, "containerd"),))
         finally:
-            subprocess.run([*client, "task", "kill", "--signal", "KILL", NAME], check=False)
-            subprocess.run([*client, "task", "delete", NAME], check=False, capture_output=True)
-            subprocess.run([*client, "container", "delete", NAME], check=False)
+            attempt(*client, "task", "kill", "--signal", "KILL", MARK)
+            attempt(*client, "task", "delete", MARK)
+            attempt(*client, "container", "delete", MARK)

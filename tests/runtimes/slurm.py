@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from .trial import SPIN, Started, background, version
+from .trial import MARK, SPIN, Row, Started, background, version
 
 PLUGINS = ("jobacct_gather/cgroup", "jobacct_gather/linux", "jobacct_gather/none")
-MARK = "aee-check"
 
 _CONFIG = """\
 ClusterName=check
@@ -62,13 +61,14 @@ def starter(plugin: str) -> Callable[[Path], AbstractContextManager[Started]]:
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed", "log-file": "log"}
         munged = ["munged", "-F", *(f"--{option}={munge}/{name}" for option, name in files.items())]
         with contextlib.ExitStack() as stack:
-            environ = os.environ | {"SLURM_CONF": str(config)}
+            own = {"SLURM_CONF": str(config)}
+            environ = os.environ | own
             for name, command in (
                 ("munged", ["runuser", "-u", "munge", "--", *munged]),
                 ("slurmctld", ["slurmctld", "-D", "-f", str(config)]),
                 ("slurmd", ["slurmd", "-D", "-f", str(config), "-N", host]),
             ):
-                stack.enter_context(background(command, folder / f"{name}.log", 3.0, **environ))
+                stack.enter_context(background(command, folder / f"{name}.log", 3.0, **own))
             stack.callback(_remove_groups, host)
             script = f"srun -n1 /bin/sh -c '{SPIN}' {MARK}"
             done = subprocess.run(
@@ -77,7 +77,7 @@ def starter(plugin: str) -> Callable[[Path], AbstractContextManager[Started]]:
             )  # fmt: skip
             job = done.stdout.strip()
             stack.callback(subprocess.run, ["scancel", "--full", "--signal=KILL", job], env=environ, check=False)
-            yield Started(f"{version('slurmd', '-V')}, {plugin}", MARK, ((f"job_{job}", "slurm"),))
+            yield Started(f"{version('slurmd', '-V')}, {plugin}", (Row(f"job_{job}", "slurm"),))
 
     return start
 

@@ -86,6 +86,8 @@ PATHS: dict[str, Workload] = {
     f"/../{A}": engine("unknown"),  # seen from inside a cgroup namespace, cgroup_namespaces(7)
     "/docker/buildkit/nzgdk0xpvtq1f4gyqvt1cjr4b": Workload(container="buildkit", runtime="docker"),
     "/system.slice/docker-nzgdk0xpvtq1f4gyqvt1cjr4b.scope": Workload(container="buildkit", runtime="docker"),
+    # BuildKit in dockerd 20.10.24 with the systemd driver: its runc does not know it, the name is literal
+    "/system.slice/system.slice:docker:e544pjzgq3mcvey9kdncftbff": Workload(container="buildkit", runtime="docker"),
     # Kubernetes, cgroupfs driver: pkg/kubelet/cm/pod_container_manager_linux.go
     f"/kubepods/burstable/pod{UID}/{A}": kubernetes(A),
     f"/kubepods/besteffort/pod{UID}/{A}": kubernetes(A),
@@ -155,6 +157,15 @@ PATHS: dict[str, Workload] = {
     f"{USER}/app.slice/redis.service/libpod-payload-{A}": engine("podman"),
     f"/machine.slice/libpod-{B}.scope/container/docker/{A}": engine("docker"),
     "/system.slice/foo.service/runtime": unit("foo.service"),
+    # Buildah in podman 4.3.1: one container for each step of a build, cgroupfs and systemd driver
+    "/buildah-buildah2248002461": Workload(container="buildah", runtime="podman"),
+    "/system.slice/runc-buildah-buildah3834082189.scope": Workload(container="buildah", runtime="podman"),
+    f"{USER}/user.slice/crun-buildah-buildah1.scope": Workload(container="buildah", runtime="podman"),
+    "/buildah-buildahs": HOST,
+    # runc 1.1.5 --systemd-cgroup run web1, without an engine
+    "/system.slice/runc-web1.scope": Workload(container="web1", runtime="runc"),
+    r"/user.slice/user-0.slice/crun-a\x2db.scope/child": Workload(container="a-b", runtime="crun"),
+    f"/system.slice/runc-{A}.scope": engine("runc"),
     # containerd without Kubernetes: nerdctl
     f"/default/{A}": engine("containerd"),
     f"/system.slice/nerdctl-{A}.scope": engine("containerd"),
@@ -312,7 +323,7 @@ def test_the_table_is_wide_enough_to_be_worth_something() -> None:
     assert len(PATHS) >= 80
     assert {owner.runtime for owner in PATHS.values()} == {
         "kubernetes", "docker", "podman", "containerd", "systemd", "slurm", "host",
-        "pbs", "htcondor", "yarn", "nomad", "kata", "unknown",
+        "pbs", "htcondor", "yarn", "nomad", "kata", "runc", "crun", "unknown",
     }  # fmt: skip
 
 

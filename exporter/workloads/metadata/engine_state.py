@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 
 from ...host import Host
 from ...records import Workload
@@ -19,6 +19,7 @@ _RUNTIMES = ("runc", "crun")
 _TASKS = "run/containerd/io.containerd.runtime.v2.task"
 _NERDCTL = "var/lib/nerdctl"
 _MOST_NAMES = 2000
+_UNITS = (".slice", ".service", ".scope")
 
 
 class EngineState:
@@ -30,15 +31,19 @@ class EngineState:
         self._nerdctl = NerdctlNames([f"{root}/{_NERDCTL}" for root in self._roots])
 
     def resolve(self, path: str) -> Workload | None:
-        """Container of a path that no other resolver knows: its first one or two components are its name."""
-        first, second = (*path.split("/")[1:3], "", "")[:2]
-        if not first or first.startswith("."):
-            return None
-        for runtime in _RUNTIMES:
-            if self._exists(f"run/{runtime}/{first}"):
-                return Workload(container=printable(first), runtime=runtime)
-        if second and not second.startswith(".") and self._exists(f"{_TASKS}/{first}/{second}"):
-            return Workload(container=printable(second), runtime="containerd")
+        """Container of a path that no engine names: the outermost group that is called like one.
+
+        On cgroup2 an OCI runtime without the systemd driver makes it beside the group that it was started in
+        (``/user.slice/user-0.slice/NAME``), elsewhere below the root. No unit is a container.
+        """
+        for parent, name in pairwise(["", *path.split("/")[1:]]):
+            if not name or name.startswith(".") or name.endswith(_UNITS):
+                continue
+            for runtime in _RUNTIMES:
+                if self._exists(f"run/{runtime}/{name}"):
+                    return Workload(container=printable(name), runtime=runtime)
+            if parent and not parent.startswith(".") and self._exists(f"{_TASKS}/{parent}/{name}"):
+                return Workload(container=printable(name), runtime="containerd")
         return None
 
     def named(self, owner: Workload) -> Workload:

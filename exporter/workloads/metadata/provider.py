@@ -15,6 +15,7 @@ from ...records import UNKNOWN_RUNTIME, SourceHealth, Workload
 from .cache import MetadataCache
 from .container_metadata import ContainerMetadata
 
+_KUBERNETES = "kubernetes"
 _log = logging.getLogger("metadata")
 
 OnProgress = Callable[[float], None]
@@ -53,8 +54,13 @@ class BackgroundProvider:
     # --- called by the tick ---------------------------------------------------------------------------
 
     def find(self, workload: Workload) -> ContainerMetadata | None:
-        """Metadata of a workload: of its container, else of its pod."""
-        if workload.runtime not in (self.name, UNKNOWN_RUNTIME):
+        """Metadata of a workload: of its container, else of its pod.
+
+        A container has one engine, the one that knows its id: a path such as ``/default/ID`` may be named by anyone.
+        Only the cluster knows its pods, whichever engine runs them.
+        """
+        covered = workload.runtime in (self.name, UNKNOWN_RUNTIME)
+        if not covered and _KUBERNETES in (workload.runtime, self.name):
             return None
         self._start()
         found = self._cache.find(workload.container_id) or self._cache.find(workload.pod_uid)

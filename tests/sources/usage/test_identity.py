@@ -11,6 +11,7 @@ from exporter.records import GroupKey
 from exporter.sources.usage.identity import identity_path, parse_cgroup, unified_path
 from exporter.sources.usage.pid_lookup import PidResolver
 from exporter.sources.usage.procfs import ProcfsSource
+from exporter.workloads.namer import WorkloadNamer
 from tests.support.written_cgroups import WrittenMachine
 
 SLURMD = "/system.slice/slurmd.service"
@@ -73,6 +74,37 @@ def test_the_counting_path_of_each_version() -> None:
     assert parse_cgroup(slurm(7)) == SLURMD
     assert unified_path("4:cpuacct:/a\n0::/b") == "/b"
     assert unified_path("4:cpuacct:/a") == "/"
+
+
+A = "3f4e2a9c8b7d6e5f40312233445566778899aabbccddeeff0011223344556677"
+OTHER_TREES = "8:pids:{0}\n7:blkio:{0}\n6:freezer:{0}\n5:devices:{0}\n3:cpuset:{0}\n2:cpuacct:{0}\n1:cpu:{0}\n"
+
+# As `make runtimes-check` printed them on 2026-11-28, on a hybrid host without systemd: lines of memory, name=systemd
+# and cgroup2, path of all others, and the row.
+REAL = {
+    "Docker 20.10.24": (f"/docker/{A}", f"/docker/{A}", f"/docker/{A}", "docker", A[:12]),
+    "Docker 20.10.24, --cgroup-parent ml.slice": (
+        f"/process_api/0/ml.slice/{A}", f"/ml.slice/{A}", f"/ml.slice/{A}", "unknown", A[:12],
+    ),
+    "Podman 4.3.1": (*[f"/libpod_parent/libpod-{A}"] * 3, "podman", A[:12]),
+    "Podman 4.3.1, conmon 2.1.6": ("/libpod_parent/conmon", "/", "/libpod_parent/conmon", "host", "host"),
+    "Podman 4.3.1, a step of a build": (*["/buildah-buildah2248002461"] * 3, "podman", "buildah"),
+    "LXC 5.0.2": (*["/lxc.payload.t1"] * 3, "systemd", "t1"),
+    "LXC 5.0.2, lxc.cgroup.dir": (*["/team-a/t3/lxc.payload.t3"] * 3, "systemd", "t3"),
+    "systemd-nspawn 252 --register=no --keep-unit": ("/process_api/0", "/payload", "/", "host", "host"),
+    "systemd-nspawn 252 --boot": (
+        "/process_api/0", "/system.slice/booted.service/payload/system.slice/one.service", "/",
+        "systemd", "booted.service",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", REAL)
+def test_the_row_of_a_real_process(runtime: str) -> None:
+    memory, named, others, row, container = REAL[runtime]
+    text = f"9:name=systemd:{named}\n4:memory:{memory}\n{OTHER_TREES.format(others)}0::{named}"
+    owner = WorkloadNamer().workload(GroupKey(identity_path(parse_cgroup(text), text), 0))
+    assert (owner.runtime, owner.container) == (row, container)
 
 
 def job_key(job: int) -> GroupKey:

@@ -79,6 +79,18 @@ class TestDocker:
         assert provider.find(container(A, "kubernetes")) is None
         assert not provider.expects(container(B, "podman"))
 
+    @pytest.mark.parametrize("runtime", ["containerd", "unknown", "kata"])
+    def test_the_engine_that_knows_the_id_names_it(
+        self, docker: FakeEngine, provider: BackgroundProvider, runtime: str
+    ) -> None:
+        """``docker run --cgroup-parent /default``: the path looks like that of a namespace of containerd."""
+        docker.run(A, "web")
+        wait_for(lambda: self.name(provider))
+        found = provider.find(container(A, runtime))
+        assert found is not None
+        assert (found.container, found.runtime) == ("web", "docker")
+        assert provider.find(container(B, runtime)) is None
+
     def test_a_new_name(self, docker: FakeEngine, provider: BackgroundProvider) -> None:
         docker.run(A, "old")
         self.subscribed(docker, provider)

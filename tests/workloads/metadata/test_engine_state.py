@@ -31,6 +31,11 @@ def state(proc: WrittenProc, path: str, text: str | None = None) -> None:
         ("/web1/sub", "run/runc/web1", Workload(container="web1", runtime="runc")),
         ("/web2", "run/crun/web2", Workload(container="web2", runtime="crun")),
         ("/tenant/web1", f"{TASKS}/tenant/web1", Workload(container="web1", runtime="containerd")),
+        # runc 1.1.5 on cgroup2, started in /system.slice/a.service and in a session
+        ("/system.slice/plain1", "run/runc/plain1", Workload(container="plain1", runtime="runc")),
+        ("/user.slice/user-0.slice/plain1/x", "run/runc/plain1", Workload(container="plain1", runtime="runc")),
+        ("/a.slice/tenant/web1", f"{TASKS}/tenant/web1", Workload(container="web1", runtime="containerd")),
+        ("/user.slice/user-0.slice", "run/runc/user-0.slice", Workload(container="user-0.slice", runtime="systemd")),
         ("/web1", "run/runc/web2", HOST),
         ("/tenant/web1", f"{TASKS}/other/web1", HOST),
         ("/../web1", "run/runc/x", HOST),
