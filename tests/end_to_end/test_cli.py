@@ -58,6 +58,16 @@ class TestToTheEnd:
             f"{tmp_path}/c.yml:3: sample.interval: 'soon' is not a duration such as 500ms, 1s, 5m or 1h30m",
         ]
 
+    @pytest.mark.parametrize("mode", [["--config.check"], ["--once"], []])
+    def test_an_unknown_zone_or_a_wrong_tariff_is_2(self, tmp_path: Path, mode: list[str]) -> None:
+        (tmp_path / "t.yml").write_text("price:\n  periods:\n    - {value: 0.3}\n")
+        done = run("--impact.zone=XX", "--impact.file", f"{tmp_path}/t.yml", *mode)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [
+            f"{tmp_path}/t.yml:2: price: the key currency is missing, such as EUR",
+            "impact.zone: 'XX' is not the two-letter code of a country in the table",
+        ]
+
     def test_once_prints_one_scrape_and_leaves_the_state_file_alone(self, tmp_path: Path) -> None:
         state = tmp_path / "state"
         done = run("--once", "--demo", "--sample.interval", "100ms", "--state.file", str(state))

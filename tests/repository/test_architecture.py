@@ -67,7 +67,7 @@ ROOMS: dict[str, set[str]] = {
         "sources.protocol",
         "workloads.protocol",
     },
-    "cli": {"config", "budgets", "service", "commands", "exposition.web"},
+    "cli": {"config", "budgets", "service", "commands", "exposition.web", "impact"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -35,7 +35,8 @@ def test_the_wheel_has_every_module_and_nothing_else(built: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         licensed = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
-    sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "exporter").rglob("*.py")}
+    kinds = ("*.py", "*.csv")
+    sources = {str(path.relative_to(REPOSITORY)) for kind in kinds for path in (REPOSITORY / "exporter").rglob(kind)}
     assert names == sources | {"exporter/py.typed"}
     assert len(licensed) == 1
 
