@@ -44,7 +44,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Errors of one scenario over its repeats, relative to the truth; ``false_charge`` sleeper over neighbours."""
+    """Errors of one scenario over its repeats, relative to the truth; ``false_charge`` to that of the neighbours."""
 
     errors: list[float]
     ratio_errors: list[float]
@@ -122,7 +122,7 @@ def score(scenario: Scenario, outcomes: Sequence[Outcome]) -> Score:
         errors += [abs(outcome.charged[n] / outcome.truth[n] - 1) for n in busy]
         ratio_errors += [abs(outcome.ratio[n] / outcome.truth[n] - 1) for n in busy]
         if scenario.sleeper is not None:
-            false_charges.append(outcome.charged[scenario.sleeper] / fmean(outcome.charged[n] for n in busy))
+            false_charges.append(outcome.charged[scenario.sleeper] / fmean(outcome.truth[n] for n in busy))
     return Score(
         errors,
         ratio_errors,
