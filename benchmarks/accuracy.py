@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from . import settings
 from .native import CannotMeasure
 from .rig import CONTAINERS, CPUS, IDLE_WATTS, PACE, WATTS_PER_CORE, WORKERS, Outcome, Rig, Work, rig
 from .table import show, verdict
@@ -43,7 +44,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Errors of one scenario over its repeats, relative to the truth; ``false_charge`` sleeper over neighbours."""
+    """Errors of one scenario over its repeats, relative to the truth; ``false_charge`` to that of the neighbours."""
 
     errors: list[float]
     ratio_errors: list[float]
@@ -121,7 +122,7 @@ def score(scenario: Scenario, outcomes: Sequence[Outcome]) -> Score:
         errors += [abs(outcome.charged[n] / outcome.truth[n] - 1) for n in busy]
         ratio_errors += [abs(outcome.ratio[n] / outcome.truth[n] - 1) for n in busy]
         if scenario.sleeper is not None:
-            false_charges.append(outcome.charged[scenario.sleeper] / fmean(outcome.charged[n] for n in busy))
+            false_charges.append(outcome.charged[scenario.sleeper] / fmean(outcome.truth[n] for n in busy))
     return Score(
         errors,
         ratio_errors,
@@ -155,6 +156,7 @@ def main(argv: Sequence[str] | None = None, progress: Callable[[str], None] = la
     parser.add_argument("--interval", type=float, default=0.5, help="the exporter's sample interval, in seconds")
     wanted = parser.parse_args(argv)
     outcomes: dict[str, list[Outcome]] = {scenario.name: [] for scenario in SCENARIOS}
+    outcomes |= {setting.name: [] for setting in settings.SETTINGS}
     try:
         for learned in (True, False):
             with rig(wanted.interval, f"--attribution.cpu={'learned' if learned else 'time'}") as node:
@@ -165,6 +167,9 @@ def main(argv: Sequence[str] | None = None, progress: Callable[[str], None] = la
                         learning = wanted.learning if learned else 0.0
                         outcome = node.play(scenario.works, wanted.seconds, repeat + 1, learning)
                         outcomes[scenario.name].append(outcome)
+                    for setting in () if learned else settings.SETTINGS:
+                        progress(f"{repeat + 1}/{wanted.repeats} {setting.name}")
+                        outcomes[setting.name].append(node.play(setting.works, wanted.seconds, repeat + 1))
                 last = node.quiet()
     except CannotMeasure as reason:
         print(f"accuracy not measured: {reason}", file=sys.stderr)
@@ -177,7 +182,12 @@ def main(argv: Sequence[str] | None = None, progress: Callable[[str], None] = la
         ("scenario", "load", "MAPE", "95 % CI", "worst", "ratio model: MAPE", "worst", "goal", ""),
         [_row(scenario, found) for scenario, found in scores.items()],
     )
-    residual = max(found.residual for found in scores.values())
+    show(
+        "Active joules of one model against those of its own processes, in joules",
+        settings.HEADER,
+        [settings.row(setting, outcomes[setting.name]) for setting in settings.SETTINGS],
+    )
+    residual = max(outcome.residual for played in outcomes.values() for outcome in played)
     false_charge = max(found.false_charge or 0.0 for found in scores.values())
     print(
         f"conservation: {residual:.1e} relative (goal {CONSERVATION_GOAL:g}: {verdict(residual <= CONSERVATION_GOAL)})"

@@ -48,6 +48,12 @@ def container(number: int) -> str:
     return f"docker-{number:012x}{'0' * 52}.scope"
 
 
+def pod_container(number: int) -> str:
+    """The group of a pod's container, with the kubelet's systemd driver; ``{0}`` is the pod's number."""
+    pod = "kubepods-burstable-pod00000000_0000_4000_8000_{0:012x}"
+    return f"kubepods.slice/kubepods-burstable.slice/{pod}.slice/cri-containerd-{number:052x}{{0:012x}}.scope"
+
+
 def container_label(number: int) -> str:
     """The ``container`` label of that group."""
     return f"{number:012x}"

@@ -40,9 +40,17 @@ PACE = (1.0, 2.0, 3.0)
 
 HALF_WATTS = WATTS_PER_CORE / 2
 
+MODEL_VARIABLE = "WORKS_FOR"
+RULE = f"models: [{{environment: {{{MODEL_VARIABLE}: '(?P<name>.+)'}}, model_name: '${{name}}', phase: training}}]\n"
+"""How a program that no command line names, such as a notebook's kernel, gets a model: a rule over its environment."""
+
 
 class Work(NamedTuple):
-    """One worker: its container, the cgroup below the container's, and what it does (see worker.c)."""
+    """One worker: its container, the cgroup below the container's, and what it does (see worker.c).
+
+    ``path`` is its cgroup where that is no container of Docker's; ``{0}`` in it is another number in each run.
+    ``words`` and ``environment`` are what it looks like as a process, ``model`` the model that it works for.
+    """
 
     container: int
     mode: str
@@ -50,18 +58,28 @@ class Work(NamedTuple):
     b: float = 0.0
     below: str = ""
     pace: int | None = None
+    path: str = ""
+    words: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    model: str = ""
+
+    def group(self, base: int) -> str:
+        """Its cgroup in the run that starts to count at ``base``."""
+        return self.path.format(base) if self.path else f"{groups.container(base + self.container)}/{self.below}"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What one run of a scenario gave, by container: joules charged, joules true, joules of the ratio model.
 
-    ``residual`` is Σ devices against Σ accounts, relative. ``load`` is busy CPU seconds over all there were.
+    ``models`` has joules charged and true by model; "" is all processes without one, which have no charge. ``residual``
+    is Σ devices against Σ accounts, relative. ``load`` is busy CPU seconds over all there were.
     """
 
     charged: Mapping[int, float]
     truth: Mapping[int, float]
     ratio: Mapping[int, float]
+    models: Mapping[str, tuple[float, float]]
     residual: float
     load: float
 
@@ -72,6 +90,7 @@ class Scrape:
 
     samples: float
     active: Mapping[str, float]
+    models: Mapping[str, float]
     residual: float
     idle_watts: float
     wraps: float
@@ -119,16 +138,22 @@ class Rig:
             ratio = self._run(workers, works, slots, seconds)
             after, used = self.quiet(), self._used()
         truth: defaultdict[int, float] = defaultdict(float)
+        of_models: defaultdict[str, float] = defaultdict(float)
         busy = 0.0
         for work, slot in zip(works, slots, strict=True):
             cpu = used[slot] - used_before[slot]
             truth[work.container] += cpu * _watts(slot)
+            of_models[work.model] += cpu * _watts(slot)
             busy += cpu
         labels = {number: groups.container_label(base + number) for number in numbers}
         charged = {n: after.active.get(label, 0.0) - before.active.get(label, 0.0) for n, label in labels.items()}
-        for number in numbers:
-            groups.remove(self.root / groups.container(base + number))
-        return Outcome(charged, truth, ratio, after.residual, busy / seconds / CPUS)
+        models = {
+            name: (after.models.get(name, 0.0) - before.models.get(name, 0.0), joules)
+            for name, joules in of_models.items()
+        }
+        for top in {Path(work.group(base)).parts[:1] for work in works} - {()}:
+            groups.remove(self.root.joinpath(*top))
+        return Outcome(charged, truth, ratio, models, after.residual, busy / seconds / CPUS)
 
     @contextlib.contextmanager
     def _workers(
@@ -138,10 +163,13 @@ class Rig:
         with contextlib.ExitStack() as stack:
             workers = []
             for index, (work, slot) in enumerate(zip(works, slots, strict=True)):
-                group = self.root / groups.container(base + work.container) / work.below
+                group = self.root / work.group(base)
                 group.mkdir(parents=True, exist_ok=True)
-                words = [self.worker, self.page, slot, group, work.mode, seconds, work.a, work.b, seed * 100 + index]
-                workers.append(stack.enter_context(_started([str(word) for word in words])))
+                looks = (*work.words, "--") if work.words else (self.worker,)
+                words = [*looks, self.page, slot, group, work.mode, seconds, work.a, work.b, seed * 100 + index]
+                command = [str(word) for word in words]
+                started = _started(command, executable=self.worker, environment=dict(work.environment))
+                workers.append(stack.enter_context(started))
             yield workers
 
     def _run(
@@ -191,6 +219,8 @@ def rig(interval: float, *flags: str) -> Iterator[Rig]:
         file = stack.enter_context(page.open("r+b"))
         slots = stack.enter_context(contextlib.closing(mmap.mmap(file.fileno(), 4096)))
         energy = _write_powercap(folder / "sys")
+        config = folder / "config.yml"
+        config.write_text(RULE)
         watts = [str(_watts(slot)) for slot in range(SLOTS)]
         command = [meter, str(page), str(energy), str(RANGE_MICROJOULES), str(IDLE_WATTS), *watts]
         driver = stack.enter_context(_started(command, ready=False))
@@ -203,6 +233,7 @@ def rig(interval: float, *flags: str) -> Iterator[Rig]:
                 "--attribution.cpu-scope=machine",
                 f"--sample.interval={interval}s",
                 "--no-source.hwmon",
+                f"--config.file={config}",
                 *flags,
             )
         )
@@ -233,8 +264,16 @@ def _slots(works: Sequence[Work]) -> list[int]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], *, ready: bool = True) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def _started(
+    command: list[str],
+    *,
+    ready: bool = True,
+    executable: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        command, executable=executable, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             if ready and not _said(process, "ready"):
                 raise RuntimeError(f"{command[0]} ended at once")
@@ -251,6 +290,7 @@ def _said(process: subprocess.Popen[str], word: str) -> bool:
 
 def _parse(text: str) -> Scrape:
     active: defaultdict[str, float] = defaultdict(float)
+    models: defaultdict[str, float] = defaultdict(float)
     given = booked = samples = idle = wraps = 0.0
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
@@ -263,10 +303,13 @@ def _parse(text: str) -> Scrape:
                     booked += value
                     if labels["mode"] == "active":
                         active[labels["container"]] += value
+                case "energy_model_joules_total":
+                    if labels["mode"] == "active":
+                        models[labels["model_name"]] += value
                 case "energy_unattributed_joules_total" | "energy_retired_joules_total":
                     booked += value
                 case "energy_device_idle_watts":
                     idle = value
                 case "energy_meter_wraps_total":
                     wraps += value
-    return Scrape(samples, active, abs(given - booked) / (given or 1.0), idle, wraps)
+    return Scrape(samples, active, models, abs(given - booked) / (given or 1.0), idle, wraps)

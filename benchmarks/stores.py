@@ -1,14 +1,16 @@
 """What Prometheus and VictoriaMetrics make of containers that come and go, against the written truth.
 
-``python -m benchmarks.stores [--minutes 12]``; needs Debian's packages prometheus and victoria-metrics. The exporter's
-own ledger, sampler and HTTP server are scraped every 15 s by both, over the loopback address, while containers of 10 to
-120 seconds in five namespaces start and end. Only the meter and the cgroups are written. Two queries are compared:
-``increase()``, and the difference of the highest and the lowest value, which is not extrapolated.
+``python -m benchmarks.stores [--minutes 60] [--folder FOLDER]``; needs Debian's packages prometheus and
+victoria-metrics. The exporter's own ledger, sampler and HTTP server are scraped every 15 s by both, over the loopback
+address, while containers of 10 to 120 seconds in five namespaces start and end. Only the meter and the cgroups are
+written. Both evaluate the shipped recording rules. With ``--folder`` the stores are kept, and ``--ask FOLDER`` asks
+them again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import shutil
@@ -20,7 +22,10 @@ import time
 import urllib.parse
 import urllib.request
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from exporter.config.value_types import Address
 from exporter.exposition.metrics.render import Renderer
@@ -28,38 +33,64 @@ from exporter.exposition.status.history import History
 from exporter.exposition.status.page import Page
 from exporter.exposition.web.server import Server, ServerOptions
 from exporter.host import Host
-from exporter.records import CpuUse, Device, EnergyReading, GroupKey, GroupUse, Process, Reading, Workload
+from exporter.records import (
+    CpuUse,
+    Device,
+    EnergyReading,
+    GroupKey,
+    GroupUse,
+    Model,
+    Process,
+    ProcessKey,
+    ProcessUse,
+    Reading,
+    Workload,
+)
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.service.endpoints import Endpoints
 from exporter.service.scrapers import ScrapeLog
 from exporter.workloads.protocol import Namer
+from grafana.generate import queries as q
+from tests.support.patience import wait_for
+from tests.support.program import free_port
 
-from .table import show
+from .table import show, verdict
 
-COUNTER = "energy_container_joules_total"
 SCRAPE_SECONDS = 15
-TOTAL_GOAL, NAMESPACE_GOAL = 0.01, 0.03
+TAIL_SECONDS = 450
+"""After the last container ended: its counter is exposed for five minutes, and recorded watts are of five minutes."""
+WATTS_PER_CPU = 20.0
 PACKAGE = Device("package-0", "cpu", "written", "measured", "package-0", 64.0, max_watts=1e5)
-QUERIES = {
-    "max - min": "sum by (namespace) (max_over_time({0}[{1}]) - min_over_time({0}[{1}]))",
-    "increase()": "sum by (namespace) (increase({0}[{1}]))",
-}
-"""The first has the goals: Prometheus extrapolates increase() by half a scrape interval beyond a series' end."""
+RULES = Path(__file__).resolve().parent.parent / "prometheus/rules"
+RECORDING = ("nodes.yml", "workloads.yml", "models.yml")
+"""The shipped rules behind the dashboards' kWh: recording rules only, so that vmalert needs no notifier."""
+KINDS = ("train", "serve", "plain")
+"""A pod of a namespace's training run, of its served model, or of no model."""
+RUN = "sum by (run) (sum_over_time(run:energy_container_joules:rate5m[{}])) * 120"
+"""As run:energy_container_kwh:sum30d, which the dashboard of models shows."""
+LEVELS = (
+    ("node", "", KINDS),
+    ("container", "namespace", KINDS),
+    ("model", "model_name", ("train", "serve")),
+)
+TOTAL_GOAL, PART_GOAL = 0.01, 0.03
 NAMESPACES = ("team-a", "team-b", "team-c", "team-d", "team-e")
 
 
 class Churn:
-    """A package whose joules are 20 W for each busy CPU of containers that start and end at random, by ``seed``."""
+    """A package whose joules are 20 W for each busy CPU of containers that start and end at random, by ``seed``.
+
+    ``alive`` is how many there are at any time from now on.
+    """
 
     name = "written"
 
-    def __init__(self, alive: int, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1) -> None:
+        self.alive = 0
         self.truth: defaultdict[str, float] = defaultdict(float)
         self.containers = 0
-        self.stopped = False
-        self._alive = alive
         self._random = random.Random(seed)
-        self._groups: dict[GroupKey, tuple[float, float]] = {}  # end, CPUs
+        self._groups: dict[GroupKey, tuple[float, float, Process]] = {}  # end, CPUs
         self._joules = 0.0
         self._at: float | None = None
 
@@ -68,126 +99,225 @@ class Churn:
         seconds = 0.0 if self._at is None else now - self._at
         self._at = now
         uses = []
-        for key, (_, cpus) in self._groups.items():
+        for key, (_, cpus, process) in self._groups.items():
             used = cpus * seconds
-            uses.append(GroupUse(key, used, ()))
-            self._joules += 20.0 * used
-            self.truth[namespace(key)] += 20.0 * used
-        ended = tuple([key for key, (end, _) in self._groups.items() if end <= now or self.stopped])
-        for key in ended:
-            del self._groups[key]
+            uses.append(GroupUse(key, used, (ProcessUse(process, used),)))
+            self._joules += WATTS_PER_CPU * used
+            self.truth["/".join(kind(key))] += WATTS_PER_CPU * used
+        ended = [key for key, (end, *_) in self._groups.items() if end <= now or not self.alive]
+        exited = tuple([self._groups.pop(key)[2].key for key in ended])
         started = []
-        while len(self._groups) < self._alive and not self.stopped:
-            key = GroupKey(f"/{self._random.choice(NAMESPACES)}/c{self.containers}", self.containers + 1)
-            self._groups[key] = (now + self._random.uniform(10, 120), self._random.uniform(0.1, 2.0))
-            started.append(key)
-            self.containers += 1
+        while len(self._groups) < self.alive:
+            started.append(self._start(now))
         busy = sum(use.seconds for use in uses)
-        cpu = CpuUse(now, seconds, busy, tuple(uses), 0.0, 0.0, tuple(started), ended)
+        cpu = CpuUse(now, seconds, busy, tuple(uses), 0.0, 0.0, tuple(started), tuple(ended), exited)
         return Reading(meters=(EnergyReading(PACKAGE, now, self._joules, None),), cpu=cpu)
 
     def close(self) -> None:
         """Nothing is open."""
 
+    def _start(self, now: float) -> GroupKey:
+        self.containers += 1
+        number, choose = self.containers, self._random
+        key = GroupKey(f"/{choose.choice(NAMESPACES)}/{choose.choice(KINDS)}/c{number}", number)
+        process = Process(ProcessKey(number, number), "python3")
+        self._groups[key] = (now + choose.uniform(10, 120), choose.uniform(0.1, 2.0), process)
+        return key
 
-def namespace(group: GroupKey) -> str:
-    """The namespace in a written cgroup's path."""
-    return group.path.split("/")[1]
+
+def kind(group: GroupKey) -> list[str]:
+    """Namespace and kind in a written cgroup's path."""
+    return group.path.split("/")[1:3]
 
 
 class Names(Namer):
-    """``/NAMESPACE/NAME`` is a pod of that name."""
+    """``/NAMESPACE/KIND/NAME`` is a pod of that name, and of the namespace's run or model."""
 
     def workload(self, group: GroupKey) -> Workload:
         name = group.path.rpartition("/")[2]
-        return Workload(namespace(group), f"pod-{name}", "main", "kubernetes", f"{group.inode:064x}")
+        namespace, what = kind(group)
+        owner = {"train": ("Job", f"run-{namespace}"), "serve": ("Deployment", f"server-{namespace}")}
+        owner_kind, owner_name = owner.get(what, ("", ""))
+        container_id = f"{group.inode:064x}"
+        return Workload(
+            namespace,
+            f"pod-{name}",
+            "main",
+            "kubernetes",
+            container_id,
+            owner_kind=owner_kind,
+            owner_name=owner_name,
+        )
 
-    def model(self, group: GroupKey | None, process: Process) -> None:
-        return None
+    def model(self, group: GroupKey | None, process: Process) -> Model | None:
+        if group is None:
+            return None
+        namespace, what = kind(group)
+        phase = {"train": "training", "serve": "inference"}.get(what)
+        return Model(f"{what}-{namespace}", namespace, phase, "label") if phase else None
 
 
-def query(base: str, expression: str) -> dict[str, float]:
-    """Value by namespace ("" for a sum) of an instant query."""
-    url = f"{base}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        result = json.load(answer)["data"]["result"]
-    return {sample["metric"].get("namespace", ""): float(sample["value"][1]) for sample in result}
-
-
-def measure(minutes: float, alive: int) -> bool:
-    """Run for ``minutes`` and print both stores' answers beside the truth. Returns whether the goals are met."""
-    host, source, scrapes, stop = Host(), Churn(alive), ScrapeLog(), threading.Event()
+def record(folder: Path, minutes: float, alive: int) -> int:
+    """Let both stores scrape the exporter for ``minutes``, and write the truth. Returns how many containers ran."""
+    host, source, scrapes, stop = Host(), Churn(), ScrapeLog(), threading.Event()
     sampler = Sampler([source], Names(), host, SamplerOptions(), received_by_all=scrapes.received_by_all)
     renderer, page = Renderer(), Page(History(), "/metrics")
     endpoints = Endpoints(lambda: sampler.snapshot, renderer.body, page, host.clock, scrapes)
     options = ServerOptions(listen=(Address("127.0.0.1", 0),))
     server = Server(endpoints.pages("/metrics"), endpoints.health(), options)
     ((_, port),) = server.start()
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "scrape.yml")
-        job = {"job_name": "energy", "honor_labels": True, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
-        config.write_text(json.dumps({"global": {"scrape_interval": f"{SCRAPE_SECONDS}s"}, "scrape_configs": [job]}))
-        bases = {"Prometheus": "http://127.0.0.1:24103", "VictoriaMetrics": "http://127.0.0.1:24104"}
-        stores = [
-            ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/p"],
-            ["victoria-metrics", f"-promscrape.config={config}", f"-storageDataPath={folder}/v"],
-        ]
-        stores[0] += ["--web.listen-address=127.0.0.1:24103"]
-        stores[1] += ["-httpListenAddr=127.0.0.1:24104", "-retentionPeriod=1", "-search.latencyOffset=0s"]
-        running = [subprocess.Popen(c, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in stores]
-        thread = threading.Thread(target=sampler.run, args=(stop,), daemon=True)
-        try:
-            time.sleep(2 * SCRAPE_SECONDS)  # both scrape before the first container starts
+    thread = threading.Thread(target=sampler.run, args=(stop,), daemon=True)
+    try:
+        with stores(folder, port):
             thread.start()
+            began = time.time()
+            time.sleep(2 * SCRAPE_SECONDS)  # both scrape before the first container starts
+            source.alive = alive
             time.sleep(60 * minutes)
-            source.stopped = True
-            time.sleep(3 * SCRAPE_SECONDS)  # the last ones are seen twice
-            span = f"{int(60 * minutes + 6 * SCRAPE_SECONDS)}s"
-            answers = {
-                name: {store: query(base, text.format(COUNTER, span)) for store, base in bases.items()}
-                for name, text in QUERIES.items()
-            }
+            source.alive = 0
+            time.sleep(TAIL_SECONDS)
+            ended = time.time()
+    finally:
+        stop.set()
+        server.stop()
+    truth = {"began": began, "ended": ended, "containers": source.containers, "joules": source.truth}
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return source.containers
+
+
+@contextlib.contextmanager
+def stores(folder: Path, port: int | None = None) -> Iterator[dict[str, str]]:
+    """Both stores on the data in ``folder``: name to address. With a port they scrape it and evaluate the rules."""
+    job = {"job_name": "energy", "honor_labels": True, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+    scrape = {"scrape_configs": [job] if port else []}
+    every = {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": "1m"}
+    rules = {"rule_files": [str(RULES / name) for name in RECORDING] if port else []}
+    (folder / "prometheus.yml").write_text(json.dumps({"global": every, **scrape, **rules}))
+    (folder / "scrape.yml").write_text(json.dumps({"global": {"scrape_interval": f"{SCRAPE_SECONDS}s"}, **scrape}))
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    prometheus, victoria, vmalert = addresses
+    commands = [
+        ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/p"],
+        ["victoria-metrics", f"-promscrape.config={folder}/scrape.yml", f"-storageDataPath={folder}/v"],
+    ]
+    commands[0] += [f"--web.listen-address={prometheus}"]
+    commands[1] += [f"-httpListenAddr={victoria}", "-retentionPeriod=1", "-search.latencyOffset=0s"]
+    if port:
+        alert = ["vmalert", *(f"-rule={RULES / name}" for name in RECORDING), f"-httpListenAddr={vmalert}"]
+        alert += [f"-datasource.url=http://{victoria}", f"-remoteWrite.url=http://{victoria}"]
+        commands.append(alert)
+    running: list[subprocess.Popen[bytes]] = []
+    with (folder / "log").open("ab") as log:
+        try:
+            for command, address in zip(commands, addresses, strict=False):
+                running.append(subprocess.Popen(command, stdout=log, stderr=log))
+                wait_for(partial(is_ready, f"http://{address}/-/ready"), command[0], 60.0)
+            yield {"Prometheus": f"http://{prometheus}", "VictoriaMetrics": f"http://{victoria}"}
         finally:
-            for process in running:
+            for process in reversed(running):
                 process.terminate()
                 process.wait()
-            stop.set()
-            server.stop()
-    print(f"{source.containers} containers; goal {TOTAL_GOAL:.0%} in all, {NAMESPACE_GOAL:.0%} by namespace")
-    met = [report(name, source, found) for name, found in answers.items()]
-    return met[0]
 
 
-def report(title: str, source: Churn, answers: dict[str, dict[str, float]]) -> bool:
-    """Print truth and both stores' answers to a query by namespace. Returns whether the goals are met."""
+def is_ready(url: str) -> bool:
+    """Whether something answers there with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def ask(folder: Path) -> bool:
+    """Start both stores on what they recorded, and print their answers beside the truth. Returns whether goals are met.
+
+    A query with a goal is one that the documents or a dashboard give for a bill.
+    """
+    truth = json.loads((folder / "truth.json").read_text())
+    span, at = f"{int(truth['ended'] - truth['began']) + 2 * SCRAPE_SECONDS}s", truth["ended"]
+    print(f"{truth['containers']} containers in {span}; goals {TOTAL_GOAL:.0%} in all, {PART_GOAL:.0%} for each")
+    met = True
+    with stores(folder) as bases:
+        for question in questions(span):
+            answers = {store: query(base, question.expression, at) for store, base in bases.items()}
+            met &= report(question, question.truth(truth["joules"]), answers) or not question.judged
+    return met
+
+
+class Question(NamedTuple):
+    """An expression that gives joules by the label ``by``, and the truth of the namespaces and kinds of pods."""
+
+    title: str
+    expression: str
+    by: str
+    kinds: tuple[str, ...] = KINDS
+    judged: bool = True
+
+    def truth(self, joules: Mapping[str, float]) -> dict[str, float]:
+        """Joules by the label, of the pods of these kinds."""
+        found: defaultdict[str, float] = defaultdict(float)
+        for name, amount in joules.items():
+            namespace, what = name.split("/")
+            label = {"model_name": f"{what}-{namespace}", "run": f"run-{namespace}", "namespace": namespace}
+            if what in self.kinds:
+                found[label.get(self.by, "node")] += amount
+        return dict(found)
+
+
+def questions(span: str) -> Iterator[Question]:
+    """`increase()`, and the kWh of the shipped dashboards and rules, in joules over ``span``."""
+    for level, by, kinds in LEVELS:
+        counter = f"energy_{level}_joules_total"
+        yield Question(f"{level}: increase()", f"sum by ({by}) (increase({counter}[{span}]))", by, kinds, judged=False)
+        shown = q.kwh(level, by).replace("$__range", span).replace(f"{{{q.NODE}}}", "")
+        yield Question(f"{level}: the dashboards' kWh", f"{shown} * {q.KWH:g}", by, kinds)
+    yield Question("run: the dashboards' kWh", RUN.format(span), "run", ("train",))
+
+
+def query(base: str, expression: str, at: float) -> dict[str, float]:
+    """Value by the one label that an instant query keeps; without one it is called "node"."""
+    url = f"{base}/api/v1/query?{urllib.parse.urlencode({'query': expression, 'time': at})}"
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        result = json.load(answer)["data"]["result"]
+    return {next(iter(sample["metric"].values()), "node"): float(sample["value"][1]) for sample in result}
+
+
+def report(question: Question, truth: dict[str, float], answers: dict[str, dict[str, float]]) -> bool:
+    """Print truth and both stores' answers, and the errors. Returns whether the goals are met."""
     met, rows = True, []
-    truth = {**source.truth, "all": sum(source.truth.values())}
-    for name, joules in sorted(truth.items()):
+    whole = {"all": sum(truth.values())} if len(truth) > 1 else {}
+    for name, joules in (*sorted(truth.items()), *whole.items()):
         row = [name, f"{joules:.0f}"]
         for answer in answers.values():
             value = sum(answer.values()) if name == "all" else answer.get(name, 0.0)
             error = value / joules - 1
-            met &= abs(error) <= (TOTAL_GOAL if name == "all" else NAMESPACE_GOAL)
+            met &= abs(error) <= (PART_GOAL if name in truth and whole else TOTAL_GOAL)
             row += [f"{value:.0f}", f"{error:+.2%}"]
         rows.append(row)
-    show(
-        title,
-        ["namespace", "truth J", *[text for store in answers for text in (store, "error")]],
-        rows,
-    )
+    judgement = f", {verdict(met)}" if question.judged else ""
+    columns = [text for store in answers for text in (store, "error")]
+    show(question.title + judgement, [question.by or "node", "truth J", *columns], rows)
     return met
 
 
 def main() -> int:
     """Measure. Returns 1 if a goal is missed, 2 if a store is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--alive", type=int, default=20, help="containers at any time (default 20)")
+    parser.add_argument("--folder", type=Path, help="keep the stores there")
+    parser.add_argument("--ask", type=Path, help="ask the stores that an earlier run kept")
     options = parser.parse_args()
     if missing := [name for name in ("prometheus", "victoria-metrics") if shutil.which(name) is None]:
         print(f"missing: apt-get install {' '.join(missing)}", file=sys.stderr)
         return 2
-    return 0 if measure(options.minutes, options.alive) else 1
+    if options.ask:
+        return 0 if ask(options.ask) else 1
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        record(folder, options.minutes, options.alive)
+        return 0 if ask(folder) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 /* A worker that burns CPU in its cgroup and keeps account of it: the truth that charged joules are compared with.
  *
- *   worker PAGE SLOT CGROUP MODE SECONDS A B SEED
+ *   worker [WORD... --] PAGE SLOT CGROUP MODE SECONDS A B SEED
+ *
+ * The words are what the process looks like on its command line.
  *
  * Adds CPU nanoseconds to slot SLOT (int64) of the mapped file PAGE, from its own CLOCK_PROCESS_CPUTIME_ID while it
  * runs and from wait4's rusage for its children. Says "ready" when it is in its cgroup, starts when a line comes on
@@ -87,6 +89,10 @@ static void one_child(int64_t life) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 9) {
+        argv += argc - 9;
+        argc = 9;
+    }
     if (argc != 9) { fputs("usage: see the head of worker.c\n", stderr); return 2; }
     int page = open(argv[1], O_RDWR), procs;
     char path[4096], *mode = argv[4];

@@ -187,7 +187,8 @@ boot_seconds: Callable[[], float] = (
 class Host:
     """Roots of this machine's files, and its clocks; tests pass generated trees and their own clock.
 
-    ``cgroupfs`` "" means ``fs/cgroup`` below ``sysfs``. ``clock`` is seconds since boot, ``wall`` since the epoch.
+    ``cgroupfs`` "" means ``fs/cgroup`` below ``sysfs``. ``clock`` is seconds since boot, ``wall`` since the epoch,
+    ``work`` the CPU seconds of the calling thread.
     """
 
     procfs: str = "/proc"
@@ -195,6 +196,7 @@ class Host:
     cgroupfs: str = ""
     clock: Callable[[], float] = boot_seconds
     wall: Callable[[], float] = time.time
+    work: Callable[[], float] = time.thread_time
     fds: FdBudget = field(default_factory=lambda: FdBudget(1024))
 
     def proc(self, *parts: str) -> str:

@@ -64,16 +64,17 @@ def contradiction(labels: Iterable[str]) -> str | None:
 def power(selector: Iterable[tuple[str, str]]) -> str:
     """PromQL of the watts of all series that match every pattern.
 
-    It uses raw counters, not other rules: counters have every label and do not depend on the evaluation order.
+    It uses raw counters, not other rules: counters have every label and do not depend on the evaluation order. Not
+    rate(), because VictoriaMetrics divides by the age of a young series.
     """
     given = dict(selector)
     identity = {label: pattern for label, pattern in given.items() if _is_identity(label)}
     plain = _matchers({label: pattern for label, pattern in given.items() if label not in identity})
     if not identity:
-        return f"sum(rate({_counter(given)}{plain}[5m]))"
+        return f"sum(increase({_counter(given)}{plain}[5m])) / 300"
     return (
         "sum(\n"
-        f"  rate(energy_container_joules_total{plain}[5m])\n"
+        f"  increase(energy_container_joules_total{plain}[5m]) / 300\n"
         "    and on (cluster, instance, namespace, pod, container)\n"
         f"  energy_container_info{_matchers(identity)}\n"
         ")"

@@ -10,16 +10,16 @@ from exporter.budgets.selector import check, contradiction, power
 @pytest.mark.parametrize(
     ("label", "pattern", "expression"),
     [
-        ("namespace", "a", 'sum(rate(energy_container_joules_total{namespace="a"}[5m]))'),
-        ("namespace", "a, b", 'sum(rate(energy_container_joules_total{namespace=~"a|b"}[5m]))'),
-        ("namespace", "team-*", 'sum(rate(energy_container_joules_total{namespace=~"team-.*"}[5m]))'),
-        ("model", "org/m-1.5", 'sum(rate(energy_model_joules_total{model_name="org/m-1.5"}[5m]))'),
-        ("model", "org/m-1.5*", 'sum(rate(energy_model_joules_total{model_name=~"org/m-1\\\\.5.*"}[5m]))'),
-        ("phase", "training", 'sum(rate(energy_model_joules_total{phase="training"}[5m]))'),
-        ("node", "n1", 'sum(rate(energy_node_joules_total{instance="n1"}[5m]))'),
-        ("rack", "r12", 'sum(rate(energy_node_joules_total{rack="r12"}[5m]))'),
-        ("mode", "idle", 'sum(rate(energy_container_joules_total{mode="idle"}[5m]))'),
-        ("model", 'a"b\\c', 'sum(rate(energy_model_joules_total{model_name="a\\"b\\\\c"}[5m]))'),
+        ("namespace", "a", 'sum(increase(energy_container_joules_total{namespace="a"}[5m])) / 300'),
+        ("namespace", "a, b", 'sum(increase(energy_container_joules_total{namespace=~"a|b"}[5m])) / 300'),
+        ("namespace", "team-*", 'sum(increase(energy_container_joules_total{namespace=~"team-.*"}[5m])) / 300'),
+        ("model", "org/m-1.5", 'sum(increase(energy_model_joules_total{model_name="org/m-1.5"}[5m])) / 300'),
+        ("model", "org/m-1.5*", 'sum(increase(energy_model_joules_total{model_name=~"org/m-1\\\\.5.*"}[5m])) / 300'),
+        ("phase", "training", 'sum(increase(energy_model_joules_total{phase="training"}[5m])) / 300'),
+        ("node", "n1", 'sum(increase(energy_node_joules_total{instance="n1"}[5m])) / 300'),
+        ("rack", "r12", 'sum(increase(energy_node_joules_total{rack="r12"}[5m])) / 300'),
+        ("mode", "idle", 'sum(increase(energy_container_joules_total{mode="idle"}[5m])) / 300'),
+        ("model", 'a"b\\c', 'sum(increase(energy_model_joules_total{model_name="a\\"b\\\\c"}[5m])) / 300'),
     ],
 )
 def test_power_of_one_label(label: str, pattern: str, expression: str) -> None:
@@ -29,7 +29,7 @@ def test_power_of_one_label(label: str, pattern: str, expression: str) -> None:
 def test_pod_labels_are_looked_up_in_the_identity_of_containers() -> None:
     assert power([check("label_team", "nlp"), check("namespace", "a")]) == (
         "sum(\n"
-        '  rate(energy_container_joules_total{namespace="a"}[5m])\n'
+        '  increase(energy_container_joules_total{namespace="a"}[5m]) / 300\n'
         "    and on (cluster, instance, namespace, pod, container)\n"
         '  energy_container_info{label_team="nlp"}\n'
         ")"

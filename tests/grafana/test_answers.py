@@ -345,6 +345,32 @@ CASES = [
         {f'{{cluster="{cluster}", {BUDGET}}}': used for cluster, used in (("east", 0.2), ("west", 0.9))},
     ),
     Case(
+        "kWh of pods of two minutes: what their counters show, not half an interval more",
+        "energy-workloads/5A",
+        {
+            f'energy_container_joules_total{{{NODE},namespace="a",pod="p{start}",container="c"}}': (
+                f"_x{start} 0 1.8e6 3.6e6x5 stale"
+            )
+            for start in (5, 20, 40)
+        },
+        {'{namespace="a"}': 3.0},
+    ),
+    Case(
+        "of one that ran before and goes on, and of one that the first scrape finds at work",
+        "energy-workloads/5A",
+        {
+            f'energy_container_joules_total{{{NODE},namespace="a",pod="old",container="c"}}': "3.6e6+3.6e6x60",
+            f'energy_container_joules_total{{{NODE},namespace="b",pod="p",container="c"}}': "_x30 3.6e9+3.6e6x29",
+        },
+        {'{namespace="a"}': 60.0, '{namespace="b"}': 29.0},
+    ),
+    Case(
+        "of a node whose exporter restarted without a state file: the counter was reset",
+        "energy-nodes/6F",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': "3.6e9+3.6e6x30 3.6e6+3.6e6x28"},
+        {'{instance="n1"}': 60.0},
+    ),
+    Case(
         "one budget of two selects nothing",
         "energy-budgets/10A",
         {

@@ -48,6 +48,11 @@ EXCLUSIONS = [
         r"(and on \(cluster, job, instance\)|last_over_time\() ?energy_samples_total",
         "only its presence is asked for: it tells exporters from other targets",
     ),
+    Exclusion(
+        "target-counter-agg-rule",
+        r"(max_over_time\(|\]\) - \(|min_over_time\(|resets\()energy_\w+_joules_total$",
+        "the difference of a counter's values, where it was not reset: increase() is extrapolated",
+    ),
 ]
 
 Finding = str

@@ -218,6 +218,17 @@ def test_a_block_is_read_as_queries(block: str, expected: list[str]) -> None:
     assert promql.queries(block) == expected
 
 
+def test_watts_are_divided_by_the_window_and_not_by_the_age_of_a_series() -> None:
+    """As VictoriaMetrics' rate() does: the joules of a container of one minute would count five times."""
+    watts = [rule["expr"] for rule in RECORDS if "joules_total" in rule["expr"]]
+    assert sum(expr.count("/ 300") for expr in watts) >= 10
+    for expr in watts:
+        assert re.findall(r"(\w+)\(energy_\w*joules_total", expr).count("rate") == 0, expr
+        assert len(re.findall(r"increase\(energy_\w*joules_total[^\[]*\[5m\]\)+ / 300", expr)) == expr.count(
+            "increase("
+        )
+
+
 def test_sums_over_time_agree_with_the_interval_of_what_they_add_up() -> None:
     """A sample stands for one interval: 60 s of most rules, 120 s of runs, 300 s of the zero-filled ones."""
     seconds = {"1m": 60, "2m": 120, "5m": 300}

@@ -70,7 +70,8 @@ def configuration(folder: Path, exporter: int, servers: int) -> Path:
     for rules in (folder / "rules").glob("*.yml"):
         text = rules.read_text(encoding="utf-8")
         text = re.sub(r"(?m)^( +(?:interval|for): )\w+$", r"\g<1>2s", text)
-        rules.write_text(text.replace("[5m]", "[15s]"), encoding="utf-8")  # or watts are too low for five minutes
+        # or watts are too low for five minutes
+        rules.write_text(text.replace("[5m]", "[15s]").replace(" / 300", " / 15"), encoding="utf-8")
     text = (shipped / "prometheus.yml").read_text(encoding="utf-8")
     text = re.sub(r"scrape_interval: 15s", "scrape_interval: 1s", text)
     text = re.sub(r"evaluation_interval: 1m", "evaluation_interval: 2s", text)

@@ -32,9 +32,14 @@ that scrape repeatedly; other clients always see what the last snapshot holds.
 
 The equation holds for the values of one scrape, not for `increase()` over a window: a container that expires in the
 window is in its own increase and again in that of `energy_retired`. The energy of a window is that of containers and
-`energy_unattributed`, without `energy_retired`; the examples have the query. Prometheus extrapolates `increase()` by
-half a scrape interval beyond the end of a series, which makes it 2 to 6 % too large for containers of a minute or two;
-`max_over_time() - min_over_time()` is exact where no counter fell in the window (`python -m benchmarks.stores`).
+`energy_unattributed`, without `energy_retired`; the examples have the query.
+
+**What bills.** Prometheus extrapolates `increase()` by half a scrape interval beyond the end of a series: with a scrape
+every 15 s that is 2 % too much for containers of a minute or two, nothing for those that go on. The difference of a
+counter's values, as the second example takes it and all kWh of the dashboards do, is exact in Prometheus and in
+VictoriaMetrics, windows that follow each other add up, and it falls back to `increase()` where a counter was reset.
+VictoriaMetrics' `increase()` is exact too; its `rate()` is not for series that are younger than the window, so use
+`increase(…[5m]) / 300` there. Measured over an hour with `python -m benchmarks.stores`: [accuracy](accuracy.md#stores).
 
 Processes and models are other views of the same joules: do not add them to containers.
 
@@ -77,6 +82,13 @@ _QUERIES = (
     ("Power of the node, now and by component", "sum by (component) (rate(energy_node_joules_total[5m]))"),
     ("Energy of each namespace in the last day, in kWh",
      "sum by (namespace) (increase(energy_container_joules_total[1d])) / 3.6e6"),
+    ("The same to the joule, also for containers that came and went",
+     "sum by (namespace) (\n"
+     "  max_over_time(energy_container_joules_total[1d])\n"
+     "    - (energy_container_joules_total offset 1d or min_over_time(energy_container_joules_total[1d]))\n"
+     "  unless resets(energy_container_joules_total[1d]) > 0\n"
+     "    or increase(energy_container_joules_total[1d])\n"
+     ") / 3.6e6"),
     ("A bill: all of the node's energy in the last day, in kWh, by namespace and by reason",
      "(\n"
      "  sum by (namespace) (increase(energy_container_joules_total[1d]))\n"

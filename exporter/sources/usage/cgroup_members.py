@@ -101,7 +101,7 @@ class Members:
     def scan(self, group: Group, tick: Walk, since: float) -> list[ProcessUse]:
         """Read a group's member list, attach new processes and detach those that left; CPU seconds of the new ones.
 
-        All CPU time of a process that started after boot time ``since`` counts.
+        All CPU time of a process that started after boot time ``since`` counts: one that slept since is new here.
         """
         pids = listed(group)
         if pids is None:

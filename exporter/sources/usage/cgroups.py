@@ -25,7 +25,7 @@ _SKEW_SECONDS = 0.005
 """The counter of a group lags behind the clocks of its processes by up to one scheduler tick per running CPU."""
 
 _RESCAN_SHARE = 0.01
-"""Share of time that may be spent on scanning one group for new members, so that a fork storm is bounded."""
+"""Share of a CPU that may be spent on scanning one group for new members, so that a fork storm is bounded."""
 
 _ROOT_RESCAN_SHARE = 0.001
 """The same for the root group, where interrupts leave unexplained usage in every tick."""
@@ -43,7 +43,7 @@ class CgroupSource:
         self._root: Group | None = None
         self._links_count = False
         self._elsewhere_seconds = elsewhere_seconds(host.cpu_count())
-        self._last_at = 0.0
+        self._first_at = self._last_at = 0.0
         self._full_at = float("-inf")
         # Kept until a read succeeds and reports them.
         self._started: list[GroupKey] = []
@@ -112,7 +112,7 @@ class CgroupSource:
         root = self._root = Group(self._host, self._hierarchy, "/", None)
         self._started.append(root.key)
         root.attributed_seconds = root.usage
-        self._last_at = self._full_at = tick.now
+        self._first_at = self._last_at = self._full_at = tick.now
         self._members.set_tree(self._hierarchy)
         self._discover(root, tick)
         # Opening the files took longer than reading them will. Read all again, so that from now on a group and its
@@ -257,17 +257,22 @@ class CgroupSource:
             group.elsewhere = max(0.0, group.elsewhere + explained - own)
         skew = _SKEW_SECONDS if own <= tick.window else _SKEW_SECONDS * own / tick.window
         group.unexplained = max(-skew, group.unexplained + own - explained)
-        if group.unexplained > skew and tick.now >= group.rescan_after:
-            began = self._host.clock()
-            uses += self._members.idle_use(group)
-            self._discover(group, tick)
-            uses += self._members.scan(group, tick, self._last_at)
-            explained = sum([use.seconds for use in uses])
-            own = group.own_seconds() - group.attributed_seconds
-            if tick.probes > 0:
-                group.unexplained = 0.0
-            share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
-            group.rescan_after = tick.now + (self._host.clock() - began) / share
+        if group.unexplained > skew:
+            due = tick.full or tick.now >= group.rescan_after
+            began = self._host.work()
+            if due or self._links_count:
+                self._discover(group, tick)
+                own = group.own_seconds() - group.attributed_seconds
+            if due:
+                uses += self._members.idle_use(group)
+                explained = sum([use.seconds for use in uses])
+                found = self._members.scan(group, tick, self._first_at)
+                uses += _within(found, own - explained)
+                explained = sum([use.seconds for use in uses])
+                if tick.probes > 0:
+                    group.unexplained = 0.0
+                share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
+                group.rescan_after = tick.now + (self._host.work() - began) / share
             if own <= 0:
                 return
         group.attributed_seconds += own
@@ -310,3 +315,15 @@ class CgroupSource:
         else:
             # The root group contains only kernel threads: the rest is the time of interrupt handlers.
             tick.kernel_seconds += own
+
+
+def _within(found: list[ProcessUse], seconds: float) -> list[ProcessUse]:
+    """Limit the CPU time of new members to what their group used beyond the others.
+
+    It is all that they used since they started, because so far none of it was attributed to them. What exceeds the
+    limit was attributed to the group earlier, or to the group that they came from.
+    """
+    total = sum([use.seconds for use in found])
+    if total <= seconds:
+        return found
+    return [ProcessUse(process, used * seconds / total) for process, used in found] if seconds > 0 else []

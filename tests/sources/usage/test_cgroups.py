@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.host import Host
 from tests.support.cgroups import TICK_SECONDS, Forest, Ticker, Worker
 
 # --- how much ----------------------------------------------------------------------------------------------
@@ -111,6 +113,20 @@ def test_what_exited_processes_used_stays_with_their_group(forest: Forest, ticke
     assert used > 0.01
     assert ticker.groups[forest.key("batch")] == pytest.approx(used, abs=TICK_SECONDS)
     assert sum(ticker.processes.values()) <= used
+
+
+def test_a_new_group_is_found_although_the_members_of_its_parent_are_not_scanned_again_yet(forest: Forest) -> None:
+    """A scan that cost much is put off, for a thousand times as long in the root group; a stat of it is not."""
+    spent = itertools.count(0.0, 1.0)
+    ticker = Ticker(Host(cgroupfs=forest.root, work=lambda: next(spent)))
+    ticker.read()
+    for name in ("first", "second"):
+        forest.make(name)
+        forest.worker(name).spin(0.03)
+        ticker.read()
+    for name in ("first", "second"):
+        assert ticker.groups[forest.key(name)] == pytest.approx(forest.used(name), abs=TICK_SECONDS)
+    ticker.source.close()
 
 
 def test_a_group_idle_beside_a_busy_one_is_reported_in_the_tick_it_becomes_active(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import shutil
 import subprocess
@@ -96,6 +98,53 @@ def test_a_reused_pid_inherits_nothing(tree: Tree, read: Read) -> None:
     assert [key for use in later for key in use.exited] == [old]
     assert keys == {new}
     assert [(key, seconds) for use in later for key, seconds, _ in used_by_group(use)] == [(group, 1.0)] * 2
+
+
+def test_a_process_that_slept_since_its_start_has_what_it_used_from_its_first_work_on(tree: Tree, read: Read) -> None:
+    """A server that waits for its first request: until then it used too little for its group to be scanned."""
+    tree.group("app", 1.0)
+    tree.group("", 1.0)
+    read(100.0)
+    for now, seconds in ((101.0, 0.003), (102.0, 0.003), (103.0, 0.503)):
+        server = tree.process(7, seconds, start=10_050)
+        group = tree.group("app", 1.0 + seconds, (7,))
+        tree.group("", 1.0 + seconds)
+        use = read(now)
+    assert used_by_group(use) == [(group, 0.5, 1)]
+    assert [(p.process.key, round(p.seconds, 3)) for p in use.groups[0].processes] == [(server, 0.5)]
+
+
+def test_a_new_member_has_no_more_than_its_group_used_beyond_the_others(tree: Tree, read: Read) -> None:
+    """What it used in the group that it came from is not taken from its new neighbours."""
+    neighbour = tree.process(7, 5.0)
+    tree.group("app", 5.0, (7,))
+    tree.group("", 5.0)
+    read(100.0)
+    tree.process(7, 5.5)
+    moved = tree.process(8, 3.0, start=10_050)
+    group = tree.group("app", 5.75, (7, 8))
+    tree.group("", 5.75)
+    use = read(101.0)
+    assert used_by_group(use) == [(group, 0.75, 2)]
+    assert {p.process.key: round(p.seconds, 9) for p in use.groups[0].processes} == {neighbour: 0.5, moved: 0.25}
+
+
+def test_waiting_for_a_cpu_does_not_put_off_the_next_scan(tree: Tree) -> None:
+    """On a machine full of work a scan takes long and costs little: new groups and processes are found as before."""
+    boot = itertools.count(0.0, 0.1)
+    source = CgroupSource(dataclasses.replace(tree.host(), clock=lambda: next(boot)))
+    source.read(100.0)
+    found = []
+    for number in range(1, 4):
+        key = tree.process(number, 0.5, start=10_000 + 100 * number)
+        group = tree.group(f"app-{number}", 0.5, (number,))
+        tree.group("", 0.5 * number)
+        use = source.read(100.0 + number).cpu
+        assert use is not None
+        assert used_by_group(use) == [(group, 0.5, 1)]
+        found += [(p.process.key, p.seconds) for p in use.groups[0].processes]
+        assert found[-1] == (key, 0.5)
+    source.close()
 
 
 def test_an_exit_is_reported_once_without_pidfds_even_if_its_group_is_idle(tree: Tree, read: Read) -> None:
