@@ -96,7 +96,7 @@ rules: $(DEV) ## Write the rules of the energy budgets anew, and check all rules
 	$(NEEDS) run amtool check-config prometheus/alertmanager.yml
 
 dashboards: $(DEV) ## Generate grafana/dashboards from grafana/generate
-	$(BIN)/python -m grafana.generate
+	$(BIN)/python -m grafana.generate $(ARGS)
 
 manifests: $(DEV) ## Generate the dashboards and rules in deploy/kubernetes from grafana/ and prometheus/
 	$(BIN)/python -m deploy.kubernetes.generate

@@ -23,13 +23,19 @@ BUDGET = 'budget="b",owner="o",window="day"'
 IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 
 
+WEEK = 7 * 24 * 60
+"""Minutes."""
+
+
 class Case(NamedTuple):
-    """Series with their values each minute for an hour, a query of a panel, and its answer to three digits."""
+    """Series with their values each minute, a query of a panel, and its answer after some hours to three digits."""
 
     what: str
     query: str
     series: dict[str, str]
     answer: dict[str, float]
+    hours: int = 1
+    asked: str = "{}"
 
 
 def counter(watts: float) -> str:
@@ -73,7 +79,7 @@ CASES = [
     ),
     Case(
         "a model that is served and trained: the training makes no tokens",
-        "energy-models/6E",
+        "energy-models/6F",
         {
             f'energy_model_joules_total{{{NODE},namespace="a",model_name="m",phase="{phase}"}}': counter(100)
             for phase in ("inference", "training")
@@ -126,7 +132,17 @@ CASES = [
         {"{}": 0.5},
     ),
     Case(
-        "free cards are waste, held ones or not",
+        "a card that is held and not used is waste, the idle power of one at work is not",
+        "energy-overview/4A",
+        {f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(200)}
+        | {
+            f'energy_container_gpu_joules_total{{{HELD},gpu="{gpu}",uuid="GPU-{gpu}",mode="{mode}"}}': counter(watts)
+            for gpu, mode, watts in (("0", "idle", 70), ("0", "active", 1), ("1", "idle", 29), ("1", "active", 100))
+        },
+        {"{}": 0.35},
+    ),
+    Case(
+        "free cards are waste",
         "energy-overview/4A",
         {
             f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(100),
@@ -227,7 +243,7 @@ CASES = [
     ),
     Case(
         "and of each its own part is nobody's",
-        "energy-nodes/6G",
+        "energy-nodes/6H",
         twice(
             {
                 f'energy_node_joules_total{{{NODE},component="cpu"}}': (counter(100), counter(30)),
@@ -238,10 +254,10 @@ CASES = [
     ),
     Case(
         "their cards are called by the same number, and have limits of their own",
-        "energy-nodes/7B",
+        "energy-nodes/7D",
         twice(
             {
-                f'energy_device_joules_total{{{NODE},component="gpu",device="GPU-1"}}': (counter(70), counter(300)),
+                f'energy_gpu_joules_total{{{NODE},gpu="0",uuid="GPU-1"}}': (counter(70), counter(300)),
                 f"energy_gpu_power_limit_watts{{{NODE},{CARD}}}": ("100x60", "400x60"),
                 f"energy_gpu_info{{{NODE},{CARD}}}": ("1x60", "1x60"),
             }
@@ -256,7 +272,7 @@ CASES = [
         "energy-nodes/8A",
         twice(
             {
-                f'energy_device_joules_total{{{NODE},component="gpu",device="GPU-1"}}': (counter(70), counter(300)),
+                f'energy_gpu_joules_total{{{NODE},gpu="0",uuid="GPU-1"}}': (counter(70), counter(300)),
                 f"energy_gpu_info{{{NODE},{CARD}}}": ("1x60", "1x60"),
             }
         ),
@@ -281,7 +297,7 @@ CASES = [
     ),
     Case(
         "pods of one name in two clusters are two, each with its own idle share",
-        "energy-workloads/7G",
+        "energy-workloads/7H",
         twice(
             {
                 f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(10), counter(30)),
@@ -295,7 +311,7 @@ CASES = [
     ),
     Case(
         "a model in namespaces of one name in two clusters: each has its own joules by token",
-        "energy-models/6E",
+        "energy-models/6F",
         twice(
             {
                 f'energy_model_joules_total{{{NODE},namespace="a",{SERVED}}}': (counter(100), counter(100)),
@@ -307,7 +323,7 @@ CASES = [
     ),
     Case(
         "and its own reason: in the west it only holds its card",
-        "energy-models/6G",
+        "energy-models/6H",
         twice(
             {
                 f'energy_model_joules_total{{{NODE},namespace="a",{SERVED},mode="active"}}': (counter(90), counter(0)),
@@ -345,6 +361,31 @@ CASES = [
         {f'{{cluster="{cluster}", {BUDGET}}}': used for cluster, used in (("east", 0.2), ("west", 0.9))},
     ),
     Case(
+        "a tenth more than a week before",
+        "energy-nodes/6G",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': f"0+6000x{WEEK} {6000 * WEEK + 6600}+6600x120"},
+        {'{instance="n1"}': 0.1},
+        hours=170,
+    ),
+    Case(
+        "no week before, no comparison",
+        "energy-nodes/6G",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': counter(100)},
+        {},
+    ),
+    Case(
+        "a day of 1 kW is 24 kWh",
+        "energy-workloads/11A",
+        {
+            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': "_x1440 "
+            + "1000 _ " * 720
+        },
+        {'{namespace="a"}': 24.0},
+        hours=48,
+        # it looks ahead: asked a day later what it was a day before
+        asked="max_over_time(({})[1d:1d] offset 1d)",
+    ),
+    Case(
         "one budget of two selects nothing",
         "energy-budgets/10A",
         {
@@ -369,7 +410,13 @@ def test_panels_answer_right(tmp_path: Path) -> None:
                 "name": case.what,
                 "interval": "1m",
                 "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-                "promql_expr_test": [{"expr": f"round({expr}, 0.001)", "eval_time": "1h", "exp_samples": samples}],
+                "promql_expr_test": [
+                    {
+                        "expr": f"round({case.asked.format(expr)}, 0.001)",
+                        "eval_time": f"{case.hours}h",
+                        "exp_samples": samples,
+                    }
+                ],
             }
         )
     file = tmp_path / "answers.yml"
