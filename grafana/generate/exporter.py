@@ -19,7 +19,7 @@ _UP = {0.0: ("failing", BAD), 1.0: ("up", GOOD), 2.0: ("not here", TEXT)}
 _REFUSED = 'reason!="not_found"'
 _LOSSES = {
     "idle": NODE_IDLE,
-    "kernel": "#8FA3BF",
+    "kernel": "#7A86D9",
     "exited": "#A58FBF",
     "gap": BAD,
     "unknown": LOST,

@@ -113,7 +113,7 @@ def _league() -> Builder[Panel]:
         6,
         "Models by energy",
         "Which model uses most, and why?",
-        "Energy, share and idle share are for the time range; power is now. Week before compares the energy with "
+        "Energy, share and idle share are for the time range; power is now. vs 1w ago compares the energy with "
         "the same time range a week earlier: +10 % is more. kWh/year is the mean power of the last "
         "week, idle hours included, over a year. J/token is energy, idle included, per generated token of the last "
         "five minutes; empty if no server reports tokens. Why is the first finding that applies: see "
@@ -126,26 +126,26 @@ def _league() -> Builder[Panel]:
             Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
             CLUSTER,
             Label("namespace", "Namespace", 120, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
-            Label("phase", "Phase", 90, texts={phase: (phase, colour) for phase, colour in PHASE.items()}),
+            Label("phase", "Phase", 80),
         ],
         [
-            Value("Power", power, "watt", None, 85, total=True),
-            Value("Energy", energy, KWH, 2, 100, total=True),
-            Value("Week before", q.change("model", _BY, *_WHERE), "percentunit", 0, 95),
-            Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 120, base=ACTIVE, bar=1),
-            Value("kWh/year", _per_year(), "none", 0, 85, total=True),
-            Value("J/token", _per_token_of_rows(), PER_TOKEN, None, 115),
+            Value("Power", power, "watt", None, 80, total=True),
+            Value("Energy", energy, KWH, 2, 95, total=True),
+            Value("vs 1w ago", q.change("model", _BY, *_WHERE), "percentunit", 0, 90),
+            Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 105, base=ACTIVE, bar=1),
+            Value("kWh/year", _per_year(), "none", 0, 80, total=True),
+            Value("J/token", _per_token_of_rows(), PER_TOKEN, None, 110),
             Value(
                 "Idle",
                 q.idle_share("model", _BY, *_WHERE),
                 "percentunit",
                 0,
-                110,
+                100,
                 [(0.5, WARN), (0.9, BAD)],
                 HELD_IDLE,
                 1,
             ),
-            Value("Why", why(_BY, *_WHERE), "none", 0, 165, texts=TEXTS),
+            Value("Why", why(_BY, *_WHERE), "none", 0, 160, texts=TEXTS),
         ],
         sort="Energy",
     )

@@ -269,7 +269,7 @@ def _idle_gpus() -> Builder[Panel]:
             Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 90),
             Label("instance", "Node", 90, from_place(NODES, "Open this node", instance="Node")),
-            Label("gpu", "GPU", 45, from_place(NODES, "Open this card", instance="Node", gpu="GPU")),
+            Label("gpu", "GPU", 50, from_place(NODES, "Open this card", instance="Node", gpu="GPU")),
         ],
         [
             Value("Idle", top, "watt", None, 80, total=True),

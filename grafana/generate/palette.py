@@ -14,6 +14,8 @@ PLAIN = "#71809A"
 """A series shown only for comparison."""
 
 TEXT, GOOD, WARN, BAD = "text", "green", "dark-orange", "red"
-"""Neutral; healthy; look at it soon; look at it now. Grafana's names: darker in its light theme, to be legible."""
+"""Neutral; healthy; look at it soon; look at it now. Grafana's names: darker in its light theme, to be legible.
+
+Text has one of these; the colours above are for areas and lines."""
 
 SEVERITY = {"critical": ("critical", BAD), "warning": ("warning", WARN), "info": ("info", TEXT)}

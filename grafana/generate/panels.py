@@ -23,7 +23,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 from .empty import Empty
-from .palette import PLAIN, TEXT
+from .palette import TEXT
 from .variables import PROMETHEUS
 
 Link = build.DashboardLink
@@ -194,7 +194,7 @@ def course(
         panel.override_by_name(
             before,
             [
-                DynamicConfigValue("color", {"mode": "fixed", "fixedColor": PLAIN}),
+                DynamicConfigValue("color", {"mode": "fixed", "fixedColor": TEXT}),
                 DynamicConfigValue("custom.stacking", {"mode": "none", "group": "A"}),
                 DynamicConfigValue("custom.fillOpacity", 0),
                 DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),

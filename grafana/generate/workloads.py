@@ -79,7 +79,7 @@ def _allocated() -> Builder[Panel]:
         NO_ALLOCATION,
         [onward(NODES)],
     )
-    return number(ask, q.total(q.series("energy_gpu_allocated_ratio", *_WHERE)), "none")
+    return number(ask, q.total(q.series("energy_gpu_allocated_ratio", *_WHERE)), "none", decimals=2)
 
 
 def _namespaces() -> Builder[Panel]:
@@ -128,7 +128,7 @@ def _pods() -> Builder[Panel]:
         "Pods",
         "How much does each pod use, and does it use its GPUs?",
         "The fifty pods that used most in the time range. GPUs is the number that Kubernetes allocated; Idle is the "
-        "share of their energy that is idle power of these cards. Week before compares the energy with the same time "
+        "share of their energy that is idle power of these cards. vs 1w ago compares the energy with the same time "
         "range a week earlier: +10 % is more.",
         NO_POD,
     )
@@ -148,7 +148,7 @@ def _pods() -> Builder[Panel]:
             Value(
                 "Idle power", f"{q.watts('container', by, *idle)} {top}", "watt", None, 100, [(50, WARN)], total=True
             ),
-            Value("Week before", f"{q.change('container', by, *where)} {top}", "percentunit", 0, 95),
+            Value("vs 1w ago", f"{q.change('container', by, *where)} {top}", "percentunit", 0, 90),
             Value(
                 "Idle",
                 f"{q.idle_share('container', by, *where)} {top}",

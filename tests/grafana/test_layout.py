@@ -123,7 +123,7 @@ def meanings() -> set[str]:
     return found
 
 
-LOSS_SHADES = {"#8FA3BF", "#A58FBF"}
+LOSS_SHADES = {"#7A86D9", "#A58FBF"}
 """Kernel and exited processes, on one panel only."""
 
 
