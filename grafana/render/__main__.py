@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import planted, storage
-from .findings import Finding, findings
+from .findings import findings
 from .states import DAY, FOLDER, MINUTES, NOTHING, STATES, WIDTHS, Data, State, boards, plan, shot
 
 HERE = Path(__file__).resolve().parent
@@ -94,7 +94,7 @@ def check(folder: Path, scratch: Path, report: Path | None) -> int:
         for width in each["widths"]:
             found = findings(facts[name][str(width)], board, every)
             if name.startswith("planted"):
-                found = _overlooked(found, width)
+                found = planted.overlooked(found)
             for finding in found:
                 _say(f"{name} at {width} px: {finding.kind}: {finding.panel}: {finding.detail}")
             count += len(found)
@@ -105,13 +105,6 @@ def check(folder: Path, scratch: Path, report: Path | None) -> int:
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-
-
-def _overlooked(found: Sequence[Finding], width: int) -> list[Finding]:
-    """Planted faults that were not found; a long title and wide columns may fit a wide screen."""
-    kinds = {finding.kind for finding in found}
-    expected = planted.FAULTS if width == WIDTHS[0] else {"cell": "", "colour": "", "link": ""}
-    return [Finding("overlooked", title, kind) for kind, title in expected.items() if kind not in kinds]
 
 
 def main(arguments: list[str]) -> int:

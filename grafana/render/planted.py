@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from .findings import Finding
 
 Board = Mapping[str, Any]
 
@@ -36,3 +38,9 @@ def broken(models: Board) -> dict[str, Any]:
     at["link"]["links"][0]["url"] += "&var-model_name=${no_such_variable}"
     at["query"]["targets"][0]["expr"] = "sum(("
     return board
+
+
+def overlooked(found: Sequence[Finding]) -> list[Finding]:
+    """Planted faults that are not among these findings."""
+    kinds = {finding.kind for finding in found}
+    return [Finding("overlooked", title, kind) for kind, title in FAULTS.items() if kind not in kinds]

@@ -1,7 +1,7 @@
 // Opens dashboards in a browser as a plan says, without any server but Prometheus, and writes down what can be seen.
 //
-// node shoot.mjs PLAN REPORT: the plan is a list of shots {name, server, board, from, to, scrape, theme, rows, table,
-// variables, widths, pictures}; the report has the facts of each shot by width. See states.py.
+// node shoot.mjs PLAN REPORT: the plan is a list of shots {name, server, board, from, to, scrape, theme, rows, variables,
+// widths, pictures}; the report has the facts of each shot by width. See states.py.
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, extname, join, resolve } from 'node:path';
@@ -79,7 +79,7 @@ async function shoot(browser, shot) {
     page.on('pageerror', (error) => messages.add(error.message.slice(0, 400)));
     await page.route(/\/(page|dist\/.*|public\/.*|page\/board\.json)(\?|$)/, (route) => serve(route, board));
     const query = new URLSearchParams({ from: shot.from, to: shot.to, theme: shot.theme, scrape: shot.scrape });
-    for (const name of ['rows', 'table']) if (shot[name]) query.set(name, shot[name]);
+    if (shot.rows) query.set('rows', shot.rows);
     for (const [name, values] of Object.entries(shot.variables ?? {}))
       for (const value of values) query.append(`var-${name}`, value);
     await page.goto(`${shot.server}/page?${query}`);

@@ -104,6 +104,14 @@ def test_a_fault_of_each_kind_is_planted() -> None:
     assert changed == set(planted.FAULTS.values())
 
 
+def test_a_check_that_overlooks_a_planted_fault_says_so() -> None:
+    found = [Finding(kind, title, "") for kind, title in planted.FAULTS.items()]
+    assert planted.overlooked(found) == []
+    assert planted.overlooked([each for each in found if each.kind != "wide"]) == [
+        Finding("overlooked", "Training runs", "wide")
+    ]
+
+
 # --- states -----------------------------------------------------------------------------------------------------------
 
 

@@ -11,14 +11,12 @@ import {
 } from '@grafana/data';
 import { config } from '@grafana/runtime';
 import { sceneUtils } from '@grafana/scenes';
-import { BarGauge, BigValue, Table, TimeSeries, VizRepeater } from '@grafana/ui';
+import { BarGauge, BigValue, TimeSeries, VizRepeater } from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
 import React, { useMemo } from 'react';
 
 /** What each panel shows, by its id. */
 export const seen: Record<string, any> = {};
-
-const tableOfGrafana11 = new URLSearchParams(location.search).get('table') === 'old';
 
 const Nothing = ({ text }: { text: string }) => (
   <div
@@ -170,24 +168,18 @@ const Tabular = (props: any) => {
     ),
   });
   if (!frame?.length || !shown.length) return <Nothing text={fieldConfig.defaults.noValue ?? 'No data'} />;
-  const common: any = {
-    data: frame,
-    width,
-    height,
-    noHeader: !options.showHeader,
-    showTypeIcons: options.showTypeIcons,
-    resizable: true,
-    initialSortBy: options.sortBy,
-    sortBy: options.sortBy,
-    cellHeight: options.cellHeight,
-    timeRange: props.timeRange,
-    fieldConfig,
-    structureRev: data.structureRev,
-  };
-  if (tableOfGrafana11) return <Table {...common} />;
+  const more: any = { sortBy: options.sortBy, showTypeIcons: options.showTypeIcons, timeRange: props.timeRange };
   return (
     <TableNG
-      {...common}
+      {...more}
+      data={frame}
+      width={width}
+      height={height}
+      noHeader={!options.showHeader}
+      initialSortBy={options.sortBy}
+      cellHeight={options.cellHeight}
+      fieldConfig={fieldConfig}
+      structureRev={data.structureRev}
       getActions={() => []}
       replaceVariables={props.replaceVariables}
       disableSanitizeHtml={false}
