@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from tests.support.boards import filled, queries
+from tests.support.boards import BOARDS, filled, queries
 from tests.support.needs import needs
 from tests.support.patience import patience
 
@@ -397,6 +397,41 @@ CASES = [
 ]
 
 
+def annotation(uid: str, name: str) -> str:
+    """The query of an annotation, with "All" chosen."""
+    (found,) = (event for event in BOARDS[uid]["annotations"]["list"] if event["name"] == name)
+    return filled(found["expr"], uid, model_name="m")
+
+
+def of_model(pod: str, owner: str = "Deployment") -> str:
+    """A container of the model m."""
+    place = f'namespace="a",pod="{pod}",container="c",image="i:{pod}"'
+    return f'energy_container_info{{{NODE},{place},owner_kind="{owner}",model_name="m"}}'
+
+
+@needs("promtool")
+def test_annotations_mark_what_happened(tmp_path: Path) -> None:
+    """A pod that started two minutes ago; not the one that was there, nor a job, nor all when the exporter is new."""
+    rollouts, refused = annotation("energy-model", "Rollouts"), annotation("energy-model", "Configuration refused")
+    series = {
+        of_model("old"): "1x60",
+        of_model("new"): "_x57 1x60",
+        of_model("sweep", "Job"): "_x57 1x60",
+        f"energy_exporter_build_info{{{NODE}}}": "1x60",
+        f"energy_config_last_reload_successful{{{NODE}}}": "1x30 0x30",
+    }
+    new = '{namespace="a",pod="new",container="c",image="i:new"}'
+    questions = [
+        {"expr": rollouts, "eval_time": "2m", "exp_samples": []},
+        {"expr": rollouts, "eval_time": "56m", "exp_samples": []},
+        {"expr": rollouts, "eval_time": "59m", "exp_samples": [{"labels": new, "value": 1}]},
+        {"expr": f"{refused} > 0", "eval_time": "20m", "exp_samples": []},
+        {"expr": refused, "eval_time": "40m", "exp_samples": [{"labels": f"{{{NODE}}}", "value": 1}]},
+    ]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    promtool(tmp_path, [{"interval": "1m", "input_series": inputs, "promql_expr_test": questions}])
+
+
 @needs("promtool")
 def test_panels_answer_right(tmp_path: Path) -> None:
     tests = []
@@ -419,7 +454,12 @@ def test_panels_answer_right(tmp_path: Path) -> None:
                 ],
             }
         )
-    file = tmp_path / "answers.yml"
+    promtool(tmp_path, tests)
+
+
+def promtool(folder: Path, tests: list[dict[str, Any]]) -> None:
+    """Have promtool compare answers."""
+    file = folder / "answers.yml"
     file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": tests}), encoding="utf-8")
     command = ["promtool", "test", "rules", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=False)
