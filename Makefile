@@ -11,12 +11,13 @@ NEEDS  := $(PYTHON) -m tests.support.prerequisites
 COMPILE = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(ARGS)
 ARGS   ?=
+RENDER  := grafana/render
 PROFILE ?= demo
 ENGINE ?= docker
 IMAGE  ?= ai-energy-exporter:0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules alert-links dashboards manifests pictures stack image image-test lock dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules alert-links dashboards manifests pictures grafana-check stack image image-test lock dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,13 +100,24 @@ alert-links: $(DEV) ## Rules with absolute links, in dist/rules: make alert-link
 	$(BIN)/python -m deploy.alert_links --runbooks '$(RUNBOOKS)' --grafana '$(GRAFANA)' --output dist/rules
 
 dashboards: $(DEV) ## Generate grafana/dashboards from grafana/generate
-	$(BIN)/python -m grafana.generate
+	$(BIN)/python -m grafana.generate $(ARGS)
 
 manifests: $(DEV) ## Generate the dashboards and rules in deploy/kubernetes from grafana/ and prometheus/
 	$(BIN)/python -m deploy.kubernetes.generate
 
-pictures: $(DEV) ## Draw docs/pictures from the dashboards and a simulated day (two minutes; needs prometheus, chromium)
-	$(BIN)/python -m grafana.pictures $(ARGS)
+pictures: $(DEV) $(RENDER)/dist/main.js ## Take docs/pictures of the dashboards as Grafana's components draw them
+	$(BIN)/python -m grafana.render pictures $(ARGS)
+
+grafana-check: $(DEV) $(RENDER)/dist/main.js ## Render all dashboards in five states; find what is cut, too small, broken
+	$(BIN)/python -m grafana.render check $(ARGS)
+
+$(RENDER)/node_modules/.ready: $(RENDER)/package-lock.json
+	@$(NEEDS) install grafana-check
+	cd $(RENDER) && npm ci --legacy-peer-deps --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+$(RENDER)/dist/main.js: $(RENDER)/node_modules/.ready $(RENDER)/build.mjs $(wildcard $(RENDER)/page/*)
+	node $(RENDER)/build.mjs
 
 stack: ## Start exporter, Prometheus, Alertmanager and Grafana in containers (PROFILE=host: this machine, not a demo)
 	docker compose --file deploy/compose/compose.yaml --profile $(PROFILE) up --build --detach --wait
@@ -132,5 +144,5 @@ dist: $(DEV) ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build -d dist
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build $(RENDER)/node_modules $(RENDER)/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

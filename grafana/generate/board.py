@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import (
-    AnnotationQuery,
+    AnnotationContainer,
     Dashboard,
     DashboardCursorSync,
     GridPos,
@@ -17,9 +17,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableModel,
 )
 
-from .links import TAG, TITLES, all_dashboards
-from .palette import BAD, PLAIN
-from .variables import PROMETHEUS
+from .events import Event, alerts, refused_reloads
+from .links import OVERVIEW, TAG, TITLES, all_dashboards
 
 COLUMNS = 24
 
@@ -41,25 +40,30 @@ class Row:
 
 
 def board(
-    uid: str, answers: str, variables: Sequence[Builder[VariableModel]], rows: Sequence[Row], *, since: str = "now-6h"
+    uid: str,
+    answers: str,
+    variables: Sequence[Builder[VariableModel]],
+    rows: Sequence[Row],
+    *,
+    since: str = "now-1h",
+    events: Sequence[Event] = (),
 ) -> Dashboard:
-    """A dashboard; ``answers`` is its question in one sentence."""
+    """A dashboard; ``answers`` is its question in one sentence, ``events`` are annotations of its own."""
     made = (
         build.Dashboard(f"Energy / {TITLES[uid]}")
         .uid(uid)
         .description(answers)
         .tags([TAG])
         .timezone("browser")
-        .readonly()
+        .editable()
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .time(since, "now")
-        .refresh("30s")
+        .refresh("1m")
         .variables(list(variables))
         .link(all_dashboards())
-        .annotation(_alerts())
-        .annotation(_reloads())
         .build()
     )
+    made.annotations = AnnotationContainer([alerts(shown=uid == OVERVIEW), refused_reloads(), *events])
     made.panels = []
     top = 0
     for row in rows:
@@ -88,25 +92,3 @@ def _folded(row: Row, top: int) -> RowPanel:
     folded = build.Row(row.title).id(row.id).collapsed(True).grid_pos(GridPos(h=1, w=COLUMNS, x=0, y=top)).build()
     folded.panels = _placed(row, top + 1)
     return folded
-
-
-def _alerts() -> Builder[AnnotationQuery]:
-    return (
-        build.AnnotationQuery()
-        .name("Alerts")
-        .datasource(PROMETHEUS)
-        .enable(True)
-        .icon_color(BAD)
-        .expr('ALERTS{alertstate="firing",alertname=~"Energy.*",severity!="info"}')
-    )
-
-
-def _reloads() -> Builder[AnnotationQuery]:
-    return (
-        build.AnnotationQuery()
-        .name("Configuration refused")
-        .datasource(PROMETHEUS)
-        .enable(True)
-        .icon_color(PLAIN)
-        .expr('energy_config_last_reload_successful{cluster=~"$cluster",job=~"$job",instance=~"$instance"} == 0')
-    )

@@ -7,19 +7,19 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import EXPORTER, NODES, OVERVIEW, WORKLOADS, from_row, onward
+from .empty import NO_EXPORTER, NO_METER
+from .links import EXPORTER, NODES, OVERVIEW, WORKLOADS, from_line, from_place, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, LOST, NODE_IDLE, TEXT, WARN
 from .panels import Ask, Line, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere
 
-NO_EXPORTER = "No exporter is up: see the targets of Prometheus"
-
+_ONE = from_line(EXPORTER, "Only this exporter", "cluster", "instance")
 _UP = {0.0: ("failing", BAD), 1.0: ("up", GOOD), 2.0: ("not here", TEXT)}
 _REFUSED = 'reason!="not_found"'
 _LOSSES = {
     "idle": NODE_IDLE,
-    "kernel": "#8FA3BF",
+    "kernel": "#7A86D9",
     "exited": "#A58FBF",
     "gap": BAD,
     "unknown": LOST,
@@ -36,10 +36,12 @@ def dashboard() -> Dashboard:
         everywhere(),
         [
             Row(4, [(4, _up()), (4, _age()), (4, _conserved()), (4, _failing()), (4, _tick()), (4, _memory())]),
-            Row(6, [(24, _exporters())]),
-            Row(10, [(8, _sources()), (16, _devices())]),
-            Row(8, [(8, _unattributed()), (8, _failures()), (8, _cost())]),
-            Row(8, [(8, _meters()), (8, _samples()), (8, _dropped())], "Meters, skipped samples, dropped series", 90),
+            Row(5, [(24, _exporters())]),
+            Row(10, [(24, _devices())]),
+            Row(9, [(10, _sources()), (14, _unattributed())]),
+            Row(8, [(8, _failures()), (8, _cost()), (8, _reads())]),
+            Row(8, [(10, _meters()), (7, _samples()), (7, _dropped())], "Meters, skipped samples, dropped series", 90),
+            Row(8, [(8, _requests()), (8, _durations()), (8, _idle_sources())], "Requests, durations, idle power", 91),
         ],
     )
 
@@ -49,6 +51,7 @@ def _up() -> Builder[Panel]:
     exporters = f"{known} and on (cluster, job, instance) last_over_time({q.series('energy_samples_total')}[1d])"
     ask = Ask(
         1,
+        "Exporters up",
         "Are all exporters up?",
         "Share of the exporters of the last day whose last scrape succeeded.",
         NO_EXPORTER,
@@ -58,21 +61,23 @@ def _up() -> Builder[Panel]:
 
 
 def _age() -> Builder[Panel]:
-    age = f"max(time() - {q.series('energy_sample_timestamp_seconds')})"
+    age = f"max({q.age('energy_sample_timestamp_seconds')})"
     ask = Ask(
         2,
+        "Age of data",
         "How old is the data?",
         "Age of the oldest sample: at most a scrape interval while the sampler runs.",
         NO_EXPORTER,
         [onward(OVERVIEW)],
     )
-    return number(ask, age, "s", steps=[(60, WARN), (180, BAD)], base=GOOD, decimals=0)
+    return number(ask, age, "s", steps=[(60, WARN), (180, BAD)], base=GOOD)
 
 
 def _conserved() -> Builder[Panel]:
     error = f"max({q.series('energy_conservation_error_ratio')})"
     ask = Ask(
         3,
+        "Sum error",
         "Does every joule add up?",
         "Largest relative difference between the joules of devices and the sum of workloads, unattributed energy and "
         "ended containers. Rounding is about 1e-15; above 1e-9 it is a bug: please report it.",
@@ -86,6 +91,7 @@ def _failing() -> Builder[Panel]:
     known = q.series("energy_source_up")
     ask = Ask(
         4,
+        "Failing sources",
         "Is a source failing?",
         "Sources that fail to read an existing device. Sources without a device, such as NVML without a card, are not "
         "counted. The status page of the exporter gives the reason and the fix.",
@@ -109,18 +115,26 @@ def _tick() -> Builder[Panel]:
     busy = f"max({q.rate('energy_sample_seconds_total')} / {q.rate('energy_samples_total')})"
     ask = Ask(
         5,
+        "Sample time",
         "How long is a sample?",
         "Mean time per sample of the slowest exporter. It has to be well below the sample interval.",
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return number(ask, busy, "s", steps=[(0.2, WARN), (0.5, BAD)], base=GOOD, decimals=1, trend=True)
+    return number(ask, busy, "s", steps=[(0.2, WARN), (0.5, BAD)], base=GOOD)
 
 
 def _memory() -> Builder[Panel]:
     memory = f"max({q.series('process_resident_memory_bytes')} and on (cluster, job, instance) {_samples_of()})"
-    ask = Ask(6, "How much memory?", "Resident memory of the largest exporter.", NO_EXPORTER, [onward(NODES)])
-    return number(ask, memory, "bytes", steps=[(256 * 2**20, WARN)], base=TEXT, decimals=0, trend=True)
+    ask = Ask(
+        6,
+        "Memory",
+        "How much memory does it use?",
+        "Resident memory of the largest exporter.",
+        NO_EXPORTER,
+        [onward(NODES)],
+    )
+    return number(ask, memory, "bytes", steps=[(256 * 2**20, WARN)])
 
 
 def _samples_of() -> str:
@@ -130,16 +144,17 @@ def _samples_of() -> str:
 def _exporters() -> Builder[Panel]:
     ask = Ask(
         7,
+        "Exporters",
         "Which exporter is it?",
-        "Every exporter with its version, its age, its sample interval and what it costs. Demo is one that shows a "
-        "simulated node.",
+        "Every exporter with its version, the age of its data and state file, its sample interval and what it costs. "
+        "Demo is one that shows a simulated node.",
         NO_EXPORTER,
     )
     return table(
         ask,
         [
             CLUSTER,
-            Label("instance", "Node", 0, from_row(EXPORTER, "Only this exporter", instance="Node")),
+            Label("instance", "Node", 0, from_place(EXPORTER, "Only this exporter", instance="Node")),
             Label("version", "Version", 110),
             Label("python_version", "Python", 110),
             Label("demo", "Demo", 80),
@@ -147,22 +162,29 @@ def _exporters() -> Builder[Panel]:
         [
             Value(
                 "Age",
-                f"{_with_build('time() - ' + q.series('energy_sample_timestamp_seconds'))}",
+                f"{_with_build(q.age('energy_sample_timestamp_seconds'))}",
                 "s",
-                0,
+                None,
                 90,
                 [(60, WARN), (180, BAD)],
             ),
-            Value("Every", _with_build(q.series("energy_sample_interval_seconds")), "s", 1, 80),
+            Value("Every", _with_build(q.series("energy_sample_interval_seconds")), "s", None, 80),
             Value(
                 "Sample",
                 _with_build(f"{q.rate('energy_sample_seconds_total')} / {q.rate('energy_samples_total')}"),
                 "s",
-                1,
+                None,
+                90,
+            ),
+            Value(
+                "State file",
+                _with_build(q.age("energy_state_last_write_timestamp_seconds")),
+                "s",
+                None,
                 90,
             ),
             Value("CPU", _with_build(q.rate("process_cpu_seconds_total")), "percentunit", 1, 80),
-            Value("Memory", _with_build(q.series("process_resident_memory_bytes")), "bytes", 0, 100),
+            Value("Memory", _with_build(q.series("process_resident_memory_bytes")), "bytes", None, 100),
             Value("Series", _with_build(q.series("scrape_samples_scraped")), "none", 0, 90),
             Value(
                 "Reload",
@@ -191,9 +213,10 @@ def _sources() -> Builder[Panel]:
     up = q.series("energy_source_up")
     state = f"0 * ({_broken()}) or {up} == 1 or 2 + {up}"
     failures = f"sum by ({by}) ({q.increase('energy_source_failures_total', _REFUSED)})"
-    age = f"time() - max by ({by}) ({q.series('energy_source_last_success_timestamp_seconds')})"
+    age = f"min by ({by}) ({q.age('energy_source_last_success_timestamp_seconds')})"
     ask = Ask(
         8,
+        "Sources",
         "Which sources work?",
         "Sources of each exporter, and the age of the last read. Not here is hardware that a machine does not have, "
         "such as NVML without a card: ai-energy-exporter doctor lists what is missing and how to fix it.",
@@ -205,50 +228,55 @@ def _sources() -> Builder[Panel]:
         [CLUSTER, Label("instance", "Node"), Label("source", "Source", 100)],
         [
             Value("State", f"min by ({by}) ({state})", "none", 0, 70, texts=_UP),
-            Value("Failures", failures, "none", 0, 75, [(1, WARN)]),
-            Value("Age", age, "s", 0, 65, [(60, WARN), (300, BAD)]),
+            Value("Failures", failures, "none", 0, 85, [(1, WARN)]),
+            Value("Age", age, "s", None, 80, [(60, WARN), (300, BAD)]),
         ],
         sort="Failures",
     )
 
 
 def _devices() -> Builder[Panel]:
+    known = "cluster, job, instance, device"
     by = f"{q.NODES}, device, component, source, quality, method"
     info = q.series("energy_power_source_info")
+    cards = q.series("energy_gpu_info", q.WHOLE)
+    cards = f'max by ({known}, gpu) (label_replace({cards}, "device", "$1", "uuid", "(.+)"))'
 
     def of(expr: str) -> str:
-        return f"max by ({by}) (({expr}) * on (cluster, job, instance, device) group_left (quality, method) {info})"
+        """With its method, and of a card the number in place of its id, which is too long for a column."""
+        named = f"({expr}) * on ({known}) group_left (quality, method) {info}"
+        numbered = f'label_replace({named} * on ({known}) group_left (gpu) {cards}, "device", "GPU $1", "gpu", "(.+)")'
+        return f"max by ({by}) ({numbered} or {named} unless on ({known}) {cards})"
 
+    age = of(q.age("energy_device_last_reading_timestamp_seconds"))
     ask = Ask(
         9,
+        "Devices",
         "Where does each number come from?",
-        "Every metered device: measured or estimated, how, its power and idle power now, and the age of its last "
-        "reading.",
-        "Nothing is metered here: run ai-energy-exporter doctor",
+        "Every metered device: measured, simulated or estimated, how, its power and idle power now with their bounds "
+        "where they are not measured, and the age of its last reading.",
+        NO_METER,
         [onward(NODES)],
     )
     return table(
         ask,
         [
             CLUSTER,
-            Label("instance", "Node", 110),
+            Label("instance", "Node", 120),
             Label("device", "Device"),
             Label("component", "Component", 100),
-            Label("source", "Source", 75),
-            Label("quality", "Quality", 90, texts=_QUALITY),
-            Label("method", "Method", 110),
+            Label("source", "Source", 80),
+            Label("quality", "Quality", 95, texts=_QUALITY),
+            Label("method", "Method", 115),
         ],
         [
-            Value("Power", of(q.series("energy_device_power_watts")), "watt", 0, 75),
-            Value("Idle", of(q.series("energy_device_idle_watts")), "watt", 0, 65),
-            Value(
-                "Age",
-                of(f"time() - {q.series('energy_device_last_reading_timestamp_seconds')}"),
-                "s",
-                0,
-                65,
-                [(60, WARN), (300, BAD)],
-            ),
+            Value("Power", of(q.series("energy_device_power_watts")), "watt", None, 80),
+            Value("At least", of(q.series("energy_device_power_low_watts")), "watt", None, 80),
+            Value("At most", of(q.series("energy_device_power_high_watts")), "watt", None, 80),
+            Value("Idle", of(q.series("energy_device_idle_watts")), "watt", None, 80),
+            Value("Idle, least", of(q.series("energy_device_idle_low_watts")), "watt", None, 90),
+            Value("Idle, most", of(q.series("energy_device_idle_high_watts")), "watt", None, 90),
+            Value("Age", age, "s", None, 80, [(60, WARN), (300, BAD)]),
         ],
         sort="Power",
     )
@@ -257,6 +285,7 @@ def _devices() -> Builder[Panel]:
 def _unattributed() -> Builder[Panel]:
     ask = Ask(
         10,
+        "Unattributed power",
         "Which power is attributed to no workload?",
         "Unattributed power by reason. Idle is the power of the node without work, and fans, disks and the power "
         "supply are shared by all workloads; the others should be small, gap and unknown close to 0.",
@@ -267,25 +296,27 @@ def _unattributed() -> Builder[Panel]:
         Line(q.watts("unattributed", "reason", q.NOT_OTHER), "{{reason}}"),
         Line(q.watts("unattributed", "", q.OTHER), "fans, disks, supply"),
     ]
-    return course(ask, lines, "watt", colours=_LOSSES, stacked=True)
+    return course(ask, lines, "watt", colours=_LOSSES, stacked=True, summary="right")
 
 
 def _failures() -> Builder[Panel]:
-    rate = f"sum by (source, reason) ({q.rate('energy_source_failures_total')})"
+    rate = f"60 * sum by (source, reason) ({q.rate('energy_source_failures_total')})"
     ask = Ask(
         11,
+        "Failed reads",
         "Which reads fail?",
-        "Failed reads per second, by source and reason. Zero is healthy.",
+        "Failed reads per minute, by source and reason. Zero is healthy.",
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return course(ask, [Line(f"topk(10, {rate})", "{{source}} {{reason}}")], "none", decimals=2)
+    return course(ask, [Line(f"topk(10, {rate})", "{{source}} {{reason}}")], "suffix:/min")
 
 
 def _cost() -> Builder[Panel]:
     cpu = f"{q.rate('process_cpu_seconds_total')} and on (cluster, job, instance) {_samples_of()}"
     ask = Ask(
         12,
+        "CPU of the exporters",
         "How much CPU does an exporter use?",
         "Share of one CPU core, of the 16 exporters that use most.",
         NO_EXPORTER,
@@ -296,6 +327,7 @@ def _cost() -> Builder[Panel]:
         [Line(f"topk(16, sum by ({q.NODES}) ({cpu}))", "{{instance}} {{cluster}}")],
         "percentunit",
         steps=[(0.1, WARN)],
+        follow=_ONE,
     )
 
 
@@ -305,6 +337,7 @@ def _meters() -> Builder[Panel]:
 
     ask = Ask(
         13,
+        "Meters",
         "Which meters reset or are stuck?",
         "Wraps are normal and counted exactly. After a reset no energy is attributed for one interval. A stuck meter "
         "does not move although its device is busy. All in the time range.",
@@ -337,23 +370,95 @@ def _samples() -> Builder[Panel]:
     skipped = f"sum by ({q.NODES}) ({q.rate('energy_sample_overruns_total')} / {q.rate('energy_samples_total')})"
     ask = Ask(
         14,
+        "Skipped samples",
         "How many samples are skipped?",
         "Share of samples skipped because the previous one was not finished. Energy counters lose nothing; the "
         "attribution to workloads gets coarser.",
         NO_EXPORTER,
         [onward(NODES)],
     )
-    return course(ask, [Line(f"topk(16, {skipped})", "{{instance}} {{cluster}}")], "percentunit", steps=[(0.05, WARN)])
+    return course(
+        ask,
+        [Line(f"topk(16, {skipped})", "{{instance}} {{cluster}}")],
+        "percentunit",
+        steps=[(0.05, WARN)],
+        follow=_ONE,
+    )
 
 
 def _dropped() -> Builder[Panel]:
-    dropped = f"sum by (level) ({q.rate('energy_series_dropped_total')})"
+    dropped = f"60 * sum by (level) ({q.rate('energy_series_dropped_total')})"
     ask = Ask(
         15,
+        "Dropped series",
         "Are series dropped?",
-        "Accounts dropped from a level per second because its limit was reached; their energy stays in the level "
+        "Accounts dropped from a level per minute because its limit was reached; their energy stays in the level "
         "above.",
         NO_EXPORTER,
         [onward(WORKLOADS)],
     )
-    return course(ask, [Line(dropped, "{{level}}")], "none", decimals=2, colours={"process": ACTIVE})
+    return course(ask, [Line(dropped, "{{level}}")], "suffix:/min", colours={"process": ACTIVE})
+
+
+def _reads() -> Builder[Panel]:
+    ask = Ask(
+        16,
+        "Time of reads",
+        "Which source takes how long?",
+        "Mean time per second that reading each source takes, of the ten slowest.",
+        NO_EXPORTER,
+        [onward(NODES)],
+    )
+    seconds = f"topk(10, max by (source) ({q.rate('energy_source_read_seconds_total')}))"
+    return course(ask, [Line(seconds, "{{source}}")], "percentunit")
+
+
+def _requests() -> Builder[Panel]:
+    ask = Ask(
+        17,
+        "HTTP requests",
+        "How is the exporter asked?",
+        "Requests per minute by status code.",
+        NO_EXPORTER,
+        [onward(OVERVIEW)],
+    )
+    requests = f"60 * sum by (code) ({q.rate('energy_http_requests_total')})"
+    return course(ask, [Line(requests, "{{code}}")], "suffix:/min")
+
+
+def _durations() -> Builder[Panel]:
+    def slow(name: str) -> str:
+        return f"histogram_quantile(0.99, sum by (le) ({q.rate(f'{name}_bucket')}))"
+
+    ask = Ask(
+        18,
+        "Slow samples and scrapes",
+        "How long do the slowest samples and scrapes take?",
+        "The time that 99 of 100 samples and scrapes do not exceed.",
+        NO_EXPORTER,
+        [onward(NODES)],
+    )
+    lines = [
+        Line(slow("energy_sample_duration_seconds"), "Sample"),
+        Line(slow("energy_scrape_duration_seconds"), "Scrape"),
+    ]
+    return course(ask, lines, "s")
+
+
+def _idle_sources() -> Builder[Panel]:
+    by = "component, method"
+    ask = Ask(
+        19,
+        "Idle power",
+        "Where is the idle power from?",
+        "Devices by the method with which their idle power is known: learned from the device, given by a setting, or "
+        "assumed from a published value.",
+        NO_METER,
+        [onward(NODES)],
+    )
+    return table(
+        ask,
+        [CLUSTER, Label("component", "Component", 120), Label("method", "Method", 0)],
+        [Value("Devices", f"count by (cluster, {by}) ({q.series('energy_device_idle_info')})", "none", 0, 90)],
+        sort="Devices",
+    )

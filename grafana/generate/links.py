@@ -29,16 +29,23 @@ TITLES = {
 }
 
 
-def url(uid: str, **variables: str) -> str:
-    """Address of a dashboard; ``variables`` are set to a field of the row (``Model``) or a whole expression (``$x``).
+def column(title: str) -> str:
+    """A cell of the row that is clicked."""
+    return f"${{__data.fields.{title}:percentencode}}"
 
-    Grafana percent-encodes what it puts in, so names with slashes and plus signs arrive whole.
+
+def label(name: str) -> str:
+    """A label of the line or bar that is clicked."""
+    return f"${{__field.labels.{name}:percentencode}}"
+
+
+def url(uid: str, **variables: str) -> str:
+    """Address of a dashboard; ``variables`` are set to a `column` or a `label`.
+
+    Both encode all that is special in an address: Grafana's own encoding leaves ``+``, ``&`` and ``#`` as they are.
     """
     kept = [f"${{{name}:queryparam}}" for name in KEPT if name not in variables]
-    chosen = [
-        f"var-{name}={value if value.startswith('$') else '${__data.fields.' + value + '}'}"
-        for name, value in variables.items()
-    ]
+    chosen = [f"var-{name}={value}" for name, value in variables.items()]
     return f"/d/{uid}?{'&'.join([*kept, *chosen, '${__url_time_range}'])}"
 
 
@@ -47,17 +54,28 @@ def onward(uid: str, title: str = "", **variables: str) -> build.DashboardLink:
     return build.DashboardLink(title or TITLES[uid]).type(DashboardLinkType.LINK).url(url(uid, **variables))
 
 
-def from_row(uid: str, title: str = "", **variables: str) -> build.DashboardLink:
-    """The same from a row of a table, with the row's cluster, because two clusters may have nodes or pods of one name.
+def from_row(uid: str, title: str = "", **columns: str) -> build.DashboardLink:
+    """A link from a row of a table: variables with the titles of the columns that set them."""
+    return onward(uid, title, **{name: column(title) for name, title in columns.items()})
+
+
+def from_place(uid: str, title: str = "", **columns: str) -> build.DashboardLink:
+    """The same with the row's cluster, because two clusters may have nodes or pods of one name.
 
     Where a table has no column of clusters, Grafana puts in nothing, which is any series without that label.
     """
-    return onward(uid, title, cluster="Cluster", **variables)
+    return from_row(uid, title, cluster="Cluster", **columns)
 
 
-def outside(title: str, address: str) -> build.DashboardLink:
-    """A link to a page of the documentation."""
-    return build.DashboardLink(title).type(DashboardLinkType.LINK).url(address).target_blank(True)
+def from_line(uid: str, title: str, *labels: str) -> build.DashboardLink:
+    """A link from a line or a bar: its labels set the variables of their name."""
+    return onward(uid, title, **{name: label(name) for name in labels})
+
+
+def runbook() -> build.DashboardLink:
+    """The page of the alert in a row; where the pages are is a variable of the dashboard."""
+    link = build.DashboardLink("Open the runbook").type(DashboardLinkType.LINK).target_blank(True)
+    return link.url(f"${{runbooks}}/{column('Alert')}.md")
 
 
 def all_dashboards() -> build.DashboardLink:

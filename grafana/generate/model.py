@@ -8,16 +8,17 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import MODEL, MODELS, NODES, WORKLOADS, from_row, onward
-from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PLAIN, TEXT, WARN
-from .panels import Ask, Line, course, number
+from .empty import NO_RULES, NO_TOKENS, Empty
+from .events import rollouts
+from .links import MODEL, MODELS, NODES, WORKLOADS, from_place, onward
+from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PHASE, PLAIN, WARN
+from .panels import KWH, KWH_PER_YEAR, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, namespace, one_model
 
-NOT_AT_WORK = "This model has no process here: choose another above"
-NO_TOKENS = "Its server reports no tokens, or has no requests"
-NO_CARD = "No card is allocated to its pods"
+_NOT_AT_WORK = Empty("Not running", "this model has no process here: select another above.")
+_NO_CARD = Empty("No card", "Kubernetes reports no card that is allocated to its pods.")
 
 _WHERE = (q.MODEL, q.NAMESPACE)
 _PLACES = f"{q.NODES}, namespace, pod, container"
@@ -33,8 +34,9 @@ def dashboard() -> Dashboard:
             Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _token()), (4, _idle()), (4, _why())]),
             Row(9, [(12, _modes()), (12, _tokens())]),
             Row(9, [(8, _components()), (8, _cards()), (8, _per_token())]),
-            Row(5, [(24, _places())]),
+            Row(8, [(8, _per_day()), (16, _places())]),
         ],
+        events=[rollouts()],
     )
 
 
@@ -43,8 +45,10 @@ def _recorded(name: str) -> str:
 
 
 def _power() -> Builder[Panel]:
-    ask = Ask(1, "What does it draw now?", "GPU, CPU and memory, work and idle.", NOT_AT_WORK, [_back()])
-    return number(ask, q.watts("model", "", *_WHERE), "watt", trend=True)
+    ask = Ask(
+        1, "Power now", "How much does it draw now?", "GPU, CPU and memory, work and idle.", _NOT_AT_WORK, [_back()]
+    )
+    return number(ask, q.watts("model", "", *_WHERE), "watt")
 
 
 def _back() -> DashboardLink:
@@ -52,39 +56,42 @@ def _back() -> DashboardLink:
 
 
 def _energy() -> Builder[Panel]:
-    ask = Ask(2, "How much did it use?", "In the time range of the dashboard.", NOT_AT_WORK, [_back()])
-    return number(ask, q.kwh("model", "", *_WHERE), "kwatth", decimals=2)
+    ask = Ask(2, "Energy", "How much did it use?", "In the time range of the dashboard.", _NOT_AT_WORK, [_back()])
+    return number(ask, q.kwh("model", "", *_WHERE), "kwatth")
 
 
 def _year() -> Builder[Panel]:
     ask = Ask(
         3,
-        "And in a whole year?",
+        "In a year",
+        "How much is that in a year?",
         "The mean power of the last week, idle hours included, over 365 days.",
-        "The rules have not run for five minutes yet",
+        NO_RULES,
         [_back()],
     )
-    return number(ask, q.total(q.per_year_of_models(*_WHERE)), "kwatth", decimals=0)
+    return number(ask, q.total(q.per_year_of_models(*_WHERE)), KWH_PER_YEAR, decimals=0)
 
 
 def _token() -> Builder[Panel]:
     ask = Ask(
         4,
-        "What does a token cost?",
+        "Per token",
+        "How much energy does a token use?",
         "Joules per generated token of the last five minutes: all energy of the model, idle included. Of a model that "
         "the exporter does not know: of the server's whole pod (model:energy_serving_pod:info).",
         NO_TOKENS,
         [_back()],
     )
-    return number(ask, q.joules_per_token("", *_WHERE), "joule", decimals=2)
+    return number(ask, q.joules_per_token("", *_WHERE), PER_TOKEN)
 
 
 def _idle() -> Builder[Panel]:
     ask = Ask(
         5,
+        "Idle share",
         "How much of it is idle?",
         "Share of its energy in the time range that is idle power of cards that it holds.",
-        NOT_AT_WORK,
+        _NOT_AT_WORK,
         [onward(NODES)],
     )
     share = q.idle_share("model", "model_name", *_WHERE)
@@ -93,7 +100,12 @@ def _idle() -> Builder[Panel]:
 
 def _why() -> Builder[Panel]:
     ask = Ask(
-        6, "What stands out?", "The first finding that holds: see docs/dashboards.md.", NOT_AT_WORK, [onward(NODES)]
+        6,
+        "Finding",
+        "Why does it use so much?",
+        "The first finding that holds: see docs/dashboards.md.",
+        _NOT_AT_WORK,
+        [onward(NODES)],
     )
     return number(ask, f"min({why('cluster, model_name, namespace, phase', *_WHERE)})", "none", texts=TEXTS)
 
@@ -101,21 +113,26 @@ def _why() -> Builder[Panel]:
 def _modes() -> Builder[Panel]:
     ask = Ask(
         7,
+        "Work and idle power",
         "When is it active, and when idle?",
-        "Active is power above idle; idle is the idle power of the cards that it holds.",
-        NOT_AT_WORK,
+        "Work is power above idle; idle is the idle power of the cards that it holds. The dashed line is the sum of a "
+        "week before.",
+        _NOT_AT_WORK,
         [onward(WORKLOADS)],
     )
     lines = [
         Line(q.watts("model", "", 'mode="active"', *_WHERE), "Work"),
         Line(q.watts("model", "", 'mode="idle"', *_WHERE), "Idle, held"),
+        Line(q.week_before("model", "", *_WHERE), "A week before"),
     ]
-    return course(ask, lines, "watt", colours={"Work": ACTIVE, "Idle, held": HELD_IDLE}, stacked=True)
+    colours = {"Work": ACTIVE, "Idle, held": HELD_IDLE}
+    return course(ask, lines, "watt", colours=colours, stacked=True, before="A week before", summary="bottom")
 
 
 def _tokens() -> Builder[Panel]:
     ask = Ask(
         8,
+        "Tokens served",
         "How much does it serve?",
         "Generated and prompt tokens per second, over five minutes, from the metrics of its server.",
         NO_TOKENS,
@@ -125,27 +142,31 @@ def _tokens() -> Builder[Panel]:
         Line(_recorded("model:output_tokens:rate5m"), "Generated"),
         Line(_recorded("model:prompt_tokens:rate5m"), "Prompt"),
     ]
-    return course(ask, lines, "none", colours={"Generated": ACTIVE, "Prompt": PLAIN})
+    return course(ask, lines, "suffix:tokens/s", colours={"Generated": ACTIVE, "Prompt": PLAIN})
 
 
 def _components() -> Builder[Panel]:
-    ask = Ask(9, "Which hardware draws it?", "Its power by component.", NOT_AT_WORK, [onward(NODES)])
+    ask = Ask(
+        9, "Power by component", "Which hardware draws it?", "Its power by component.", _NOT_AT_WORK, [onward(NODES)]
+    )
     return course(
         ask,
         [Line(q.watts("model", "component", *_WHERE), "{{component}}")],
         "watt",
         colours=COMPONENT,
         stacked=True,
+        summary="bottom",
     )
 
 
 def _cards() -> Builder[Panel]:
     ask = Ask(
         10,
+        "Use of its cards",
         "How well does it use its cards?",
         "The busiest card of its pods: multiprocessors with work, tensor cores, memory. High memory and low tensor "
         "activity is memory-bound; low activity of all three is a batch that is too small, or a wait for data.",
-        NO_CARD,
+        _NO_CARD,
         [onward(NODES)],
     )
     lines = [
@@ -159,7 +180,8 @@ def _cards() -> Builder[Panel]:
 def _per_token() -> Builder[Panel]:
     ask = Ask(
         11,
-        "Does a token cost more energy than before?",
+        "Energy per token",
+        "Does a token use more energy than before?",
         "Joules per generated token over five minutes, and over a day with its idle hours. Of a model that the "
         "exporter does not know: of the server's whole pod (model:energy_serving_pod:info).",
         NO_TOKENS,
@@ -169,7 +191,21 @@ def _per_token() -> Builder[Panel]:
         Line(q.joules_per_token("", *_WHERE), "Five minutes"),
         Line(q.joules_per_token("", *_WHERE, window="1d"), "A day"),
     ]
-    return course(ask, lines, "joule", colours={"Five minutes": ACTIVE, "A day": PLAIN})
+    return course(ask, lines, PER_TOKEN, colours={"Five minutes": ACTIVE, "A day": PLAIN})
+
+
+def _per_day() -> Builder[Panel]:
+    ask = Ask(
+        13,
+        "kWh per day",
+        "How much energy did it use on each day?",
+        "Energy of the last seven days by phase, from the recorded power of every five minutes. Days begin at midnight "
+        "of the dashboard's time zone; the last one is not over.",
+        NO_RULES,
+        [_back()],
+    )
+    lines = [Line(q.per_day("model:energy_model_watts:zero_filled", 300, "phase", *_WHERE), "{{phase}}")]
+    return days(ask, lines, colours=PHASE)
 
 
 def _places() -> Builder[Panel]:
@@ -183,24 +219,25 @@ def _places() -> Builder[Panel]:
     used = q.increase("energy_container_joules_total", q.NAMESPACE)
     ask = Ask(
         12,
+        "Containers",
         "Where does it run?",
         "Containers in which all processes work for this model. Containers with several models are not listed.",
-        "No container works for only this model",
+        Empty("No container", "no container works for this model alone."),
         [onward(WORKLOADS)],
     )
     return table(
         ask,
         [
             CLUSTER,
-            Label("instance", "Node", 200, from_row(NODES, "Open this node", instance="Node")),
-            Label("namespace", "Namespace", 150),
-            Label("pod", "Pod", 0, from_row(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
-            Label("container", "Container", 150),
+            Label("instance", "Node", 110, from_place(NODES, "Open this node", instance="Node")),
+            Label("namespace", "Namespace", 115),
+            Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("container", "Container", 100),
         ],
         [
-            Value("Power", here(rate), "watt", 0, 110),
-            Value("Idle", here(idle), "watt", 0, 110, steps=[(50, WARN)], base=TEXT),
-            Value("Energy", f"{here(used)} / {q.KWH:g}", "kwatth", 2, 120),
+            Value("Power", here(rate), "watt", None, 85, total=True),
+            Value("Idle", here(idle), "watt", None, 85, [(50, WARN)], total=True),
+            Value("Energy", f"{here(used)} / {q.KWH:g}", KWH, 2, 100, total=True),
         ],
         sort="Power",
     )

@@ -7,14 +7,14 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .links import MODEL, MODELS, WORKLOADS, from_row, onward
+from .empty import NO_MODEL, NO_RULES, NO_TOKENS, Empty
+from .links import MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
 from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, WARN
-from .panels import Ask, Line, course, number
+from .panels import KWH, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import everywhere, model_name, namespace
 
-NO_MODEL = "No model is running here, or none was recognised: see docs/models.md"
 _BY = "cluster, model_name, namespace, phase"
 _WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
 
@@ -34,9 +34,10 @@ def dashboard() -> Dashboard:
         [*everywhere(), namespace(), model_name()],
         [
             Row(4, [(5, _power()), (5, _energy()), (5, _share()), (5, _idle()), (4, _count())]),
-            Row(10, [(24, _league())]),
-            Row(9, [(9, _over_time()), (9, _per_token()), (6, _phases())]),
-            Row(7, [(24, _runs())]),
+            Row(13, [(24, _league())]),
+            Row(9, [(16, _over_time()), (8, _phases())]),
+            Row(9, [(12, _per_day()), (12, _per_token())]),
+            Row(8, [(24, _runs())]),
         ],
     )
 
@@ -44,22 +45,31 @@ def dashboard() -> Dashboard:
 def _power() -> Builder[Panel]:
     ask = Ask(
         1,
+        "Power now",
         "How much power do models draw now?",
         "Power of all processes that work for a model: GPU, CPU and memory, work and idle together.",
         NO_MODEL,
         [onward(WORKLOADS)],
     )
-    return number(ask, q.watts("model", "", *_WHERE), "watt", trend=True)
+    return number(ask, q.watts("model", "", *_WHERE), "watt")
 
 
 def _energy() -> Builder[Panel]:
-    ask = Ask(2, "How much energy did they use?", "In the time range of the dashboard.", NO_MODEL, [onward(WORKLOADS)])
-    return number(ask, q.kwh("model", "", *_WHERE), "kwatth", decimals=1)
+    ask = Ask(
+        2,
+        "Energy",
+        "How much energy did they use?",
+        "In the time range of the dashboard.",
+        NO_MODEL,
+        [onward(WORKLOADS)],
+    )
+    return number(ask, q.kwh("model", "", *_WHERE), "kwatth")
 
 
 def _share() -> Builder[Panel]:
     ask = Ask(
         3,
+        "Share of all energy",
         "Which share of all energy is that?",
         "Energy of models as a share of the energy of the selected nodes in the time range. The rest is other "
         "workloads and the nodes themselves.",
@@ -74,6 +84,7 @@ def _share() -> Builder[Panel]:
 def _idle() -> Builder[Panel]:
     ask = Ask(
         4,
+        "Idle share",
         "How much of it is idle?",
         "Share of the models' energy that is idle power of GPUs that they hold, in the time range.",
         NO_MODEL,
@@ -86,7 +97,9 @@ def _idle() -> Builder[Panel]:
 
 
 def _count() -> Builder[Panel]:
-    ask = Ask(5, "How many models are there?", "Models that have a process now.", NO_MODEL, [onward(WORKLOADS)])
+    ask = Ask(
+        5, "Models", "How many models are there?", "Models that have a process now.", NO_MODEL, [onward(WORKLOADS)]
+    )
     present = q.series("energy_model_power_watts", *_WHERE)
     return number(ask, f"count(group by (model_name) ({present}))", "none")
 
@@ -98,8 +111,10 @@ def _league() -> Builder[Panel]:
     used = q.total(q.increase("energy_model_joules_total", *_WHERE), _BY)
     ask = Ask(
         6,
-        "Which model costs most, and why?",
-        "Energy, share and idle share are for the time range; power is now. kWh/year is the mean power of the last "
+        "Models by energy",
+        "Which model uses most, and why?",
+        "Energy, share and idle share are for the time range; power is now. vs 1w ago compares the energy with "
+        "the same time range a week earlier: +10 % is more. kWh/year is the mean power of the last "
         "week, idle hours included, over a year. J/token is energy, idle included, per generated token of the last "
         "five minutes; empty if no server reports tokens. Why is the first finding that applies: see "
         "docs/dashboards.md. Click a model for its details.",
@@ -108,28 +123,29 @@ def _league() -> Builder[Panel]:
     return table(
         ask,
         [
-            Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
+            Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
             CLUSTER,
-            Label("namespace", "Namespace", 120, from_row(WORKLOADS, "Open this namespace", namespace="Namespace")),
-            Label("phase", "Phase", 90, texts={phase: (phase, colour) for phase, colour in PHASE.items()}),
+            Label("namespace", "Namespace", 120, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("phase", "Phase", 80),
         ],
         [
-            Value("Power", power, "watt", 0, 80),
-            Value("Energy", energy, "kwatth", 2, 100),
-            Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 130, base=ACTIVE, bar=1),
-            Value("kWh/year", _per_year(), "none", 0, 85),
-            Value("J/token", _per_token_of_rows(), "none", 2, 80),
+            Value("Power", power, "watt", None, 80, total=True),
+            Value("Energy", energy, KWH, 2, 95, total=True),
+            Value("vs 1w ago", q.change("model", _BY, *_WHERE), "percentunit", 0, 90),
+            Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 105, base=ACTIVE, bar=1),
+            Value("kWh/year", _per_year(), "none", 0, 80, total=True),
+            Value("J/token", _per_token_of_rows(), PER_TOKEN, None, 110),
             Value(
                 "Idle",
                 q.idle_share("model", _BY, *_WHERE),
                 "percentunit",
                 0,
-                130,
+                100,
                 [(0.5, WARN), (0.9, BAD)],
                 HELD_IDLE,
                 1,
             ),
-            Value("Why", why(_BY, *_WHERE), "none", 0, 190, texts=TEXTS),
+            Value("Why", why(_BY, *_WHERE), "none", 0, 160, texts=TEXTS),
         ],
         sort="Energy",
     )
@@ -142,46 +158,70 @@ def _per_year() -> str:
 def _over_time() -> Builder[Panel]:
     ask = Ask(
         7,
-        "How did the models' power change?",
+        "Power by model",
+        "How did the power of the models change?",
         "Power of the eight models that used most in the time range.",
         NO_MODEL,
         [onward(WORKLOADS)],
     )
     power = q.top(8, q.watts("model", "model_name", *_WHERE), "model_name", "model", *_WHERE)
-    return course(ask, [Line(power, "{{model_name}}")], "watt", stacked=True)
+    follow = from_line(MODEL, "Open this model", "model_name")
+    return course(ask, [Line(power, "{{model_name}}")], "watt", stacked=True, summary="right", follow=follow)
 
 
 def _per_token() -> Builder[Panel]:
     ask = Ask(
         8,
-        "What does a token cost, and is it getting worse?",
+        "Energy per token",
+        "How much energy does a token use, and is it getting worse?",
         "Joules of the model, idle included, per generated token over five minutes. With few requests a token costs "
         "more, because the idle power of the card is spread over few tokens. Of a model that the exporter does not "
         "know: joules of the server's whole pod (model:energy_serving_pod:info).",
-        "No server reports its tokens: add it to prometheus/targets/model-servers.yml",
+        NO_TOKENS,
         [onward(WORKLOADS)],
     )
-    return course(ask, [Line(q.joules_per_token("model_name", *_WHERE), "{{model_name}}")], "joule")
+    lines = [Line(q.joules_per_token("model_name", *_WHERE), "{{model_name}}")]
+    follow = from_line(MODEL, "Open this model", "model_name")
+    return course(ask, lines, PER_TOKEN, summary="bottom", follow=follow)
 
 
 def _phases() -> Builder[Panel]:
     ask = Ask(
         9,
+        "Power by phase",
         "Training or inference?",
         "Power by phase of the models' processes. Unknown is a notebook, or a program from which no phase is detected.",
         NO_MODEL,
         [onward(WORKLOADS)],
     )
     power = q.watts("model", "phase", *_WHERE)
-    return course(ask, [Line(power, "{{phase}}")], "watt", colours=PHASE, stacked=True)
+    return course(ask, [Line(power, "{{phase}}")], "watt", colours=PHASE, stacked=True, summary="bottom")
+
+
+def _per_day() -> Builder[Panel]:
+    ask = Ask(
+        11,
+        "kWh per day",
+        "How much energy did each model use on each day?",
+        "Energy of the ten models that used most in the last seven days, from the recorded power of every five "
+        "minutes. Days begin at midnight of the dashboard's time zone; the last one is not over.",
+        NO_RULES,
+        [onward(WORKLOADS)],
+    )
+    watts = ("model:energy_model_watts:zero_filled", 300, "model_name", *_WHERE)
+    used = q.series(watts[0], *_WHERE, node=q.CLUSTER)
+    most = f"topk(10, sum by (model_name) (sum_over_time({used}[7d] @ end())))"
+    lines = [Line(f"{q.per_day(*watts)} and on (model_name) {most}", "{{model_name}}")]
+    return days(ask, lines, follow=from_line(MODEL, "Open this model", "model_name"))
 
 
 def _runs() -> Builder[Panel]:
     ask = Ask(
         10,
+        "Training runs",
         "How much energy did each training run use?",
         "Energy of each run in the last 30 days. A run is the work of one owner (a Job, a Slurm job) for one model.",
-        "No training run found, or its rules have run for less than an hour",
+        Empty("No training run", "none was recognised, or its rules have run for less than an hour."),
         [onward(WORKLOADS)],
     )
     known = q.series("run:energy_container_kwh:sum30d", *_WHERE, node=q.CLUSTER)
@@ -192,12 +232,12 @@ def _runs() -> Builder[Panel]:
         [
             Label("run", "Run", 0),
             CLUSTER,
-            Label("namespace", "Namespace", 160, from_row(WORKLOADS, "Open this namespace", namespace="Namespace")),
-            Label("model_name", "Model", 320, onward(MODEL, "Open this model", model_name="Model")),
+            Label("namespace", "Namespace", 160, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("model_name", "Model", 320, from_row(MODEL, "Open this model", model_name="Model")),
         ],
         [
-            Value("Energy", f"topk(50, sum by ({by}) ({known}))", "kwatth", 2, 140),
-            Value("Power", f"sum by ({by}) ({now})", "watt", 0, 120),
+            Value("Energy", f"topk(50, sum by ({by}) ({known}))", KWH, 2, 140, total=True),
+            Value("Power", f"sum by ({by}) ({now})", "watt", None, 120, total=True),
         ],
         sort="Energy",
     )

@@ -8,29 +8,45 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from . import budget_queries as budget
 from . import queries as q
 from .board import Row, board
-from .links import BUDGETS, EXPORTER, MODEL, MODELS, NODES, OVERVIEW, WORKLOADS, from_row, onward
+from .empty import NO_BUDGET, NO_EXPORTER, NO_GPU, NO_METER, NO_MODEL, Empty
+from .links import (
+    BUDGETS,
+    EXPORTER,
+    MODEL,
+    MODELS,
+    NODES,
+    OVERVIEW,
+    WORKLOADS,
+    from_line,
+    from_place,
+    from_row,
+    onward,
+    runbook,
+)
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, WARN
-from .panels import Ask, Line, bars, course, number
+from .panels import KWH, KWH_PER_YEAR, Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
-from .variables import everywhere, namespace
-
-NO_NODE = "No exporter is up for these nodes"
+from .variables import everywhere, namespace, runbooks
 
 _UNATTRIBUTED = "energy_unattributed_joules_total"
-_WASTE_LABELS = "cluster, namespace, pod, container"
+_BY_CARD = "energy_container_gpu_joules_total"
+_HOLDER = "cluster, instance, gpu, namespace, pod, container"
+_IDLE = 'mode="idle"'
+_UNUSED = 0.95
+"""Share of idle energy from which on a card did nothing for its holder."""
 
 
-def dashboard() -> Dashboard:
+def dashboard(runbook_address: str) -> Dashboard:
     """The first page: at most two screens of a laptop."""
     return board(
         OVERVIEW,
         "How much power is drawn now, by which workloads, how much of it is waste, and do the energy budgets hold?",
-        [*everywhere(), namespace()],
+        [*everywhere(), namespace(), runbooks(runbook_address)],
         [
             Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _alerts())]),
-            Row(10, [(14, _uses()), (10, _models())]),
-            Row(9, [(7, _components()), (10, _idle_gpus()), (7, _budgets())]),
-            Row(8, [(24, _firing())], "Which alerts fire?", 90),
+            Row(10, [(15, _uses()), (9, _models())]),
+            Row(9, [(17, _idle_gpus()), (7, _budgets())]),
+            Row(9, [(24, _firing())]),
         ],
     )
 
@@ -39,14 +55,14 @@ def _power() -> Builder[Panel]:
     return number(
         Ask(
             1,
-            "How much power now?",
+            "Power now",
+            "How much power is drawn now?",
             "Power of all selected nodes, every component once, as their meters count it.",
-            NO_NODE,
+            NO_EXPORTER,
             [onward(NODES)],
         ),
         q.watts("node"),
         "watt",
-        trend=True,
     )
 
 
@@ -54,14 +70,14 @@ def _energy() -> Builder[Panel]:
     return number(
         Ask(
             2,
-            "How much energy?",
+            "Energy",
+            "How much energy was used?",
             "Energy of all selected nodes in the time range of the dashboard.",
-            NO_NODE,
+            NO_EXPORTER,
             [onward(NODES)],
         ),
         q.kwh("node"),
         "kwatth",
-        decimals=1,
     )
 
 
@@ -69,36 +85,43 @@ def _year() -> Builder[Panel]:
     return number(
         Ask(
             3,
-            "And in a whole year?",
-            "The mean power of the measured part of the time range, over 365 days. A short range is not representative "
-            "of a year.",
-            NO_NODE,
+            "At this rate",
+            "How much is that in a year?",
+            "Energy of a year at the mean power of the measured part of the time range: an extrapolation, and an hour "
+            "is not representative of a year.",
+            NO_EXPORTER,
             [onward(MODELS)],
         ),
         # not the rate of the whole range: on the first day that would divide by hours without samples
         q.per_year(f"avg_over_time({q.watts('node')}[$__range:$__interval])"),
-        "kwatth",
+        KWH_PER_YEAR,
         decimals=0,
     )
 
 
 def _waste() -> Builder[Panel]:
-    held = q.increase("energy_container_joules_total", 'mode="idle"', q.GPU)
-    free = q.increase(_UNATTRIBUTED, 'reason="idle"', q.GPU)
+    def of(*where: str) -> str:
+        return q.total(q.increase(_BY_CARD, *where), _HOLDER)
+
+    unused = f"{of(_IDLE)} and ({of(_IDLE)} / ({of()} > 0) > {_UNUSED})"
+    free = q.total(q.increase(_UNATTRIBUTED, 'reason="idle"', q.GPU), q.NODES)
+    cards = q.total(q.increase("energy_node_joules_total", q.GPU), q.NODES)
     return number(
         Ask(
             4,
-            "How much is waste?",
-            "Idle power of GPUs, held by workloads or free, as a share of all energy in the time range. It includes "
-            "the idle power of GPUs that are in use, and excludes that of CPUs, which cannot be released.",
-            "No GPU here",
+            "Idle waste",
+            "How much energy is wasted on idle GPUs?",
+            "Energy of GPUs that did nothing, as a share of all energy in the time range: cards that no workload "
+            "held, and cards whose holder used them for less than 5 % of their energy. The idle power of cards at "
+            "work is not included.",
+            NO_GPU,
             [onward(WORKLOADS)],
         ),
-        f"{q.total(f'{held} or {free}')} / ({q.total(q.increase('energy_node_joules_total'))} > 0)",
+        f"sum({unused} or {free} or 0 * {cards}) / ({q.total(q.increase('energy_node_joules_total'))} > 0)",
         "percentunit",
-        steps=[(0.15, WARN), (0.3, BAD)],
+        steps=[(0.05, WARN), (0.2, BAD)],
         base=GOOD,
-        decimals=0,
+        decimals=1,
     )
 
 
@@ -110,10 +133,11 @@ def _measured() -> Builder[Panel]:
     return number(
         Ask(
             5,
+            "Measured",
             "How much is measured?",
             "Share of the power of CPUs, memory and GPUs that is measured by a meter. The rest is estimated from "
             "utilisation, as on virtual machines, where the hypervisor hides the meters.",
-            "Nothing is metered here: run ai-energy-exporter doctor",
+            NO_METER,
             [onward(EXPORTER)],
         ),
         f"({q.total(measured)} or vector(0)) / ({q.total(rates)} > 0)",
@@ -125,16 +149,18 @@ def _measured() -> Builder[Panel]:
 
 
 def _alerts() -> Builder[Panel]:
+    evaluated = q.series("node:energy_node_joules:rate5m", node=q.CLUSTER)
     return number(
         Ask(
             6,
+            "Alerts",
             "Is anything wrong?",
-            "Energy alerts that fire now, except those with severity info. They are annotations in every graph, and "
-            "listed at the end of this page.",
-            "No response from Prometheus",
+            "Energy alerts that fire now, except those with severity info; listed at the end of this page.",
+            Empty("Unknown", "no exporter answers, or Prometheus does not evaluate the rules: see docs/rules.md."),
             [onward(EXPORTER)],
         ),
-        'count(ALERTS{alertstate="firing",alertname=~"Energy.*",severity!="info"}) or vector(0)',
+        '(count(ALERTS{alertstate="firing",alertname=~"Energy.*",severity!="info"}) or vector(0)) '
+        f"and on () group({evaluated})",
         "none",
         steps=[(1, BAD)],
         base=GOOD,
@@ -146,22 +172,24 @@ def _firing() -> Builder[Panel]:
     return table(
         Ask(
             12,
+            "Firing alerts",
             "Which alerts fire, and which owner has to act?",
-            "Energy alerts that fire now, of every severity. Each has a page in docs/runbooks.",
-            "No alert fires",
+            "Energy alerts that fire now, of every severity. A click on the name opens the runbook, at the address "
+            "that is set above.",
+            Empty("No alert fires", "none of the energy alerts fires, or Prometheus does not evaluate them."),
         ),
         [
-            Label("alertname", "Alert", 260),
-            Label("severity", "Severity", 90, texts=SEVERITY),
-            Label("owner", "Owner", 120),
+            Label("alertname", "Alert", 215, runbook()),
+            Label("severity", "Severity", 80, texts=SEVERITY),
+            Label("owner", "Owner", 110),
             CLUSTER,
-            Label("namespace", "Namespace", 120, from_row(WORKLOADS, "Open this namespace", namespace="Namespace")),
-            Label("pod", "Pod", 0, from_row(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
-            Label("model_name", "Model", 0, onward(MODEL, "Open this model", model_name="Model")),
-            Label("instance", "Node", 120, from_row(NODES, "Open this node", instance="Node")),
-            Label("budget", "Budget", 140, onward(BUDGETS, "Open this budget", budget="Budget")),
+            Label("namespace", "Namespace", 115, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
+            Label("instance", "Node", 100, from_place(NODES, "Open this node", instance="Node")),
+            Label("budget", "Budget", 125, from_row(BUDGETS, "Open this budget", budget="Budget")),
         ],
-        [Value("Alerts", f'count by ({by}) (ALERTS{{alertstate="firing",alertname=~"Energy.*"}})', "none", 0, 70)],
+        [Value("Alerts", f'count by ({by}) (ALERTS{{alertstate="firing",alertname=~"Energy.*"}})', "none", 0, 65)],
         sort="Alerts",
     )
 
@@ -170,29 +198,34 @@ def _uses() -> Builder[Panel]:
     return course(
         Ask(
             7,
+            "Power by use",
             "Where does the power go?",
             "Work is power above idle power. Idle power of a GPU is attributed to the workload that holds the card. "
             "Idle power of CPUs, memory and free cards belongs to the node, and so do fans, disks and the power "
-            "supply. Unexplained are the kernel, processes too short to be sampled, and gaps.",
-            NO_NODE,
+            "supply. Unexplained are the kernel, processes too short to be sampled, and gaps. The dashed line is the "
+            "sum of a week before.",
+            NO_EXPORTER,
             [onward(WORKLOADS), onward(NODES)],
         ),
         [
             Line(q.watts("container", "", 'mode="active"'), "Work"),
-            Line(q.watts("container", "", 'mode="idle"'), "Idle, held"),
-            Line(q.watts("unattributed", "", 'reason="idle"'), "Idle, the node's"),
+            Line(q.watts("container", "", _IDLE), "Idle, held"),
+            Line(q.watts("unattributed", "", 'reason="idle"'), "Idle, of the node"),
             Line(q.watts("unattributed", "", 'reason!="idle"', q.OTHER), "Fans, disks, supply"),
             Line(q.watts("unattributed", "", 'reason!="idle"', q.NOT_OTHER), "Unexplained"),
+            Line(q.week_before("node"), "A week before"),
         ],
         "watt",
         colours={
             "Work": ACTIVE,
             "Idle, held": HELD_IDLE,
-            "Idle, the node's": NODE_IDLE,
+            "Idle, of the node": NODE_IDLE,
             "Fans, disks, supply": COMPONENT["other"],
             "Unexplained": LOST,
         },
         stacked=True,
+        before="A week before",
+        summary="right",
     )
 
 
@@ -201,67 +234,58 @@ def _models() -> Builder[Panel]:
     return bars(
         Ask(
             8,
+            "Power of the largest models",
             "Which models draw most?",
             "Power of the ten largest models: GPU, CPU and memory, work and idle. Click a model for its details.",
-            "No model is running here, or none was recognised",
+            NO_MODEL,
             [onward(MODELS)],
         ),
         [Line(f"sort_desc(topk(10, {power}))", "{{model_name}}")],
         "watt",
         base=ACTIVE,
-        follow=onward(MODEL, "Open ${__field.labels.model_name}", model_name="${__field.labels.model_name}"),
-    )
-
-
-def _components() -> Builder[Panel]:
-    return course(
-        Ask(
-            9,
-            "Which hardware draws it?",
-            "Power by component. Other is counted by the platform's meter only: fans, disks, network, power supply.",
-            NO_NODE,
-            [onward(NODES)],
-        ),
-        [Line(q.watts("node", "component"), "{{component}}")],
-        "watt",
-        colours=COMPONENT,
-        stacked=True,
+        follow=from_line(MODEL, "Open this model", "model_name"),
     )
 
 
 def _idle_gpus() -> Builder[Panel]:
-    idle = (q.GPU, 'mode="idle"', q.NAMESPACE)
-    held = q.watts("container", _WASTE_LABELS, *idle)
-    every = q.watts("container", _WASTE_LABELS, q.GPU, q.NAMESPACE)
+    def watts(*where: str) -> str:
+        return q.total(q.rate(_BY_CARD, q.NAMESPACE, *where), _HOLDER)
+
+    top = f"topk(10, {watts(_IDLE)})"
+    energy = f"{q.total(q.increase(_BY_CARD, q.NAMESPACE, _IDLE), _HOLDER)} / {q.KWH:g}"
     return table(
         Ask(
             10,
+            "Idle GPUs",
             "Which workloads hold idle GPUs?",
-            "Idle power of the GPUs that a container uses or is allocated, and its share of the power of these cards: "
-            "at 100 % the cards do nothing.",
-            "No GPU is held",
+            "The ten containers and cards with most idle power: the power and energy of the card that the holder did "
+            "not use, and the share of idle power. At 100 % the card does nothing.",
+            Empty("No GPU held", "no workload holds a GPU."),
             [onward(WORKLOADS)],
         ),
         [
             CLUSTER,
-            Label("namespace", "Namespace", 110),
-            Label("pod", "Pod", 0, from_row(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("namespace", "Namespace", 115),
+            Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 90),
+            Label("instance", "Node", 90, from_place(NODES, "Open this node", instance="Node")),
+            Label("gpu", "GPU", 50, from_place(NODES, "Open this card", instance="Node", gpu="GPU")),
         ],
         [
-            Value("Idle", f"topk(10, {held})", "watt", 0, 70),
+            Value("Idle", top, "watt", None, 80, total=True),
+            Value("Idle kWh", f"{energy} and on ({_HOLDER}) {top}", KWH, 2, 95, total=True),
             Value(
                 "Share",
-                f"{held} / ({every} > 0) and on ({_WASTE_LABELS}) topk(10, {held})",
+                f"{watts(_IDLE)} / ({watts()} > 0) and on ({_HOLDER}) {top}",
                 "percentunit",
                 0,
-                110,
+                115,
                 [(0.5, WARN), (0.9, BAD)],
                 HELD_IDLE,
                 1,
             ),
         ],
-        sort="Share",
+        sort="Idle",
     )
 
 
@@ -269,15 +293,17 @@ def _budgets() -> Builder[Panel]:
     return bars(
         Ask(
             11,
+            "Use of the budgets",
             "Which budgets are nearly used up?",
             "Used share of each energy budget in its window: the ten with the highest share.",
-            "No budgets: write prometheus/budgets.yaml, see docs/rules.md",
+            NO_BUDGET,
             [onward(BUDGETS)],
         ),
         [Line(f"sort_desc(topk(10, {budget.used_ratio()}))", "{{budget}} {{cluster}}")],
         "percentunit",
         steps=[(0.8, WARN), (1, BAD)],
-        most=1.2,
+        base=GOOD,
+        most=2,
         decimals=0,
-        follow=onward(BUDGETS),
+        follow=from_line(BUDGETS, "Open this budget", "budget"),
     )

@@ -13,7 +13,9 @@ PHASE = {"training": "#E889B8", "inference": "#8FC7F0", "unknown": "#71809A"}
 PLAIN = "#71809A"
 """A series shown only for comparison."""
 
-TEXT, GOOD, WARN, BAD = "text", "#5FB37C", "#E0A33A", "#E5675C"
-"""Neutral; healthy; look at it soon; look at it now."""
+TEXT, GOOD, WARN, BAD = "text", "green", "dark-orange", "red"
+"""Neutral; healthy; look at it soon; look at it now. Grafana's names: darker in its light theme, to be legible.
+
+Text has one of these; the colours above are for areas and lines."""
 
 SEVERITY = {"critical": ("critical", BAD), "warning": ("warning", WARN), "info": ("info", TEXT)}

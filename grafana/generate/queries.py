@@ -72,6 +72,34 @@ def kwh(level: str, by: str = "", *where: str) -> str:
     return f"{total(difference(f'energy_{level}_joules_total', *where), by)} / {KWH:g}"
 
 
+def age(metric: str, *where: str) -> str:
+    """Seconds since a time that a gauge has; never negative where clocks differ."""
+    return f"clamp_min(time() - {series(metric, *where)}, 0)"
+
+
+def per_day(name: str, seconds: float, by: str, *where: str) -> str:
+    """kWh of each day, at the day's beginning, from a recorded power that is evaluated every ``seconds``.
+
+    Raw counters over a week are too many samples for a fleet. The window is a second short of a day, because it
+    includes both of its ends.
+    """
+    of_day = f"sum_over_time({series(name, *where, node=CLUSTER)}[86399s] offset -86399s)"
+    return f"{total(of_day, by)} * {seconds:g} / {KWH:g}"
+
+
+def week_before(level: str, by: str = "", *where: str) -> str:
+    """Power of a week earlier."""
+    selected = series(f"energy_{level}_joules_total", *where)
+    return total(f"rate({selected}[$__rate_interval] offset 1w)", by)
+
+
+def change(level: str, by: str, *where: str) -> str:
+    """Energy in the time range compared with the same range a week earlier: 0.1 is 10 % more."""
+    metric = series(f"energy_{level}_joules_total", *where)
+    now, then = (total(f"increase({metric}[$__range]{at})", by) for at in ("", " offset 1w"))
+    return f"{now} / ({then} > 0) - 1"
+
+
 def per_year(power: str) -> str:
     """A power over a year, in kWh."""
     return f"({power}) * {KWH_PER_YEAR}"

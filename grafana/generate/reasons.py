@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import queries as q
-from .palette import BAD, GOOD, HELD_IDLE, TEXT, WARN
+from .palette import BAD, GOOD, TEXT, WARN
 
 IDLE, THROTTLED, MOSTLY_IDLE, MEMORY_BOUND, COMPUTE_BOUND, UNDERUSED, NOTHING = range(1, 8)
 """In order of precedence: of several rows, the smallest number counts."""
@@ -11,7 +11,7 @@ IDLE, THROTTLED, MOSTLY_IDLE, MEMORY_BOUND, COMPUTE_BOUND, UNDERUSED, NOTHING = 
 TEXTS = {
     float(IDLE): ("Loaded, does nothing", BAD),
     float(THROTTLED): ("Power or heat limit", WARN),
-    float(MOSTLY_IDLE): ("Idle most of the time", HELD_IDLE),
+    float(MOSTLY_IDLE): ("Idle most of the time", WARN),
     float(MEMORY_BOUND): ("Memory-bound", TEXT),
     float(COMPUTE_BOUND): ("Compute-bound", GOOD),
     float(UNDERUSED): ("Uses little of its card", WARN),

@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import DataTransformerConfig, Dynam
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from .palette import TEXT
-from .panels import Ask, Link, Steps, thresholds, words
+from .panels import Ask, Link, Steps, framed, thresholds, words
 from .variables import PROMETHEUS
 
 
@@ -34,7 +34,10 @@ CLUSTER = Label("cluster", "Cluster", 90)
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A column of values. ``bar`` is the value at which its gauge is full; 0 shows the number alone."""
+    """A column of values. ``bar`` is the value at which its gauge is full; 0 shows the number alone.
+
+    ``total`` puts the sum of all rows into the table's footer.
+    """
 
     title: str
     expr: str
@@ -45,14 +48,13 @@ class Value:
     base: str = TEXT
     bar: float = 0
     texts: Mapping[float, tuple[str, str]] | None = None
+    total: bool = False
 
 
 def table(ask: Ask, labels: Sequence[Label], values: Sequence[Value], *, sort: str) -> Builder[Panel]:
     """A row for each combination of labels; every query must keep exactly these labels."""
-    panel = tables.Panel().id(ask.id).title(ask.question).description(ask.meaning).datasource(PROMETHEUS)
-    panel.no_value(ask.empty).unit("none").cell_height(shapes.TableCellHeight.SM).show_header(True)
-    if ask.links:
-        panel.links(list(ask.links))
+    panel = framed(tables.Panel(), ask, "none").cell_height(shapes.TableCellHeight.SM).show_header(True)
+    totals: list[str] = []
     renamed: dict[str, str] = {}
     order: dict[str, int] = {}
     for label in labels:
@@ -71,6 +73,8 @@ def table(ask: Ask, labels: Sequence[Label], values: Sequence[Value], *, sort: s
         # Grafana calls the column of the only query plainly "Value".
         field = "Value" if len(values) == 1 else f"Value #{ref}"
         renamed[field], order[field] = value.title, len(order)
+        if value.total:
+            totals.append(field)
     panel.with_transformation(DataTransformerConfig("merge", options={}))
     panel.with_transformation(
         DataTransformerConfig(
@@ -79,16 +83,18 @@ def table(ask: Ask, labels: Sequence[Label], values: Sequence[Value], *, sort: s
         )
     )
     panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(True)])
+    if totals:  # for Grafana up to 12.1; later ones have it by column
+        panel.footer(common.TableFooterOptions().show(True).reducer(["sum"]).fields(totals).count_rows(False))
     for label in labels:
-        if properties := _of_label(label):
-            panel.override_by_name(label.title, properties)
+        panel.override_by_name(label.title, _of_label(label))
     for value in values:
         panel.override_by_name(value.title, _of_value(value))
     return panel
 
 
 def _of_label(label: Label) -> list[DynamicConfigValue]:
-    properties = []
+    # without it the panel's own text stands in empty cells, and in what links put into addresses
+    properties = [DynamicConfigValue("noValue", "")]
     if label.width:
         properties.append(DynamicConfigValue("custom.width", label.width))
     if label.follow is not None:
@@ -101,7 +107,9 @@ def _of_label(label: Label) -> list[DynamicConfigValue]:
 
 
 def _of_value(value: Value) -> list[DynamicConfigValue]:
-    properties = [DynamicConfigValue("unit", value.unit)]
+    properties = [DynamicConfigValue("unit", value.unit), DynamicConfigValue("noValue", "–")]
+    if value.total:
+        properties.append(DynamicConfigValue("custom.footer", {"reducers": ["sum"]}))
     if value.decimals is not None:
         properties.append(DynamicConfigValue("decimals", value.decimals))
     if value.width:

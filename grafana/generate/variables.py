@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grafana_foundation_sdk.builders.dashboard import DatasourceVariable, QueryVariable
+from grafana_foundation_sdk.builders.dashboard import DatasourceVariable, QueryVariable, TextBoxVariable
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
@@ -14,6 +14,9 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+RUNBOOKS = "docs/runbooks"
+"""Relative until it is set, as runbook_url in the rules is."""
 
 _NODE = 'cluster=~"$cluster",job=~"$job",instance=~"$instance"'
 _BUILD = "energy_exporter_build_info"
@@ -70,8 +73,25 @@ def model_name() -> QueryVariable:
 
 
 def one_model() -> Builder[VariableModel]:
-    """One model at a time: the first of the list until one is chosen."""
-    return model_name().multi(False).include_all(False).current(VariableOption(text="", value=""))
+    """One model at a time: the one that used most until another is chosen, because the first of the alphabet may idle.
+
+    The choices are in the order of their energy, which `label_values` cannot give.
+    """
+    used = f'increase(energy_model_joules_total{{{_NODE},namespace=~"$namespace"}}[$__range])'
+    return (
+        model_name()
+        .query(f"query_result(topk(100, sum by (model_name) ({used})))")
+        .regex('/model_name="([^"]+)"/')
+        .sort(VariableSort.DISABLED)
+        .multi(False)
+        .include_all(False)
+        .current(VariableOption(text="", value=""))
+    )
+
+
+def runbooks(address: str) -> Builder[VariableModel]:
+    """Where the folder docs/runbooks is."""
+    return TextBoxVariable("runbooks").label("Runbooks").default_value(address)
 
 
 def gpu() -> Builder[VariableModel]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from tests.support.boards import filled, queries
+from tests.support.boards import BOARDS, filled, queries
 from tests.support.needs import needs
 from tests.support.patience import patience
 
@@ -23,13 +23,19 @@ BUDGET = 'budget="b",owner="o",window="day"'
 IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 
 
+WEEK = 7 * 24 * 60
+"""Minutes."""
+
+
 class Case(NamedTuple):
-    """Series with their values each minute for an hour, a query of a panel, and its answer to three digits."""
+    """Series with their values each minute, a query of a panel, and its answer after some hours to three digits."""
 
     what: str
     query: str
     series: dict[str, str]
     answer: dict[str, float]
+    hours: int = 1
+    asked: str = "{}"
 
 
 def counter(watts: float) -> str:
@@ -73,7 +79,7 @@ CASES = [
     ),
     Case(
         "a model that is served and trained: the training makes no tokens",
-        "energy-models/6E",
+        "energy-models/6F",
         {
             f'energy_model_joules_total{{{NODE},namespace="a",model_name="m",phase="{phase}"}}': counter(100)
             for phase in ("inference", "training")
@@ -126,7 +132,17 @@ CASES = [
         {"{}": 0.5},
     ),
     Case(
-        "free cards are waste, held ones or not",
+        "a card that is held and not used is waste, the idle power of one at work is not",
+        "energy-overview/4A",
+        {f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(200)}
+        | {
+            f'energy_container_gpu_joules_total{{{HELD},gpu="{gpu}",uuid="GPU-{gpu}",mode="{mode}"}}': counter(watts)
+            for gpu, mode, watts in (("0", "idle", 70), ("0", "active", 1), ("1", "idle", 29), ("1", "active", 100))
+        },
+        {"{}": 0.35},
+    ),
+    Case(
+        "free cards are waste",
         "energy-overview/4A",
         {
             f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(100),
@@ -227,7 +243,7 @@ CASES = [
     ),
     Case(
         "and of each its own part is nobody's",
-        "energy-nodes/6G",
+        "energy-nodes/6H",
         twice(
             {
                 f'energy_node_joules_total{{{NODE},component="cpu"}}': (counter(100), counter(30)),
@@ -238,10 +254,10 @@ CASES = [
     ),
     Case(
         "their cards are called by the same number, and have limits of their own",
-        "energy-nodes/7B",
+        "energy-nodes/7D",
         twice(
             {
-                f'energy_device_joules_total{{{NODE},component="gpu",device="GPU-1"}}': (counter(70), counter(300)),
+                f'energy_gpu_joules_total{{{NODE},gpu="0",uuid="GPU-1"}}': (counter(70), counter(300)),
                 f"energy_gpu_power_limit_watts{{{NODE},{CARD}}}": ("100x60", "400x60"),
                 f"energy_gpu_info{{{NODE},{CARD}}}": ("1x60", "1x60"),
             }
@@ -256,7 +272,7 @@ CASES = [
         "energy-nodes/8A",
         twice(
             {
-                f'energy_device_joules_total{{{NODE},component="gpu",device="GPU-1"}}': (counter(70), counter(300)),
+                f'energy_gpu_joules_total{{{NODE},gpu="0",uuid="GPU-1"}}': (counter(70), counter(300)),
                 f"energy_gpu_info{{{NODE},{CARD}}}": ("1x60", "1x60"),
             }
         ),
@@ -281,7 +297,7 @@ CASES = [
     ),
     Case(
         "pods of one name in two clusters are two, each with its own idle share",
-        "energy-workloads/7G",
+        "energy-workloads/7H",
         twice(
             {
                 f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(10), counter(30)),
@@ -295,7 +311,7 @@ CASES = [
     ),
     Case(
         "a model in namespaces of one name in two clusters: each has its own joules by token",
-        "energy-models/6E",
+        "energy-models/6F",
         twice(
             {
                 f'energy_model_joules_total{{{NODE},namespace="a",{SERVED}}}': (counter(100), counter(100)),
@@ -307,7 +323,7 @@ CASES = [
     ),
     Case(
         "and its own reason: in the west it only holds its card",
-        "energy-models/6G",
+        "energy-models/6H",
         twice(
             {
                 f'energy_model_joules_total{{{NODE},namespace="a",{SERVED},mode="active"}}': (counter(90), counter(0)),
@@ -371,6 +387,31 @@ CASES = [
         {'{instance="n1"}': 60.0},
     ),
     Case(
+        "a tenth more than a week before",
+        "energy-nodes/6G",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': f"0+6000x{WEEK} {6000 * WEEK + 6600}+6600x120"},
+        {'{instance="n1"}': 0.1},
+        hours=170,
+    ),
+    Case(
+        "no week before, no comparison",
+        "energy-nodes/6G",
+        {f'energy_node_joules_total{{{NODE},component="cpu"}}': counter(100)},
+        {},
+    ),
+    Case(
+        "a day of 1 kW is 24 kWh",
+        "energy-workloads/11A",
+        {
+            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': "_x1440 "
+            + "1000 _ " * 720
+        },
+        {'{namespace="a"}': 24.0},
+        hours=48,
+        # it looks ahead: asked a day later what it was a day before
+        asked="max_over_time(({})[1d:1d] offset 1d)",
+    ),
+    Case(
         "one budget of two selects nothing",
         "energy-budgets/10A",
         {
@@ -380,6 +421,41 @@ CASES = [
         {"{}": 1.0},
     ),
 ]
+
+
+def annotation(uid: str, name: str) -> str:
+    """The query of an annotation, with "All" chosen."""
+    (found,) = (event for event in BOARDS[uid]["annotations"]["list"] if event["name"] == name)
+    return filled(found["expr"], uid, model_name="m")
+
+
+def of_model(pod: str, owner: str = "Deployment") -> str:
+    """A container of the model m."""
+    place = f'namespace="a",pod="{pod}",container="c",image="i:{pod}"'
+    return f'energy_container_info{{{NODE},{place},owner_kind="{owner}",model_name="m"}}'
+
+
+@needs("promtool")
+def test_annotations_mark_what_happened(tmp_path: Path) -> None:
+    """A pod that started two minutes ago; not the one that was there, nor a job, nor all when the exporter is new."""
+    rollouts, refused = annotation("energy-model", "Rollouts"), annotation("energy-model", "Configuration refused")
+    series = {
+        of_model("old"): "1x60",
+        of_model("new"): "_x57 1x60",
+        of_model("sweep", "Job"): "_x57 1x60",
+        f"energy_exporter_build_info{{{NODE}}}": "1x60",
+        f"energy_config_last_reload_successful{{{NODE}}}": "1x30 0x30",
+    }
+    new = '{namespace="a",pod="new",container="c",image="i:new"}'
+    questions = [
+        {"expr": rollouts, "eval_time": "2m", "exp_samples": []},
+        {"expr": rollouts, "eval_time": "56m", "exp_samples": []},
+        {"expr": rollouts, "eval_time": "59m", "exp_samples": [{"labels": new, "value": 1}]},
+        {"expr": f"{refused} > 0", "eval_time": "20m", "exp_samples": []},
+        {"expr": refused, "eval_time": "40m", "exp_samples": [{"labels": f"{{{NODE}}}", "value": 1}]},
+    ]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    promtool(tmp_path, [{"interval": "1m", "input_series": inputs, "promql_expr_test": questions}])
 
 
 @needs("promtool")
@@ -395,10 +471,21 @@ def test_panels_answer_right(tmp_path: Path) -> None:
                 "name": case.what,
                 "interval": "1m",
                 "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-                "promql_expr_test": [{"expr": f"round({expr}, 0.001)", "eval_time": "1h", "exp_samples": samples}],
+                "promql_expr_test": [
+                    {
+                        "expr": f"round({case.asked.format(expr)}, 0.001)",
+                        "eval_time": f"{case.hours}h",
+                        "exp_samples": samples,
+                    }
+                ],
             }
         )
-    file = tmp_path / "answers.yml"
+    promtool(tmp_path, tests)
+
+
+def promtool(folder: Path, tests: list[dict[str, Any]]) -> None:
+    """Have promtool compare answers."""
+    file = folder / "answers.yml"
     file.write_text(yaml.safe_dump({"evaluation_interval": "1m", "tests": tests}), encoding="utf-8")
     command = ["promtool", "test", "rules", str(file)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=patience(60), check=False)

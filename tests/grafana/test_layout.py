@@ -17,6 +17,8 @@ boards = pytest.mark.parametrize("uid", BOARDS)
 
 PIXELS_PER_COLUMN = (1366 - 2 * 16) / 24
 PIXELS_PER_LETTER = 7.3
+ICONS_PIXELS = 106
+"""What a panel's edges and the icons beside its title take: information and link."""
 SCREEN_ROWS = 16
 """Grid units below the head of a dashboard on a screen of 1366 × 768."""
 
@@ -37,13 +39,13 @@ def test_panels_fill_the_width_and_do_not_overlap(uid: str) -> None:
 def test_the_first_screen_answers_with_few_panels(uid: str) -> None:
     first = [panel for panel in BOARDS[uid]["panels"] if panel["gridPos"]["y"] < SCREEN_ROWS]
     assert 5 <= len(first) <= 11
-    assert sum(1 for panel in panels(BOARDS[uid])) <= 16
+    assert sum(1 for panel in panels(BOARDS[uid])) <= 20
 
 
 @boards
 def test_titles_fit_above_their_panels(uid: str) -> None:
     for panel in panels(BOARDS[uid]):
-        room = panel["gridPos"]["w"] * PIXELS_PER_COLUMN - 26
+        room = panel["gridPos"]["w"] * PIXELS_PER_COLUMN - ICONS_PIXELS
         assert len(panel["title"]) * PIXELS_PER_LETTER <= room, panel["title"]
 
 
@@ -69,6 +71,8 @@ def test_links_lead_to_dashboards_and_keep_what_was_chosen(uid: str) -> None:
         titles = _columns(panel)
         for link in links(panel):
             assert link["title"]
+            if link["url"] == "${runbooks}/${__data.fields.Alert:percentencode}.md":
+                continue
             address = urlsplit(link["url"])
             target = address.path.removeprefix("/d/")
             assert target in BOARDS, link["url"]
@@ -79,7 +83,7 @@ def test_links_lead_to_dashboards_and_keep_what_was_chosen(uid: str) -> None:
             for name, value in set_here.items():
                 if name.startswith("var-"):
                     assert name.removeprefix("var-") in variables(BOARDS[target]), link["url"]
-                if field := re.fullmatch(r"\$\{__data\.fields\.(.+)\}", value):
+                if field := re.fullmatch(r"\$\{__data\.fields\.(.+):percentencode\}", value):
                     assert field[1] in titles, link["url"]
 
 
@@ -111,15 +115,15 @@ def colours(place: Any) -> set[str]:
 
 def meanings() -> set[str]:
     found: set[str] = set()
-    for value in vars(palette).values():
+    for name, value in vars(palette).items():
         if isinstance(value, dict):
             found |= {colour for colour in value.values() if isinstance(colour, str)}
-        elif isinstance(value, str) and (value.startswith("#") or value == "text"):
+        elif isinstance(value, str) and (value.startswith("#") or name in {"TEXT", "GOOD", "WARN", "BAD"}):
             found.add(value)
     return found
 
 
-LOSS_SHADES = {"#8FA3BF", "#A58FBF"}
+LOSS_SHADES = {"#7A86D9", "#A58FBF"}
 """Kernel and exited processes, on one panel only."""
 
 

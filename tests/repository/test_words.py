@@ -20,13 +20,13 @@ BANNED = re.compile(
 )
 """Words that operators do not search for. Quoted in backticks they are names, not prose."""
 
-FOLDERS = ("exporter", "docs", "prometheus", "deploy", "grafana/generate", "findings")
+FOLDERS = ("exporter", "docs", "prometheus", "deploy", "grafana/generate", "grafana/render", "findings")
 PROSE = {".py", ".md", ".yml", ".yaml", ".conf", ".service", ".rules", ".sh"}
 RULE = REPOSITORY / "CONTRIBUTING.md"
 FILES = sorted(
     path
     for path in [*(p for folder in FOLDERS for p in (REPOSITORY / folder).rglob("*")), *REPOSITORY.glob("*.md")]
-    if path.suffix in PROSE and path not in {RULE, REPOSITORY / "CHANGELOG.md"}
+    if path.suffix in PROSE and "node_modules" not in path.parts and path not in {RULE, REPOSITORY / "CHANGELOG.md"}
 )
 
 

@@ -31,14 +31,15 @@ class Prerequisite(NamedTuple):
 
 
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+_INTER = "/usr/share/fonts/opentype/inter"
 
 TABLE = (
     Prerequisite("import ensurepip", "python3-venv", "the virtual environment"),
     Prerequisite("make", "make", "the targets of the Makefile"),
     Prerequisite("cc", "gcc", "compiles the fake NVIDIA driver"),
     Prerequisite("/usr/include/stdio.h", "libc6-dev", "compiles the fake NVIDIA driver"),
-    Prerequisite("promtool", "prometheus", "checks rules and scrapes"),
-    Prerequisite("prometheus", "prometheus", "scrapes the exporter and evaluates the rules"),
+    Prerequisite("promtool", "prometheus", "checks rules and scrapes", ("test", "grafana-check")),
+    Prerequisite("prometheus", "prometheus", "scrapes the exporter and evaluates the rules", ("test", "grafana-check")),
     Prerequisite("amtool", "prometheus-alertmanager", "checks the alert routes"),
     Prerequisite("prometheus-alertmanager", "prometheus-alertmanager", "receives the alerts"),
     Prerequisite("kubectl", "kubernetes-client", "renders the Kubernetes manifests"),
@@ -51,6 +52,10 @@ TABLE = (
     Prerequisite("buildah", "buildah", "builds the container image", ("image-test",)),
     Prerequisite("mmdebstrap", "mmdebstrap", "makes a Debian root from packages", ("image-test", "bare-test")),
     Prerequisite(_KEYRING, "debian-archive-keyring", "verifies those packages", ("image-test", "bare-test")),
+    Prerequisite("node", "nodejs", "bundles Grafana's components", ("grafana-check",)),
+    Prerequisite("npm", "npm", "installs Grafana's components", ("grafana-check",)),
+    Prerequisite("chromium", "chromium", "renders the dashboards", ("grafana-check",)),
+    Prerequisite(_INTER, "fonts-inter", "is Grafana's font", ("grafana-check",)),
     Prerequisite("git", "git", "clones the commit that is tested", ("bare-test",)),
 )
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -1,15 +1,13 @@
-"""A Prometheus over the history, with everything the shipped rules would have recorded in it."""
+"""A Prometheus over a history, with everything the shipped rules would have recorded in it."""
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import subprocess
 import time
-import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,33 +18,18 @@ from . import history
 
 RULES = Path(__file__).resolve().parent.parent.parent / "prometheus" / "rules"
 _PATIENCE_SECONDS = 60.0
-_AFTER_SECONDS = 4.0
-"""How long after the last scrape somebody looks."""
 
+OF_A_WEEK = frozenset(
+    {
+        "pod:energy_container_joules:rate5m",
+        "namespace:energy_container_joules:rate5m",
+        "model:energy_model_joules:rate5m",
+        "model:energy_model_watts:zero_filled",
+    }
+)
+"""What is recorded of the week before the day, too: the bars of kWh per day are of these."""
 
-class Prometheus:
-    """Asks at the time of `history.END`, whatever time it is."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def _ask(self, path: str, **parameters: str) -> Any:
-        address = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(address, timeout=120) as answer:
-            return json.load(answer)["data"]
-
-    def instant(self, expr: str) -> list[dict[str, Any]]:
-        """Series of an instant query."""
-        found: list[dict[str, Any]] = self._ask("query", query=expr, time=str(history.END + _AFTER_SECONDS))["result"]
-        return found
-
-    def course(self, expr: str, seconds: float, step: float) -> list[dict[str, Any]]:
-        """Series of a range query."""
-        start = str(history.END - seconds)
-        found: list[dict[str, Any]] = self._ask(
-            "query_range", query=expr, start=start, end=str(history.END), step=str(step)
-        )["result"]
-        return found
+Groups = list[dict[str, Any]]
 
 
 def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -56,7 +39,7 @@ def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
             yield from ((group["interval"], rule) for rule in group["rules"])
 
 
-def alerts() -> list[dict[str, Any]]:
+def alerts() -> Groups:
     """What fires, as a rule that records it: promtool does not evaluate alerts.
 
     An alert fires that held at each minute of its ``for``. Labels that are templates are left to the series.
@@ -74,7 +57,7 @@ def alerts() -> list[dict[str, Any]]:
     return [{"name": "alerts", "interval": "5m", "rules": made}]
 
 
-def levels() -> list[list[dict[str, Any]]]:
+def levels() -> list[Groups]:
     """The recording rules in groups, first those that need no other, then those that need only the ones before.
 
     promtool writes what it evaluates into new blocks and does not read them: hence one run for each level.
@@ -106,21 +89,33 @@ def _names(metric: str, expr: str) -> bool:
     return re.search(rf"(?<![\w:]){re.escape(metric)}(?![\w:])", expr) is not None
 
 
-def build(folder: Path) -> None:
-    """Make the data once: raw series, then level after level of recorded ones. Takes some minutes."""
+def _only(groups: Groups, *, of_a_week: bool) -> Groups:
+    kept = [
+        group | {"rules": [rule for rule in group["rules"] if (rule["record"] in OF_A_WEEK) == of_a_week]}
+        for group in groups
+    ]
+    return [group for group in kept if group["rules"]]
+
+
+def build(folder: Path, stretches: Sequence[history.Stretch]) -> None:
+    """Make the data once: raw series, then level after level of recorded ones. Takes some minutes for a day."""
     data, raw = folder / "data", folder / "raw"
     data.mkdir(parents=True)
     raw.mkdir()
-    for path in history.write(raw):
+    for path in history.write(raw, stretches):
         _promtool("tsdb", "create-blocks-from", "openmetrics", str(path), str(data))
         path.unlink()
+    week = history.END - sum(stretch.hours for stretch in stretches) * 3600
+    day = max(week, history.END - 24 * 3600)
     for number, groups in enumerate([*levels(), alerts()]):
-        rules = raw / f"level-{number}.yml"
-        rules.write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
-        with serving(folder) as (_, url):
-            start, end = str(int(history.END - history.HOURS * 3600)), str(int(history.END))
-            span = ["--start", start, "--end", end, "--url", url, "--output-dir", str(data)]
-            _promtool("tsdb", "create-blocks-from", "rules", *span, str(rules))
+        with serving(folder) as url:
+            for start, of_a_week in ((week, True), (day, False)):
+                if not (chosen := _only(groups, of_a_week=of_a_week)):
+                    continue
+                rules = raw / f"level-{number}-{of_a_week}.yml"
+                rules.write_text(yaml.safe_dump({"groups": chosen}), encoding="utf-8")
+                span = ["--start", str(int(start)), "--end", str(int(history.END)), "--url", url]
+                _promtool("tsdb", "create-blocks-from", "rules", *span, "--output-dir", str(data), str(rules))
 
 
 def _promtool(*arguments: str) -> None:
@@ -128,8 +123,8 @@ def _promtool(*arguments: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[Prometheus, str]]:
-    """A Prometheus that has the data and scrapes nothing, and its address."""
+def serving(folder: Path) -> Iterator[str]:
+    """The address of a Prometheus that has the folder's data, or none, and scrapes nothing."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     config = folder / "prometheus.yml"
@@ -148,7 +143,7 @@ def serving(folder: Path) -> Iterator[tuple[Prometheus, str]]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-        yield Prometheus(url), url
+        yield url
     finally:
         process.terminate()
         process.wait(30)

@@ -1,1 +1,0 @@
-"""Pictures of the dashboards without a Grafana: `python -m grafana.pictures` draws them from JSON and data."""
