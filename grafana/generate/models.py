@@ -10,10 +10,10 @@ from .board import Row, board
 from .empty import NO_MODEL, NO_RULES, NO_TOKENS, Empty
 from .links import MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
 from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, WARN
-from .panels import KWH, PER_TOKEN, Ask, Line, course, days, number
+from .panels import KG, KWH, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
-from .variables import everywhere, model_name, namespace
+from .variables import currency, everywhere, model_name, namespace
 
 _BY = "cluster, model_name, namespace, phase"
 _WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
@@ -31,13 +31,14 @@ def dashboard() -> Dashboard:
     return board(
         MODELS,
         "How much power, energy and joules per token does each model use, how much of it is idle, and why?",
-        [*everywhere(), namespace(), model_name()],
+        [*everywhere(), namespace(), model_name(), currency()],
         [
             Row(4, [(5, _power()), (5, _energy()), (5, _share()), (5, _idle()), (4, _count())]),
             Row(13, [(24, _league())]),
             Row(9, [(16, _over_time()), (8, _phases())]),
             Row(9, [(12, _per_day()), (12, _per_token())]),
             Row(8, [(24, _runs())]),
+            Row(9, [(24, _bill())]),
         ],
     )
 
@@ -238,6 +239,32 @@ def _runs() -> Builder[Panel]:
         [
             Value("Energy", f"topk(50, sum by ({by}) ({known}))", KWH, 2, 140, total=True),
             Value("Power", f"sum by ({by}) ({now})", "watt", None, 120, total=True),
+        ],
+        sort="Energy",
+    )
+
+
+def _bill() -> Builder[Panel]:
+    return table(
+        Ask(
+            12,
+            "CO2e and cost by model",
+            "What did each model emit and cost?",
+            "In the time range, at the carbon intensity and price of each moment, PUE included, in the currency that "
+            "is chosen above. Idle cost is for holding GPUs without using them.",
+            NO_MODEL,
+        ),
+        [
+            Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
+            CLUSTER,
+            Label("namespace", "Namespace", 120, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("phase", "Phase", 80),
+        ],
+        [
+            Value("Energy", q.kwh("model", _BY, *_WHERE), KWH, 2, 120, total=True),
+            Value("CO2e", q.grams("model", _BY, *_WHERE), KG, 2, 120, total=True),
+            Value("Cost", q.cost("model", _BY, *_WHERE), "none", 2, 100, total=True),
+            Value("Idle cost", q.cost("model", _BY, *_WHERE, 'mode="idle"'), "none", 2, 100, total=True),
         ],
         sort="Energy",
     )

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from . import budget_queries as budget
 from . import queries as q
 from .board import Row, board
-from .empty import NO_BUDGET, NO_EXPORTER, NO_GPU, NO_METER, NO_MODEL, Empty
+from .empty import NO_BUDGET, NO_EXPORTER, NO_GPU, NO_IMPACT, NO_METER, NO_MODEL, Empty
 from .links import (
     BUDGETS,
     EXPORTER,
@@ -24,9 +24,9 @@ from .links import (
     runbook,
 )
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, WARN
-from .panels import KWH, KWH_PER_YEAR, Ask, Line, bars, course, number
+from .panels import KG, KWH, KWH_PER_YEAR, Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
-from .variables import everywhere, namespace, runbooks
+from .variables import currency, everywhere, namespace, runbooks
 
 _UNATTRIBUTED = "energy_unattributed_joules_total"
 _BY_CARD = "energy_container_gpu_joules_total"
@@ -41,12 +41,14 @@ def dashboard(runbook_address: str) -> Dashboard:
     return board(
         OVERVIEW,
         "How much power is drawn now, by which workloads, how much of it is waste, and do the energy budgets hold?",
-        [*everywhere(), namespace(), runbooks(runbook_address)],
+        [*everywhere(), namespace(), currency(), runbooks(runbook_address)],
         [
             Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _alerts())]),
             Row(10, [(15, _uses()), (9, _models())]),
             Row(9, [(17, _idle_gpus()), (7, _budgets())]),
             Row(9, [(24, _firing())]),
+            Row(4, [(6, _grams()), (6, _cost()), (6, _intensity()), (6, _price())]),
+            Row(9, [(24, _teams())]),
         ],
     )
 
@@ -306,4 +308,96 @@ def _budgets() -> Builder[Panel]:
         most=2,
         decimals=0,
         follow=from_line(BUDGETS, "Open this budget", "budget"),
+    )
+
+
+def _grams() -> Builder[Panel]:
+    return number(
+        Ask(
+            13,
+            "CO2e",
+            "How much CO2e was emitted for this energy?",
+            "Of all selected nodes in the time range, at the carbon intensity of each moment, the building's "
+            "overhead (PUE) included.",
+            NO_IMPACT,
+            [onward(MODELS)],
+        ),
+        q.grams("node"),
+        KG,
+    )
+
+
+def _cost() -> Builder[Panel]:
+    return number(
+        Ask(
+            14,
+            "Cost",
+            "What did this energy cost?",
+            "Of all selected nodes in the time range, at the price of each moment, PUE included, in the currency that "
+            "is chosen above; credits at negative prices are subtracted.",
+            NO_IMPACT,
+            [onward(MODELS)],
+        ),
+        q.cost("node"),
+        "none",
+        decimals=2,
+    )
+
+
+def _intensity() -> Builder[Panel]:
+    return number(
+        Ask(
+            15,
+            "Carbon intensity",
+            "How much CO2e does a kWh stand for now?",
+            "Mean of the selected nodes, without PUE. Zone, source and year are the labels of energy_impact_info.",
+            NO_IMPACT,
+            [onward(EXPORTER)],
+        ),
+        f"avg({q.series('energy_carbon_intensity_grams_per_kilowatt_hour')})",
+        "suffix:g/kWh",
+        decimals=0,
+    )
+
+
+def _price() -> Builder[Panel]:
+    chosen = q.series("energy_electricity_price_per_kilowatt_hour", 'currency="$currency"')
+    return number(
+        Ask(
+            16,
+            "Price per kWh",
+            "What does a kWh cost now?",
+            "Mean of the selected nodes, without PUE, in the currency that is chosen above.",
+            NO_IMPACT,
+            [onward(EXPORTER)],
+        ),
+        f"avg({chosen})",
+        "none",
+        decimals=3,
+    )
+
+
+def _teams() -> Builder[Panel]:
+    by = "cluster, namespace"
+    return table(
+        Ask(
+            17,
+            "Energy, CO2e and cost by namespace",
+            "Which team used how much, and what did it cost?",
+            "Containers of each namespace in the time range; the row without a namespace is what runs outside "
+            "Kubernetes. Idle cost is for holding GPUs without using them. What no workload caused is on Nodes.",
+            Empty("No workload", "no container was seen in this time."),
+            [onward(WORKLOADS)],
+        ),
+        [
+            CLUSTER,
+            Label("namespace", "Namespace", 0, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+        ],
+        [
+            Value("Energy", q.kwh("container", by, q.NAMESPACE), KWH, 2, 120, total=True),
+            Value("CO2e", q.grams("container", by, q.NAMESPACE), KG, 2, 120, total=True),
+            Value("Cost", q.cost("container", by, q.NAMESPACE), "none", 2, 100, total=True),
+            Value("Idle cost", q.cost("container", by, q.NAMESPACE, _IDLE), "none", 2, 100, total=True),
+        ],
+        sort="Energy",
     )

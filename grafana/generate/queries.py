@@ -72,6 +72,20 @@ def kwh(level: str, by: str = "", *where: str) -> str:
     return f"{total(difference(f'energy_{level}_joules_total', *where), by)} / {KWH:g}"
 
 
+def grams(level: str, by: str = "", *where: str) -> str:
+    """CO2e in the time range, in kg."""
+    return f"{total(difference(f'energy_{level}_carbon_grams_total', *where), by)} / 1000"
+
+
+def cost(level: str, by: str = "", *where: str) -> str:
+    """Cost in the time range, in the chosen currency; credits at negative prices are subtracted."""
+    paid, credit = (
+        total(difference(f"energy_{level}_{kind}_total", 'currency="$currency"', *where), by)
+        for kind in ("cost", "credit")
+    )
+    return f"{paid} - ({credit} or 0 * {paid})"
+
+
 def age(metric: str, *where: str) -> str:
     """Seconds since a time that a gauge has; never negative where clocks differ."""
     return f"clamp_min(time() - {series(metric, *where)}, 0)"

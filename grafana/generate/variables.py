@@ -89,6 +89,16 @@ def one_model() -> Builder[VariableModel]:
     )
 
 
+def currency() -> Builder[VariableModel]:
+    """One currency at a time, because a sum over several is nothing."""
+    return (
+        _query("currency", "Currency", f"energy_impact_info{{{_NODE}}}")
+        .multi(False)
+        .include_all(False)
+        .current(VariableOption(text="", value=""))
+    )
+
+
 def runbooks(address: str) -> Builder[VariableModel]:
     """Where the folder docs/runbooks is."""
     return TextBoxVariable("runbooks").label("Runbooks").default_value(address)

@@ -22,7 +22,7 @@ from tests.support.patience import patience
 
 QUERIES = queries()
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")} | {
-    f"suffix:{unit}" for unit in ("kWh", "kWh/year", "J/token", "tokens/s", "/min", "×")
+    f"suffix:{unit}" for unit in ("kWh", "kWh/year", "J/token", "tokens/s", "/min", "×", "kg", "g/kWh")
 }
 
 
@@ -54,7 +54,7 @@ EXCLUSIONS = [
     ),
     Exclusion(
         "target-counter-agg-rule",
-        r"(max_over_time\(|\]\) - \(|min_over_time\(|resets\()energy_\w+_joules_total$",
+        r"(max_over_time\(|\]\) - \(|min_over_time\(|resets\()energy_\w+_(joules|grams|cost|credit)_total$",
         "the difference of a counter's values, where it was not reset: increase() is extrapolated",
     ),
 ]

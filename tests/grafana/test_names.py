@@ -93,6 +93,10 @@ def test_most_of_the_catalogue_is_on_show() -> None:
         "energy_device_retired_joules_total",  # the same of devices that were given up
         "energy_unnamed_joules",  # half a minute of a container's life
     }
+    kinds = ("carbon_grams", "cost", "credit")
+    rest |= {f"energy_{part}_{kind}_total" for kind in kinds for part in ("unattributed", "retired")}
+    rest |= {f"energy_unnamed_{kind}" for kind in kinds}
+    rest |= {"energy_pue_ratio", "energy_impact_info", "energy_impact_factor_timestamp_seconds"}
     assert set(FAMILIES) - used_families() == other_form | shares | rest
 
 
