@@ -15,7 +15,7 @@ from typing import Protocol
 from ...host import Host
 from ...records import GroupKey, ProcessKey
 from .evidence import Lookup
-from .files import configured_name, ollama_name, triton_name
+from .files import configured_name, mlserver_name, ollama_name, triton_name
 from .proc import process_stat
 from .process_root import ProcessRootFs
 from .served import served_name
@@ -204,4 +204,6 @@ def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
         return ollama_name(files, lookup.value)
     if lookup.kind == "triton":
         return triton_name(files, lookup.value)
+    if lookup.kind == "mlserver":
+        return mlserver_name(files, lookup.value)
     return configured_name(files, lookup.value, lookup.keys, lookup.served)
