@@ -214,6 +214,9 @@ def main() -> int:
         folder = (arguments.folder or Path(temporary)).resolve()
         shutil.copytree(PROGRAMS, folder / "work", dirs_exist_ok=True)
         for trial in chosen:
+            if missing := [program for program in trial.needs if shutil.which(program) is None]:
+                print(f"\n{trial.name}: left out, not installed: {', '.join(missing)}")
+                continue
             try:
                 wrong, record = check(trial, folder, cgroups)
             except subprocess.CalledProcessError as error:

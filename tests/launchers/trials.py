@@ -77,7 +77,7 @@ class Trial(NamedTuple):
     ``versions`` are the packages that it is about, ``before`` its files and the commands of its
     environment that make them.
     ``short_lived``: some of its processes end within seconds. ``reads`` are its files that name
-    the model.
+    the model, ``needs`` programs that are not on PyPI: without them it is left out.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Trial(NamedTuple):
     seconds: float = 10.0
     short_lived: bool = False
     reads: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def expected(self, command: Sequence[str]) -> tuple[str, str]:
         """Model and phase of a process of this trial with this command line, both "" if it has none."""
@@ -228,6 +229,7 @@ TRIALS: tuple[Trial, ...] = (
         "training",
         ("torch", "mpi4py"),
         said="step",
+        needs=("mpirun",),
     ),
     Trial(
         "vllm serve, path",
