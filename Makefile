@@ -17,7 +17,7 @@ ENGINE ?= docker
 IMAGE  ?= ai-energy-exporter:0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules alert-links dashboards manifests pictures grafana-check stack image image-test lock dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check soak docs rules alert-links dashboards manifests pictures grafana-check stack image image-test lock dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench: $(DEV) ## Measure the cost of ticks and scrapes
 
 runtimes-check: $(DEV) ## Start real runtimes (Docker, Podman, LXC, Slurm, ...; those installed), compare their rows (takes root)
 	$(BIN)/python -m tests.runtimes.check $(ARGS)
+
+launchers-check: $(DEV) ## Start real model servers and trainers from PyPI and compare their names (takes root; ARGS="--folder DIR NAME")
+	$(BIN)/python -m tests.launchers.check $(ARGS)
 
 accuracy: $(DEV) ## Measure how truly joules are divided
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)

@@ -16,7 +16,7 @@ from ...host import Host
 from ...records import GroupKey, ProcessKey
 from ..proc import process_stat
 from .evidence import Lookup
-from .files import configured_name, ollama_name, triton_name
+from .files import configured_name, mlserver_name, ollama_name, triton_name
 from .process_root import ProcessRootFs
 from .served import served_name
 
@@ -34,6 +34,7 @@ RETRY_FOR_SECONDS = 1800.0
 
 NOT_FOUND = {
     "server": "no response, or it lists no model or several",
+    "mlserver": "not exactly one model with a name below it, or it cannot be read",
     "ollama": "no manifest lists these weights, or it cannot be read",
     "triton": "not exactly one model, or it cannot be read",
     "config": "no key that names a model, or it cannot be read",
@@ -212,4 +213,6 @@ def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
         return ollama_name(files, lookup.value)
     if lookup.kind == "triton":
         return triton_name(files, lookup.value)
+    if lookup.kind == "mlserver":
+        return mlserver_name(files, lookup.value)
     return configured_name(files, lookup.value, lookup.keys, lookup.served)

@@ -28,11 +28,11 @@ class Lookup(NamedTuple):
     """Another place to find the name, too slow to read in the tick.
 
     ``kind`` server: list the models of the HTTP server on port ``value``. ollama: find the manifest of the blob with
-    the path ``value``. triton: read the only model of the repository ``value``. config: read the first of ``served``
-    (chosen names), else of ``keys`` (places of weights), that the YAML file ``value`` has.
+    the path ``value``. triton, mlserver: read the only model of the repository ``value``. config: read the first of
+    ``served`` (chosen names), else of ``keys`` (places of weights), that the YAML or JSON file ``value`` has.
     """
 
-    kind: Literal["server", "ollama", "triton", "config"]
+    kind: Literal["server", "ollama", "triton", "mlserver", "config"]
     value: str
     keys: tuple[str, ...] = ()
     served: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Finds the name of a model in files: Ollama manifests, a Triton repository, the YAML file of a training."""
+"""Finds the name of a model in files: Ollama manifests, repositories of Triton and MLServer, arguments in a file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ _MAX_BYTES = 65_536
 _MAX_ENTRIES = 1000
 _MAX_MANIFESTS = 1000
 _OLLAMA_DEPTH = 4
+_MLSERVER_DEPTH = 2
 _DIGEST = re.compile(r"(.*)/blobs/sha256[-:]([0-9a-f]{64})")
 _YAML_KEY = re.compile(r"""([\w.-]+|'[\w.-]+'|"[\w.-]+")[ \t]*:(?=[ \t]|\Z)(.*)\Z""")
 _YAML_QUOTED = re.compile(r"""'([^']*)'|"([^"\\]*)\"""")
@@ -52,26 +53,55 @@ def triton_name(files: ProcessRootFs, repository: str) -> str:
     return harmless(models[0]) if len(models) == 1 else ""
 
 
+def mlserver_name(files: ProcessRootFs, repository: str) -> str:
+    """The name in the only ``model-settings.json`` in or below a folder, "" if there is none or several.
+
+    A model without a name has that of its folder.
+    """
+    try:
+        paths = list(_settings_files(files, repository, _MLSERVER_DEPTH))
+        if len(paths) != 1:
+            return ""
+        name = _of_json(files.read(paths[0], _MAX_BYTES).decode("utf-8", "replace")).get("name", "")
+    except OSError:
+        return ""
+    folder = paths[0].split("/")[-2]
+    return chosen_name(name) if name else "" if folder in (".", "..") else harmless(folder)
+
+
 def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str], served: Sequence[str] = ()) -> str:
-    """The first of ``served`` (chosen names), else of ``keys`` (places) that a YAML file has at its top level.
+    """The first of ``served`` (chosen names), else of ``keys`` (places) that a YAML or JSON file has at its top level.
 
     The untrusted file needs no YAML parser: ``key: value``, ``key: [first, …]`` and the first ``- item`` below ``key:``
     are read. If the first key that is present has any other value, there is no name.
     """
     try:
-        lines = files.read(path, _MAX_BYTES).decode("utf-8", "replace").splitlines()
+        text = files.read(path, _MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
-    found: dict[str, str] = {}
-    for number, line in enumerate(lines):
-        match = _YAML_KEY.match(line)
-        if match is not None:
-            found[match[1].strip("\"'")] = _scalar(match[2]) or _first_item(match[2], lines[number + 1 :])
+    found = _of_json(text) if text.lstrip().startswith("{") else _of_yaml(text.splitlines())
     for wanted, name in ((served, chosen_name), (keys, place_name)):
         for key in wanted:
             if key in found:
                 return name(found[key])
     return ""
+
+
+def _of_json(text: str) -> dict[str, str]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {key: value if isinstance(value, str) else "" for key, value in content.items()}
+
+
+def _of_yaml(lines: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines):
+        match = _YAML_KEY.match(line)
+        if match is not None:
+            found[match[1].strip("\"'")] = _scalar(match[2]) or _first_item(match[2], lines[number + 1 :])
+    return found
 
 
 def _scalar(text: str) -> str:
@@ -114,6 +144,15 @@ def _manifests(files: ProcessRootFs, folder: str, depth: int, prefix: str = "") 
                     return
         if remaining <= 0:
             return
+
+
+def _settings_files(files: ProcessRootFs, folder: str, depth: int) -> Iterator[str]:
+    """The files that MLServer reads: below any folder, links aside."""
+    for name, is_dir in files.entries(folder, _MAX_ENTRIES):
+        if is_dir and depth > 0:
+            yield from _settings_files(files, f"{folder}/{name}", depth - 1)
+        elif name == "model-settings.json":
+            yield f"{folder}/{name}"
 
 
 def _has_model(files: ProcessRootFs, path: str, digest: str) -> bool:

@@ -65,7 +65,7 @@ def worker_kind(words: Sequence[str]) -> str:
     for command in commands(words):
         if kind := _PROGRAMS.get(command.program):
             return kind
-        if command.program == "dask" and any(command.arguments[: len(verbs)] == verbs for verbs in _DASK):
+        if command.program in ("dask", "-m dask") and any(command.arguments[: len(verbs)] == verbs for verbs in _DASK):
             return "Dask"
         if command.program == "java" and any(word.startswith(_SPARK) for word in command.arguments):
             return "Spark"

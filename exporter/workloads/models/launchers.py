@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 class FileLookup(NamedTuple):
     """A `Lookup` in files: its kind and keys, and the place of their path (see `Arguments.find`)."""
 
-    kind: Literal["ollama", "triton", "config"]
+    kind: Literal["ollama", "triton", "mlserver", "config"]
     place: str
     keys: tuple[str, ...] = ()
     served: tuple[str, ...] = ()
@@ -132,7 +132,12 @@ LAUNCHERS: tuple[Launcher, ...] = (
         "ktransformers | -m ktransformers.server.main", "inference", "--model_path", port=10002, served="--model_name"
     ),
     Launcher("litgpt serve | litgpt generate | litgpt chat", "inference", "@"),
-    Launcher("transformers serve", "inference", "--force-model --force_model @", port=8000),
+    Launcher(
+        "transformers serve | -m transformers.cli.transformers serve",
+        "inference",
+        "--force-model --force_model @",
+        port=8000,
+    ),
     Launcher("openllm serve", "inference", "@", port=3000),
     Launcher("tabby serve | tabby-cuda serve", "inference", "--model", "TABBY_MODEL"),
     # --- llama.cpp and its family -------------------------------------------------------------------
@@ -193,7 +198,9 @@ LAUNCHERS: tuple[Launcher, ...] = (
         served_environment="MODEL_NAME",
     ),
     Launcher("ovms", "inference", "--source_model --model_path", served="--model_name"),
-    Launcher("mlserver start", "inference", served_environment="MLSERVER_MODEL_NAME"),
+    Launcher(
+        "mlserver start", "inference", files=FileLookup("mlserver", "@"), served_environment="MLSERVER_MODEL_NAME"
+    ),
     Launcher("mlflow models serve", "inference", "-m --model-uri"),
     Launcher("-m huggingfaceserver", "inference", "--model_id --model_dir", "MODEL_ID", 8080, served="--model_name"),
     Launcher(

@@ -47,8 +47,14 @@ def _of_command(command: Command) -> Evidence:
 
 
 def _keys(program: str) -> Iterator[str]:
-    """Names of a program in the table: a script may also be listed by the end of its path, or as a module."""
+    """Names of a program in the table: a script may also be listed by the end of its path, or as a module.
+
+    A module may be listed as the program of its name: ``python -m lm_eval`` is ``lm-eval``.
+    """
     yield program
+    if program.startswith("-m "):
+        name = program[3:].removesuffix(".__main__")
+        yield from dict.fromkeys((name, name.replace("_", "-")))
     if program.endswith(".py") and "/" in program:
         parts = program.split("/")
         yield parts[-1]

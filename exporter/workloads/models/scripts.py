@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator, Sequence
 
 from .arguments import Arguments
 from .commandline import Command
-from .evidence import NO_ARGUMENT, NO_PLACE, NOTHING, Evidence
+from .evidence import NO_ARGUMENT, NO_PLACE, NOTHING, Evidence, Lookup
 from .names import chosen_name, looks_like_weights, place_name
 
 _MAX_NAME = 255
@@ -83,4 +84,16 @@ def recognise_script(command: Command) -> Evidence:
             if found := place_name(value):
                 return Evidence(found, phase, "command")
             why = NO_PLACE
-    return Evidence(phase=phase, why=why) if phase else NOTHING
+    lookups = tuple(_arguments_file(command.arguments, arguments.find("--config")))
+    return Evidence(phase=phase, lookups=lookups, why=why) if phase or lookups else NOTHING
+
+
+def _arguments_file(words: Sequence[str], config: str | None) -> Iterator[Lookup]:
+    """The file from which a script of Hugging Face's kind takes its arguments.
+
+    ``HfArgumentParser`` reads the first word (``run_clm.py args.json``), ``TrlParser`` the value of ``--config``.
+    """
+    for path in (words[0] if words else "", config or ""):
+        if path.endswith((".json", ".yaml", ".yml")):
+            yield Lookup("config", path, ("model_name_or_path",))
+            return

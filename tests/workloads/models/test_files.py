@@ -12,7 +12,7 @@ import pytest
 from exporter.records import Process
 from exporter.workloads.models.background_lookups import run_lookup
 from exporter.workloads.models.evidence import Lookup
-from exporter.workloads.models.files import configured_name, ollama_name, triton_name
+from exporter.workloads.models.files import configured_name, mlserver_name, ollama_name, triton_name
 from exporter.workloads.models.process_root import ProcessRootFs
 from exporter.workloads.models.recognise import recognise
 
@@ -109,6 +109,76 @@ class TestTriton:
 
     def test_a_repository_that_is_elsewhere(self, container: Container) -> None:
         assert triton_name(container.files, "s3://bucket/models") == triton_name(container.files, "/none") == ""
+
+
+class TestMlserver:
+    """MLServer 1.7.1 reads every ``model-settings.json`` in and below the folder that it is started with."""
+
+    @pytest.mark.parametrize(
+        ("settings", "started", "expected"),
+        [
+            ({"iris/model-settings.json": '{"name": "iris-classifier"}'}, "iris", "iris-classifier"),
+            ({"iris/model-settings.json": '{"name": "iris-classifier"}'}, "./iris/", "iris-classifier"),
+            ({"model-settings.json": '{\n  "implementation": "m.Iris",\n  "name": "iris"}'}, ".", "iris"),
+            ({"models/a/model-settings.json": '{"name": "a/1"}'}, "/work/models", "a/1"),
+            ({"models/llama/model-settings.json": '{"implementation": "m.Llama"}'}, "models", "llama"),
+            ({"model-settings.json": '{"implementation": "m.Llama"}'}, ".", ""),
+            ({"m/a/model-settings.json": '{"name": "a"}', "m/b/model-settings.json": '{"name": "b"}'}, "m", ""),
+            ({"m/model-settings.json": '{"name": "$MODEL"}'}, "m", ""),
+            ({"m/settings.json": '{"name": "no-model"}'}, "m", ""),
+            ({}, "m", ""),
+        ],
+    )
+    def test_the_only_model_of_a_repository(
+        self, container: Container, settings: dict[str, str], started: str, expected: str
+    ) -> None:
+        for path, content in settings.items():
+            container.write(f"work/{path}", content)
+        (lookup,) = recognise(["mlserver", "start", started]).lookups
+        assert run_lookup(container.host, 10, lookup) == expected
+        assert mlserver_name(container.files, started) == expected
+
+
+class TestArgumentsInAFile:
+    """``HfArgumentParser`` of transformers 5.24.0 and ``TrlParser`` of TRL 1.16.0 take all arguments from a file."""
+
+    @pytest.mark.parametrize(
+        ("command", "phase"),
+        [
+            ("python finetune.py args.json", "training"),
+            ("python run_clm.py args.json", ""),
+            ("python scripts/run_sft.py args.json --learning_rate 1e-5", "training"),
+            ("torchrun --nproc-per-node 8 main.py args.json", "training"),
+            ("accelerate launch --num-processes 8 -m acme.tuning --config args.json", "training"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            ('{"model_name_or_path": "acme/tiny-llama", "max_steps": 10}', "acme/tiny-llama"),
+            ('{\n  "output_dir": "out",\n  "model_name_or_path": "/models/llama-7b/"\n}', "llama-7b"),
+            ("output_dir: out\nmodel_name_or_path: acme/tiny-llama  # small\n", "acme/tiny-llama"),
+            ('{"model": {"model_name_or_path": "acme/tiny-llama"}}', ""),
+            ('{"model_name_or_path": ["a", "b"]}', ""),
+            ('{"model_name_or_path": "$MODEL"}', ""),
+            ('{"lr": 1}', ""),
+            ('{"model_name_or_path": "acme/cut-off', ""),
+            ("{" * 20_000, ""),
+        ],
+    )
+    def test_the_model_of_a_script(
+        self, container: Container, command: str, phase: str, content: str, expected: str
+    ) -> None:
+        container.write("work/args.json", content)
+        found = recognise(command.split())
+        assert (found.model_name, found.phase) == ("", phase)
+        assert [run_lookup(container.host, 10, lookup) for lookup in found.lookups] == [expected]
+
+    @pytest.mark.parametrize(
+        "command", ["python run_clm.py data.csv", "python run_clm.py --data args.json", "python -m http.server a.json"]
+    )
+    def test_other_files_are_not_read(self, command: str) -> None:
+        assert recognise(command.split()).lookups == ()
 
 
 class TestConfigured:

@@ -72,6 +72,7 @@ class TestOneModel:
             ["python3", "-m", "mpi4py.futures.server"],
             ["python3", "-m", "distributed.cli.dask_worker", "tcp://h:8786"],
             ["/opt/venv/bin/dask", "worker", "tcp://h:8786"],
+            ["python3", "-m", "dask", "worker", "tcp://h:8786"],
             ["python3", "-m", "pyspark.daemon"],
             ["java", "-cp", "x", "org.apache.spark.executor.CoarseGrainedExecutorBackend", "--cores", "1"],
             ["VLLM::Worker_TP0"],

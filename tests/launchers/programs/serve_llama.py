@@ -1,0 +1,17 @@
+"""A user's server on llama.cpp's own server code, as xllamacpp has it."""
+
+import argparse
+import time
+
+import xllamacpp
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", required=True)
+parser.add_argument("--port", type=int, required=True)
+arguments = parser.parse_args()
+parameters = xllamacpp.CommonParams()
+parameters.model.path, parameters.port, parameters.hostnames = arguments.model, arguments.port, ["127.0.0.1"]
+parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads, parameters.warmup = 512, 1, 1, False
+server = xllamacpp.Server(parameters)
+while True:
+    time.sleep(60)
