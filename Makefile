@@ -16,7 +16,7 @@ ENGINE ?= docker
 IMAGE  ?= ai-energy-exporter:0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules alert-links dashboards manifests pictures stack image image-test lock dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check soak docs rules alert-links dashboards manifests chart-check pictures stack image image-test lock dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,9 +85,10 @@ accuracy: $(DEV) ## Measure how truly joules are divided
 soak: $(DEV) ## Let it run for an hour while everything comes, goes and fails (other lengths: ARGS=SECONDS)
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-docs: $(DEV) ## Write docs/metrics.md and docs/configuration.md anew
+docs: $(DEV) ## Write docs/metrics.md, docs/configuration.md and the schema of the chart's values anew
 	$(BIN)/python -m exporter.exposition.metrics.reference > docs/metrics.md
 	$(BIN)/python -m exporter.config.reference > docs/configuration.md
+	$(BIN)/python -m deploy.helm.schema
 
 rules: $(DEV) ## Write the rules of the energy budgets anew, and check all rules
 	$(BIN)/python -m exporter budgets prometheus/budgets.yaml --output prometheus/rules/budgets.yml
@@ -103,6 +104,9 @@ dashboards: $(DEV) ## Generate grafana/dashboards from grafana/generate
 
 manifests: $(DEV) ## Generate the dashboards and rules in deploy/kubernetes from grafana/ and prometheus/
 	$(BIN)/python -m deploy.kubernetes.generate
+
+chart-check: $(DEV) ## Render the Helm chart with a real helm, compare with kustomize (ARGS=--update-golden: record it)
+	$(BIN)/python -m pytest tests/chart $(ARGS)
 
 pictures: $(DEV) ## Draw docs/pictures from the dashboards and a simulated day (two minutes; needs prometheus, chromium)
 	$(BIN)/python -m grafana.pictures $(ARGS)
