@@ -20,7 +20,7 @@ def document() -> str:
 
 
 def _head() -> Iterator[str]:
-    yield f'.TH {NAME.upper()} 1 "" "{NAME} {__version__}" "User Commands"'
+    yield f'.TH {NAME.upper()} 1 "" "{NAME} {__version__}" "User Commands"\n.ad l\n.nh'
     yield from _section("NAME", f"{_plain(NAME)} \\- attribute energy in joules to models, containers and processes")
     yield ".SH SYNOPSIS"
     yield f".B {_plain(NAME)}\n[\\fICOMMAND\\fR] [\\fB\\-\\-SETTING\\fR \\fIVALUE\\fR]..."
