@@ -89,8 +89,8 @@ def _section(title: str, text: str) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Text as roff prints it literally: hyphens that can be copied, no control line."""
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    """Text as roff prints it literally: hyphens that can be copied, lists that can be broken, no control line."""
+    escaped = re.sub(r",(?=\S)", r",\\:", text.replace("\\", "\\e").replace("-", "\\-"))
     return re.sub(r"^([.'])", r"\\&\1", escaped)
 
 

@@ -1,6 +1,6 @@
 """Writes the bill of materials of what is packaged, as CycloneDX 1.6.
 
-Components are the pins of requirements.lock, so also those of the image, with the hashes that the lock has. Licences and
+Components are the pins of requirements.lock, so also those of the image, with the hashes of the lock. Licences and
 dependencies are those that the packages themselves declare; what one does not declare is absent.
 """
 
@@ -26,8 +26,8 @@ def document(lock: str, wheels: Iterable[Path], program: tuple[str, str], epoch:
     Raises KeyError if there is no wheel of a pin.
     """
     about = {_name(found["Name"]): found for found in map(_metadata, wheels)}
-    pins = {name: (version, re.findall(r"[0-9a-f]{64}", hashes)) for name, version, hashes in _PIN.findall(lock)}
-    references = {name: f"pkg:pypi/{name}@{version}" for name, (version, _) in pins.items()}
+    pinned = pins(lock)
+    references = {name: f"pkg:pypi/{name}@{version}" for name, (version, _) in pinned.items()}
     name, version = program
     root = f"pkg:pypi/{name}@{version}"
     identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{root}?{epoch}&{lock}")
@@ -41,17 +41,17 @@ def document(lock: str, wheels: Iterable[Path], program: tuple[str, str], epoch:
             "component": _component("application", name, version, root, about[name]),
         },
         "components": [
-            _component("library", pin, pinned, references[pin], about[pin])
+            _component("library", pin, number, references[pin], about[pin])
             | {
                 "externalReferences": [
                     {
                         "type": "distribution",
-                        "url": f"https://pypi.org/project/{pin}/{pinned}/",
+                        "url": f"https://pypi.org/project/{pin}/{number}/",
                         "hashes": [{"alg": "SHA-256", "content": content} for content in hashes],
                     }
                 ]
             }
-            for pin, (pinned, hashes) in pins.items()
+            for pin, (number, hashes) in pinned.items()
         ],
         "dependencies": [
             {"ref": reference, "dependsOn": _needed(about[of], references)}
@@ -59,6 +59,11 @@ def document(lock: str, wheels: Iterable[Path], program: tuple[str, str], epoch:
         ],
     }
     return json.dumps(bill, indent=2, ensure_ascii=False) + "\n"
+
+
+def pins(lock: str) -> dict[str, tuple[str, list[str]]]:
+    """Name → version and hashes of each pin of a lock."""
+    return {name: (version, re.findall(r"[0-9a-f]{64}", hashes)) for name, version, hashes in _PIN.findall(lock)}
 
 
 def _component(kind: str, name: str, version: str, reference: str, about: Message) -> dict[str, Any]:
