@@ -23,7 +23,6 @@ ARG REVISION=unknown
 LABEL org.opencontainers.image.title="ai-energy-exporter" \
       org.opencontainers.image.description="Prometheus exporter that says which model, container or process uses how many joules, and why" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.source="https://github.com/ai-energy-exporter/ai-energy-exporter" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /rootfs /

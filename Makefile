@@ -14,10 +14,12 @@ ARGS   ?=
 RENDER  := grafana/render
 PROFILE ?= demo
 ENGINE ?= docker
-IMAGE  ?= ai-energy-exporter:0.1.0
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' exporter/__init__.py)
+IMAGE  ?= ai-energy-exporter:$(VERSION)
+IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check soak docs rules alert-links dashboards manifests pictures grafana-check stack image image-test lock dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check soak docs rules alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,9 +91,10 @@ accuracy: $(DEV) ## Measure how truly joules are divided
 soak: $(DEV) ## Let it run for an hour while everything comes, goes and fails (other lengths: ARGS=SECONDS)
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-docs: $(DEV) ## Write docs/metrics.md and docs/configuration.md anew
+docs: $(DEV) ## Write docs/metrics.md, docs/configuration.md and the schema of the chart's values anew
 	$(BIN)/python -m exporter.exposition.metrics.reference > docs/metrics.md
 	$(BIN)/python -m exporter.config.reference > docs/configuration.md
+	$(BIN)/python -m deploy.helm.schema
 
 rules: $(DEV) ## Write the rules of the energy budgets anew, and check all rules
 	$(BIN)/python -m exporter budgets prometheus/budgets.yaml --output prometheus/rules/budgets.yml
@@ -107,6 +110,9 @@ dashboards: $(DEV) ## Generate grafana/dashboards from grafana/generate
 
 manifests: $(DEV) ## Generate the dashboards and rules in deploy/kubernetes from grafana/ and prometheus/
 	$(BIN)/python -m deploy.kubernetes.generate
+
+chart-check: $(DEV) ## Render the Helm chart with a real helm, compare with kustomize (ARGS=--update-golden: record it)
+	$(BIN)/python -m pytest tests/chart $(ARGS)
 
 pictures: $(DEV) $(RENDER)/dist/main.js ## Take docs/pictures of the dashboards as Grafana's components draw them
 	$(BIN)/python -m grafana.render pictures $(ARGS)
@@ -128,7 +134,7 @@ stack: ## Start exporter, Prometheus, Alertmanager and Grafana in containers (PR
 
 image: ## Build the container image with docker (BASE=… for another base, ENGINE=podman for another builder)
 	$(ENGINE) build $(if $(BASE),--build-arg BASE=$(BASE)) --tag $(IMAGE) \
-	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 image-test: ## Build the image with buildah on a base of Debian's packages, and test it (takes root)
 	@$(NEEDS) install $@
@@ -142,6 +148,22 @@ lock: $(RUN) ## Resolve the dependencies into the requirements files; pins that 
 	$(COMPILE) --extra auth --extra kubernetes --constraint requirements-dev.lock pyproject.toml \
 	  --output-file requirements.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
+
+release: $(DEV) ## All files of a release in dist/: packages, chart, image, SBOM, checksums (ENGINE=none: no image)
+	@$(NEEDS) install $@
+	@mkdir -p dist && find dist -maxdepth 1 -type f -delete
+	$(BIN)/python -m deploy.packages.release dist
+	@$(if $(filter none,$(ENGINE)),echo "without the image: ENGINE=none",$(MAKE) --no-print-directory image image-archive)
+	$(BIN)/python -m deploy.packages.release --sums dist
+
+image-archive: ## Write the image that make image built to dist/, for docker load and podman load
+	@mkdir -p dist
+	$(if $(findstring buildah,$(ENGINE)),$(ENGINE) push $(IMAGE) docker-archive:$(IMAGE_ARCHIVE):$(IMAGE),$(ENGINE) save --output $(IMAGE_ARCHIVE) $(IMAGE))
+
+release-check: ## Install, upgrade and remove the packages of dist/ in a bare Debian (takes root)
+	@$(NEEDS) install $@
+	@$(MAKE) --no-print-directory $(DEV)
+	$(BIN)/python -m pytest tests/packages $(ARGS)
 
 dist: $(DEV) ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m hatchling build -d dist

@@ -29,8 +29,9 @@ APART = (
     ),
 )
 """Folders and files of each run but the last, which takes the rest: what starts servers, exporters and drivers."""
-ELSEWHERE = ("image",)
-"""Folders that are in none of them: ``make image-test`` has this one, which takes root, buildah and a minute."""
+ELSEWHERE = ("image", "chart", "packages")
+"""Folders that are in none of them: ``make image-test``, ``chart-check`` and ``release-check`` have them; they take
+root, programs that Debian does not have, or minutes."""
 
 
 def main(arguments: list[str]) -> int:

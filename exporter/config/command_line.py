@@ -17,7 +17,7 @@ COMMANDS = {
     "explain": "print how a process, container or pod is named, and from which evidence; must come first",
     "budgets": "check a file of energy budgets and write their rules; must come first, has its own flags",
 }
-_OPERANDS = {"explain": "PID|CONTAINER|POD", "budgets": "FILE"}
+OPERANDS = {"explain": "PID|CONTAINER|POD", "budgets": "FILE"}
 TITLES = {
     "config": "Configuration",
     "web": "Web server",
@@ -142,8 +142,8 @@ def show_default(row: Setting) -> str:
 
 
 def _check_command(parser: argparse.ArgumentParser, word: str) -> None:
-    if word in _OPERANDS:
-        parser.error(f"{word} must come before all flags: {parser.prog} {word} {_OPERANDS[word]}")
+    if word in OPERANDS:
+        parser.error(f"{word} must come before all flags: {parser.prog} {word} {OPERANDS[word]}")
     if word not in COMMANDS:
         parser.error(f"unknown command: {quoted(word)}{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import subprocess
 import tomllib
 
 import pytest
 
 import exporter
+from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
 
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
@@ -36,8 +38,11 @@ def test_nothing_in_it_is_of_one_architecture() -> None:
 
 def test_its_version_is_that_of_the_package() -> None:
     assert re.findall(r"^ARG VERSION=(\S+)$", DOCKERFILE, re.MULTILINE) == [exporter.__version__]
-    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    assert re.findall(r"^IMAGE *\?= ai-energy-exporter:(\S+)$", makefile, re.MULTILINE) == [exporter.__version__]
+    command = ["make", "--dry-run", "--no-print-directory", "image", "image-archive", "ENGINE=engine"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=patience())
+    assert f"--tag ai-energy-exporter:{exporter.__version__} " in done.stdout
+    assert f"--build-arg VERSION={exporter.__version__} " in done.stdout
+    assert f"/ai-energy-exporter-{exporter.__version__}-image-" in done.stdout
 
 
 def test_what_is_copied_exists_and_reaches_the_builder() -> None:

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.workloads.proc import command_line, environment, process_stat
-
 from exporter.host import Host
 from exporter.workloads.models.commandline import split
 from exporter.workloads.models.launchers import LAUNCHERS
+from exporter.workloads.proc import command_line, environment, process_stat
 from tests.support.live import Tree
 from tests.support.patience import patience
 

@@ -63,6 +63,10 @@ def test_the_source_archive_can_be_tested(built: Path) -> None:
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"Makefile", "requirements-dev.lock", "README.md", "LICENSE", "tests/repository/test_packaging.py"} <= names
+    folder = REPOSITORY / "deploy" / "kubernetes"
+    manifests = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".yaml", ".rules")}
+    for top in ("deploy/kubernetes", "deploy/helm/ai-energy-exporter/manifests"):
+        assert {f"{top}/{name}" for name in manifests} <= names, top
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGES = ("python3", "python3-venv", "git", "make", "ca-certificates")
 FALLBACK_RELEASE = "bookworm"
@@ -51,14 +54,39 @@ def main(command: list[str]) -> int:
     if not command or os.geteuid() != 0:
         print("takes root and a command" if command else __doc__, file=sys.stderr)
         return 2
+    with made() as machine:
+        _clone(machine.root)
+        return machine.run(*command, folder=CLONE).returncode
+
+
+class Machine(NamedTuple):
+    """A bare root folder, and the variables of what runs in it."""
+
+    root: Path
+    variables: dict[str, str]
+
+    def run(self, *command: str, folder: str = HOME, capture: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run a command in namespaces that end with it: no process and no mount is left."""
+        variables = (f"{name}={value}" for name, value in self.variables.items())
+        enter = ["sh", "-c", _ENTER, "sh", str(self.root), *variables]
+        into = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", folder, *command]
+        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        return subprocess.run(
+            [*namespaces, *enter, *into], stdin=subprocess.DEVNULL, capture_output=capture, text=True, check=False
+        )
+
+
+@contextmanager
+def made() -> Iterator[Machine]:
+    """A new one, which is gone afterwards."""
     base = _base()
     with tempfile.TemporaryDirectory(prefix="bare-machine-") as folder:
         root = Path(folder)
         root.chmod(0o755)
         subprocess.run(["tar", "--extract", f"--file={base}", f"--directory={root}"], check=True)
-        variables = _connect(root)
-        _clone(root)
-        return _inside(root, variables, command)
+        own = {"HOME": HOME, "LANG": "C.UTF-8", "CI": "1"}
+        own["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        yield Machine(root, _connect(root) | own)
 
 
 def _base() -> Path:
@@ -117,20 +145,6 @@ def _clone(root: Path) -> None:
     command = ["git", "clone", "--quiet", here, str(root / CLONE.lstrip("/"))]
     subprocess.run(command, env=os.environ | {"GIT_CONFIG_GLOBAL": str(trust)}, check=True)
     trust.unlink()
-
-
-def _inside(root: Path, variables: dict[str, str], command: list[str]) -> int:
-    """Run it in namespaces that end with it: no process and no mount is left."""
-    variables |= {
-        "HOME": HOME,
-        "LANG": "C.UTF-8",
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    }
-    variables |= {"CI": "1"}
-    enter = ["sh", "-c", _ENTER, "sh", str(root), *(f"{name}={value}" for name, value in variables.items())]
-    into = ["sh", "-c", f'cd {CLONE} && exec "$@"', "sh", *command]
-    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    return subprocess.run([*namespaces, *enter, *into], stdin=subprocess.DEVNULL, check=False).returncode
 
 
 if __name__ == "__main__":

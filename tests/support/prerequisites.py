@@ -49,9 +49,16 @@ TABLE = (
     Prerequisite("/lib/systemd/systemd", "systemd", "runs the systemd unit"),
     Prerequisite("/bin/kill", "procps", "reloads the systemd unit"),
     Prerequisite("udevadm", "udev", "runs the udev rule for RAPL"),
+    Prerequisite("groff", "groff-base", "formats the man page"),
+    Prerequisite("dpkg-deb", "dpkg", "builds the Debian package", ("test", "release", "release-check")),
+    Prerequisite("rpmbuild", "rpm", "builds the RPM package", ("release", "release-check")),
     Prerequisite("buildah", "buildah", "builds the container image", ("image-test",)),
-    Prerequisite("mmdebstrap", "mmdebstrap", "makes a Debian root from packages", ("image-test", "bare-test")),
-    Prerequisite(_KEYRING, "debian-archive-keyring", "verifies those packages", ("image-test", "bare-test")),
+    Prerequisite(
+        "mmdebstrap", "mmdebstrap", "makes a Debian root from packages", ("image-test", "bare-test", "release-check")
+    ),
+    Prerequisite(
+        _KEYRING, "debian-archive-keyring", "verifies those packages", ("image-test", "bare-test", "release-check")
+    ),
     Prerequisite("node", "nodejs", "bundles Grafana's components", ("grafana-check",)),
     Prerequisite("npm", "npm", "installs Grafana's components", ("grafana-check",)),
     Prerequisite("chromium", "chromium", "renders the dashboards", ("grafana-check",)),
