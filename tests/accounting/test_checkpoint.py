@@ -51,6 +51,7 @@ def state(joules: float = 1.0) -> State:
                 SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
             ],
         ),
+        counted_since=1.7e9 + 0.25,
     )
 
 
