@@ -118,7 +118,7 @@ def measure(minutes: float, alive: int) -> bool:
     """Run for ``minutes`` and print both stores' answers beside the truth. Returns whether the goals are met."""
     host, source, scrapes, stop = Host(), Churn(alive), ScrapeLog(), threading.Event()
     sampler = Sampler([source], Names(), host, SamplerOptions(), received_by_all=scrapes.received_by_all)
-    renderer, page = Renderer(), Page(History(), "/metrics")
+    renderer, page = Renderer(), Page(History(), "node", "/metrics")
     endpoints = Endpoints(lambda: sampler.snapshot, renderer.body, page, host.clock, scrapes)
     options = ServerOptions(listen=(Address("127.0.0.1", 0),))
     server = Server(endpoints.pages("/metrics"), endpoints.health(), options)

@@ -94,8 +94,6 @@ class NodeEnergy:
     models: tuple[AccountRow, ...] = ()
     container_models: Mapping[int, Model] = field(default_factory=dict)
     """Container account serial → its model, where all its recognised processes work for one."""
-    process_models: Mapping[int, Model] = field(default_factory=dict)
-    """Process account serial → the model that the process works for; processes without one are not in it."""
     unattributed: tuple[tuple[Component, UnattributedReason, float], ...] = ()
     retired: tuple[tuple[Component, float], ...] = ()
     unnamed: tuple[tuple[Component, float], ...] = ()
@@ -106,6 +104,8 @@ class NodeEnergy:
     """Container account serial → joules per busy CPU second, where they are learned and identifiable."""
     container_cards: tuple[CardRow, ...] = ()
     """The GPU joules of ``containers`` by card: their sum is that of the component ``gpu``."""
+    process_models: Mapping[int, Model] = field(default_factory=dict)
+    """Process account serial → the model that the process works for; processes without one are not in it."""
 
     @property
     def conservation_error_ratio(self) -> float:
