@@ -19,7 +19,7 @@ from .scrapers import ScrapeLog
 _SCRAPER_HEADER = b"x-prometheus-scrape-timeout-seconds"
 _STALE_SECONDS = 10.0
 _STALE_INTERVALS = 5
-REFERENCE_PATH = "/reference"
+REFERENCE_PATH = "/-/reference"
 
 
 class Endpoints:

@@ -51,6 +51,9 @@ TABLE = (
     Prerequisite("buildah", "buildah", "builds the container image", ("image-test",)),
     Prerequisite("mmdebstrap", "mmdebstrap", "makes a Debian root from packages", ("image-test", "bare-test")),
     Prerequisite(_KEYRING, "debian-archive-keyring", "verifies those packages", ("image-test", "bare-test")),
+    Prerequisite("chromium", "chromium", "draws the status page", ("status-check",)),
+    Prerequisite("node", "nodejs", "drives it", ("status-check",)),
+    Prerequisite("npm", "npm", "installs playwright-core and axe-core", ("status-check",)),
     Prerequisite("git", "git", "clones the commit that is tested", ("bare-test",)),
 )
 POLICY = Path("/usr/sbin/policy-rc.d")

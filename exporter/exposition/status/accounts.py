@@ -74,8 +74,10 @@ def _model_name(row: AccountRow) -> _Name:
 def _workload_name(row: AccountRow, models: Mapping[int, Model]) -> _Name:
     owner, model = row.owner, models.get(row.serial)
     assert isinstance(owner, Workload)
-    parts = [owner.namespace, owner.container if owner.pod else "", owner.runtime, model.model_name if model else ""]
-    return _Name(name(workload_title(owner)), note(*map(name, filter(None, parts))))
+    title = workload_title(owner)
+    runtime = owner.runtime if owner.runtime != title else ""
+    parts = [owner.namespace, owner.container if owner.pod else "", runtime, model.model_name if model else ""]
+    return _Name(name(title), note(*map(name, filter(None, parts))))
 
 
 def _process_name(row: AccountRow, models: Mapping[int, Model]) -> _Name:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from ..metrics.labels import clean
 
 UNKNOWN = "–"
-_SPARK_POINTS, _SPARK_HEIGHT = 40, 40
+_EMPTY = {"", UNKNOWN}
+_SPARK_POINTS, _SPARK_HEIGHT = 32, 40
 
 
 def text(value: str) -> str:
@@ -178,7 +179,7 @@ class Head(NamedTuple):
 
 def table(heads: Sequence[Head], rows: Sequence[Sequence[str]], css: str = "", foot: Sequence[str] = ()) -> str:
     """Return a table whose first column names each row; a column without any value is left out."""
-    kept = [i for i, _ in enumerate(heads) if i == 0 or any(row[i] not in {"", UNKNOWN} for row in rows)]
+    kept = [i for i, _ in enumerate(heads) if i == 0 or any(row[i] not in _EMPTY for row in rows)]
     columns = [heads[i] for i in kept]
     head = "".join([f'<th scope="col"{_css(column.css)}>{column.title}</th>' for column in columns])
     lines = [_row(columns, [row[i] for i in kept]) for row in rows]
@@ -190,7 +191,7 @@ def table(heads: Sequence[Head], rows: Sequence[Sequence[str]], css: str = "", f
 def _row(columns: Sequence[Head], cells: Sequence[str], css: str = "") -> str:
     first, *rest = cells
     values = [
-        f"<td{_css(column.css if cell != UNKNOWN else f'{column.css} none')}>{cell}</td>"
+        f"<td{_css(column.css if cell not in _EMPTY else f'{column.css} none')}>{cell}</td>"
         for column, cell in zip(columns[1:], rest, strict=True)
     ]
     return f'<tr{_css(css)}><th scope="row">{first}</th>{"".join(values)}</tr>'

@@ -25,7 +25,7 @@ class Page:
     """
 
     def __init__(
-        self, history: History, node: str, telemetry_path: str = "/metrics", reference_path: str = "/reference"
+        self, history: History, node: str, telemetry_path: str = "/metrics", reference_path: str = "/-/reference"
     ) -> None:
         self.headers = (
             (b"Content-Security-Policy", content_security_policy()),

@@ -86,4 +86,4 @@ def test_a_layer_without_power_is_not_drawn() -> None:
 def test_a_long_history_becomes_means_and_keeps_its_last_value() -> None:
     """What is level needs no points between its ends."""
     values = [0.0] * 150 + [10.0] * 150
-    assert 'd="M-1 40L18 40 19 10 20 0 38 0V49H-1Z"' in spark([Layer("cpu", values)], 10.0, "")
+    assert 'd="M-1 40L14 40 15 0 30 0V49H-1Z"' in spark([Layer("cpu", values)], 10.0, "")

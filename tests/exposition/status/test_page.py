@@ -97,7 +97,7 @@ def test_it_shows_the_whole_node(busy_node: Callable[..., Snapshot], history: Hi
     ):  # fmt: skip
         assert expected in tree.text, expected
     links = {value for key, value in tree.attributes if key == "href" and not value.startswith("#")}
-    assert links == {"/custom", "/reference", "/-/healthy"}
+    assert links == {"/custom", "/-/reference", "/-/healthy"}
     assert tree.tags.count("svg") > 15
     assert "Demo." not in tree.text
 
