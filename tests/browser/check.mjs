@@ -152,31 +152,50 @@ async function pause(page) {
   await page.evaluate(() => { const button = document.querySelector("button"); if (!button.hidden) button.click(); });
 }
 
-/** Milliseconds from the start of a navigation to the first contentful paint, in turns, and the bytes of each page. */
+const median = (all) => all.sort((a, b) => a - b)[all.length >> 1].toFixed(0);
+
+/** Print for each page, loaded in turns: bytes, time to the first contentful paint, and the renderer's CPU time for it. */
 async function paint(paths) {
-  const times = new Map(paths.map((path) => [path, []])), bytes = new Map();
+  const seen = new Map(paths.map((path) => [path, { bytes: 0, wall: [], cpu: [] }]));
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
   for (let load = 0; load < LOADS; load += 1)
-    for (const path of paths) {
+    for (const [path, times] of seen) {
       const page = await context.newPage();
+      const traced = load % 3 === 2; // tracing itself takes time
+      if (traced) await browser.startTracing(page, { categories: ["toplevel", "loading", "blink.user_timing", "devtools.timeline"] });
       const response = await page.goto(plan.origin + path);
-      bytes.set(path, (await response.body()).length);
-      times.get(path).push(await page.evaluate(() => new Promise((resolve) => {
+      times.bytes = (await response.body()).length;
+      const wall = await page.evaluate(() => new Promise((resolve) => {
         new PerformanceObserver((list) => {
           const entry = list.getEntriesByName("first-contentful-paint")[0];
           if (entry) resolve(entry.startTime);
         }).observe({ type: "paint", buffered: true });
-      })));
+      }));
+      if (traced) times.cpu.push(renderer(JSON.parse(await browser.stopTracing()).traceEvents));
+      else times.wall.push(wall);
       await page.close();
     }
   await context.close();
-  for (const [path, all] of times) {
-    all.sort((a, b) => a - b);
-    const [least, median, most] = [all[0], all[LOADS >> 1], all[LOADS - 1]].map((time) => time.toFixed(0));
-    console.log(`${path}: ${bytes.get(path)} bytes; first paint after ${least} to ${most} ms, median ${median}, of ${LOADS}`);
+  for (const [path, { bytes, wall, cpu }] of seen) {
+    const middle = median(wall);
+    console.log(
+      `${path}: ${bytes} bytes; first paint after ${wall[0].toFixed(0)} to ${wall.at(-1).toFixed(0)} ms, median ${middle}; ` +
+      `CPU time of the renderer's main thread until then ${median(cpu)} ms (median)`,
+    );
   }
 }
 
+/** CPU milliseconds of the renderer's main thread from the start of the navigation to the first contentful paint. */
+function renderer(events) {
+  const painted = events.findLast((event) => event.name === "firstContentfulPaint");
+  const { pid, tid, ts } = painted;
+  const start = events.findLast((event) => event.name === "navigationStart" && event.pid === pid && event.ts < ts);
+  const tasks = events.filter((event) => event.pid === pid && event.tid === tid && event.name.endsWith("RunTask"));
+  const counted = tasks.filter((event) => event.ts >= start.ts && event.ts <= ts && event.name === tasks[0].name);
+  return counted.reduce((sum, event) => sum + (event.tdur ?? 0), 0) / 1000;
+}
+
+if (plan.only_paint) plan.clean = plan.planted = [];
 let failed = false;
 for (const path of plan.clean) {
   const found = await examine(path, { pictures: plan.pictures });

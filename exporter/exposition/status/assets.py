@@ -78,7 +78,6 @@ thead th:first-child,thead .t,.t{text-align:left;white-space:normal}
 .mig{padding-left:15px;font-weight:400}
 .tag{font-size:12px;font-weight:400;padding:1px 8px;border-radius:20px;white-space:nowrap;display:inline-block;
 line-height:1.4;background:var(--line);color:var(--ink)}
-.term:has(.tag){text-decoration:none}
 .good{background:var(--goodbg);color:var(--good)}
 .bad{background:var(--badbg);color:var(--bad)}
 .warn{background:var(--warnbg);color:var(--warn)}
