@@ -100,7 +100,9 @@ dd{color:var(--soft);margin:0 0 8px}
 .words dt{break-after:avoid}
 .words dd{break-inside:avoid;font-size:13px}
 dt:target{background:var(--warnbg);color:var(--warn)}
-.reference dd code,.reference td{white-space:pre-line}
+.reference dd code{white-space:pre-line}
+thead th,td,.reference th{overflow-wrap:break-word}
+td.name{overflow-wrap:anywhere}
 footer{padding-bottom:30px;font-size:13px;color:var(--soft)}
 .c-cpu{--c:var(--cpu)}.c-dram{--c:var(--dram)}.c-gpu{--c:var(--gpu)}.c-other{--c:var(--other)}
 .c-platform{--c:var(--platform)}.c-active{--c:var(--active)}.c-idle{--c:var(--idle)}.c-node{--c:var(--node)}

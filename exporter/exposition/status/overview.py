@@ -105,7 +105,7 @@ def _energy(snapshot: Snapshot) -> str:
     return (
         f'<section class="card"><h2 class="label">Energy counted</h2>'
         f'<div class="big">{amount}<small>{unit.symbol}</small></div><div class="hint">{_since(snapshot)}</div>'
-        f'<p class="check">{badge}<span class="hint">{term("error", "relative error")} {error:.1e}</span></p></section>'
+        f'<p class="check">{badge}<span class="hint">{term("error", "relative error")} {error:.2g}</span></p></section>'
     )
 
 
