@@ -19,10 +19,10 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check soak docs rules alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check soak docs rules status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(DEV) ## Make the virtual environment of developers
 
@@ -63,6 +63,11 @@ bare-test: ## Run the tests of HEAD on a bare Debian made for them (takes root)
 
 test-gpu: $(DEV) ## Measure a real NVIDIA card: sensors, attribution, slowdown; record what its driver says
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
+
+status-check: $(DEV) ## Look at the status page in Chromium: axe, widths, keyboard, no script (needs Node.js 20, npm)
+	@$(NEEDS) install $@
+	@npm ci --prefix tests/browser --no-audit --no-fund --silent
+	$(BIN)/python -m tests.browser $(ARGS)
 
 lint: $(DEV) ## Check style and types
 	$(BIN)/python -m ruff check .

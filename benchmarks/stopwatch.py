@@ -36,7 +36,7 @@ def main() -> None:
         sys.stdout.write(f"{snapshot.monotonic_at:.6f} {host.clock():.6f}\n")
         sys.stdout.flush()
 
-    page = Page(history, settings.web_telemetry_path)
+    page = Page(history, "node", settings.web_telemetry_path)
     endpoints = Endpoints(lambda: latest[0] if latest else None, prepared, page, host.clock)
     server = Server(
         endpoints.pages(settings.web_telemetry_path),

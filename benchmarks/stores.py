@@ -161,7 +161,7 @@ def record(folder: Path, minutes: float, alive: int) -> int:
     """Let both stores scrape the exporter for ``minutes``, and write the truth. Returns how many containers ran."""
     host, source, scrapes, stop = Host(), Churn(), ScrapeLog(), threading.Event()
     sampler = Sampler([source], Names(), host, SamplerOptions(), received_by_all=scrapes.received_by_all)
-    renderer, page = Renderer(), Page(History(), "/metrics")
+    renderer, page = Renderer(), Page(History(), "node", "/metrics")
     endpoints = Endpoints(lambda: sampler.snapshot, renderer.body, page, host.clock, scrapes)
     options = ServerOptions(listen=(Address("127.0.0.1", 0),))
     server = Server(endpoints.pages("/metrics"), endpoints.health(), options)

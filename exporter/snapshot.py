@@ -124,6 +124,8 @@ class NodeEnergy:
     """Container account serial → joules per busy CPU second, where they are learned and identifiable."""
     container_cards: tuple[CardRow, ...] = ()
     """The GPU joules of ``containers`` by card: their sum is that of the component ``gpu``."""
+    process_models: Mapping[int, Model] = field(default_factory=dict)
+    """Process account serial → the model that the process works for; processes without one are not in it."""
 
     @property
     def conservation_error_ratio(self) -> float:
@@ -176,13 +178,18 @@ class GpuView:
 
 @dataclass(frozen=True, slots=True)
 class ExporterState:
-    """The exporter's own state: health of its sources, ticks so far and their total duration in seconds."""
+    """The exporter's own state: health of its sources, ticks so far and their total duration in seconds.
+
+    ``counted_since`` is when the counters started at 0, in Unix seconds: the start of the exporter, or that of the
+    run whose state file it continues; None where the state file does not say.
+    """
 
     sources: tuple[SourceHealth, ...] = ()
     samples: int = 0
     sample_seconds: float = 0.0
     overruns: int = 0
     series_dropped: tuple[tuple[str, int], ...] = ()
+    counted_since: float | None = None
     start_time: float = 0.0
 
 

@@ -46,8 +46,9 @@ class StateCorruptError(ValueError):
 class State:
     """What survives a restart, as of boot time ``at`` in the boot ``boot_id``.
 
-    ``closed`` are the owners of accounts that a journal line removes. ``lagging`` is not in the file's text: more was
-    published afterwards than could be written. ``rates`` are those since the last settlement.
+    ``closed`` are the owners of accounts that a journal line removes. ``counted_since`` is when the counters started at
+    0, in Unix seconds; None in a file of a version that did not save it. ``lagging`` is not in the file's text: more
+    was published afterwards than could be written. ``rates`` are those since the last settlement.
     """
 
     boot_id: str
@@ -56,6 +57,7 @@ class State:
     ledger: LedgerState = field(default_factory=LedgerState)
     closed: list[Owner] = field(default_factory=list)
     demo: bool = False
+    counted_since: float | None = None
     lagging: bool = False
     rates: Rates = UNKNOWN_RATES
 
@@ -94,6 +96,7 @@ def encode(state: State, *, whole: bool) -> bytes:
         content |= {"known": {key: _encode_device(saved) for key, saved in devices.known.items()}}
         content |= {"retired_devices": devices.retired_joules, "gpu_indexes": dict(devices.gpu_indexes)}
         content |= {"demo": True} if state.demo else {}
+        content |= {} if state.counted_since is None else {"counted_since": state.counted_since}
     elif state.closed:
         content["closed"] = [_encode_owner(owner) for owner in state.closed]
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=True).encode()
@@ -120,6 +123,8 @@ def decode(data: bytes) -> State:
         devices.gpu_indexes = dict(first.get("gpu_indexes", {}))
         devices.settled = _decode_settled(first.get("node_impacts", {}))
         state.rates = Rates(*first.get("rates", ()))
+        since = first.get("counted_since")
+        state.counted_since = None if since is None else float(since)
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
         for line in lines:
             content = _content(line)

@@ -349,6 +349,10 @@ class Ledger:
         """Container account serial → the model that the container as a whole works for."""
         return self._models.by_container()
 
+    def process_models(self) -> dict[int, Model]:
+        """Process account serial → the model that the process works for."""
+        return self._processes.models()
+
     def unnamed(self) -> dict[Component, float]:
         """Joules of containers that are not published yet: their names are being looked up, or they are newborn."""
         joules = self._containers.unnamed()

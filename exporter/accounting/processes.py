@@ -211,6 +211,11 @@ class ProcessAccounts:
         """Rows of the published accounts."""
         return tuple([record.account.row for record in self._published.values() if record.account.row])
 
+    def models(self) -> dict[int, Model]:
+        """Serial of each published account whose process works for a model → that model."""
+        named = [(record.account.serial, record.model) for record in self._published.values() if record.model]
+        return {serial: model.owner for serial, model in named if isinstance(model.owner, Model)}
+
     def restore(self, account: Account, now: float) -> None:
         """Add an account of an earlier run in the same boot; it is published until it expires or is seen."""
         owner = account.owner

@@ -29,13 +29,17 @@ class Changes(NamedTuple):
 
 
 class Checkpointer:
-    """Writes a journal line per tick and a checkpoint regularly; a full disk is a warning."""
+    """Writes a journal line per tick and a checkpoint regularly; a full disk is a warning.
+
+    ``counted_since`` is when the counters started at 0, in Unix seconds, None if the state file does not say.
+    """
 
     def __init__(self, store: StateStore, host: Host, pool: WorkerPool | None = None, *, demo: bool = False) -> None:
         self._store = store
         self._demo = demo
         self._host = host
         self._boot_id = host.boot_id()
+        self.counted_since: float | None = host.wall()
         self._pool = pool or WorkerPool("state")
         self._writer = DeadlineCall("state", store.write, host.clock, self._pool)
         self._checkpoint_at = float("-inf")
@@ -57,6 +61,7 @@ class Checkpointer:
         if state.demo != self._demo:
             kind = "a simulated node" if state.demo else "a real node"
             raise StateForeign(f"{self._store.path}: the state of {kind}; use another --state.file")
+        self.counted_since = state.counted_since
         # Without a boot id it is unknown whether hardware counters restarted at 0.
         same_boot = bool(self._boot_id) and state.boot_id == self._boot_id and state.at <= self._host.clock()
         return state, same_boot
@@ -112,7 +117,15 @@ class Checkpointer:
         self._store.close()
 
     def _encode_all(self, now: float, ledger: Ledger, devices: Devices, rates: Rates) -> bytes:
-        state = State(self._boot_id, now, devices.state(), ledger.state(), demo=self._demo, rates=rates)
+        state = State(
+            self._boot_id,
+            now,
+            devices.state(),
+            ledger.state(),
+            demo=self._demo,
+            counted_since=self.counted_since,
+            rates=rates,
+        )
         return encode(state, whole=True)
 
     def _log_change(self, error: Exception | None) -> None:

@@ -315,6 +315,7 @@ class Sampler:
                 unnamed=tuple((component, unnamed.get(component, 0.0)) for component in components),
                 retired_devices=devices.retired_joules,
                 container_models=ledger.container_models(),
+                process_models=ledger.process_models(),
                 cpu_prices={} if self._cpu_prices is None else self._cpu_prices.by_serial(),
                 container_cards=ledger.container_cards() if "gpu" in devices.node_joules else (),
             ),
@@ -326,6 +327,7 @@ class Sampler:
                 sample_seconds=self._sample_seconds,
                 overruns=self._overruns,
                 series_dropped=tuple(sorted(ledger.dropped().items())),
+                counted_since=self._start_time if self._checkpointer is None else self._checkpointer.counted_since,
                 start_time=self._start_time,
             ),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
@@ -14,7 +14,7 @@ from ..sources.demo.source import DemoSource
 from ..sources.protocol import Source
 from ..sources.registry import build
 from ..workloads.explainer import Explainer, Found
-from ..workloads.metadata.registry import MetadataOptions, metadata_providers
+from ..workloads.metadata.registry import MetadataOptions, metadata_providers, node_name
 from ..workloads.models.background_lookups import DirectLookups
 from ..workloads.models.resolver import ModelOptions, Models
 from ..workloads.namer import WorkloadNamer
@@ -44,8 +44,13 @@ def make_explainer(settings: Settings, host: Host, processes: Callable[[], Itera
     return Explainer(namer, models, processes), namer
 
 
-def _namer(settings: Settings, host: Host, models: Models) -> WorkloadNamer:
-    metadata = MetadataOptions(
+def make_node_name(settings: Settings, environ: Mapping[str, str]) -> str:
+    """The name of this node: in a cluster that of the cluster, else the host name."""
+    return node_name(_metadata_options(settings), environ)
+
+
+def _metadata_options(settings: Settings) -> MetadataOptions:
+    return MetadataOptions(
         settings.kubernetes_names,
         settings.kubernetes_node_name,
         settings.kubernetes_url,
@@ -53,8 +58,11 @@ def _namer(settings: Settings, host: Host, models: Models) -> WorkloadNamer:
         settings.docker_socket,
         settings.podman_socket,
     )
+
+
+def _namer(settings: Settings, host: Host, models: Models) -> WorkloadNamer:
     return WorkloadNamer(
-        metadata_providers(metadata, host),
+        metadata_providers(_metadata_options(settings), host),
         models,
         settings.kubernetes_labels,
         path_resolvers(settings.workloads_split),

@@ -1,4 +1,4 @@
-"""The HTTP endpoints: metrics, status page, liveness and readiness, each rendered from the newest snapshot."""
+"""The HTTP endpoints: metrics and their reference, status page, liveness and readiness, of the newest snapshot."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from ..exposition.metrics.negotiate import accepts_gzip, prefers_openmetrics
 from ..exposition.metrics.prerender import ScrapeBody
 from ..exposition.metrics.render import OPENMETRICS, TEXT
 from ..exposition.status.page import Page
+from ..exposition.status.reference import HEADERS as REFERENCE_HEADERS
+from ..exposition.status.reference import reference_page
 from ..exposition.web.response import Handler, Headers, Response, request_header
 from ..snapshot import Snapshot
 from .scrapers import ScrapeLog
@@ -17,6 +19,7 @@ from .scrapers import ScrapeLog
 _SCRAPER_HEADER = b"x-prometheus-scrape-timeout-seconds"
 _STALE_SECONDS = 10.0
 _STALE_INTERVALS = 5
+REFERENCE_PATH = "/-/reference"
 
 
 class Endpoints:
@@ -42,7 +45,7 @@ class Endpoints:
 
     def pages(self, telemetry_path: str) -> dict[str, Handler]:
         """Path → handler for what only authorized clients may read."""
-        return {"/": self._status_page, telemetry_path: self._metrics}
+        return {"/": self._status_page, REFERENCE_PATH: self._reference, telemetry_path: self._metrics}
 
     def health(self) -> dict[str, Handler]:
         """Path → handler for probes."""
@@ -55,6 +58,9 @@ class Endpoints:
 
     def _status_page(self, _: h11.Request, __: str) -> Response:
         return Response(200, self._page(self._snapshot()), b"text/html; charset=utf-8", self._page.headers)
+
+    def _reference(self, _: h11.Request, __: str) -> Response:
+        return Response(200, reference_page(), b"text/html; charset=utf-8", REFERENCE_HEADERS)
 
     def _metrics(self, request: h11.Request, client: str) -> Response:
         snapshot = self._snapshot()

@@ -26,8 +26,8 @@ from ..sampling.sampler import Sampler, SamplerOptions
 from ..sampling.state_file import StateForeign, StateLocked, StateStore
 from ..snapshot import Snapshot
 from . import logs
-from .assembly import make_host, make_sampler, sampler_options
-from .endpoints import Endpoints
+from .assembly import make_host, make_node_name, make_sampler, sampler_options
+from .endpoints import REFERENCE_PATH, Endpoints
 from .scrapers import ScrapeLog
 from .systemd import Notifier
 
@@ -108,7 +108,8 @@ class Service:
         settings, latest, history, instruments = self._settings, _Latest(), History(), Instruments()
         instruments.config_last_reload_successful.set_function(self._config_ok)
         prepared = Prepared(Renderer(exporter_registry(instruments)).body)
-        page = Page(history, settings.web_telemetry_path)
+        node = make_node_name(settings, os.environ)
+        page = Page(history, node, settings.web_telemetry_path, REFERENCE_PATH)
         scrapes = ScrapeLog()
         body = _timed(prepared, instruments)
         endpoints = Endpoints(lambda: latest.snapshot, body, page, self._host.clock, scrapes)

@@ -56,6 +56,7 @@ def state(joules: float = 1.0) -> State:
             SettledTotals({("cpu", "idle"): Settled(0.25, 1.0)}, {"cpu": Settled()}),
         ),
         rates=Rates(1.2e-4, 8e-8, None),
+        counted_since=1.7e9 + 0.25,
     )
 
 

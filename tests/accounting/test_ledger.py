@@ -351,6 +351,25 @@ def test_model_outlives_its_pods_and_gets_what_exited_helpers_used() -> None:
     assert [row.joules[0] for row in bench.ledger.models()] == [30.0]
 
 
+def test_each_published_process_has_its_own_model_and_no_other() -> None:
+    bench = Bench()
+    uses = [(process(1, "serve-x"), 0.5), (process(2, "serve-y"), 0.5), (process(3, "sh"), 0.5)]
+    bench.tick([use(A, 2.0, *uses)], started=[A], energies=[Energy(PACKAGE, 20.0, 0.0)])
+
+    def named() -> dict[str, str]:
+        models = bench.ledger.process_models()
+        owners = {row.serial: row.owner for row in bench.ledger.processes()}
+        return {
+            owner.comm: models[serial].model_name
+            for serial, owner in owners.items()
+            if isinstance(owner, ProcessOwner) and serial in models
+        }
+
+    assert named() == {"serve-x": "x", "serve-y": "y"}
+    bench.tick(exited=[uses[0][0].key])
+    assert named() == {"serve-y": "y"}
+
+
 def test_two_models_in_one_container_leave_the_rest_with_it() -> None:
     bench = Bench()
     uses = [(process(1, "serve-x"), 0.5), (process(2, "serve-y"), 0.5)]

@@ -292,6 +292,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
                 for (component, mode), joules in zip(row.cells, row.joules, strict=True)
                 if component == "gpu" and isinstance(row.owner, Workload)
             ),
+            process_models={300: llama, 301: llama, 302: mistral},
         ),
         gpu=GpuView(
             states=tuple(gpus),
@@ -309,7 +310,8 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             sample_seconds=171.3,
             overruns=2,
             series_dropped=(("process", 12), ("container", 0)),
-            start_time=now - seconds,
+            counted_since=now - seconds,
+            start_time=now - 3600,
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from exporter.accounting.checkpoint import decode
+from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.devices import Devices
 from exporter.accounting.ledger import Ledger
 from exporter.host import Host
@@ -58,3 +58,30 @@ def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: 
     tick(4.0)
     disk.close()
     assert decode((tmp_path / "state").read_bytes()).devices.joules == {"package-0": 4.0}
+
+
+def test_the_start_of_the_counters_survives_restarts(tmp_path: Path) -> None:
+    def run(store: StateStore) -> Checkpointer:
+        checkpointer = Checkpointer(store, Host(procfs=str(tmp_path)))
+        checkpointer.load()
+        return checkpointer
+
+    path, before = str(tmp_path / "state"), time.time()
+    first = run(StateStore(path))
+    since = first.counted_since
+    assert since is not None
+    assert before <= since <= time.time()
+    first.close(1.0, Ledger(Names()), Devices())
+    second = run(StateStore(path))
+    assert second.counted_since == since
+    second.close(2.0, Ledger(Names()), Devices())
+
+
+def test_a_state_file_that_does_not_say_since_when_stays_so(tmp_path: Path) -> None:
+    """One of an earlier version: the time of this start would be a false answer."""
+    store = StateStore(str(tmp_path / "state"))
+    store.write((encode(State("boot", 1.0), whole=True), True))
+    checkpointer = Checkpointer(store, Host(procfs=str(tmp_path)))
+    assert checkpointer.load() is not None
+    assert checkpointer.counted_since is None
+    store.close()

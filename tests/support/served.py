@@ -48,7 +48,7 @@ class Exporter:
         self.now = 1000.0
         self.instruments = Instruments()
         renderer = Renderer(exporter_registry(self.instruments))
-        page = Page(History(), telemetry_path)
+        page = Page(History(), "node-7", telemetry_path)
         endpoints = Endpoints(lambda: self.snapshot, body or renderer.body, page, lambda: self.now)
         self.server = Server(
             endpoints.pages(telemetry_path),

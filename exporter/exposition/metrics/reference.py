@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 
 from .catalogue import CATALOGUE
@@ -78,7 +79,7 @@ _GROUPS = {
 _LAST_GROUP = "The exporter itself"
 _DAEMON = "The daemon"
 
-_QUERIES = (
+QUERIES = (
     ("Power of the node, now and by component", "sum by (component) (rate(energy_node_joules_total[5m]))"),
     ("Energy of each namespace in the last day, in kWh",
      "sum by (namespace) (increase(energy_container_joules_total[1d])) / 3.6e6"),
@@ -127,22 +128,27 @@ def _row(metric: Family | Described) -> str:
     return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |\n"
 
 
-def reference() -> str:
-    """Return the whole document."""
-    parts = [_INTRO]
+def sections() -> Iterator[tuple[str, list[Family | Described]]]:
+    """Yield the title of each group of metrics, and the metrics."""
     order = list(dict.fromkeys((*_GROUPS.values(), _LAST_GROUP)))
     families = sorted(CATALOGUE, key=lambda family: order.index(_group(family)))
     for title, members in groupby(families, key=_group):
+        yield title, list(members)
+    yield _DAEMON, list(Instruments().rows())
+
+
+def reference() -> str:
+    """Return the whole document."""
+    parts = [_INTRO]
+    for title, metrics in sections():
         parts.append(_heading(title))
-        parts += map(_row, members)
-    parts.append(_heading(_DAEMON))
-    parts += map(_row, Instruments().rows())
+        parts += map(_row, metrics)
     parts.append(
         "\nThe exporter also exposes the usual metrics of a Python process: `process_*` (CPU time, memory, file\n"
         "descriptors, start time), `python_info` and `python_gc_*`.\n"
     )
     parts.append("\n## Examples\n")
-    parts += [f"\n{title}:\n\n```promql\n{query}\n```\n" for title, query in _QUERIES]
+    parts += [f"\n{title}:\n\n```promql\n{query}\n```\n" for title, query in QUERIES]
     return "".join(parts)
 
 

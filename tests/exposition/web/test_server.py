@@ -126,6 +126,16 @@ def test_the_status_page_has_its_policy(serve: Callable[..., Exporter]) -> None:
     assert b'href="/energy"' in body
 
 
+def test_the_meaning_of_the_metrics_is_linked_and_served(serve: Callable[..., Exporter]) -> None:
+    exporter = serve()
+    (link,) = re.findall(r'href="(\S+)">What they mean<', exporter.get("/")[1].decode())
+    answer, body = exporter.get(link)
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert b"<code>energy_node_joules_total</code>" in body
+
+
 def test_the_telemetry_path_can_be_chosen(serve: Callable[..., Exporter]) -> None:
     exporter = serve(telemetry_path="/energy")
     assert exporter.get("/energy?collect[]=x")[0].status == 200
