@@ -59,9 +59,7 @@ TABLE = (
     Prerequisite(
         _KEYRING, "debian-archive-keyring", "verifies those packages", ("image-test", "bare-test", "release-check")
     ),
-    Prerequisite(
-        "node", "nodejs", "bundles Grafana's components, drives the browser", ("grafana-check", "status-check")
-    ),
+    Prerequisite("node", "nodejs", "bundles and drives what runs in the browser", ("grafana-check", "status-check")),
     Prerequisite("npm", "npm", "installs packages of JavaScript", ("grafana-check", "status-check")),
     Prerequisite("chromium", "chromium", "renders dashboards and the status page", ("grafana-check", "status-check")),
     Prerequisite(_INTER, "fonts-inter", "is Grafana's font", ("grafana-check",)),
