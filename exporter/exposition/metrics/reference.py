@@ -29,7 +29,9 @@ removed, and a hash at the end keeps such values distinct. Values have 14 signif
 `energy_unnamed_joules` is a fourth term: joules of containers whose names are not known yet, and of counters that are
 new. A new counter is exposed at 0 until every regular scraper has seen it once, because `increase()` leaves out what a
 counter holds at its first sample. Regular scrapers are those that declare themselves, as Prometheus and vmagent do, or
-that scrape repeatedly; other clients always see what the last snapshot holds.
+that scrape repeatedly; other clients always see what the last snapshot holds. There are no `_created` series: they
+would double the counters in every store that takes them for series, as Prometheus does by default, and a counter that
+is seen at 0 needs none.
 
 The equation holds for the values of one scrape, not for `increase()` over a window: a container that expires in the
 window is in its own increase and again in that of `energy_retired`. The energy of a window is that of containers and
