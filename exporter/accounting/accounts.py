@@ -366,6 +366,15 @@ class SettledTotals:
     unattributed: dict[tuple[Component, UnattributedReason], Settled] = field(default_factory=dict)
     retired: dict[Component, Settled] = field(default_factory=dict)
 
+    def with_retired(self, cells: SettledCells) -> SettledTotals:
+        """With those of an account that was retired; the same object if it has none."""
+        if not cells:
+            return self
+        retired = self.retired
+        for (component, _), settled in cells.items():
+            retired = merge(retired, {component: settled})
+        return SettledTotals(self.unattributed, retired)
+
 
 @dataclass(slots=True)
 class LedgerState:

@@ -6,7 +6,7 @@ change, each counter remembers its joules and their impact, and what follows is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from ..impact.values import Impact, Rates, Settled
@@ -23,7 +23,11 @@ def settle(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: R
 def total(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> Impact:
     """The impact of all counters together."""
     nothing = Settled()
-    impacts = [settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items()]
+    return add_up([settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items()])
+
+
+def add_up(impacts: Sequence[Impact]) -> Impact:
+    """The sum of impacts."""
     return Impact(*(sum(column) for column in zip(*impacts, strict=True))) if impacts else Impact()
 
 

@@ -28,7 +28,7 @@ from .accounts import Account, LedgerState, Owner, Period, SettledTotals
 from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
-from .impacts import merge, settle, total
+from .impacts import add_up, settle, total
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
 
@@ -258,11 +258,7 @@ class Ledger:
         for account in self._containers.expire(deadline):
             for (component, _), joules in account.joules.items():
                 self.retired[component] += joules
-            if account.settled:
-                retired = self._settled.retired
-                for (component, _), settled in account.settled.items():
-                    retired = merge(retired, {component: settled})
-                self._settled = SettledTotals(self._settled.unattributed, retired)
+            self._settled = self._settled.with_retired(account.settled)
         self._closed += self._models.expire(deadline)
         self._models.forget(set(self._containers), now)
         self._processes.expire(deadline, now)
@@ -293,8 +289,7 @@ class Ledger:
 
     def impact_of_unnamed(self, rates: Rates) -> Impact:
         """Grams and money of `unnamed`."""
-        impacts = [*self._containers.impacts_of_unnamed(rates), *self._births.impacts_of_unpublished(rates)]
-        return Impact(*(sum(column) for column in zip(*impacts, strict=True))) if impacts else Impact()
+        return add_up([*self._containers.impacts_of_unnamed(rates), *self._births.impacts_of_unpublished(rates)])
 
     # --- reading ------------------------------------------------------------------------------------
 
