@@ -36,6 +36,9 @@ EXPECTED = {
 }
 """Alert and receiver → labels it must have. team-research has no route of its own."""
 
+NOW_AND_THEN = {"EnergyGpuTooHot", "EnergyGpuXidErrors", "EnergyGpuMemoryErrors"}
+"""What the simulated cards suffer from at some times."""
+
 
 @pytest.fixture(scope="module")
 def arrived(stack: Stack) -> dict[tuple[str, str], list[dict[str, str]]]:
@@ -67,7 +70,7 @@ def test_an_alert_arrives_with_its_labels_at_its_owner(
 
 
 def test_nothing_is_wrong_with_the_measurement(arrived: dict[tuple[str, str], list[dict[str, str]]]) -> None:
-    about_exporters = {name for name, _ in arrived} - {name for name, _ in EXPECTED}
+    about_exporters = {name for name, _ in arrived} - {name for name, _ in EXPECTED} - NOW_AND_THEN
     assert about_exporters == set()
 
 
@@ -118,7 +121,7 @@ TOLD: list[Case] = [
     ),
     (
         "a pod without a model",
-        {"alertname": "EnergyModelLoadedButIdle", "namespace": "n", "model_name": ""},
+        {"alertname": "EnergyModelLoadedButIdle", "namespace": "n"},
         "EnergyGpuIdleButAllocated",
         {"pod": "p"},
     ),
