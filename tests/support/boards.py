@@ -75,8 +75,12 @@ def selectors(expr: str) -> list[Selector]:
 
 
 def filled(expr: str, board: str, window: str = "10s", span: str = "30s", **chosen: str) -> str:
-    """The expression with its variables as Grafana sends them when "All" is chosen everywhere."""
+    """The expression with its variables as Grafana sends them when "All" is chosen everywhere.
+
+    Of currencies there is no "All"; the simulated node's is EUR.
+    """
     values = {"__rate_interval": window, "__range": span, "__interval": "5s"}
+    chosen = {"currency": "EUR"} | chosen
     values |= {name: variable.get("allValue", "") for name, variable in variables(BOARDS[board]).items()} | chosen
     for name in sorted(values, key=len, reverse=True):
         expr = expr.replace(f"${{{name}}}", values[name]).replace(f"${name}", values[name])
