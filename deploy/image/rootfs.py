@@ -39,6 +39,9 @@ LOADED_LATER = ("libdl.so.2", "libgcc_s.so.1", "libpthread.so.0", "librt.so.1")
 FACTS = ("/etc/debian_version", "/etc/ld.so.conf", "/etc/ld.so.conf.d/libc.conf", "/etc/os-release")
 """NVIDIA's container runtime finds the library path by these, and scanners the distribution."""
 
+ZONES = "/usr/share/zoneinfo"
+"""Of tzdata, for tariffs in local time; python:slim has it."""
+
 PASSWD = f"root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{USER}:{USER}:nonroot:/:/sbin/nologin\n"
 GROUP = f"root:x:0:\nnonroot:x:{USER}:\n"
 
@@ -126,6 +129,7 @@ def main(folder: Path) -> None:
         root.take(path)
     root.take_tree(sysconfig.get_path("stdlib"), LEFT_OUT, LEFT_OUT_PREFIXES)
     root.take_tree(sysconfig.get_path("purelib"))
+    root.take_tree(ZONES, ("posix", "right"))
     needed = linked(root.taken)
     libc = next(path for path in needed if os.path.basename(path) == "libc.so.6")
     for path in (*needed, *(os.path.join(os.path.dirname(libc), name) for name in LOADED_LATER)):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, tzinfo
 
 from .values import Factors
 
@@ -38,15 +37,15 @@ class Span:
 class Timetable:
     """Values by time of day and weekday; the first span that covers a time is in force.
 
-    ``timezone`` is an IANA name, so that daylight saving is that of the place and not of the machine.
+    ``timezone`` is that of the place, with its daylight saving, and not of the machine.
     """
 
     spans: tuple[Span, ...]
-    timezone: str = "UTC"
+    timezone: tzinfo = UTC
 
     def at(self, unix_seconds: float) -> float:
         """The value in force."""
-        local = datetime.fromtimestamp(unix_seconds, ZoneInfo(self.timezone))
+        local = datetime.fromtimestamp(unix_seconds, self.timezone)
         minute = local.hour * 60 + local.minute
         return next(span.value for span in self.spans if span.covers(local.weekday(), minute))
 

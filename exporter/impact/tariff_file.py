@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from datetime import UTC, tzinfo
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -76,7 +77,7 @@ class _Reader:
         return Tariff(found.get("intensity"), found.get("price"), currency)
 
     def _timetable(
-        self, section: yaml.Node, node: yaml.Node | None, name: str, timezone: str, added: float
+        self, section: yaml.Node, node: yaml.Node | None, name: str, timezone: tzinfo | None, added: float
     ) -> Timetable | None:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self._report(node or section, f"{name}: periods must be a list with at least one value")
@@ -85,8 +86,8 @@ class _Reader:
         spans = [self._span(item, name, added) for item in node.value]
         if len(self.problems) > before:
             return None
-        timetable = Timetable(tuple(spans), timezone or "UTC")
-        if not timezone and any(span != Span(span.value) for span in spans):
+        timetable = Timetable(tuple(spans), timezone or UTC)
+        if timezone is None and any(span != Span(span.value) for span in spans):
             self._report(section, f"{name}: the key timezone is missing, such as Europe/Berlin")
         if (gap := timetable.gap) is not None:
             weekday, minute = gap
@@ -135,18 +136,18 @@ class _Reader:
             self._report(node or section, f"price: {message}, such as EUR")
         return word
 
-    def _timezone(self, node: yaml.Node | None, name: str) -> str:
+    def _timezone(self, node: yaml.Node | None, name: str) -> tzinfo | None:
         if node is None:
-            return ""
+            return None
         word = self._text(node)
         try:
-            ZoneInfo(word)
+            return ZoneInfo(word)
         except (ZoneInfoNotFoundError, ValueError, OSError):
             self._report(
                 node,
                 f"{name}: timezone: {quoted(word)} is not known here; the package tzdata has the names of all zones",
             )
-        return word
+        return UTC
 
     def _minutes(self, node: yaml.Node, key: str) -> int:
         word = self._text(node)

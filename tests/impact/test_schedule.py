@@ -13,8 +13,8 @@ from exporter.impact.schedule import Schedule, Span, Timetable
 from exporter.impact.values import JOULES_PER_KWH, Factors, Rates, Settled
 
 BERLIN = "Europe/Berlin"
-NIGHT = Timetable((Span(0.2, start=22 * 60, end=6 * 60), Span(0.3)), BERLIN)
-WEEKEND_NIGHT = Timetable((Span(0.1, frozenset({5, 6}), 22 * 60, 6 * 60), Span(0.3)), BERLIN)
+NIGHT = Timetable((Span(0.2, start=22 * 60, end=6 * 60), Span(0.3)), ZoneInfo(BERLIN))
+WEEKEND_NIGHT = Timetable((Span(0.1, frozenset({5, 6}), 22 * 60, 6 * 60), Span(0.3)), ZoneInfo(BERLIN))
 
 
 def at(year: int, month: int, day: int, hour: int, minute: int, zone: str = BERLIN, fold: int = 0) -> float:

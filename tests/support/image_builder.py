@@ -81,7 +81,7 @@ def _run(*command: str) -> str:
 def _make_base(buildah: _Buildah) -> str:
     """What debian:12-slim with python3-venv would be. Returns its name."""
     container = buildah.run("from", "scratch")
-    options = ["--mode=root", "--format=directory", "--variant=essential", "--include=python3-venv", "--quiet"]
+    options = ["--mode=root", "--format=directory", "--variant=essential", "--include=python3-venv,tzdata", "--quiet"]
     options += ["--aptopt=Acquire::Languages none", "--dpkgopt=force-unsafe-io"]
     options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
     options += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
