@@ -62,9 +62,12 @@ def mlserver_name(files: ProcessRootFs, repository: str) -> str:
         paths = list(_settings_files(files, repository, _MLSERVER_DEPTH))
         if len(paths) != 1:
             return ""
-        name = _of_json(files.read(paths[0], _MAX_BYTES).decode("utf-8", "replace")).get("name", "")
+        settings = _of_json(files.read(paths[0], _MAX_BYTES).decode("utf-8", "replace"))
     except OSError:
         return ""
+    if settings is None:
+        return ""
+    name = settings.get("name", "")
     folder = paths[0].split("/")[-2]
     return chosen_name(name) if name else "" if folder in (".", "..") else harmless(folder)
 
@@ -79,7 +82,7 @@ def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str], served
         text = files.read(path, _MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
-    found = _of_json(text) if text.lstrip().startswith("{") else _of_yaml(text.splitlines())
+    found = (_of_json(text) or {}) if text.lstrip().startswith("{") else _of_yaml(text.splitlines())
     for wanted, name in ((served, chosen_name), (keys, place_name)):
         for key in wanted:
             if key in found:
@@ -87,11 +90,14 @@ def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str], served
     return ""
 
 
-def _of_json(text: str) -> dict[str, str]:
+def _of_json(text: str) -> dict[str, str] | None:
+    """The texts of an object, "" for other values; None if the file has no object."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return {}
+        return None
+    if not isinstance(content, dict):
+        return None
     return {key: value if isinstance(value, str) else "" for key, value in content.items()}
 
 

@@ -126,6 +126,9 @@ class TestMlserver:
             ({"m/a/model-settings.json": '{"name": "a"}', "m/b/model-settings.json": '{"name": "b"}'}, "m", ""),
             ({"m/model-settings.json": '{"name": "$MODEL"}'}, "m", ""),
             ({"m/settings.json": '{"name": "no-model"}'}, "m", ""),
+            ({"m/llama/model-settings.json": '["llama"]'}, "m", ""),
+            ({"m/llama/model-settings.json": '{"name": '}, "m", ""),
+            ({"m/llama/model-settings.json": "null"}, "m", ""),
             ({}, "m", ""),
         ],
     )
