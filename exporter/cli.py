@@ -45,12 +45,9 @@ def _run(arguments: Arguments, environ: Mapping[str, str]) -> int:
 
         return healthcheck.run(arguments.flags, environ)
     settings = load(arguments.flags, environ)
-    from .impact.build import ImpactError, build
+    from .impact.build import build
 
-    try:
-        build(settings)
-    except ImpactError as error:
-        return _print_problems(error.problems)
+    build(settings)  # it raises ConfigError before anything is started
     if arguments.command == "doctor" or arguments.once:
         return _print_ok() if arguments.check else _inspect(arguments, settings)
     return _serve(arguments, settings, environ)

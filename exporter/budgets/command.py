@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .reader import BudgetError, read
+from ..config.loading import ConfigError
+from .reader import read
 from .rules import groups
 from .writer import FORMATS, render, write
 
@@ -35,7 +36,7 @@ def run(words: Sequence[str]) -> int:
         return int(leave.code or 0)
     try:
         text = render(groups(read(arguments.file)), arguments.format, os.path.basename(arguments.file))
-    except BudgetError as error:
+    except ConfigError as error:
         sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
         return 2
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import yaml
 
+from ..config.node_reader import NodeReader
 from ..config.value_types import choice, did_you_mean, number, quoted
-from ..config.yaml_file import compose
 from . import selector
 from .budget import SEVERITIES, WINDOWS, Budget
 
@@ -23,31 +23,14 @@ _HINTS = {"month": "; a calendar month differs in length, take 30d", "hourly": "
 _NULL = "tag:yaml.org,2002:null"
 
 
-class BudgetError(Exception):
-    """The file is invalid; ``problems`` has one message for each error."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = tuple(problems)
-
-
 def read(path: str) -> tuple[Budget, ...]:
-    """Every budget of the file, in its order. Raises `BudgetError`."""
-    try:
-        root = compose(path)
-    except ValueError as error:
-        raise BudgetError([f"{path}:{error}"]) from None
-    reader = _Reader(path)
-    budgets = reader.document(root)
-    if reader.problems:
-        raise BudgetError(reader.problems)
-    return budgets
+    """Every budget of the file, in its order. Raises `ConfigError`."""
+    return _Reader(path).read()
 
 
-class _Reader:
+class _Reader(NodeReader[tuple[Budget, ...]]):
     def __init__(self, path: str) -> None:
-        self.problems: list[str] = []
-        self._path = path
+        super().__init__(path)
         self._names: dict[str, int] = {}
         self._selected: dict[tuple[tuple[tuple[str, str], ...], str], str] = {}
 
@@ -174,7 +157,3 @@ class _Reader:
     ) -> None:
         if key in texts and not pattern.fullmatch(texts[key]):
             self._report(nodes[key], f"{key}: {quoted(texts[key])} is not 1 to 63 of {allowed}")
-
-    def _report(self, node: yaml.Node | None, message: str) -> None:
-        line = node.start_mark.line + 1 if node is not None else 1
-        self.problems.append(f"{self._path}:{line}: {message}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ..config.loading import ConfigError
 from ..config.settings import Settings
 from . import tariff_file
 from .schedule import Schedule, Span, Timetable
@@ -31,16 +32,8 @@ _DEMO_INTENSITY = Timetable((Span(180.0, start=600, end=960), Span(420.0, start=
 _DEMO_PRICE = Timetable((Span(0.24, start=1320, end=360), Span(0.31)))
 
 
-class ImpactError(Exception):
-    """The settings of ``impact.`` are invalid; ``problems`` has one message for each error."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
-
-
 def build(settings: Settings, zone_of_machine: Callable[[], str] = detect) -> Schedule | None:
-    """The schedule of factors, None if neither intensity nor price is known. Raises `ImpactError`.
+    """The schedule of factors, None if neither intensity nor price is known. Raises `ConfigError`.
 
     What the operator set comes first, then the file, then the table for the zone. A zone that the machine's
     cloud-init names is used if the tables have it; a zone that the operator named must be in them.
@@ -52,7 +45,7 @@ def build(settings: Settings, zone_of_machine: Callable[[], str] = detect) -> Sc
     if settings.impact_file:
         try:
             tariff = tariff_file.read(settings.impact_file)
-        except tariff_file.TariffError as error:
+        except ConfigError as error:
             problems += error.problems
     factors = Factors(pue=settings.impact_pue)
     if settings.impact_price is not None:
@@ -66,7 +59,7 @@ def build(settings: Settings, zone_of_machine: Callable[[], str] = detect) -> Sc
         factors = replace(factors, price=values[0], currency=tariff.currency, credits=min(values) < 0)
     factors = _with_intensity(factors, settings, tariff.intensity, zone_of_machine, problems)
     if problems:
-        raise ImpactError(problems)
+        raise ConfigError(problems)
     if factors.intensity is None and factors.price is None:
         return None
     by_operator = settings.impact_intensity is not None

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
+from ..config.node_reader import NodeReader
 from ..config.value_types import did_you_mean, quoted
-from ..config.yaml_file import compose
 from .schedule import Span, Timetable
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -27,14 +27,6 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 _MOST = {"intensity": 5000.0, "price": 1e6}
 
 
-class TariffError(Exception):
-    """The file is invalid; ``problems`` has one message for each error."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = tuple(problems)
-
-
 class Tariff(NamedTuple):
     """What the file says; None or "" is what it leaves open. Prices include the adders."""
 
@@ -44,23 +36,11 @@ class Tariff(NamedTuple):
 
 
 def read(path: str) -> Tariff:
-    """The tariff of a file. Raises `TariffError` with all errors."""
-    try:
-        root = compose(path)
-    except ValueError as error:
-        raise TariffError([f"{path}:{error}"]) from None
-    reader = _Reader(path)
-    tariff = reader.document(root)
-    if reader.problems:
-        raise TariffError(reader.problems)
-    return tariff
+    """The tariff of a file. Raises `ConfigError` with all errors."""
+    return _Reader(path).read()
 
 
-class _Reader:
-    def __init__(self, path: str) -> None:
-        self.problems: list[str] = []
-        self._path = path
-
+class _Reader(NodeReader[Tariff]):
     def document(self, root: yaml.Node | None) -> Tariff:
         sections = dict(self._mapping(root, tuple(_SECTIONS), ""))
         if not sections and not self.problems:
@@ -181,7 +161,3 @@ class _Reader:
 
     def _text(self, node: yaml.Node) -> str:
         return str(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
-
-    def _report(self, node: yaml.Node | None, message: str) -> None:
-        line = 1 if node is None else node.start_mark.line + 1
-        self.problems.append(f"{self._path}:{line}: {message}")

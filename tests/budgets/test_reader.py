@@ -8,7 +8,8 @@ import pytest
 
 from exporter.budgets.budget import WINDOWS
 from exporter.budgets.command import run
-from exporter.budgets.reader import BudgetError, read
+from exporter.budgets.reader import read
+from exporter.config.loading import ConfigError
 
 GOOD = """\
 budgets:
@@ -25,7 +26,7 @@ def problems(path: Path, content: str | bytes) -> tuple[str, ...]:
     """Messages about a file, without its folder."""
     file = path / "b.yaml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(BudgetError) as error:
+    with pytest.raises(ConfigError) as error:
         read(str(file))
     return tuple(problem.removeprefix(f"{path}/") for problem in error.value.problems)
 
@@ -121,7 +122,7 @@ def test_an_invalid_file_gives_one_message_with_line_and_key_and_status_2(
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(BudgetError) as error:
+    with pytest.raises(ConfigError) as error:
         read(str(tmp_path / "none.yaml"))
     assert error.value.problems == (f"{tmp_path}/none.yaml: No such file or directory",)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.config.loading import ConfigError
 from exporter.config.settings import Settings
-from exporter.impact.build import ImpactError, build
+from exporter.impact.build import build
 from exporter.impact.values import Factors
 
 NOON = 1_796_000_000.0
@@ -98,7 +99,7 @@ def test_the_demonstration_has_both() -> None:
     ],
 )
 def test_a_mistake_is_named(settings: Settings, message: str) -> None:
-    with pytest.raises(ImpactError) as error:
+    with pytest.raises(ConfigError) as error:
         build(settings, nowhere)
     assert len(error.value.problems) == 1
     assert message in error.value.problems[0]
@@ -133,17 +134,17 @@ def test_a_mistake_in_the_file_names_its_line(tmp_path: Path, old: str, new: str
     if message is None:
         build(Settings(impact_file=file), nowhere)
         return
-    with pytest.raises(ImpactError) as error:
+    with pytest.raises(ConfigError) as error:
         build(Settings(impact_file=file), nowhere)
     assert any(f"{file}:{message}" in problem for problem in error.value.problems), error.value.problems
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{}", "a: [", "\x00"])
 def test_a_file_that_is_no_tariff(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ImpactError):
+    with pytest.raises(ConfigError):
         build(Settings(impact_file=tariff(tmp_path, text)), nowhere)
 
 
 def test_two_currencies_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ImpactError, match=r"impact.currency is USD, and impact.file has EUR"):
+    with pytest.raises(ConfigError, match=r"impact.currency is USD, and impact.file has EUR"):
         build(Settings(impact_currency="USD", impact_file=tariff(tmp_path, TARIFF)), nowhere)
