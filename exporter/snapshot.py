@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .impact.values import UNKNOWN_RATES, Factors, Impact, Rates, Settled
+from .impact.values import NO_IMPACT, UNKNOWN_RATES, Factors, Impact, Rates, Settled
 from .records import (
     Allocation,
     Component,
@@ -22,7 +22,6 @@ from .records import (
 )
 
 _NOTHING = Settled()
-_NO_IMPACT = Impact()
 
 
 class AccountRow(NamedTuple):
@@ -52,12 +51,8 @@ class AccountRow(NamedTuple):
         settled = self.settled
         for (component, mode), joules in zip(self.cells, self.joules, strict=True):
             before = settled.get((component, mode), _NOTHING)
-            if joules >= before.joules:
-                impact = before.impact(joules, rates)
-                known = found.get(mode)
-                found[mode] = impact if known is None else Impact(*map(sum, zip(known, impact, strict=True)))
-            else:
-                found.setdefault(mode, Impact())
+            impact = before.impact(joules, rates) if joules >= before.joules else NO_IMPACT
+            found[mode] = found.get(mode, NO_IMPACT).plus(impact)
         return found
 
 
@@ -158,10 +153,10 @@ class ImpactView:
 
     factors: Factors = field(default_factory=Factors)
     rates: Rates = UNKNOWN_RATES
-    node: Impact = _NO_IMPACT
+    node: Impact = NO_IMPACT
     unattributed: Mapping[UnattributedReason, Impact] = field(default_factory=dict)
-    retired: Impact = _NO_IMPACT
-    unnamed: Impact = _NO_IMPACT
+    retired: Impact = NO_IMPACT
+    unnamed: Impact = NO_IMPACT
 
 
 @dataclass(frozen=True, slots=True)

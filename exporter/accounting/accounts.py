@@ -231,7 +231,7 @@ class Account:
         """Add all joules of another account, which ends."""
         self.merge(other.joules)
         if other.settled or self.settled:
-            self.settled = merge(self.settled, other.settled)
+            self.settled = merge(self.settled, other.settled.items())
         for (device, mode), joules in (other.cards or {}).items():
             self.add_card(device, mode, joules)
 
@@ -359,7 +359,7 @@ class SavedAccount(NamedTuple):
     """None is unchanged since the last checkpoint or line."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SettledTotals:
     """The impact, up to the last change of the rates, of joules that belong to no account."""
 
@@ -370,10 +370,8 @@ class SettledTotals:
         """With those of an account that was retired; the same object if it has none."""
         if not cells:
             return self
-        retired = self.retired
-        for (component, _), settled in cells.items():
-            retired = merge(retired, {component: settled})
-        return SettledTotals(self.unattributed, retired)
+        by_component = ((component, settled) for (component, _), settled in cells.items())
+        return SettledTotals(self.unattributed, merge(self.retired, by_component))
 
 
 @dataclass(slots=True)

@@ -6,10 +6,11 @@ change, each counter remembers its joules and their impact, and what follows is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import TypeVar
 
-from ..impact.values import Impact, Rates, Settled
+from ..impact.values import NO_IMPACT, Impact, Rates, Settled
 
 Key = TypeVar("Key")
 
@@ -23,17 +24,17 @@ def settle(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: R
 def total(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> Impact:
     """The impact of all counters together."""
     nothing = Settled()
-    return add_up([settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items()])
+    return add_up(settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items())
 
 
-def add_up(impacts: Sequence[Impact]) -> Impact:
+def add_up(impacts: Iterable[Impact]) -> Impact:
     """The sum of impacts."""
-    return Impact(*(sum(column) for column in zip(*impacts, strict=True))) if impacts else Impact()
+    return reduce(Impact.plus, impacts, NO_IMPACT)
 
 
-def merge(one: Mapping[Key, Settled], other: Mapping[Key, Settled]) -> dict[Key, Settled]:
-    """Of counters that are added to others."""
+def merge(one: Mapping[Key, Settled], others: Iterable[tuple[Key, Settled]]) -> dict[Key, Settled]:
+    """Of counters to which others are added, several of which may have one key."""
     merged = dict(one)
-    for key, settled in other.items():
+    for key, settled in others:
         merged[key] = merged[key].plus(settled) if key in merged else settled
     return merged

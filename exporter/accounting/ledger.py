@@ -289,7 +289,7 @@ class Ledger:
 
     def impact_of_unnamed(self, rates: Rates) -> Impact:
         """Grams and money of `unnamed`."""
-        return add_up([*self._containers.impacts_of_unnamed(rates), *self._births.impacts_of_unpublished(rates)])
+        return add_up(chain(self._containers.impacts_of_unnamed(rates), self._births.impacts_of_unpublished(rates)))
 
     # --- reading ------------------------------------------------------------------------------------
 

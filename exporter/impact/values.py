@@ -66,6 +66,13 @@ class Impact(NamedTuple):
     cost: float = 0.0
     credit: float = 0.0
 
+    def plus(self, other: Impact) -> Impact:
+        """Of both together."""
+        return Impact(self.grams + other.grams, self.cost + other.cost, self.credit + other.credit)
+
+
+NO_IMPACT = Impact()
+
 
 class Settled(NamedTuple):
     """A counter of joules at the last change of the rates, and the impact of those joules."""

@@ -115,7 +115,7 @@ class WorkloadNamer(Namer):
 
     def pod_labels(self, workload: Workload) -> Mapping[str, str] | None:
         """All labels of its pod, None while no provider has them: restored names have only the chosen ones."""
-        found = next((metadata for provider in self._providers if (metadata := provider.find(workload))), None)
+        found = self._provided(workload)
         return None if found is None else found.labels
 
     def is_shared(self, workload: Workload) -> bool:
@@ -200,8 +200,11 @@ class WorkloadNamer(Namer):
         owner = by_path(group.paths, self._paths)
         return owner if self._engines is None else self._engines.named(owner)
 
+    def _provided(self, owner: Workload) -> ContainerMetadata | None:
+        return next((metadata for provider in self._providers if (metadata := provider.find(owner))), None)
+
     def _metadata(self, owner: Workload) -> ContainerMetadata | None:
-        found = next((metadata for provider in self._providers if (metadata := provider.find(owner))), None)
+        found = self._provided(owner)
         if found is not None and (found.container or not owner.container_id):
             return found
         restored = self._restored.get(owner.container_id) if _has_id_only(owner) else None  # else its engine names it

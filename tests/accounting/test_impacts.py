@@ -53,7 +53,7 @@ def test_counters_that_are_added_up_keep_their_sum(
             joules[at] += used
             settled[at] = settle({"x": joules[at]}, settled[at], old)
     apart = [total({"x": joules[at]}, settled[at], rates) for at in range(2)]
-    together = total({"x": sum(joules)}, merge(*settled), rates)
+    together = total({"x": sum(joules)}, merge(settled[0], settled[1].items()), rates)
     assert together == pytest.approx([a + b for a, b in zip(*apart, strict=True)], abs=ROUNDING)
 
 

@@ -12,14 +12,12 @@ from .families import CONTAINER, MODEL, Family, Kind, Level, Sample
 
 Quantity = Literal["grams", "cost", "credit"]
 
-_COUNTER: Kind = "counter"
-_GAUGE: Kind = "gauge"
-_SUFFIX: dict[Quantity, str] = {"grams": "carbon_grams_total", "cost": "cost_total", "credit": "credit_total"}
+_NAMES: dict[Quantity, str] = {"grams": "carbon_grams", "cost": "cost", "credit": "credit"}
 _ABOUT: dict[Quantity, str] = {
-    "grams": "CO2e of the electricity of {}, in grams, PUE included, at the carbon intensity in force at its use.",
-    "cost": "Cost of the electricity of {}, in units of the currency, PUE included, at the price in force at its "
-    "use; negative prices are in the credit.",
-    "credit": "Credit for the electricity of {} at negative prices, in units of the currency; absent where prices are "
+    "grams": "CO2e of the electricity {}, in grams, PUE included, at the carbon intensity in force when it was used.",
+    "cost": "Cost of the electricity {}, in units of the currency, PUE included, at the price in force when it was "
+    "used; negative prices count in the credit instead.",
+    "credit": "Credit for the electricity {} at negative prices, in units of the currency; absent where prices are "
     "never negative.",
 }
 
@@ -29,6 +27,11 @@ def is_known(view: ImpactView | None, quantity: Quantity) -> bool:
     if view is None or (quantity == "credit" and not view.factors.credits):
         return False
     return getattr(view.rates, quantity) is not None
+
+
+def _currency(quantity: Quantity) -> tuple[str, ...]:
+    """The label of a quantity of money."""
+    return () if quantity == "grams" else ("currency",)
 
 
 def money(view: ImpactView, quantity: Quantity) -> tuple[str, ...]:
@@ -54,8 +57,8 @@ def _of_level(level: Level, subject: str, quantity: Quantity) -> ImpactFamily:
             for mode, impact in row.impacts(view.rates).items():
                 yield (*owner, mode, *money(view, quantity)), getattr(impact, quantity)
 
-    labels = (*level.labels, "mode", *(() if quantity == "grams" else ("currency",)))
-    name = f"energy_{level.name}_{_SUFFIX[quantity]}"
+    labels = (*level.labels, "mode", *_currency(quantity))
+    name = f"energy_{level.name}_{_NAMES[quantity]}_total"
     return ImpactFamily(name, "counter", _ABOUT[quantity].format(subject), labels, samples, level, quantity)
 
 
@@ -65,6 +68,7 @@ def _of_node(
     quantity: Quantity,
     parts: Callable[[ImpactView], Iterator[tuple[tuple[str, ...], Impact]]],
     labels: tuple[str, ...] = (),
+    kind: Kind = "counter",
 ) -> Family:
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
         view = snapshot.impact
@@ -72,29 +76,32 @@ def _of_node(
             for values, impact in parts(view):
                 yield (*values, *money(view, quantity)), getattr(impact, quantity)
 
-    own = () if quantity == "grams" else ("currency",)
-    full, kind = f"energy_{name}_{_SUFFIX[quantity]}", _COUNTER
-    if name == "unnamed":
-        full, kind = full.removesuffix("_total"), _GAUGE
-    return Family(full, kind, _ABOUT[quantity].format(subject), (*labels, *own), samples)
+    full = f"energy_{name}_{_NAMES[quantity]}" + ("_total" if kind == "counter" else "")
+    return Family(full, kind, _ABOUT[quantity].format(subject), (*labels, *_currency(quantity)), samples)
 
 
 def _impacts() -> Iterator[Family]:
     quantities: tuple[Quantity, ...] = ("grams", "cost", "credit")
     for quantity in quantities:
-        yield _of_node("node", "the node", quantity, lambda view: iter((((), view.node),)))
-        yield _of_level(CONTAINER, "a container, systemd unit, Slurm job or the host itself", quantity)
-        yield _of_level(MODEL, "the processes that work for an AI model", quantity)
+        yield _of_node("node", "of the node", quantity, lambda view: iter((((), view.node),)))
+        yield _of_level(CONTAINER, "of a container, systemd unit, Slurm job or the host itself", quantity)
+        yield _of_level(MODEL, "of the processes that work for an AI model", quantity)
         yield _of_node(
             "unattributed",
-            "no workload",
+            "that is attributed to no workload",
             quantity,
             lambda view: (((reason,), impact) for reason, impact in sorted(view.unattributed.items())),
             ("reason",),
         )
-        yield _of_node("retired", "containers that are no longer exposed", quantity, lambda v: iter((((), v.retired),)))
         yield _of_node(
-            "unnamed", "containers that is not in their counters yet", quantity, lambda v: iter((((), v.unnamed),))
+            "retired", "of containers that are no longer exposed", quantity, lambda view: iter((((), view.retired),))
+        )
+        yield _of_node(
+            "unnamed",
+            "of containers that is not in their counters yet",
+            quantity,
+            lambda view: iter((((), view.unnamed),)),
+            kind="gauge",
         )
 
 

@@ -13,7 +13,7 @@ from math import isfinite
 
 from prometheus_client import CollectorRegistry
 
-from ...impact.values import Impact
+from ...impact.values import Impact, Rates
 from ...records import Mode, Model, Workload
 from ...snapshot import AccountRow, ImpactView, Snapshot
 from .catalogue import CATALOGUE
@@ -130,7 +130,7 @@ class _LevelRenderer:
         self._level = level
         self._joules, self._watts, self._ratios = own["joules"], own["watts"], own["ratios"]
         self._impacts = [f for f in catalogue if isinstance(f, ImpactFamily) and f.level is level]
-        self._view: ImpactView | None = None
+        self._worth: tuple[Rates, str] | None = None  # of what the lines of impacts were made
         self._info = next((f for f in catalogue if isinstance(f, ContainerInfo) and f.level is level), None)
         self._accounts: dict[int, _Account] = {}
         self._owners: dict[str, int] = defaultdict(int)  # how many accounts have these labels
@@ -166,12 +166,10 @@ class _LevelRenderer:
         lines.update({family.name: [] for family in self._impacts})
         if view is None or not shown:
             return
-        if self._view is None or (view.rates, view.factors.currency) != (self._view.rates, self._view.factors.currency):
-            for account in accounts:
-                account.impact_row = None
-        self._view = view
+        worth = (view.rates, view.factors.currency)
+        changed, self._worth = worth != self._worth, worth
         for account in accounts:
-            if account.impact_row is not account.row:
+            if changed or account.impact_row is not account.row:
                 impacts = account.row.impacts(view.rates)
                 account.impacts = tuple([_impact_lines(family, account.labels, impacts, view) for family in shown])
                 account.impact_row = account.row
