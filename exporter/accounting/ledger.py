@@ -113,7 +113,7 @@ class Ledger:
                 self._processes.exit(process, period.now)
             for group in cpu.ended:
                 self._containers.end(group, period.now)
-        if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.published():
+        if period.now - self._kept_at >= _HOUSEKEEPING_SECONDS or not self._processes.any_published:
             self._kept_at = period.now
             self._expire(period.now)
             self._processes.rank(period, self.limits.process_top, shed=self.shed_processes)
@@ -344,7 +344,7 @@ class Ledger:
         """Container account serial → the model that the container as a whole works for."""
         return self._models.by_container()
 
-    def process_models(self) -> dict[int, Model]:
+    def process_models(self) -> Mapping[int, Model]:
         """Process account serial → the model that the process works for."""
         return self._processes.models()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, Workload
 from ..snapshot import AccountRow
@@ -80,6 +80,7 @@ class ProcessAccounts:
         self.records: dict[ProcessKey, ProcessRecord] = {}
         self._published: dict[ProcessKey, ProcessRecord] = {}
         self._by_owner: dict[ProcessOwner, ProcessKey] = {}
+        self._model_names: Mapping[int, Model] | None = None  # None: made again when they are asked for
         self._ranked_at = float("-inf")
         self.gpu_reported_at = float("-inf")
         self.dropped = 0
@@ -102,7 +103,7 @@ class ProcessAccounts:
             record.gpu = known is not None and known.gpu
         record.group = group
         if model is not None:
-            record.model = self._models.join(model, container)
+            self._join_model(record, model, container)
         return record
 
     def of_groups(self, groups: Collection[GroupKey]) -> list[tuple[Process, ProcessRecord]]:
@@ -116,6 +117,7 @@ class ProcessAccounts:
 
         Joules of the process from before its model was recognised are added to the model.
         """
+        self._model_names = None
         account = record.account
         owner = _owner(process.key, record.comm, container)
         if account.owner != owner:
@@ -133,11 +135,11 @@ class ProcessAccounts:
             record.model = None
         record.container = container
         if model is not None and account.ended_at is None:
-            record.model = self._models.join(model, container)
+            account_of_model = self._join_model(record, model, container)
             if before is None:
                 self._models.recognise(container, record.unnamed_seconds)
                 record.unnamed_seconds = 0.0
-                record.model.merge(
+                account_of_model.merge(
                     {cell: joules - record.before.get(cell, 0.0) for cell, joules in account.joules.items()}
                 )
         return [account] if record.model is None else [account, record.model]
@@ -203,6 +205,11 @@ class ProcessAccounts:
             else:  # of an earlier run: it may still be seen
                 self._hide(key, record)
 
+    @property
+    def any_published(self) -> bool:
+        """Whether there are published accounts."""
+        return bool(self._published)
+
     def published(self) -> list[Account]:
         """Published accounts."""
         return [record.account for record in self._published.values()]
@@ -211,10 +218,12 @@ class ProcessAccounts:
         """Rows of the published accounts."""
         return tuple([record.account.row for record in self._published.values() if record.account.row])
 
-    def models(self) -> dict[int, Model]:
+    def models(self) -> Mapping[int, Model]:
         """Serial of each published account whose process works for a model → that model."""
-        named = [(record.account.serial, record.model) for record in self._published.values() if record.model]
-        return {serial: model.owner for serial, model in named if isinstance(model.owner, Model)}
+        if self._model_names is None:
+            named = [(record.account.serial, record.model) for record in self._published.values() if record.model]
+            self._model_names = {serial: model.owner for serial, model in named if isinstance(model.owner, Model)}
+        return self._model_names
 
     def restore(self, account: Account, now: float) -> None:
         """Add an account of an earlier run in the same boot; it is published until it expires or is seen."""
@@ -233,11 +242,13 @@ class ProcessAccounts:
             self._forget(other, self.records[other], now)
         self._by_owner[owner] = key
         self._published[key] = record
+        self._model_names = None
         record.account.hidden = False
 
     def _hide(self, key: ProcessKey, record: ProcessRecord) -> None:
         if self._published.pop(key, None) is not None and isinstance(record.account.owner, ProcessOwner):
             del self._by_owner[record.account.owner]
+            self._model_names = None
             record.account.hide()
 
     def _forget(self, key: ProcessKey, record: ProcessRecord, now: float) -> None:
@@ -245,10 +256,16 @@ class ProcessAccounts:
         self._leave_model(record, now)
         del self.records[key]
 
+    def _join_model(self, record: ProcessRecord, model: Model, container: Account) -> Account:
+        self._model_names = None
+        record.model = account = self._models.join(model, container)
+        return account
+
     def _leave_model(self, record: ProcessRecord, now: float) -> None:
         if record.model is not None and record.container is not None:
             self._models.leave(record.model, record.container, now)
             record.model = None
+            self._model_names = None
 
 
 def _owner(key: ProcessKey, comm: str, container: Account) -> ProcessOwner:

@@ -46,28 +46,31 @@ class Mirrors:
     def __init__(self, *, by_vendor: bool) -> None:
         self._by_vendor = by_vendor
         self._pairs: dict[tuple[str, str], _Pair] = {}
+        self._open: list[tuple[str, str]] = []  # pairs without a verdict
 
     def of(self, ids: Iterable[str]) -> Mapping[str, str]:
-        """Zone id → the id of the zone that is counted in its place."""
+        """Zone id → the id of the zone that is counted in its place; `observe` compares these zones from now on."""
         mirrored: dict[str, str] = {}
+        self._open = []
         for first, *others in _families(ids):
             for other in others:
-                pair = self._pairs.get((first, other))
-                if self._by_vendor or (pair is not None and (pair.same or (pair.same is None and pair.alike > 0))):
+                pair = self._pairs.setdefault((first, other), _Pair())
+                if self._by_vendor or pair.same or (pair.same is None and pair.alike > 0):
                     mirrored[other] = first
+                if not self._by_vendor and pair.same is None:
+                    self._open.append((first, other))
         return mirrored
 
     def observe(self, meters: Sequence[EnergyReading]) -> bool:
-        """Compare the counters of one reading; True if `of` may say something else now."""
-        if self._by_vendor:
+        """Compare the counters of one reading; True if `of` returns something else now."""
+        if not self._open:
             return False
         changed = False
         by_id = {meter.device.id: meter for meter in meters}
-        for first, *others in _families(by_id):
-            for other in others:
-                pair = self._pairs.setdefault((first, other), _Pair())
-                if pair.same is None:
-                    changed |= _compare(pair, by_id[first], by_id[other])
+        for first, other in self._open:
+            pair = self._pairs[first, other]
+            if pair.same is None and first in by_id and other in by_id:
+                changed |= _compare(pair, by_id[first], by_id[other])
         return changed
 
 

@@ -66,7 +66,8 @@ class CgroupSource:
             if error.reason == "not_found":
                 self._unmount()
             raise
-        self._join_threads(tick)
+        if tick.shared or tick.empty:
+            self._join_threads(tick)
         self._members.refresh_names(now)
         window, self._last_at = now - self._last_at, now
         if tick.full:

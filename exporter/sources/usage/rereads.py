@@ -19,10 +19,12 @@ class Rereads:
 
     def __init__(self) -> None:
         self._queues: tuple[deque[tuple[float, Tracked, float]], ...] = tuple([deque() for _ in _INTERVALS])
+        self._due_at = float("inf")
 
     def add(self, tracked: Tracked, now: float) -> None:
         """A process was found at boot time ``now``."""
         self._queues[0].append((now + _INTERVALS[0], tracked, float("-inf")))
+        self._due_at = min(self._due_at, now + _INTERVALS[0])
 
     def settle(self) -> None:
         """Treat all processes so far as a minute old."""
@@ -33,6 +35,8 @@ class Rereads:
 
     def due(self, now: float, table: ProcessTable) -> Iterator[Tracked]:
         """The processes to read now, of those that still exist."""
+        if now < self._due_at:
+            return
         left = _PER_TICK
         for step, queue in enumerate(self._queues):
             last = min(step + 1, len(self._queues) - 1)
@@ -44,3 +48,4 @@ class Rereads:
                 if tracked.seconds > seconds:
                     left -= 1
                     yield tracked
+        self._due_at = min([queue[0][0] for queue in self._queues if queue], default=float("inf"))
