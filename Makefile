@@ -150,7 +150,7 @@ lock: $(RUN) ## Resolve the dependencies into the requirements files; pins that 
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(COMPILE) --group dev pyproject.toml --output-file requirements-dev.lock
-	$(COMPILE) --extra auth --extra kubernetes --constraint requirements-dev.lock pyproject.toml \
+	$(COMPILE) --extra analysis --extra auth --extra kubernetes --constraint requirements-dev.lock pyproject.toml \
 	  --output-file requirements.lock
 	$(COMPILE) --group build --constraint requirements-dev.lock --output-file requirements-build.lock
 

@@ -21,15 +21,16 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
         return budgets.run(words[1:])
     try:
+        if words[:1] == ["report"]:
+            return _report(words[1:], environ)
         return _explain(words[1:], environ) if words[:1] == ["explain"] else _run(parse(words), environ)
     except SystemExit as leave:
         return int(leave.code or 0)
     except ConfigError as error:
         return _print_problems(error.problems)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
-        return 1
-    except KeyboardInterrupt:
+    except (BrokenPipeError, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return 1
 
 
@@ -37,6 +38,17 @@ def _explain(words: Sequence[str], environ: Mapping[str, str]) -> int:
     from .commands import explain
 
     return explain.run(words, environ)
+
+
+def _report(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        from .commands import report
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith("exporter"):
+            raise
+        sys.stderr.write(f"{missing.name} is not installed: pip install rich urllib3\n")
+        return 1
+    return report.run(words, environ)
 
 
 def _run(arguments: Arguments, environ: Mapping[str, str]) -> int:

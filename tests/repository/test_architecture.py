@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "exposition.status": {"records", "snapshot", "exposition.metrics"},
     "exposition.web": {"config"},
     "budgets": {"config"},
+    "analysis": {"config"},
     "sampling": {
         "records",
         "snapshot",
@@ -57,6 +58,7 @@ ROOMS: dict[str, set[str]] = {
         "exposition.web",
     },
     "commands": {
+        "analysis",
         "records",
         "host",
         "config",

@@ -1,0 +1,256 @@
+"""A report as text for a terminal, Markdown, CSV, JSON and one HTML page."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .lines import JOULES_PER_KWH, Amounts, Report
+
+_HOST = ("cpu", "dram")
+_TOTAL = "total"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    names: tuple[str, ...]
+    used: Amounts
+    share: Amounts
+    kind: str
+    """line, shared or total."""
+
+
+def _rows(report: Report) -> list[_Row]:
+    width = max(1, len(report.labels))
+    rows = [_Row(line.names, line.used, line.share, "line") for line in report.lines]
+    if report.spread == "none":
+        rows += [
+            _Row((*[""] * (width - 1), f"({name})"), amounts, Amounts(), "shared") for name, amounts in report.shared
+        ]
+    return [*rows, _Row((*[""] * (width - 1), _TOTAL), report.total, Amounts(), "total")]
+
+
+def quantity(value: float | None) -> str:
+    """A number of three significant digits, with thousands separated; "" for one that is unknown."""
+    if value is None:
+        return ""
+    if 0 < abs(value) < 0.0005:
+        return "<0.001"
+    decimals = next((count for count, least in ((0, 99.95), (1, 9.995), (2, 0.9995)) if abs(value) >= least), 3)
+    return f"{value:,.{decimals}f}"
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole > 0 else ""
+
+
+def _money(cost: Mapping[str, float]) -> str:
+    return " + ".join([f"{amount:,.2f} {currency}" for currency, amount in sorted(cost.items())])
+
+
+def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
+    """Number of columns with names, head and rows as they are shown; columns without any value are left out."""
+    labels = len(report.labels)
+    head = [*_titles(report.labels), "kWh", "share", "idle", "GPU kWh", "CPU kWh", "kg CO2e", "cost", "with shared"]
+    head += ["tokens", "J/token", "kWh a year"]
+    rows = [_cells(report, row) for row in _rows(report)]
+    named = [column for column in range(labels) if any(row[column] for row in rows[: len(report.lines)])] or [
+        labels - 1
+    ]
+    if labels - 1 not in named:
+        named.append(labels - 1)
+    kept = [*named, *(column for column in range(labels, len(head)) if any(row[column] for row in rows))]
+    shown = [[row[column] for column in kept] for row in rows]
+    for row, cells in zip(_rows(report), shown, strict=True):
+        if row.kind != "line":  # its name is in the first column, not in the last of them
+            cells[len(named) - 1], cells[0] = cells[0], row.names[-1]
+    return len(named), [head[column] for column in kept], shown
+
+
+def _cells(report: Report, row: _Row) -> list[str]:
+    used, borne = row.used, row.used.plus(row.share)
+    joules = used.total_joules
+    modes = any(mode for _, mode in used.joules)
+    return [
+        *row.names,
+        quantity(joules / JOULES_PER_KWH),
+        _percent(joules, report.total.total_joules),
+        _percent(used.idle_joules, joules) if modes else "",
+        quantity(used.of("gpu") / JOULES_PER_KWH) if used.of("gpu") else "",
+        quantity(used.of(*_HOST) / JOULES_PER_KWH) if used.of(*_HOST) else "",
+        quantity(None if used.grams is None else used.grams / 1000),
+        _money(used.cost),
+        f"{quantity(borne.total_joules / JOULES_PER_KWH)} kWh {_money(borne.cost)}".strip()
+        if row.kind == "line" and report.spread != "none"
+        else "",
+        "" if used.tokens is None else f"{used.tokens:,.0f}",
+        quantity(used.joules_per_token),
+        quantity(report.kwh_per_year(used)),
+    ]
+
+
+def _titles(labels: Sequence[str]) -> list[str]:
+    return [label.removeprefix("label_").removesuffix("_name").replace("_", " ") for label in labels]
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader must know of the numbers, in sentences."""
+    window = report.window
+    said = [f"From {_time(window.start)} to {_time(window.end)}."]
+    if report.covered < 0.98 * window.seconds:
+        said.append(
+            f"Samples cover {report.covered / window.seconds:.0%} of it, from {_time(report.since)} on; "
+            "the rest counts as no energy."
+        )
+    if report.spread != "none":
+        rule = {"even": "evenly", "proportional": "in proportion to their own energy"}[report.spread]
+        said.append(f"What no line used is spread over the lines {rule}.")
+    if not report.currencies:
+        said.append("No cost: the exporters have no price (--impact.price).")
+    if report.total.grams is None:
+        said.append("No grams of CO2e: the exporters have no carbon intensity (--impact.zone).")
+    if len(report.currencies) > 1:
+        said.append("Several currencies are never added up.")
+    return said
+
+
+def _time(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def text(report: Report, width: int | None = None) -> str:
+    """For a terminal; ``width`` is its columns, None for as many as are needed."""
+    names, head, rows = table(report)
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, title in enumerate(head):
+        justify: Any = "left" if number < names else "right"
+        shown.add_column(title, justify=justify, overflow="fold", no_wrap=number >= names)
+    for number, row in enumerate(rows):
+        shown.add_row(*row, end_section=number == len(rows) - 2)
+    out = io.StringIO()
+    console = Console(file=out, width=width or 1000, color_system=None, markup=False, highlight=False, emoji=False)
+    console.print(shown)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    return "\n".join([*lines, "", *notes(report), ""])
+
+
+def markdown(report: Report) -> str:
+    """A table and the notes."""
+    names, head, rows = table(report)
+    rule = ["---" if number < names else "--:" for number in range(len(head))]
+    lines = [head, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes(report), ""])
+
+
+def comma_separated(report: Report) -> str:
+    """Numbers in kWh, kg and units of the currency, not rounded; one column for the cost of each currency."""
+    money = report.currencies
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n").writerow
+    components = sorted({component for component, _ in report.total.joules})
+    head = ["kind", *report.labels, "kwh", *(f"kwh_{component}" for component in components), "kwh_idle", "kg_co2e"]
+    head += [*(f"cost_{currency}" for currency in money), "kwh_shared", "kg_co2e_shared"]
+    write(
+        [*head, *(f"cost_shared_{currency}" for currency in money), "output_tokens", "joules_per_token", "kwh_per_year"]
+    )
+    for row in _rows(report):
+        used, share = row.used, row.share
+        write(
+            [
+                row.kind,
+                *row.names,
+                used.total_joules / JOULES_PER_KWH,
+                *(used.of(component) / JOULES_PER_KWH for component in components),
+                used.idle_joules / JOULES_PER_KWH,
+                _kilograms(used),
+                *(used.cost.get(currency, "") for currency in money),
+                share.total_joules / JOULES_PER_KWH,
+                _kilograms(share),
+                *(share.cost.get(currency, "") for currency in money),
+                "" if used.tokens is None else used.tokens,
+                "" if used.joules_per_token is None else used.joules_per_token,
+                report.kwh_per_year(used),
+            ]
+        )
+    return out.getvalue()
+
+
+def _kilograms(amounts: Amounts) -> float | str:
+    return "" if amounts.grams is None else amounts.grams / 1000
+
+
+def as_json(report: Report) -> str:
+    """SI units, as in the metrics: joules and grams."""
+
+    def amounts(one: Amounts) -> dict[str, Any]:
+        cells = [
+            {"component": component, "mode": mode, "joules": joules} for (component, mode), joules in one.joules.items()
+        ]
+        found: dict[str, Any] = {"joules": one.total_joules, "idle_joules": one.idle_joules, "components": cells}
+        return found | {"carbon_grams": one.grams, "cost": dict(one.cost), "output_tokens": one.tokens}
+
+    lines = [
+        {"labels": dict(zip(report.labels, line.names, strict=True)), **amounts(line.used)}
+        | ({"shared": amounts(line.share)} if report.spread != "none" else {})
+        for line in report.lines
+    ]
+    document = {
+        "window": {"start": report.window.start, "end": report.window.end, "covered_seconds": report.covered},
+        "spread": report.spread,
+        "lines": lines,
+        "shared": [{"reason": name, **amounts(one)} for name, one in report.shared],
+        "total": amounts(report.total),
+        "notes": notes(report),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+_STYLE = """
+:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
+body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #8885; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th:nth-child(-n+NAMES), td:nth-child(-n+NAMES) { text-align: left; white-space: normal; overflow-wrap: break-word; }
+tr:last-child td { font-weight: 600; }
+.bar { display: flex; height: 1.1rem; margin: .15rem 0 .6rem; }
+.active { background: #3274d9; } .held { background: #e0a030; }
+.key span { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; vertical-align: -1px; }
+"""
+
+
+def page(report: Report) -> str:
+    """One HTML page without scripts and without requests to anywhere."""
+    names, head, rows = table(report)
+    most = max([line.used.total_joules for line in report.lines], default=0.0) or 1.0
+    bars = []
+    for line in report.lines[:20]:
+        name = html.escape(" / ".join(filter(None, line.names)) or "–")
+        idle, used = line.used.idle_joules, line.used.total_joules
+        kwh = quantity(used / JOULES_PER_KWH)
+        bars.append(
+            f'<div>{name}: {kwh} kWh</div><div class="bar" role="img" aria-label="{name}: {kwh} kWh, '
+            f'{_percent(idle, used) or "0%"} idle">'
+            f'<span class="active" style="width:{(used - idle) / most:.2%}"></span>'
+            f'<span class="held" style="width:{idle / most:.2%}"></span></div>'
+        )
+    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    style = _STYLE.replace("NAMES", str(names))
+    said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(report))
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Energy report</title>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head>\n'
+        f"<body><h1>Energy report</h1>\n{said}"
+        f'<p class="key"><span class="active"></span>used<span class="held"></span>held without being used</p>\n'
+        f"{''.join(bars)}\n<table><thead><tr>{titles}</tr></thead><tbody>\n{cells}</tbody></table></body></html>\n"
+    )
