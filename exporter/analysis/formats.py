@@ -219,7 +219,8 @@ _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
 body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #8885; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid #8885; text-align: right; white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; }
 th:nth-child(-n+NAMES), td:nth-child(-n+NAMES) { text-align: left; white-space: normal; overflow-wrap: break-word; }
 tr:last-child td { font-weight: 600; }
 .bar { display: flex; height: 1.1rem; margin: .15rem 0 .6rem; }
