@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from exporter.clients.http_client import HttpClient
 from exporter.host import Host
 from exporter.records import Workload
-from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
 from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
