@@ -320,7 +320,27 @@ class Settings:
         "impact.file",
         text("FILE"),
         "",
-        "YAML file with carbon intensity and prices by hour and weekday (impact.md).",
+        "YAML file with carbon intensity and prices by hour and weekday, or live from a service (impact.md).",
+    )
+    impact_from: str = _setting(
+        "impact.from",
+        server_url(),
+        "",
+        "Another exporter, such as http://node-1:9400, whose carbon intensity, price and PUE are taken once a minute, "
+        "so that only one of a fleet asks a service. What is set here is in force while that one does not answer.",
+    )
+    impact_from_credentials: str = _setting(
+        "impact.from-credentials",
+        text("FILE"),
+        "",
+        "File with USER:PASSWORD for the exporter of impact.from, read for each request; needs https.",
+    )
+    impact_max_age: float = _setting(
+        "impact.max-age",
+        duration(300.0, 7 * 86_400.0),
+        3600.0,
+        "How long the last value of a service or of the exporter of impact.from is used after its time, before the "
+        "file, the constant or the table is in force again.",
     )
     demo: bool = _setting("demo", flag(), False, "Show a simulated GPU node instead of this machine.")
     demo_seed: int = _setting("demo.seed", count(0, 2**31 - 1), 1, "Seed of the simulated node.")

@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
@@ -166,6 +168,15 @@ def server_url() -> ValueType:
         return word
 
     return ValueType("URL", parse)
+
+
+def keeps_secrets(url: str) -> bool:
+    """Whether a password may be sent to a URL of `server_url`: over TLS, or without leaving this machine."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "https" or parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def address() -> ValueType:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 JOULES_PER_KWH = 3.6e6
 
+MOST_GRAMS_PER_KWH = 5000.0
+"""No grid is near it: the dirtiest have 1,500 g/kWh."""
+
 
 class Rates(NamedTuple):
     """What a joule of this machine emits and costs, PUE included; None is unknown.
@@ -29,9 +32,10 @@ class Factors:
 
     ``intensity`` is in grams of CO2e per kWh and ``price`` in ``currency`` per kWh, both without PUE. ``basis`` and
     ``factor_type`` are how the intensity is accounted for: ``location`` or ``market``, ``lifecycle`` or ``direct``;
-    ``year`` is that of its data. ``credits`` is whether prices may be
-    negative. ``intensity_at`` and ``price_at`` are Unix seconds at which the values came into
-    force, None for constants.
+    ``year`` is that of its data. ``credits`` is whether prices may be negative. ``marginal`` is the carbon intensity
+    of a little more or less use, in grams per kWh: it is shown, and never counted. The ``…_at`` are the Unix times of
+    the newest live values, whether or not they are still in force; None for what does not age: constants, tables and
+    tariffs.
     """
 
     intensity: float | None = None
@@ -48,6 +52,8 @@ class Factors:
     credits: bool = False
     intensity_at: float | None = None
     price_at: float | None = None
+    marginal: float | None = None
+    marginal_at: float | None = None
 
     @property
     def rates(self) -> Rates:

@@ -17,6 +17,7 @@ from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..accounting.scope import ScopeCheck
 from ..host import Host
+from ..impact.protocol import FactorProvider, NoFactors
 from ..impact.values import UNKNOWN_RATES, Factors
 from ..records import Allocation, Reading
 from ..snapshot import ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
@@ -62,18 +63,13 @@ def no_scrapers(now: float) -> int | None:  # noqa: ARG001 - the signature of `S
     return None
 
 
-def no_factors(at: float) -> Factors | None:  # noqa: ARG001 - as a schedule is called
-    """Neither carbon intensity nor price is known."""
-    return None
-
-
 class Sampler:
     """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
     pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
     newest snapshot that every regular scraper has received at a boot time, None without regular scrapers. ``factors``
-    returns those in force at a Unix time.
+    provides carbon intensity and price.
     """
 
     def __init__(
@@ -86,7 +82,7 @@ class Sampler:
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
         received_by_all: Callable[[float], int | None] = no_scrapers,
-        factors: Callable[[float], Factors | None] = no_factors,
+        factors: FactorProvider | None = None,
         demo: bool = False,
         pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
@@ -118,7 +114,7 @@ class Sampler:
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
         self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
-        self._factors_at = factors
+        self._provider: FactorProvider = factors or NoFactors()
         self._factors: Factors | None = None
 
     def _restore(self) -> Devices:
@@ -173,6 +169,7 @@ class Sampler:
         for source in self._sources:
             source.retry()
         self._namer.retry()
+        self._provider.retry()
 
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
@@ -180,6 +177,7 @@ class Sampler:
             self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._rates)
         for source in self._sources:
             source.close()
+        self._provider.close()
         self._pool.stop()
         self._namer.close()
 
@@ -249,7 +247,7 @@ class Sampler:
 
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
-        self._factors = self._factors_at(self._host.wall())
+        self._factors = self._provider.at(self._host.wall())
         rates = UNKNOWN_RATES if self._factors is None else self._factors.rates
         if rates != self._rates:
             self._ledger.settle(self._rates)
@@ -296,7 +294,7 @@ class Sampler:
         bounds = {bound.device: bound for reading in readings for bound in reading.bounds}
         ledger, devices = self._ledger, self._devices
         components = sorted(devices.node_joules)
-        providers = self._namer.health()
+        providers = (*self._namer.health(), *self._provider.health())
         unnamed = ledger.unnamed()
         return Snapshot(
             sequence=self._sequence,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..config.settings import Settings
 from ..host import FdBudget, Host
 from ..impact.build import build as build_schedule
-from ..sampling.sampler import Sampler, SamplerOptions, no_factors, no_scrapers
+from ..impact.protocol import FactorProvider
+from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
@@ -93,6 +94,11 @@ def make_sources(settings: Settings, host: Host, *, every: bool = False) -> list
     )
 
 
+def make_factors(settings: Settings) -> FactorProvider | None:
+    """What provides carbon intensity and price, None if neither is known."""
+    return build_schedule(settings)
+
+
 def make_sampler(
     settings: Settings,
     host: Host,
@@ -110,7 +116,6 @@ def make_sampler(
         namer = make_namer(settings, host)
         sources = make_sources(settings, host)
     options = sampler_options(settings)
-    schedule = build_schedule(settings)
     return Sampler(
         sources,
         namer,
@@ -119,7 +124,7 @@ def make_sampler(
         store=store,
         observers=observers,
         received_by_all=received_by_all,
-        factors=no_factors if schedule is None else schedule.at,
+        factors=make_factors(settings),
         demo=settings.demo,
     )
 

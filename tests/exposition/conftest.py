@@ -78,6 +78,8 @@ FACTORS = Factors(
     credits=True,
     intensity_at=1.7e9,
     price_at=1.7e9 + 900,
+    marginal=791.0,
+    marginal_at=1.7e9 + 300,
 )
 IMPACT = ImpactView(
     FACTORS, FACTORS.rates, Impact(900.0, 0.5, 0.01), {"idle": Impact(100.0, 0.1, 0.0)}, Impact(50.0), Impact(1.0)

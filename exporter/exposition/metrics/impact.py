@@ -116,7 +116,7 @@ def _factor(
 
 
 def _info(snapshot: Snapshot) -> Iterator[Sample]:
-    if (view := snapshot.impact) is not None:
+    if (view := snapshot.impact) is not None and (view.factors.provider or view.factors.currency):
         known = view.factors
         estimated = "true" if known.estimated else "false"
         source = (known.zone, known.provider, known.source, known.basis, known.factor_type, known.year)
@@ -126,6 +126,7 @@ def _info(snapshot: Snapshot) -> Iterator[Sample]:
 def _times(snapshot: Snapshot) -> Iterator[Sample]:
     if (view := snapshot.impact) is not None:
         yield ("intensity",), view.factors.intensity_at
+        yield ("marginal_intensity",), view.factors.marginal_at
         yield ("price",), view.factors.price_at
 
 
@@ -135,6 +136,12 @@ IMPACT: tuple[Family, ...] = (
         "energy_carbon_intensity_grams_per_kilowatt_hour",
         "Carbon intensity of electricity in force, in grams of CO2e per kWh, without PUE.",
         lambda view: view.factors.intensity,
+    ),
+    _factor(
+        "energy_marginal_carbon_intensity_grams_per_kilowatt_hour",
+        "Grams of CO2 per kWh that a little more or less use now would cause or save: for moving work to another time, "
+        "never for totals, which it is not counted in.",
+        lambda view: view.factors.marginal,
     ),
     _factor(
         "energy_electricity_price_per_kilowatt_hour",
@@ -150,7 +157,8 @@ IMPACT: tuple[Family, ...] = (
     Family(
         "energy_impact_info",
         "gauge",
-        "Always 1; source of the carbon intensity: zone, provider (table, operator, simulated), accounting basis "
+        "Always 1; source of the carbon intensity: zone, provider (table, operator, simulated, or the feed), "
+        "accounting basis "
         "(location, market), type of factor (lifecycle, operational, direct), year of the data; and the currency.",
         ("zone", "provider", "source", "basis", "factor_type", "year", "estimated", "currency"),
         _info,
@@ -158,7 +166,8 @@ IMPACT: tuple[Family, ...] = (
     Family(
         "energy_impact_factor_timestamp_seconds",
         "gauge",
-        "Unix time at which the carbon intensity or price came into force, in seconds; absent for a constant.",
+        "Unix time of the newest live value of a factor, in seconds, also when it is too old to be in force; absent "
+        "for constants, tables and tariffs, which do not age.",
         ("factor",),
         _times,
     ),

@@ -99,6 +99,7 @@ CONTRACT = {
     "energy_retired_credit_total": ("counter", ("currency",)),
     "energy_unnamed_credit": ("gauge", ("currency",)),
     "energy_carbon_intensity_grams_per_kilowatt_hour": ("gauge", ()),
+    "energy_marginal_carbon_intensity_grams_per_kilowatt_hour": ("gauge", ()),
     "energy_electricity_price_per_kilowatt_hour": ("gauge", ("currency",)),
     "energy_pue_ratio": ("gauge", ()),
     "energy_impact_info": (
