@@ -294,8 +294,8 @@ class Settings:
         text("ZONE"),
         "",
         "Where the electricity is from, for grams of CO2e: the code of a country (DE) or a cloud region "
-        "(gcp/europe-west9, aws/eu-west-3, azure/westeurope); off for none. The default is the region that cloud-init "
-        "has written to this machine. See impact.md.",
+        "(gcp/europe-west9, aws/eu-west-3, azure/westeurope); off for none. The default is the region of "
+        "a cloud instance, from cloud-init or from its firmware and NODE_REGION. See impact.md.",
     )
     impact_intensity: float | None = _setting(
         "impact.intensity",

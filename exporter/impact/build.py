@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..config.loading import ConfigError
@@ -39,13 +40,13 @@ _DEMO_PRICE = Timetable((Span(0.24, start=1320, end=360), Span(0.31)))
 
 
 def build(
-    settings: Settings, zone_of_machine: Callable[[], str] = detect, wall: Callable[[], float] = time.time
+    settings: Settings, zone_of_machine: Callable[[], str] | None = None, wall: Callable[[], float] = time.time
 ) -> Schedule | None:
     """The schedule of factors, None if neither intensity nor price is or will be known. Raises `ConfigError`.
 
-    What the operator set comes first, then the file, then the table for the zone. A zone that the machine's
-    cloud-init names is used if the tables have it; a zone that the operator named must be in them. Feeds, and another
-    exporter, come before all of that as long as they are fresh. Nothing is asked before the schedule is.
+    What the operator set comes first, then the file, then the table for the zone. The zone that the machine itself
+    names is used if the tables have it; a zone that the operator named must be in them. Feeds, and another exporter,
+    come before all of that as long as they are fresh. Nothing is asked before the schedule is.
     """
     if settings.demo and not _is_set(settings):
         return Schedule(_DEMO, _DEMO_INTENSITY, _DEMO_PRICE)
@@ -72,7 +73,8 @@ def build(
             currency=tariff.currency,
             credits=live or any(value < 0 for value in values),
         )
-    factors = _with_intensity(factors, settings, tariff.intensity, zone_of_machine, problems)
+    detected = zone_of_machine or partial(detect, settings.path_sysfs)
+    factors = _with_intensity(factors, settings, tariff.intensity, detected, problems)
     if settings.impact_from and tariff.feeds:
         problems.append("impact.from and a feed in impact.file exclude each other: the other exporter has the feed")
     if settings.impact_from_credentials and not keeps_secrets(settings.impact_from):

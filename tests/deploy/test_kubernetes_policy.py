@@ -232,4 +232,5 @@ def test_patches_of_overlays_can_be_combined(tmp_path: Path) -> None:
         "AI_ENERGY_SOURCE_PODRESOURCES",
         "AI_ENERGY_WEB_CONFIG_FILE",
         "NODE_NAME",
+        "NODE_REGION",
     }
