@@ -13,7 +13,7 @@ import yaml
 from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import Instruments
 from tests.support.boards import BOARDS, Query, queries, selectors, variables
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, RULE_FILES
 
 QUERIES = queries()
 HISTOGRAM = {"energy_sample_duration_seconds", "energy_scrape_duration_seconds"}
@@ -36,7 +36,7 @@ FOREIGN = {
 def recorded() -> dict[str, set[str]]:
     """Names that the shipped rules record, with the labels that they set or keep by name."""
     found: dict[str, set[str]] = {}
-    for path in sorted((REPOSITORY / "prometheus" / "rules").glob("*.yml")):
+    for path in (*RULE_FILES, DEMO_BUDGETS):
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
             for rule in group["rules"]:
                 if "record" in rule:

@@ -13,9 +13,9 @@ import yaml
 from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import Instruments
 from tests.support import promql
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, REPOSITORY, RULE_FILES
 
-RULES = sorted((REPOSITORY / "prometheus/rules").glob("*.yml"))
+RULES = [*RULE_FILES, DEMO_BUDGETS]
 DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 RUNBOOKS = REPOSITORY / "docs/runbooks"
 DASHBOARDS = {"overview", "models", "model", "nodes", "workloads", "budgets", "exporter"}
