@@ -32,8 +32,7 @@ WATCH = LIST + "&watch=1&resourceVersion="
 CLIENTS = {
     "this exporter": (
         "",
-        "from exporter.clients import http_client\n"
-        "from exporter.workloads.metadata import kubernetes_api, provider",
+        "from exporter.clients import http_client\nfrom exporter.workloads.metadata import kubernetes_api, provider",
         """
 import time
 from exporter.host import Host

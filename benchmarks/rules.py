@@ -134,7 +134,7 @@ def _write_history(folder: Path, end: int) -> None:
     rows: list[tuple[str, str, int, int, float]] = [
         ("budget:energy_joules:rate5m", _labels(rule["labels"]), 30 * 86_400, 60, 500.0)
         for rule in budgets
-        if rule["record"] != "energy_budget_joules"
+        if rule["record"] == "budget:energy_joules:rate5m"
     ]
     for number in range(MODELS):
         own = {"namespace": f"ns-{number % NAMESPACES}", "model_name": f"org/m-{number}"}
