@@ -240,9 +240,9 @@ class Account:
         for cell, amount in joules.items():
             self.joules[cell] = self.joules.get(cell, 0.0) + amount
 
-    def settle(self, rates: Rates) -> None:
+    def settle(self, rates: Rates, *, keep_money: bool = True) -> None:
         """Keep the impact of its joules so far, at the rates that were in force."""
-        self.settled = settle(self.joules, self.settled, rates)
+        self.settled = settle(self.joules, self.settled, rates, keep_money=keep_money)
 
     def start_at_zero(self, period: Period) -> None:
         """Publish 0 for CPU and DRAM where they are metered, because ``increase()`` starts at the first sample."""

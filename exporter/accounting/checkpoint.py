@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..impact.values import UNKNOWN_RATES, Rates, Settled
+from ..impact.values import NOTHING_IN_FORCE, InForce, Rates, Settled
 from ..records import Device, Model, ProcessOwner, Workload
 from .accounts import CardJoules, LedgerState, Owner, SavedAccount, SettledCells, SettledTotals
 from .baseline import Sample
@@ -48,7 +48,7 @@ class State:
 
     ``closed`` are the owners of accounts that a journal line removes. ``counted_since`` is when the counters started at
     0, in Unix seconds; None in a file of a version that did not save it. ``lagging`` is not in the file's text: more
-    was published afterwards than could be written. ``rates`` are those since the last settlement.
+    was published afterwards than could be written. ``in_force`` is what grams and money are counted at.
     """
 
     boot_id: str
@@ -59,7 +59,7 @@ class State:
     demo: bool = False
     counted_since: float | None = None
     lagging: bool = False
-    rates: Rates = UNKNOWN_RATES
+    in_force: InForce = NOTHING_IN_FORCE
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -91,7 +91,8 @@ def encode(state: State, *, whole: bool) -> bytes:
             "retired": ledger.settled.retired,
         }
     if whole:
-        content |= {"rates": state.rates, "node_impacts": devices.settled}
+        content |= {"rates": state.in_force.rates, "node_impacts": devices.settled}
+        content |= {"currency": state.in_force.currency} if state.in_force.currency else {}
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": devices.baselines}
         content |= {"known": {key: _encode_device(saved) for key, saved in devices.known.items()}}
         content |= {"retired_devices": devices.retired_joules, "gpu_indexes": dict(devices.gpu_indexes)}
@@ -122,7 +123,7 @@ def decode(data: bytes) -> State:
         devices.retired_joules = dict(first.get("retired_devices", {}))
         devices.gpu_indexes = dict(first.get("gpu_indexes", {}))
         devices.settled = _decode_settled(first.get("node_impacts", {}))
-        state.rates = Rates(*first.get("rates", ()))
+        state.in_force = InForce(Rates(*first.get("rates", ())), str(first.get("currency", "")))
         since = first.get("counted_since")
         state.counted_since = None if since is None else float(since)
         accounts: dict[tuple[Any, ...], SavedAccount] = {}

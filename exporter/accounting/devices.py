@@ -214,9 +214,9 @@ class Devices:
             NodeRow(component, joules, watts.get(component)) for component, joules in sorted(self.node_joules.items())
         )
 
-    def settle(self, rates: Rates) -> None:
+    def settle(self, rates: Rates, *, keep_money: bool = True) -> None:
         """Keep the impact of the node's joules so far, at the ``rates`` that were in force."""
-        self._settled = settle(self.node_joules, self._settled, rates)
+        self._settled = settle(self.node_joules, self._settled, rates, keep_money=keep_money)
         self._settlements += 1
 
     def impact(self, rates: Rates) -> Impact:

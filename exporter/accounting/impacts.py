@@ -15,10 +15,16 @@ from ..impact.values import NO_IMPACT, Impact, Rates, Settled
 Key = TypeVar("Key")
 
 
-def settle(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> dict[Key, Settled]:
-    """Every counter as of now, at the end of the time in which ``rates`` were in force."""
+def settle(
+    joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates, *, keep_money: bool = True
+) -> dict[Key, Settled]:
+    """Every counter as of now, at the end of the time in which ``rates`` were in force.
+
+    Without ``keep_money``, cost and credit start again at 0: what follows is in another currency.
+    """
     nothing = Settled()
-    return {key: Settled(amount, *settled.get(key, nothing).impact(amount, rates)) for key, amount in joules.items()}
+    found = {key: Settled(amount, *settled.get(key, nothing).impact(amount, rates)) for key, amount in joules.items()}
+    return found if keep_money else {key: one.without_money() for key, one in found.items()}
 
 
 def total(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> Impact:

@@ -265,15 +265,15 @@ class Ledger:
 
     # --- grams and money ----------------------------------------------------------------------------
 
-    def settle(self, rates: Rates) -> None:
+    def settle(self, rates: Rates, *, keep_money: bool = True) -> None:
         """Keep the impact of all joules so far, at the ``rates`` that were in force; every row is replaced."""
         accounts = [*self._containers, *self._models]
         for account in accounts:
-            account.settle(rates)
+            account.settle(rates, keep_money=keep_money)
         self._changed.update(accounts)
         self._settled = SettledTotals(
-            settle(self.unattributed, self._settled.unattributed, rates),
-            settle(self.retired, self._settled.retired, rates),
+            settle(self.unattributed, self._settled.unattributed, rates, keep_money=keep_money),
+            settle(self.retired, self._settled.retired, rates, keep_money=keep_money),
         )
 
     def impact_of_unattributed(self, rates: Rates) -> dict[UnattributedReason, Impact]:

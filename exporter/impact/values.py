@@ -65,6 +65,16 @@ class Factors:
         return Rates(grams, max(0.0, self.price) * per_joule, max(0.0, -self.price) * per_joule)
 
 
+class InForce(NamedTuple):
+    """Rates since the last settlement, and the currency of all money that was counted so far, "" if none was."""
+
+    rates: Rates = UNKNOWN_RATES
+    currency: str = ""
+
+
+NOTHING_IN_FORCE = InForce()
+
+
 class Impact(NamedTuple):
     """Grams of CO2e, cost and credit of some joules; 0 where a rate was unknown."""
 
@@ -95,6 +105,10 @@ class Settled(NamedTuple):
         return Impact(
             self.grams + new * (grams or 0.0), self.cost + new * (cost or 0.0), self.credit + new * (credit or 0.0)
         )
+
+    def without_money(self) -> Settled:
+        """The same, with cost and credit at 0."""
+        return Settled(self.joules, self.grams)
 
     def plus(self, other: Settled) -> Settled:
         """Of the sum of two counters."""

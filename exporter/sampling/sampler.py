@@ -18,7 +18,7 @@ from ..accounting.measurement import Measured, Use
 from ..accounting.scope import ScopeCheck
 from ..host import Host
 from ..impact.protocol import FactorProvider, NoFactors
-from ..impact.values import UNKNOWN_RATES, Factors
+from ..impact.values import NOTHING_IN_FORCE, UNKNOWN_RATES, Factors, InForce
 from ..records import Allocation, Reading
 from ..snapshot import ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
@@ -100,7 +100,7 @@ class Sampler:
         self._ledger = Ledger(namer, self.options.limits)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
-        self._rates = UNKNOWN_RATES
+        self._in_force = NOTHING_IN_FORCE
         self._devices = self._restore()
         self._allocations = AllocationCache()
         self._reservations = Reservations(self.options.gpu_reservations)
@@ -123,7 +123,7 @@ class Sampler:
         if loaded is None:
             return Devices(self.options.idle_watts)
         state, same_boot = loaded
-        self._rates = state.rates
+        self._in_force = state.in_force
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
@@ -174,7 +174,7 @@ class Sampler:
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
         if self._checkpointer is not None:
-            self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._rates)
+            self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._in_force)
         for source in self._sources:
             source.close()
         self._provider.close()
@@ -236,7 +236,7 @@ class Sampler:
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
             every = self.options.checkpoint_seconds
-            self._checkpointer.write(began, self._ledger, self._devices, changes, every, self._rates)
+            self._checkpointer.write(began, self._ledger, self._devices, changes, every, self._in_force)
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
@@ -248,11 +248,18 @@ class Sampler:
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
         self._factors = self._provider.at(self._host.wall())
-        rates = UNKNOWN_RATES if self._factors is None else self._factors.rates
-        if rates != self._rates:
-            self._ledger.settle(self._rates)
-            self._devices.settle(self._rates)
-            self._rates = rates
+        if (factors := self._factors) is None:
+            new = InForce(UNKNOWN_RATES, self._in_force.currency)
+        else:
+            new = InForce(factors.rates, factors.currency if factors.price is not None else self._in_force.currency)
+        if new != self._in_force:
+            rates, currency = self._in_force
+            keep = currency in ("", new.currency)  # euros and dollars have no sum
+            if not keep:
+                _log.warning("the currency changed from %s to %s: money is counted from 0", currency, new.currency)
+            self._ledger.settle(rates, keep_money=keep)
+            self._devices.settle(rates, keep_money=keep)
+            self._in_force = new
 
     def _read(self, now: float) -> list[Reading]:
         for source in self._sources:
@@ -331,7 +338,7 @@ class Sampler:
         )
 
     def _impact(self) -> ImpactView | None:
-        factors, rates, ledger = self._factors, self._rates, self._ledger
+        factors, rates, ledger = self._factors, self._in_force.rates, self._ledger
         if factors is None:
             return None
         return ImpactView(

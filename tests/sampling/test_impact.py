@@ -185,3 +185,15 @@ def test_a_restart_within_an_hour_counts_nothing_twice_and_a_new_region_has_its_
     (info,) = run.values("energy_impact_info")
     assert info[:2] == ("FR", "table")
     run.sampler.close()
+
+
+def test_another_currency_starts_at_0(tmp_path: Path) -> None:
+    """Euros and dollars have no sum; grams have."""
+    run = Run(tmp_path)
+    for currency in ("EUR", "EUR", "USD"):
+        run.start(Schedule(Factors(100.0, 0.3, currency=currency)))
+        run.until(run.now + 600.0)
+        grams, cost = run.value("energy_node_carbon_grams_total"), run.values("energy_node_cost_total")
+        run.sampler.close()
+    assert grams == pytest.approx(kwh(1800.0) * 100, rel=0.01)
+    assert cost == {("USD",): pytest.approx(kwh(600.0) * 0.3, rel=0.01)}
