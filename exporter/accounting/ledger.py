@@ -171,7 +171,7 @@ class Ledger:
             for account in accounts:
                 account.use_gpu(use.seconds)
                 self._changed.add(account)
-        for use, mode, joules in shares.gpu:
+        for use, mode, joules, _ in shares.gpu:
             assert use.process is not None
             accounts = charged[use.process.key, use.group]
             for account in accounts:
@@ -188,7 +188,7 @@ class Ledger:
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
             self._changed.add(account)
-        for device, place, mode, joules in shares.places:
+        for device, place, mode, joules, _ in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
             accounts[place][0].add_card(device, mode, joules)

@@ -117,6 +117,23 @@ def number(placeholder: str, low: float, high: float) -> ValueType:
     return ValueType(placeholder, parse, lambda value: f"{value:g}")
 
 
+def number_range(placeholder: str, low: float, high: float) -> ValueType:
+    """Two numbers from ``low`` to ``high``, the smaller one first: ``4.7-37.5``."""
+    one = number(placeholder, low, high)
+
+    def parse(value: object) -> tuple[float, float]:
+        word = _word(value)
+        first, dash, second = word.partition("-")
+        if not (first and dash and second):
+            raise ValueError(f"{quoted(word)} is not a range such as 4.7-37.5")
+        found = one.parse(first), one.parse(second)
+        if found[0] > found[1]:
+            raise ValueError(f"{quoted(word)}: the smaller number comes first")
+        return found
+
+    return ValueType(placeholder, parse, lambda value: "-".join(map(one.format, value)))
+
+
 def duration(low: float, high: float) -> ValueType:
     """Seconds from ``low`` to ``high``, written with units: ``500ms``, ``1s``, ``1h30m``."""
 

@@ -65,6 +65,14 @@ class Factors:
         return Rates(grams, max(0.0, self.price) * per_joule, max(0.0, -self.price) * per_joule)
 
 
+class Embodied(NamedTuple):
+    """Grams of CO2e from the manufacture of a GPU for each hour of its life: a range, and where it is from."""
+
+    low: float
+    high: float
+    source: str = ""
+
+
 class InForce(NamedTuple):
     """Rates since the last settlement, and the currency of all money that was counted so far, "" if none was."""
 

@@ -8,19 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..accounting.accounts import Period
-from ..accounting.attribution import CpuIdle, CpuMethod, share
+from ..accounting.attribution import CpuIdle, CpuMethod, Shares, share
 from ..accounting.cpu_prices import CpuPrices
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
 from ..accounting.gpu_claims import Reservations
+from ..accounting.held_time import HeldSeconds, HeldTime
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..accounting.scope import ScopeCheck
 from ..host import Host
 from ..impact.protocol import FactorProvider, NoFactors
-from ..impact.values import NOTHING_IN_FORCE, UNKNOWN_RATES, Factors, InForce
-from ..records import Allocation, Reading
-from ..snapshot import ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
+from ..impact.values import NOTHING_IN_FORCE, UNKNOWN_RATES, Embodied, Factors, InForce
+from ..records import Allocation, Reading, Workload
+from ..snapshot import EmbodiedView, ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
 from .checkpointer import Changes, Checkpointer
@@ -51,6 +52,7 @@ class SamplerOptions:
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
     gpu_reservations: Sequence[str] = ()
+    embodied: Embodied | None = None
 
     @property
     def limits(self) -> Limits:
@@ -101,6 +103,7 @@ class Sampler:
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._in_force = NOTHING_IN_FORCE
+        self._held = HeldTime() if self.options.embodied is not None else None
         self._devices = self._restore()
         self._allocations = AllocationCache()
         self._reservations = Reservations(self.options.gpu_reservations)
@@ -124,6 +127,8 @@ class Sampler:
             return Devices(self.options.idle_watts)
         state, same_boot = loaded
         self._in_force = state.in_force
+        if self._held is not None:
+            self._held = HeldTime(state.held)
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
@@ -174,7 +179,9 @@ class Sampler:
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
         if self._checkpointer is not None:
-            self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._in_force)
+            self._checkpointer.close(
+                self._host.clock(), self._ledger, self._devices, self._in_force, self._held_seconds()
+            )
         for source in self._sources:
             source.close()
         self._provider.close()
@@ -232,11 +239,15 @@ class Sampler:
             sequence=self._sequence + 1,
             scraped=scraped,
         )
+        if self._held is not None:
+            self._hold(window, measured, shares)
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
             every = self.options.checkpoint_seconds
-            self._checkpointer.write(began, self._ledger, self._devices, changes, every, self._in_force)
+            self._checkpointer.write(
+                began, self._ledger, self._devices, changes, every, self._in_force, self._held_seconds()
+            )
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
@@ -260,6 +271,16 @@ class Sampler:
             self._ledger.settle(rates, keep_money=keep)
             self._devices.settle(rates, keep_money=keep)
             self._in_force = new
+
+    def _hold(self, window: float, measured: Measured, shares: Shares) -> None:
+        assert self._held is not None
+        owners = [row.owner for row in self._ledger.containers() if isinstance(row.owner, Workload)]
+        places = {owner.place: owner for owner in owners} if shares.places else {}
+        self._held.add(window, measured.energies, shares, self._ledger.by_group, places)
+        self._held.end({owner.key for owner in owners})
+
+    def _held_seconds(self) -> HeldSeconds | None:
+        return None if self._held is None else self._held.seconds
 
     def _read(self, now: float) -> list[Reading]:
         for source in self._sources:
@@ -325,6 +346,7 @@ class Sampler:
                 container_cards=ledger.container_cards() if "gpu" in devices.node_joules else (),
             ),
             impact=self._impact(),
+            embodied=self._embodied(),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
@@ -349,6 +371,13 @@ class Sampler:
             ledger.impact_of_retired(rates),
             ledger.impact_of_unnamed(rates),
         )
+
+    def _embodied(self) -> EmbodiedView | None:
+        per_hour = self.options.embodied
+        if self._held is None or per_hour is None:
+            return None
+        seconds = self._held.seconds
+        return EmbodiedView(per_hour, seconds.node, dict(seconds.containers))
 
     def _check_memory(self, now: float) -> None:
         """Publish fewer series before the kernel kills the exporter: process series are dropped first."""

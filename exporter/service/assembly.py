@@ -8,6 +8,7 @@ from ..config.settings import Settings
 from ..host import FdBudget, Host
 from ..impact.build import build as build_schedule
 from ..impact.protocol import FactorProvider
+from ..impact.values import Embodied
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
@@ -131,6 +132,7 @@ def make_sampler(
 
 def sampler_options(settings: Settings) -> SamplerOptions:
     """The sampler's options, which may be replaced while it runs."""
+    embodied = settings.impact_embodied
     return SamplerOptions(
         interval_seconds=settings.sample_interval,
         source_timeout_seconds=min(settings.source_timeout, settings.sample_interval),
@@ -142,4 +144,5 @@ def sampler_options(settings: Settings) -> SamplerOptions:
         idle_watts=settings.idle_watts,
         checkpoint_seconds=settings.state_interval,
         gpu_reservations=settings.attribution_gpu_reservations,
+        embodied=None if embodied is None else Embodied(*embodied, settings.impact_embodied_source),
     )

@@ -54,6 +54,7 @@ ROOMS: dict[str, set[str]] = {
         "config",
         "impact",
         "impact.protocol",
+        "impact.values",
         "sources",
         "workloads",
         "sampling",

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...impact.values import Impact
-from ...snapshot import ImpactView, Snapshot
+from ...snapshot import EmbodiedView, ImpactView, Snapshot
 from .families import CONTAINER, MODEL, Family, Kind, Level, Sample
 
 Quantity = Literal["grams", "cost", "credit"]
+Rate = Callable[[EmbodiedView], float]
+
+_HOUR = 3600.0
 
 _NAMES: dict[Quantity, str] = {"grams": "carbon_grams", "cost": "cost", "credit": "credit"}
 _ABOUT: dict[Quantity, str] = {
@@ -130,8 +133,53 @@ def _times(snapshot: Snapshot) -> Iterator[Sample]:
         yield ("price",), view.factors.price_at
 
 
+def _embodied() -> Iterator[Family]:
+    bounds: tuple[Literal["low", "high"], ...] = ("low", "high")
+    for bound in bounds:
+
+        def rate(view: EmbodiedView, bound: Literal["low", "high"] = bound) -> float:
+            return view.per_hour.low if bound == "low" else view.per_hour.high
+
+        def node(snapshot: Snapshot, rate: Rate = rate) -> Iterator[Sample]:
+            if (view := snapshot.embodied) is not None:
+                yield (), view.node * rate(view) / _HOUR
+
+        def containers(snapshot: Snapshot, rate: Rate = rate) -> Iterator[Sample]:
+            if (view := snapshot.embodied) is not None:
+                for key, seconds in sorted(view.containers.items()):
+                    yield key, seconds * rate(view) / _HOUR
+
+        def per_hour(snapshot: Snapshot, rate: Rate = rate) -> Iterator[Sample]:
+            if (view := snapshot.embodied) is not None:
+                yield (view.per_hour.source,), rate(view)
+
+        about = f"in grams of CO2e, {bound} bound of --impact.embodied; no part of the grams of electricity."
+        yield Family(
+            f"energy_node_embodied_carbon_{bound}_grams_total",
+            "counter",
+            f"Embodied carbon of the time in which the GPUs of the node were there, held or not, {about}",
+            (),
+            node,
+        )
+        yield Family(
+            f"energy_container_embodied_carbon_{bound}_grams_total",
+            "counter",
+            f"Embodied carbon of the time in which a container held GPUs, busy or idle, {about}",
+            CONTAINER.labels,
+            containers,
+        )
+        yield Family(
+            f"energy_gpu_embodied_carbon_{bound}_grams_per_hour",
+            "gauge",
+            f"Embodied carbon of a GPU for each hour of its life, {about}",
+            ("source",),
+            per_hour,
+        )
+
+
 IMPACT: tuple[Family, ...] = (
     *_impacts(),
+    *_embodied(),
     _factor(
         "energy_carbon_intensity_grams_per_kilowatt_hour",
         "Carbon intensity of electricity in force, in grams of CO2e per kWh, without PUE.",
