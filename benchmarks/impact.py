@@ -24,8 +24,8 @@ from .crowd import crowd
 from .table import show, verdict
 
 GOAL = 0.03
-SIZES = ((200, 50), (2_000, 200), (10_000, 1_000))
-PAUSE_SECONDS = 0.25
+SIZES = ((200, 50), (2_000, 200))
+PAUSE_SECONDS = 0.1
 WARM_UP = 60
 REPEATS = 20
 CHANGE_EVERY_TICKS = 300
@@ -61,6 +61,7 @@ def main(rounds: int = 200) -> None:
                         of._impact()  # type: ignore[attr-defined]
 
                 def change(of: object = sampler) -> None:
+                    of._factors = None  # type: ignore[attr-defined]
                     of._in_force = InForce(Rates(1e-9, 1e-9, 0.0), "EUR")  # type: ignore[attr-defined]
                     of._price()  # type: ignore[attr-defined]
 

@@ -11,7 +11,7 @@ from ..impact.values import Rates, Settled
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
 from ..snapshot import AccountRow
 from .attribution import Rate
-from .impacts import merge, settle
+from .impacts import merge, settle, sum_of
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
@@ -365,6 +365,14 @@ class SettledTotals:
 
     unattributed: dict[tuple[Component, UnattributedReason], Settled] = field(default_factory=dict)
     retired: dict[Component, Settled] = field(default_factory=dict)
+    by_reason: Mapping[UnattributedReason, Settled] = field(init=False, repr=False, compare=False)
+    all_retired: Settled = field(init=False, repr=False, compare=False)
+    """Sums of both, which each tick needs and only a change of the rates changes."""
+
+    def __post_init__(self) -> None:
+        reasons = ((reason, settled) for (_, reason), settled in self.unattributed.items())
+        object.__setattr__(self, "by_reason", merge({}, reasons))
+        object.__setattr__(self, "all_retired", sum_of(self.retired.values()))
 
     def with_retired(self, cells: SettledCells) -> SettledTotals:
         """With those of an account that was retired; the same object if it has none."""

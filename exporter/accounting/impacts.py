@@ -33,6 +33,11 @@ def total(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Ra
     return add_up(settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items())
 
 
+def sum_of(settled: Iterable[Settled]) -> Settled:
+    """Of counters together."""
+    return reduce(Settled.plus, settled, Settled())
+
+
 def add_up(impacts: Iterable[Impact]) -> Impact:
     """The sum of impacts."""
     return reduce(Impact.plus, impacts, NO_IMPACT)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from ..impact.values import Impact, Rates
+from ..impact.values import Impact, Rates, Settled
 from ..records import (
     Allocation,
     Component,
@@ -28,7 +28,7 @@ from .accounts import Account, LedgerState, Owner, Period, SettledTotals
 from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
-from .impacts import add_up, settle, total
+from .impacts import add_up, settle
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
 
@@ -278,14 +278,15 @@ class Ledger:
 
     def impact_of_unattributed(self, rates: Rates) -> dict[UnattributedReason, Impact]:
         """Grams and money of `unattributed`, by reason."""
-        cells: defaultdict[UnattributedReason, dict[tuple[Component, UnattributedReason], float]] = defaultdict(dict)
-        for key, joules in self.unattributed.items():
-            cells[key[1]][key] = joules
-        return {reason: total(joules, self._settled.unattributed, rates) for reason, joules in cells.items()}
+        sums: defaultdict[UnattributedReason, float] = defaultdict(float)
+        for (_, reason), joules in self.unattributed.items():
+            sums[reason] += joules
+        settled, new = self._settled.by_reason, Settled()
+        return {reason: settled.get(reason, new).impact(joules, rates) for reason, joules in sums.items()}
 
     def impact_of_retired(self, rates: Rates) -> Impact:
         """Grams and money of `retired`."""
-        return total(self.retired, self._settled.retired, rates)
+        return self._settled.all_retired.impact(sum(self.retired.values()), rates)
 
     def impact_of_unnamed(self, rates: Rates) -> Impact:
         """Grams and money of `unnamed`."""

@@ -118,7 +118,7 @@ class Sampler:
         self._cpus = 0.0
         self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
         self._provider: FactorProvider = factors or NoFactors()
-        self._factors: Factors | None = None
+        self._factors: Factors | None = Factors()  # replaced by the first tick
 
     def _restore(self) -> Devices:
         """Restore the checkpoint of an earlier run, if there is one."""
@@ -258,8 +258,11 @@ class Sampler:
 
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
-        self._factors = self._provider.at(self._host.wall())
-        if (factors := self._factors) is None:
+        factors = self._provider.at(self._host.wall())
+        if factors is self._factors:
+            return
+        self._factors = factors
+        if factors is None:
             new = InForce(UNKNOWN_RATES, self._in_force.currency)
         else:
             new = InForce(factors.rates, factors.currency if factors.price is not None else self._in_force.currency)

@@ -169,7 +169,7 @@ def _embodied() -> Iterator[Family]:
             containers,
         )
         yield Family(
-            f"energy_gpu_embodied_carbon_{bound}_grams_per_hour",
+            f"energy_embodied_carbon_{bound}_grams_per_gpu_hour",
             "gauge",
             f"Embodied carbon of a GPU for each hour of its life, {about}",
             ("source",),
