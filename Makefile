@@ -101,8 +101,8 @@ docs: $(DEV) ## Write docs/metrics.md, docs/configuration.md and the schema of t
 	$(BIN)/python -m exporter.config.reference > docs/configuration.md
 	$(BIN)/python -m deploy.helm.schema
 
-rules: $(DEV) ## Write the rules of the energy budgets anew, and check all rules
-	$(BIN)/python -m exporter budgets prometheus/budgets.yaml --output prometheus/rules/budgets.yml
+rules: $(DEV) ## Write the rules of the demonstration's budgets anew, and check all rules
+	$(BIN)/python -m exporter budgets prometheus/demo/budgets.yaml --output prometheus/demo/budgets.yml
 	$(NEEDS) run promtool check config prometheus/prometheus.yml
 	$(NEEDS) run promtool test rules prometheus/tests/*.yml
 	$(NEEDS) run amtool check-config prometheus/alertmanager.yml
@@ -134,7 +134,8 @@ $(RENDER)/dist/main.js: $(RENDER)/node_modules/.ready $(RENDER)/build.mjs $(wild
 	node $(RENDER)/build.mjs
 
 stack: ## Start exporter, Prometheus, Alertmanager and Grafana in containers (PROFILE=host: this machine, not a demo)
-	docker compose --file deploy/compose/compose.yaml --profile $(PROFILE) up --build --detach --wait
+	BUDGETS=../../prometheus/$(if $(filter demo,$(PROFILE)),demo,budgets) \
+	  docker compose --file deploy/compose/compose.yaml --profile $(PROFILE) up --build --detach --wait
 	@echo "Grafana: http://localhost:3000   Prometheus: http://localhost:9090   Alertmanager: http://localhost:9093"
 
 image: ## Build the container image with docker (BASE=… for another base, ENGINE=podman for another builder)

@@ -8,12 +8,13 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import bytecodes, footprint, gpus, memory, rendering, rules, security, serving, ticks
+from . import bytecodes, footprint, gpus, impact, memory, rendering, rules, security, serving, ticks
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
     "ticks": ticks.main,
     "bytecodes": bytecodes.main,
+    "impact": impact.main,
     "gpus": gpus.main,
     "rendering": rendering.main,
     "serving": serving.main,

@@ -32,7 +32,7 @@ WATCH = LIST + "&watch=1&resourceVersion="
 CLIENTS = {
     "this exporter": (
         "",
-        "from exporter.workloads.metadata import http_client, kubernetes_api, provider",
+        "from exporter.clients import http_client\nfrom exporter.workloads.metadata import kubernetes_api, provider",
         """
 import time
 from exporter.host import Host

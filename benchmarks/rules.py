@@ -130,11 +130,11 @@ def _container(number: int, place: int, one: Any) -> Iterator[Series]:
 def _write_history(folder: Path, end: int) -> None:
     """What a month of evaluations would have recorded, as blocks: sums over 30 days read all of it."""
     text = folder / "history.om"
-    budgets = yaml.safe_load((RULES / "rules/budgets.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+    budgets = yaml.safe_load((RULES / "demo/budgets.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     rows: list[tuple[str, str, int, int, float]] = [
         ("budget:energy_joules:rate5m", _labels(rule["labels"]), 30 * 86_400, 60, 500.0)
         for rule in budgets
-        if rule["record"] != "energy_budget_joules"
+        if rule["record"] == "budget:energy_joules:rate5m"
     ]
     for number in range(MODELS):
         own = {"namespace": f"ns-{number % NAMESPACES}", "model_name": f"org/m-{number}"}
@@ -169,7 +169,7 @@ def _labels(labels: dict[str, str]) -> str:
 
 
 def _start(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    config = {"global": {"evaluation_interval": "1m"}, "rule_files": [f"{RULES}/rules/*.yml"]}
+    config = {"global": {"evaluation_interval": "1m"}, "rule_files": [f"{RULES}/rules/*.yml", f"{RULES}/demo/*.yml"]}
     (folder / "prometheus.json").write_text(json.dumps(config))
     return subprocess.Popen(
         [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .impact.values import NO_IMPACT, UNKNOWN_RATES, Factors, Impact, Rates, Settled
+from .impact.values import NO_IMPACT, UNKNOWN_RATES, Embodied, Factors, Impact, Rates, Settled
 from .records import (
     Allocation,
     Component,
@@ -19,6 +19,7 @@ from .records import (
     SourceHealth,
     UnattributedReason,
     Workload,
+    WorkloadKey,
 )
 
 _NOTHING = Settled()
@@ -160,6 +161,15 @@ class ImpactView:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbodiedView:
+    """Embodied carbon of GPUs by held time: GPU seconds of the node, and of each published container by its labels."""
+
+    per_hour: Embodied
+    node: float = 0.0
+    containers: Mapping[WorkloadKey, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class GpuView:
     """State of the GPUs, and the containers that they are allocated to.
 
@@ -205,4 +215,6 @@ class Snapshot:
     gpu: GpuView = field(default_factory=GpuView)
     impact: ImpactView | None = None
     """None where neither carbon intensity nor price was ever known."""
+    embodied: EmbodiedView | None = None
+    """None unless the operator has set the embodied carbon of a GPU."""
     exporter: ExporterState = field(default_factory=ExporterState)

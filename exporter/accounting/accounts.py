@@ -11,7 +11,7 @@ from ..impact.values import Rates, Settled
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
 from ..snapshot import AccountRow
 from .attribution import Rate
-from .impacts import merge, settle
+from .impacts import merge, settle, sum_of
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
@@ -240,9 +240,9 @@ class Account:
         for cell, amount in joules.items():
             self.joules[cell] = self.joules.get(cell, 0.0) + amount
 
-    def settle(self, rates: Rates) -> None:
+    def settle(self, rates: Rates, *, keep_money: bool = True) -> None:
         """Keep the impact of its joules so far, at the rates that were in force."""
-        self.settled = settle(self.joules, self.settled, rates)
+        self.settled = settle(self.joules, self.settled, rates, keep_money=keep_money)
 
     def start_at_zero(self, period: Period) -> None:
         """Publish 0 for CPU and DRAM where they are metered, because ``increase()`` starts at the first sample."""
@@ -365,6 +365,14 @@ class SettledTotals:
 
     unattributed: dict[tuple[Component, UnattributedReason], Settled] = field(default_factory=dict)
     retired: dict[Component, Settled] = field(default_factory=dict)
+    by_reason: Mapping[UnattributedReason, Settled] = field(init=False, repr=False, compare=False)
+    all_retired: Settled = field(init=False, repr=False, compare=False)
+    """Sums of both, which each tick needs and only a change of the rates changes."""
+
+    def __post_init__(self) -> None:
+        reasons = ((reason, settled) for (_, reason), settled in self.unattributed.items())
+        object.__setattr__(self, "by_reason", merge({}, reasons))
+        object.__setattr__(self, "all_retired", sum_of(self.retired.values()))
 
     def with_retired(self, cells: SettledCells) -> SettledTotals:
         """With those of an account that was retired; the same object if it has none."""

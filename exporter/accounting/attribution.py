@@ -52,20 +52,28 @@ class Rate(NamedTuple):
 
 
 class GpuCharge(NamedTuple):
-    """Joules of one device, charged to one of the processes that hold it."""
+    """Joules of one device, charged to one of the processes that hold it.
+
+    ``held`` is its share of the device, with idle joules; 0.0 with active ones.
+    """
 
     use: GpuUse
     mode: Mode
     joules: float
+    held: float = 0.0
 
 
 class PlaceCharge(NamedTuple):
-    """Joules of one device, charged to a container it is allocated to and that has no known process on it."""
+    """Joules of one device, charged to a container it is allocated to and that has no known process on it.
+
+    ``held`` as in `GpuCharge`.
+    """
 
     device: str
     place: Place
     mode: Mode
     joules: float
+    held: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +239,14 @@ def _share_gpu(
 
     weights = sum(weight for _, weight in claims.weights)
     for claimant, weight in claims.weights:
-        idle = energy.idle * (weight / weights) if weights > 0 else 0.0
+        held = weight / weights if weights > 0 else 0.0
+        idle = energy.idle * held
         if not isinstance(claimant, GpuUse):
-            charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle))
+            charges.append(PlaceCharge(energy.device.id, claimant, "idle", idle, held))
         elif not claimant.known:
             unattributed["gpu", "idle"] += idle
         else:
-            charges.append(GpuCharge(claimant, "idle", idle))
+            charges.append(GpuCharge(claimant, "idle", idle, held))
     if weights <= 0:
         unattributed["gpu", "idle"] += energy.idle
     return charges

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..impact.values import UNKNOWN_RATES, Rates, Settled
-from ..records import Device, Model, ProcessOwner, Workload
+from ..impact.values import NOTHING_IN_FORCE, InForce, Rates, Settled
+from ..records import Device, Model, ProcessOwner, Workload, WorkloadKey
 from .accounts import CardJoules, LedgerState, Owner, SavedAccount, SettledCells, SettledTotals
 from .baseline import Sample
 from .device_inventory import SavedDevice
 from .devices import DeviceState
+from .held_time import HeldSeconds
 from .meters import Point
 
 VERSION = 1
@@ -48,7 +49,8 @@ class State:
 
     ``closed`` are the owners of accounts that a journal line removes. ``counted_since`` is when the counters started at
     0, in Unix seconds; None in a file of a version that did not save it. ``lagging`` is not in the file's text: more
-    was published afterwards than could be written. ``rates`` are those since the last settlement.
+    was published afterwards than could be written. ``in_force`` is what grams and money are counted
+    at; ``held`` is None where the time for which GPUs are held is not counted.
     """
 
     boot_id: str
@@ -59,7 +61,8 @@ class State:
     demo: bool = False
     counted_since: float | None = None
     lagging: bool = False
-    rates: Rates = UNKNOWN_RATES
+    in_force: InForce = NOTHING_IN_FORCE
+    held: HeldSeconds | None = None
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -90,8 +93,11 @@ def encode(state: State, *, whole: bool) -> bytes:
             "unattributed": {f"{name}/{why}": settled for (name, why), settled in ledger.settled.unattributed.items()},
             "retired": ledger.settled.retired,
         }
+    if (held := state.held) is not None:
+        content["held"] = [held.node, held.ended, [[*key, seconds] for key, seconds in held.containers.items()]]
     if whole:
-        content |= {"rates": state.rates, "node_impacts": devices.settled}
+        content |= {"rates": state.in_force.rates, "node_impacts": devices.settled}
+        content |= {"currency": state.in_force.currency} if state.in_force.currency else {}
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": devices.baselines}
         content |= {"known": {key: _encode_device(saved) for key, saved in devices.known.items()}}
         content |= {"retired_devices": devices.retired_joules, "gpu_indexes": dict(devices.gpu_indexes)}
@@ -122,7 +128,7 @@ def decode(data: bytes) -> State:
         devices.retired_joules = dict(first.get("retired_devices", {}))
         devices.gpu_indexes = dict(first.get("gpu_indexes", {}))
         devices.settled = _decode_settled(first.get("node_impacts", {}))
-        state.rates = Rates(*first.get("rates", ()))
+        state.in_force = InForce(Rates(*first.get("rates", ())), str(first.get("currency", "")))
         since = first.get("counted_since")
         state.counted_since = None if since is None else float(since)
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
@@ -149,6 +155,10 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         ledger.unattributed[component, reason] = joules
     for kind, fields in content.get("closed", ()):
         accounts.pop(_identity(_decode_owner(kind, fields), 0), None)
+    if "held" in content:
+        node, ended, rows = content["held"]
+        containers: dict[WorkloadKey, float] = {(a, b, c, d): float(seconds) for a, b, c, d, seconds in rows}
+        state.held = HeldSeconds(float(node), containers, float(ended))
     if "impacts" in content:
         unattributed = _decode_settled(content["impacts"]["unattributed"])
         ledger.settled = SettledTotals(

@@ -13,7 +13,7 @@ from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
 from .device_inventory import DeviceInventory, SavedDevice, is_estimate
 from .gpu_idle import expect_idle
-from .impacts import settle, total
+from .impacts import settle, sum_of
 from .measurement import OTHER, Measured, Use
 from .meters import GAP_SECONDS, Delta, Meters, Point
 from .platform import Platform
@@ -83,6 +83,7 @@ class Devices:
         self.node_joules: defaultdict[Component, float] = defaultdict(float, state.node_joules)
         self.retired_joules = state.retired_joules
         self._settled: Mapping[Component, Settled] = state.settled
+        self._settled_sum = sum_of(self._settled.values())
         self._settlements = 0
         self.gpu_indexes = state.gpu_indexes
         self._renumbered = 0
@@ -214,14 +215,15 @@ class Devices:
             NodeRow(component, joules, watts.get(component)) for component, joules in sorted(self.node_joules.items())
         )
 
-    def settle(self, rates: Rates) -> None:
+    def settle(self, rates: Rates, *, keep_money: bool = True) -> None:
         """Keep the impact of the node's joules so far, at the ``rates`` that were in force."""
-        self._settled = settle(self.node_joules, self._settled, rates)
+        self._settled = settle(self.node_joules, self._settled, rates, keep_money=keep_money)
+        self._settled_sum = sum_of(self._settled.values())
         self._settlements += 1
 
     def impact(self, rates: Rates) -> Impact:
         """Grams and money of the node."""
-        return total(self.node_joules, self._settled, rates)
+        return self._settled_sum.impact(sum(self.node_joules.values()), rates)
 
     @property
     def problems(self) -> Mapping[str, Problem]:

@@ -15,16 +15,27 @@ from ..impact.values import NO_IMPACT, Impact, Rates, Settled
 Key = TypeVar("Key")
 
 
-def settle(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> dict[Key, Settled]:
-    """Every counter as of now, at the end of the time in which ``rates`` were in force."""
+def settle(
+    joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates, *, keep_money: bool = True
+) -> dict[Key, Settled]:
+    """Every counter as of now, at the end of the time in which ``rates`` were in force.
+
+    Without ``keep_money``, cost and credit start again at 0: what follows is in another currency.
+    """
     nothing = Settled()
-    return {key: Settled(amount, *settled.get(key, nothing).impact(amount, rates)) for key, amount in joules.items()}
+    found = {key: Settled(amount, *settled.get(key, nothing).impact(amount, rates)) for key, amount in joules.items()}
+    return found if keep_money else {key: one.without_money() for key, one in found.items()}
 
 
 def total(joules: Mapping[Key, float], settled: Mapping[Key, Settled], rates: Rates) -> Impact:
     """The impact of all counters together."""
     nothing = Settled()
     return add_up(settled.get(key, nothing).impact(amount, rates) for key, amount in joules.items())
+
+
+def sum_of(settled: Iterable[Settled]) -> Settled:
+    """Of counters together."""
+    return reduce(Settled.plus, settled, Settled())
 
 
 def add_up(impacts: Iterable[Impact]) -> Impact:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
-from ..impact.values import Impact, Rates
+from ..impact.values import Impact, Rates, Settled
 from ..records import (
     Allocation,
     Component,
@@ -28,7 +28,7 @@ from .accounts import Account, LedgerState, Owner, Period, SettledTotals
 from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
-from .impacts import add_up, settle, total
+from .impacts import add_up, settle
 from .models import ModelAccounts
 from .processes import ProcessAccounts, ProcessRecord
 
@@ -171,7 +171,7 @@ class Ledger:
             for account in accounts:
                 account.use_gpu(use.seconds)
                 self._changed.add(account)
-        for use, mode, joules in shares.gpu:
+        for use, mode, joules, _ in shares.gpu:
             assert use.process is not None
             accounts = charged[use.process.key, use.group]
             for account in accounts:
@@ -188,7 +188,7 @@ class Ledger:
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)
             self._changed.add(account)
-        for device, place, mode, joules in shares.places:
+        for device, place, mode, joules, _ in shares.places:
             for account in accounts[place]:
                 account.add_gpu(mode, joules)
             accounts[place][0].add_card(device, mode, joules)
@@ -265,27 +265,28 @@ class Ledger:
 
     # --- grams and money ----------------------------------------------------------------------------
 
-    def settle(self, rates: Rates) -> None:
+    def settle(self, rates: Rates, *, keep_money: bool = True) -> None:
         """Keep the impact of all joules so far, at the ``rates`` that were in force; every row is replaced."""
         accounts = [*self._containers, *self._models]
         for account in accounts:
-            account.settle(rates)
+            account.settle(rates, keep_money=keep_money)
         self._changed.update(accounts)
         self._settled = SettledTotals(
-            settle(self.unattributed, self._settled.unattributed, rates),
-            settle(self.retired, self._settled.retired, rates),
+            settle(self.unattributed, self._settled.unattributed, rates, keep_money=keep_money),
+            settle(self.retired, self._settled.retired, rates, keep_money=keep_money),
         )
 
     def impact_of_unattributed(self, rates: Rates) -> dict[UnattributedReason, Impact]:
         """Grams and money of `unattributed`, by reason."""
-        cells: defaultdict[UnattributedReason, dict[tuple[Component, UnattributedReason], float]] = defaultdict(dict)
-        for key, joules in self.unattributed.items():
-            cells[key[1]][key] = joules
-        return {reason: total(joules, self._settled.unattributed, rates) for reason, joules in cells.items()}
+        sums: defaultdict[UnattributedReason, float] = defaultdict(float)
+        for (_, reason), joules in self.unattributed.items():
+            sums[reason] += joules
+        settled, new = self._settled.by_reason, Settled()
+        return {reason: settled.get(reason, new).impact(joules, rates) for reason, joules in sums.items()}
 
     def impact_of_retired(self, rates: Rates) -> Impact:
         """Grams and money of `retired`."""
-        return total(self.retired, self._settled.retired, rates)
+        return self._settled.all_retired.impact(sum(self.retired.values()), rates)
 
     def impact_of_unnamed(self, rates: Rates) -> Impact:
         """Grams and money of `unnamed`."""

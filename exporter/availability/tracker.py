@@ -11,16 +11,17 @@ RETRY_MAX_SECONDS = 60.0
 
 
 class Backoff:
-    """Delays between retries in seconds, doubled after each up to `RETRY_MAX_SECONDS`."""
+    """Delays between retries in seconds, doubled after each up to ``max_seconds``."""
 
-    def __init__(self, first_seconds: float = RETRY_FIRST_SECONDS) -> None:
+    def __init__(self, first_seconds: float = RETRY_FIRST_SECONDS, max_seconds: float = RETRY_MAX_SECONDS) -> None:
         self._first_seconds = first_seconds
+        self._max_seconds = max_seconds
         self.seconds = first_seconds
 
     def next(self) -> float:
         """The delay before the next retry, in seconds."""
         seconds = self.seconds
-        self.seconds = min(2 * seconds, RETRY_MAX_SECONDS)
+        self.seconds = min(2 * seconds, self._max_seconds)
         return seconds
 
     def reset(self) -> None:

@@ -1,1 +1,1 @@
-"""BUDGET: turns a file of energy budgets into recording and alerting rules for Prometheus."""
+"""BUDGET: turns a file of budgets of energy, carbon and money into recording and alerting rules for Prometheus."""

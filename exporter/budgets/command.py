@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> int:
         epilog="Exit status: 0 fine, 2 bad usage or budgets, 1 anything else.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="the budgets, such as prometheus/budgets.yaml")
+    parser.add_argument("file", metavar="FILE", help="the budgets, such as budgets.yaml")
     parser.add_argument("--output", metavar="FILE", default="-", help="where to write; - is standard output (default)")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="a rule file (default), or an object")
     try:

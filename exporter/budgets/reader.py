@@ -10,16 +10,19 @@ import yaml
 from ..config.node_reader import NodeReader
 from ..config.value_types import choice, did_you_mean, number, quoted
 from . import selector
-from .budget import SEVERITIES, WINDOWS, Budget
+from .budget import SEVERITIES, UNITS, WINDOWS, Budget, Unit
 
-KEYS = ("name", "selector", "kwh", "window", "owner", "severity")
-OPTIONAL = {"severity": "warning"}
-MAX_KWH = 1e9
-JOULES_PER_KWH = 3.6e6
+KEYS = ("name", "selector", *UNITS, "currency", "window", "owner", "severity")
+SEVERITY = "warning"
+"""That of a budget that names none."""
+
+MOST = 1e9
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _OWNER = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.@-]{0,62}[A-Za-z0-9])?")
-_HINTS = {"month": "; a calendar month differs in length, take 30d", "hourly": "; take hour", "daily": "; take day"}
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_HINTS = {"monthly": "; take month, or 30d", "hourly": "; take hour", "daily": "; take day"}
+_REQUIRED = ("name", "selector", "window", "owner")
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -32,7 +35,7 @@ class _Reader(NodeReader[tuple[Budget, ...]]):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._names: dict[str, int] = {}
-        self._selected: dict[tuple[tuple[tuple[str, str], ...], str], str] = {}
+        self._selected: dict[tuple[tuple[tuple[str, str], ...], str, str], str] = {}
 
     def document(self, root: yaml.Node | None) -> tuple[Budget, ...]:
         if root is None or not isinstance(root, yaml.MappingNode):
@@ -68,21 +71,25 @@ class _Reader(NodeReader[tuple[Budget, ...]]):
                 hint = did_you_mean(key.value, KEYS)
                 misspelled |= {name for name in KEYS if hint.endswith(f" {name}?")}
                 self._report(key, f"budgets: no such key: {quoted(key.value)}{hint}")
-        for name in KEYS:
-            if name not in nodes and name not in misspelled and name not in OPTIONAL:
+        for name in _REQUIRED:
+            if name not in nodes and name not in misspelled:
                 self._report(node, f"budgets: the key {name} is missing")
         texts = {key: text for key, value in nodes.items() if key != "selector" for text in self._text(key, value)}
-        kwh = self._kwh(nodes["kwh"], texts["kwh"]) if "kwh" in texts else 0.0
+        unit = self._unit(node, nodes, misspelled)
+        amount = self._amount(nodes[unit.key], unit, texts[unit.key]) if unit.key in texts else 0.0
+        currency = self._currency(node, nodes, unit, texts)
         self._one_of("window", nodes, texts, tuple(WINDOWS))
         self._one_of("severity", nodes, texts, SEVERITIES)
         self._like("name", nodes, texts, _NAME, "lower-case letters, digits and dashes")
         self._like("owner", nodes, texts, _OWNER, "letters, digits and . _ @ -")
         chosen = self._selector(nodes["selector"]) if "selector" in nodes else ()
+        if unit.key != "kwh" and "component" in dict(chosen):
+            self._report(nodes["selector"], f"selector.component: {unit.key} are counted for all components together")
         if len(self.problems) > before:
             return None
-        severity = texts.get("severity", OPTIONAL["severity"])
+        severity = texts.get("severity", SEVERITY)
         window = WINDOWS[texts["window"]]
-        budget = Budget(texts["name"], chosen, kwh * JOULES_PER_KWH, window, texts["owner"], severity)
+        budget = Budget(texts["name"], chosen, amount * unit.scale, window, texts["owner"], severity, unit, currency)
         self._unique(budget, nodes)
         return budget
 
@@ -109,7 +116,7 @@ class _Reader(NodeReader[tuple[Budget, ...]]):
         line = nodes["name"].start_mark.line + 1
         if (first := self._names.setdefault(budget.name, line)) != line:
             self._report(nodes["name"], f"name: {quoted(budget.name)} is taken by the budget in line {first}")
-        other = self._selected.setdefault((budget.selector, budget.window.name), budget.name)
+        other = self._selected.setdefault((budget.selector, budget.window.name, budget.unit.key), budget.name)
         if other != budget.name:
             self._report(nodes["selector"], f"selector: {quoted(other)} has the same selector and window")
 
@@ -135,15 +142,35 @@ class _Reader(NodeReader[tuple[Budget, ...]]):
         else:
             yield node.value
 
-    def _kwh(self, node: yaml.Node, text: str) -> float:
+    def _unit(self, node: yaml.Node, nodes: dict[str, yaml.Node], misspelled: set[str]) -> Unit:
+        """What the budget is an amount of: the one key of `UNITS` that it has."""
+        given = [unit for key, unit in UNITS.items() if key in nodes]
+        if not given and not misspelled & UNITS.keys():
+            self._report(node, f"budgets: one of the keys {', '.join(UNITS)} is missing")
+        for unit in given[1:]:
+            self._report(nodes[unit.key], f"{unit.key}: a budget is an amount of one thing, and has {given[0].key}")
+        return given[0] if given else UNITS["kwh"]
+
+    def _amount(self, node: yaml.Node, unit: Unit, text: str) -> float:
         value = 0.0
         try:
-            value = number("KWH", 0.0, MAX_KWH).parse(text)
+            value = number(unit.key.upper(), 0.0, MOST).parse(text)
             if value <= 0:
                 raise ValueError("must be above 0")
         except ValueError as error:
-            self._report(node, f"kwh: {error}")
+            self._report(node, f"{unit.key}: {error}")
         return value
+
+    def _currency(self, node: yaml.Node, nodes: dict[str, yaml.Node], unit: Unit, texts: dict[str, str]) -> str:
+        word = texts.get("currency", "")
+        if unit.key != "cost":
+            if "currency" in nodes:
+                self._report(nodes["currency"], "currency: only a budget of cost has one")
+        elif "currency" not in nodes:
+            self._report(node, "budgets: the key currency is missing: the label of energy_node_cost_total, such as EUR")
+        elif word and not _CURRENCY.fullmatch(word):
+            self._report(nodes["currency"], f"currency: {quoted(word)} is not a code such as EUR")
+        return word
 
     def _one_of(self, key: str, nodes: dict[str, yaml.Node], texts: dict[str, str], words: tuple[str, ...]) -> None:
         if key in texts:

@@ -1,4 +1,4 @@
-"""The rules of budgets: energy used, burn rates, time until exhaustion, and alerts."""
+"""The rules of budgets: amounts used, burn rates, time until exhaustion, and alerts."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..config.value_types import show_duration
-from .budget import MINUTE, WINDOWS, Budget, Burn, Window
-from .selector import power
+from .budget import DAY, MINUTE, UNITS, WINDOWS, Budget, Burn, Unit, Window
+from .selector import rate
 
 Rule = dict[str, Any]
 """A rule or a group of rules in its YAML structure."""
 
 SAMPLE_SECONDS = MINUTE
-"""Time that one sample of a budget's power covers: the evaluation interval of its rules."""
+"""Time that one sample of a budget's consumption covers: the evaluation interval of its rules."""
 
-POWER = "budget:energy_joules:rate5m"
-USED = "budget:energy_used_joules:sum"
 SELECTED = "budget:energy_selected:bool"
 RATIO = "budget:energy_used:ratio"
 BURN = "budget:energy_burn:ratio"
@@ -24,12 +22,16 @@ LEFT = "budget:energy_exhausted_in:seconds"
 
 
 def groups(budgets: Sequence[Budget]) -> list[Rule]:
-    """All groups of rules: two rules for each budget, the others shared by all budgets of a window."""
-    used = [window for window in WINDOWS.values() if any(budget.window is window for budget in budgets)]
+    """All groups of rules: two or three rules for each budget, the others shared by all budgets of a window."""
+    used = {
+        window: [unit for unit in UNITS.values() if any((b.window, b.unit) == (window, unit) for b in budgets)]
+        for window in WINDOWS.values()
+        if any(budget.window is window for budget in budgets)
+    }
     return [
         _group("energy-budgets", SAMPLE_SECONDS, (rule for budget in budgets for rule in _of_budget(budget))),
-        *(_group(f"energy-budgets-{window.name}", window.interval, _of_window(window)) for window in used),
-        _group("energy-budgets-alerts", SAMPLE_SECONDS, _alerts(used)),
+        *(_group(f"energy-budgets-{w.name}", w.interval, _of_window(w, units)) for w, units in used.items()),
+        _group("energy-budgets-alerts", SAMPLE_SECONDS, _alerts(list(used))),
     ]
 
 
@@ -38,19 +40,31 @@ def _group(name: str, seconds: int, rules: Iterable[Rule]) -> Rule:
 
 
 def _of_budget(budget: Budget) -> Iterator[Rule]:
-    yield {"record": "energy_budget_joules", "expr": f"vector({budget.joules:.15g})", "labels": budget.labels}
-    yield {"record": POWER, "expr": power(budget.selector), "labels": budget.labels}
+    unit, window = budget.unit, budget.window
+    labels = budget.labels | ({"currency": budget.currency} if budget.currency else {})
+    yield {"record": unit.amount, "expr": f"vector({budget.amount:.15g})", "labels": labels}
+    yield {"record": unit.rate, "expr": rate(budget.selector, unit, budget.currency), "labels": labels}
+    if window.calendar:
+        # one series for each month, so that a range of 31 days has the samples of this month apart
+        own = f'{unit.rate}{{budget="{budget.name}", window="{window.name}"}}'
+        month = f'{own}\n  * on () group_left (month)\ncount_values("month", month())'
+        yield {"record": unit.rate_of_month, "expr": month, "labels": labels}
 
 
-def _of_window(window: Window) -> Iterator[Rule]:
+def _of_window(window: Window, units: Sequence[Unit]) -> Iterator[Rule]:
     matcher = f'{{window="{window.name}"}}'
     labels = {"window": window.name}  # the series have it already; without it promtool reports duplicate rules
-    yield {"record": USED, "expr": _joules(matcher, window.seconds), "labels": labels}
-    yield {"record": RATIO, "expr": f"{USED}{matcher} / energy_budget_joules", "labels": labels}
+    for unit in units:
+        yield {"record": unit.used, "expr": _used(unit, window, matcher), "labels": labels}
+    yield {
+        "record": RATIO,
+        "expr": _either(f"{unit.used}{matcher} / {unit.amount}" for unit in units),
+        "labels": labels,
+    }
     # No alert uses it: a typing error and a team without consumption so far cannot be distinguished.
     yield {
         "record": SELECTED,
-        "expr": f"{USED}{matcher} >= bool 0\n  or\n0 * energy_budget_joules{matcher}",
+        "expr": _either(f"{unit.used}{matcher} >= bool 0\n  or\n0 * {unit.amount}{matcher}" for unit in units),
         "labels": labels,
     }
     for burn in window.burns:
@@ -59,25 +73,45 @@ def _of_window(window: Window) -> Iterator[Rule]:
                 "record": BURN,
                 # joules in the span over those the budget allows in it, not mean power: half an hour of work in a span
                 # of six counts with a twelfth of its power
-                "expr": f"{_joules(matcher, seconds)}\n  / (energy_budget_joules * {seconds} / {window.seconds})",
+                "expr": _either(
+                    f"{_sum(unit.rate, matcher, seconds)}\n  / ({unit.amount} * {seconds} / {window.length})"
+                    for unit in units
+                ),
                 "labels": labels | {"burn": burn.name, "span": span},
             }
     growth = f"deriv({RATIO}{matcher}[{show_duration(window.lookback)}])"
-    recent = f"avg_over_time({POWER}{matcher}[{show_duration(window.burns[-1].long)}])"
-    yield {
-        "record": LEFT,
-        # no energy leaves a window that is not full yet, so in the first window consumption grows at any power; the
-        # budget will only be used up if the power is above what it allows
-        "expr": f"clamp_min(1 - {RATIO}{matcher}, 0) / ({growth} > 0)\n"
-        f"  unless\n({recent} <= energy_budget_joules / {window.seconds}\n"
-        f"  unless {POWER}{matcher} offset {show_duration(window.seconds)})",
-        "labels": labels,
-    }
+    left = f"clamp_min(1 - {RATIO}{matcher}, 0) / ({growth} > 0)"
+    if window.calendar:
+        # what lasts until the next month begins is not used up
+        until = f"scalar((days_in_month() - day_of_month() + 1) * {DAY}) - time() % {DAY}"
+        yield {"record": LEFT, "expr": f"{left}\n  < {until}", "labels": labels}
+        return
+    recent = show_duration(window.burns[-1].long)
+    young = _either(
+        f"avg_over_time({unit.rate}{matcher}[{recent}]) <= {unit.amount} / {window.seconds}\n"
+        f"  unless {unit.rate}{matcher} offset {show_duration(window.seconds)}"
+        for unit in units
+    )
+    # no energy leaves a window that is not full yet, so in the first window consumption grows at any power; the budget
+    # will only be used up if the power is above what it allows
+    yield {"record": LEFT, "expr": f"{left}\n  unless\n({young})", "labels": labels}
 
 
-def _joules(matcher: str, seconds: int) -> str:
+def _either(expressions: Iterable[str]) -> str:
+    """The values of several units, of which each budget has one."""
+    return "\n  or\n".join(expressions)
+
+
+def _used(unit: Unit, window: Window, matcher: str) -> str:
+    if not window.calendar:
+        return _sum(unit.rate, matcher, window.seconds)
+    this = 'count_values("month", month())'
+    return f"sum without (month) (\n  {_sum(unit.rate_of_month, matcher, window.seconds)}\n    and on (month) {this}\n)"
+
+
+def _sum(series: str, matcher: str, seconds: int) -> str:
     # one second less: a range includes both ends, and would contain one sample too many
-    return f"sum_over_time({POWER}{matcher}[{show_duration(seconds - 1)}]) * {SAMPLE_SECONDS}"
+    return f"sum_over_time({series}{matcher}[{show_duration(seconds - 1)}]) * {SAMPLE_SECONDS}"
 
 
 def _alerts(windows: Sequence[Window]) -> Iterator[Rule]:

@@ -1,4 +1,4 @@
-"""The selection of a budget: turns labels and patterns into the PromQL of their power in watts."""
+"""The selection of a budget: turns labels and patterns into the PromQL of what they use per second."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ..config.value_types import quoted
+from .budget import UNITS, Unit
 
 ALIASES = {"node": "instance", "model": "model_name"}
 """Maps aliases that users write to label names."""
@@ -61,33 +62,32 @@ def contradiction(labels: Iterable[str]) -> str | None:
     return None
 
 
-def power(selector: Iterable[tuple[str, str]]) -> str:
-    """PromQL of the watts of all series that match every pattern.
+def rate(selector: Iterable[tuple[str, str]], unit: Unit = UNITS["kwh"], currency: str = "") -> str:
+    """PromQL of the watts, or of the grams or money per second, of all series that match every pattern.
 
     It uses raw counters, not other rules: counters have every label and do not depend on the evaluation order. Not
     rate(), because VictoriaMetrics divides by the age of a young series.
     """
     given = dict(selector)
     identity = {label: pattern for label, pattern in given.items() if _is_identity(label)}
-    plain = _matchers({label: pattern for label, pattern in given.items() if label not in identity})
+    own = {label: pattern for label, pattern in given.items() if label not in identity}
+    plain = _matchers(own | ({"currency": currency} if currency else {}))
     if not identity:
-        return f"sum(increase({_counter(given)}{plain}[5m])) / 300"
+        return f"sum(increase(energy_{_level(given)}_{unit.counter}{plain}[5m])) / 300"
     return (
         "sum(\n"
-        f"  increase(energy_container_joules_total{plain}[5m]) / 300\n"
+        f"  increase(energy_container_{unit.counter}{plain}[5m]) / 300\n"
         "    and on (cluster, instance, namespace, pod, container)\n"
         f"  energy_container_info{_matchers(identity)}\n"
         ")"
     )
 
 
-def _counter(labels: Iterable[str]) -> str:
+def _level(labels: Iterable[str]) -> str:
     given = set(labels)
     if given & set(_MODEL):
-        return "energy_model_joules_total"
-    if given & {"namespace", "mode", *_WORKLOAD}:
-        return "energy_container_joules_total"
-    return "energy_node_joules_total"
+        return "model"
+    return "container" if given & {"namespace", "mode", *_WORKLOAD} else "node"
 
 
 def _is_identity(label: str) -> bool:

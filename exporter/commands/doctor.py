@@ -6,14 +6,15 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TextIO
 
 from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
+from ..impact.protocol import FactorProvider
 from ..records import NODE, Component, EnergyReading, Problem, Reading, SourceHealth, Unavailable
-from ..service.assembly import make_host, make_namer, make_sources
+from ..service.assembly import make_factors, make_host, make_namer, make_sources
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
 from .host_checks import HostCheck, run_checks
@@ -47,7 +48,7 @@ def run(settings: Settings) -> int:
     """Examine this machine and print the report. Returns the exit status."""
     host = make_host(settings)
     sources = make_sources(settings, host, every=True)
-    report(settings, sources, host, sys.stdout, namer=make_namer(settings, host))
+    report(settings, sources, host, sys.stdout, namer=make_namer(settings, host), factors=make_factors(settings))
     return 0
 
 
@@ -59,10 +60,13 @@ def report(
     pause_seconds: float = PAUSE_SECONDS,
     namer: Namer | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    factors: FactorProvider | None = None,
 ) -> None:
-    """Write the whole report. Takes about a second, at worst twice ``timeout_seconds``; raises nothing."""
+    """Write the whole report. Takes about a second, at worst three times ``timeout_seconds``; raises nothing."""
     if namer is not None:
         namer.health()  # the providers start their requests while the sources are read
+    if factors is not None:
+        factors.at(host.wall())  # so do the feeds
     out.write(f"ai-energy-exporter {__version__} on {platform.system()} {platform.release()} {platform.machine()}, ")
     out.write(f"{host.cpu_count()} CPUs\n\nSources\n")
     examinations = examine(sources, host, pause_seconds, timeout_seconds)
@@ -72,12 +76,15 @@ def report(
         _write(out, one.source, f"{one.state}{off}", [*_reading_lines(one), *_problem_lines(one), *candidates])
     if namer is not None:
         out.write("\nNames\n")
-        names = wait_for_providers(namer, timeout_seconds)
+        names = wait_for_providers(namer.health, timeout_seconds)
         for directory in names:
-            _write(out, directory.name, "works" if directory.up else "no", _provider_lines(directory))
+            lines = _provider_lines(directory, "provides the names of containers")
+            _write(out, directory.name, "works" if directory.up else "no", lines)
         if not names:
             _write(out, "paths", "works", ["no metadata provider on this machine: containers are named by their ids"])
         namer.close()
+    out.write("\nCarbon and cost\n")
+    _write_factors(out, factors, host, timeout_seconds)
     out.write("\nThis machine\n")
     for check in run_checks(settings, host):
         _write(out, check.what, "ok" if not check.fix else "!!", _check_lines(check))
@@ -98,11 +105,13 @@ def examine(
     return [probe.result() for probe in probes]
 
 
-def wait_for_providers(namer: Namer, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[SourceHealth, ...]:
-    """Health of the metadata providers, once each has answered or failed."""
+def wait_for_providers(
+    ask: Callable[[], tuple[SourceHealth, ...]], timeout_seconds: float = TIMEOUT_SECONDS
+) -> tuple[SourceHealth, ...]:
+    """Health of metadata providers or feeds, once each has answered or failed."""
     deadline = time.monotonic() + timeout_seconds
     while True:
-        health = namer.health()
+        health = ask()
         if all(one.up or one.reason for one in health) or time.monotonic() >= deadline:
             return health
         time.sleep(0.05)
@@ -236,9 +245,30 @@ def _problem_lines(one: Examination) -> list[str]:
     return lines
 
 
-def _provider_lines(one: SourceHealth) -> list[str]:
+def _write_factors(out: TextIO, factors: FactorProvider | None, host: Host, timeout_seconds: float) -> None:
+    if factors is None:
+        _write(
+            out,
+            "factors",
+            "no",
+            ["neither carbon intensity nor price is known", "fix: --impact.zone, --impact.price: docs/impact.md"],
+        )
+        return
+    feeds = wait_for_providers(factors.health, timeout_seconds)
+    found = factors.at(host.wall())
+    factors.close()
+    for one in feeds:
+        _write(out, one.name, "works" if one.up else "no", _provider_lines(one, "answers"))
+    if found is not None and found.intensity is not None:
+        kind = ", ".join(filter(None, (found.zone, found.provider, found.source, found.factor_type, found.year)))
+        _write(out, "intensity", "works", [f"{found.intensity:g} g/kWh ({kind})"])
+    if found is not None and found.price is not None:
+        _write(out, "price", "works", [f"{found.price:g} {found.currency} per kWh"])
+
+
+def _provider_lines(one: SourceHealth, what: str) -> list[str]:
     if one.up:
-        return ["provides the names of containers"]
+        return [what]
     return [one.message or "no answer yet", *([f"fix: {one.fix}"] if one.fix else [])]
 
 

@@ -41,7 +41,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
     host = make_host(settings)
     explainer, namer = make_explainer(settings, host, lambda: processes(host))
     try:
-        wait_for_providers(namer)
+        wait_for_providers(namer.health)
         found = explainer.explain(words[0])
     finally:
         namer.close()

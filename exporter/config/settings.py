@@ -20,6 +20,7 @@ from .value_types import (
     listing,
     mapping,
     number,
+    number_range,
     server_url,
     text,
     url_path,
@@ -294,8 +295,8 @@ class Settings:
         text("ZONE"),
         "",
         "Where the electricity is from, for grams of CO2e: the code of a country (DE) or a cloud region "
-        "(gcp/europe-west9, aws/eu-west-3, azure/westeurope); off for none. The default is the region that cloud-init "
-        "has written to this machine. See impact.md.",
+        "(gcp/europe-west9, aws/eu-west-3, azure/westeurope); off for none. The default is the region of "
+        "a cloud instance, from cloud-init or from its firmware and NODE_REGION. See impact.md.",
     )
     impact_intensity: float | None = _setting(
         "impact.intensity",
@@ -317,10 +318,34 @@ class Settings:
         "money, never joules.",
     )
     impact_file: str = _setting(
-        "impact.file",
-        text("FILE"),
+        "impact.file", text("FILE"), "", "YAML file with carbon intensity and prices, by hour or live (impact.md)."
+    )
+    impact_from: str = _setting(
+        "impact.from",
+        server_url(),
         "",
-        "YAML file with carbon intensity and prices by hour and weekday (impact.md).",
+        "Another exporter, such as http://node-1:9400, whose carbon intensity, price and PUE are taken once a minute, "
+        "so that only one of a fleet asks a service. What is set here is in force while that one does not answer.",
+    )
+    impact_from_credentials: str = _setting(
+        "impact.from-credentials", text("FILE"), "", "File with USER:PASSWORD for impact.from; needs https."
+    )
+    impact_max_age: float = _setting(
+        "impact.max-age",
+        duration(300.0, 7 * 86_400.0),
+        3600.0,
+        "How long the last value of a service or of the exporter of impact.from is used after its time, before the "
+        "file, the constant or the table is in force again.",
+    )
+    impact_embodied: tuple[float, float] | None = _setting(
+        "impact.embodied",
+        number_range("LOW-HIGH", 0.0, 10_000.0),
+        None,
+        "Embodied carbon of a GPU in grams of CO2e for each hour of its life, a range such as 4.7-37.5; counted by the "
+        "time in which containers hold GPUs, apart from the grams of electricity (impact.md). Off by default.",
+    )
+    impact_embodied_source: str = _setting(
+        "impact.embodied-source", text("TEXT"), "", "Where impact.embodied is from: a label of its gauges."
     )
     demo: bool = _setting("demo", flag(), False, "Show a simulated GPU node instead of this machine.")
     demo_seed: int = _setting("demo.seed", count(0, 2**31 - 1), 1, "Seed of the simulated node.")

@@ -7,7 +7,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
@@ -115,6 +117,23 @@ def number(placeholder: str, low: float, high: float) -> ValueType:
     return ValueType(placeholder, parse, lambda value: f"{value:g}")
 
 
+def number_range(placeholder: str, low: float, high: float) -> ValueType:
+    """Two numbers from ``low`` to ``high``, the smaller one first: ``4.7-37.5``."""
+    one = number(placeholder, low, high)
+
+    def parse(value: object) -> tuple[float, float]:
+        word = _word(value)
+        first, dash, second = word.partition("-")
+        if not (first and dash and second):
+            raise ValueError(f"{quoted(word)} is not a range such as 4.7-37.5")
+        found = one.parse(first), one.parse(second)
+        if found[0] > found[1]:
+            raise ValueError(f"{quoted(word)}: the smaller number comes first")
+        return found
+
+    return ValueType(placeholder, parse, lambda value: "-".join(map(one.format, value)))
+
+
 def duration(low: float, high: float) -> ValueType:
     """Seconds from ``low`` to ``high``, written with units: ``500ms``, ``1s``, ``1h30m``."""
 
@@ -166,6 +185,15 @@ def server_url() -> ValueType:
         return word
 
     return ValueType("URL", parse)
+
+
+def keeps_secrets(url: str) -> bool:
+    """Whether a password may be sent to a URL of `server_url`: over TLS, or without leaving this machine."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "https" or parts.hostname == "localhost" or ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return False
 
 
 def address() -> ValueType:

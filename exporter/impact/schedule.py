@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING
 
+from ..records import SourceHealth
 from .values import Factors
+
+if TYPE_CHECKING:  # loads HTTP and TLS, which only live factors need
+    from .live import Live
 
 _MINUTE_SECONDS = 60.0
 _DAY_MINUTES = 1440
@@ -67,32 +73,54 @@ class Timetable:
 class Schedule:
     """The factors of each moment; looked up once a minute, because tariffs change on full minutes.
 
-    ``base`` has what does not change; a timetable of ``intensity`` or ``price`` replaces its value.
+    ``base`` has what does not change; a timetable of ``intensity`` or ``price`` replaces its value, and what is
+    ``lives`` replaces both as long as it is fresh. It starts what is live when it is first called.
     """
 
-    def __init__(self, base: Factors, intensity: Timetable | None = None, price: Timetable | None = None) -> None:
+    def __init__(
+        self,
+        base: Factors,
+        intensity: Timetable | None = None,
+        price: Timetable | None = None,
+        lives: Sequence[Live] = (),
+    ) -> None:
         self._base = base
         self._intensity = intensity
         self._price = price
-        self._minute: float | None = None
+        self._lives = lives
+        self._looked_up: tuple[float, int] | None = None
         self._factors = base
 
     def at(self, unix_seconds: float) -> Factors:
         """The factors in force."""
-        minute = unix_seconds // _MINUTE_SECONDS
-        if minute != self._minute and (self._intensity or self._price):
-            self._minute = minute
-            self._factors = self._look_up(unix_seconds, minute * _MINUTE_SECONDS)
+        if self._intensity or self._price or self._lives:
+            state = unix_seconds // _MINUTE_SECONDS, sum(live.revision for live in self._lives)
+            if state != self._looked_up:
+                self._looked_up = state
+                self._factors = self._look_up(unix_seconds)
         return self._factors
 
-    def _look_up(self, now: float, since: float) -> Factors:
-        factors = self._factors
+    def health(self) -> tuple[SourceHealth, ...]:
+        """Health of what is live."""
+        return tuple(live.health() for live in self._lives)
+
+    def retry(self) -> None:
+        """Ask at once what is down."""
+        for live in self._lives:
+            live.retry()
+
+    def close(self) -> None:
+        """Ask no more."""
+        for live in self._lives:
+            live.close()
+
+    def _look_up(self, now: float) -> Factors:
+        factors = self._base
         if self._intensity is not None:
-            intensity = self._intensity.at(now)
-            if intensity != factors.intensity or factors.intensity_at is None:
-                factors = replace(factors, intensity=intensity, intensity_at=since)
+            factors = replace(factors, intensity=self._intensity.at(now))
         if self._price is not None:
-            price = self._price.at(now)
-            if price != factors.price or factors.price_at is None:
-                factors = replace(factors, price=price, price_at=since)
+            factors = replace(factors, price=self._price.at(now))
+        for live in self._lives:
+            live.start()
+            factors = live.apply(factors, now)
         return factors

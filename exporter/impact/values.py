@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 JOULES_PER_KWH = 3.6e6
 
+MOST_GRAMS_PER_KWH = 5000.0
+"""No grid is near it: the dirtiest have 1,500 g/kWh."""
+
 
 class Rates(NamedTuple):
     """What a joule of this machine emits and costs, PUE included; None is unknown.
@@ -29,9 +32,10 @@ class Factors:
 
     ``intensity`` is in grams of CO2e per kWh and ``price`` in ``currency`` per kWh, both without PUE. ``basis`` and
     ``factor_type`` are how the intensity is accounted for: ``location`` or ``market``, ``lifecycle`` or ``direct``;
-    ``year`` is that of its data. ``credits`` is whether prices may be
-    negative. ``intensity_at`` and ``price_at`` are Unix seconds at which the values came into
-    force, None for constants.
+    ``year`` is that of its data. ``credits`` is whether prices may be negative. ``marginal`` is the carbon intensity
+    of a little more or less use, in grams per kWh: it is shown, and never counted. The ``…_at`` are the Unix times of
+    the newest live values, whether or not they are still in force; None for what does not age: constants, tables and
+    tariffs.
     """
 
     intensity: float | None = None
@@ -48,6 +52,8 @@ class Factors:
     credits: bool = False
     intensity_at: float | None = None
     price_at: float | None = None
+    marginal: float | None = None
+    marginal_at: float | None = None
 
     @property
     def rates(self) -> Rates:
@@ -57,6 +63,24 @@ class Factors:
         if self.price is None:
             return Rates(grams)
         return Rates(grams, max(0.0, self.price) * per_joule, max(0.0, -self.price) * per_joule)
+
+
+class Embodied(NamedTuple):
+    """Grams of CO2e from the manufacture of a GPU for each hour of its life: a range, and where it is from."""
+
+    low: float
+    high: float
+    source: str = ""
+
+
+class InForce(NamedTuple):
+    """Rates since the last settlement, and the currency of all money that was counted so far, "" if none was."""
+
+    rates: Rates = UNKNOWN_RATES
+    currency: str = ""
+
+
+NOTHING_IN_FORCE = InForce()
 
 
 class Impact(NamedTuple):
@@ -89,6 +113,10 @@ class Settled(NamedTuple):
         return Impact(
             self.grams + new * (grams or 0.0), self.cost + new * (cost or 0.0), self.credit + new * (credit or 0.0)
         )
+
+    def without_money(self) -> Settled:
+        """The same, with cost and credit at 0."""
+        return Settled(self.joules, self.grams)
 
     def plus(self, other: Settled) -> Settled:
         """Of the sum of two counters."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from ..accounting.accounts import Account, Owner
 from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
+from ..accounting.held_time import HeldSeconds
 from ..accounting.ledger import Ledger
 from ..host import Host
-from ..impact.values import UNKNOWN_RATES, Rates
+from ..impact.values import NOTHING_IN_FORCE, InForce
 from .deadline import DeadlineCall, WorkerPool
 from .state_file import StateForeign, StateStore
 
@@ -73,12 +74,13 @@ class Checkpointer:
         devices: Devices,
         changes: Changes,
         every_seconds: float,
-        rates: Rates = UNKNOWN_RATES,
+        in_force: InForce = NOTHING_IN_FORCE,
+        held: HeldSeconds | None = None,
     ) -> None:
         """Write the ``changes`` of this tick, or a whole checkpoint ``every_seconds``.
 
         A whole checkpoint is also written when a device appeared or was retired, because journal lines have no labels,
-        and when the ``rates`` of grams and money changed.
+        and when the rates of grams and money changed.
         """
         if self._writer.busy:
             late = self._writer.take(0)
@@ -89,9 +91,10 @@ class Checkpointer:
                 return
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
-            line = self._encode_all(now, ledger, devices, rates)
+            line = self._encode_all(now, ledger, devices, in_force, held)
         else:
             state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
+            state.held = held
             state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
             line = encode(state, whole=False)
         self._writer.request((line, whole))
@@ -104,19 +107,28 @@ class Checkpointer:
             self._revision = devices.revision
         self._log_change(error)
 
-    def close(self, now: float, ledger: Ledger, devices: Devices, rates: Rates = UNKNOWN_RATES) -> None:
+    def close(
+        self,
+        now: float,
+        ledger: Ledger,
+        devices: Devices,
+        in_force: InForce = NOTHING_IN_FORCE,
+        held: HeldSeconds | None = None,
+    ) -> None:
         """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more."""
         if self._writer.busy:
             self._writer.take(_LAST_WAIT_SECONDS)
         if not self._writer.busy:
             try:
-                self._store.write((self._encode_all(now, ledger, devices, rates), True))
+                self._store.write((self._encode_all(now, ledger, devices, in_force, held), True))
             except OSError as error:
                 self._log_change(error)
         self._pool.stop()
         self._store.close()
 
-    def _encode_all(self, now: float, ledger: Ledger, devices: Devices, rates: Rates) -> bytes:
+    def _encode_all(
+        self, now: float, ledger: Ledger, devices: Devices, in_force: InForce, held: HeldSeconds | None
+    ) -> bytes:
         state = State(
             self._boot_id,
             now,
@@ -124,7 +136,8 @@ class Checkpointer:
             ledger.state(),
             demo=self._demo,
             counted_since=self.counted_since,
-            rates=rates,
+            in_force=in_force,
+            held=held,
         )
         return encode(state, whole=True)
 

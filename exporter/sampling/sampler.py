@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..accounting.accounts import Period
-from ..accounting.attribution import CpuIdle, CpuMethod, share
+from ..accounting.attribution import CpuIdle, CpuMethod, Shares, share
 from ..accounting.cpu_prices import CpuPrices
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
 from ..accounting.gpu_claims import Reservations
+from ..accounting.held_time import HeldSeconds, HeldTime
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
 from ..accounting.scope import ScopeCheck
 from ..host import Host
-from ..impact.values import UNKNOWN_RATES, Factors
-from ..records import Allocation, Reading
-from ..snapshot import ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
+from ..impact.protocol import FactorProvider, NoFactors
+from ..impact.values import NOTHING_IN_FORCE, UNKNOWN_RATES, Embodied, Factors, InForce
+from ..records import Allocation, Reading, Workload
+from ..snapshot import EmbodiedView, ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
 from .checkpointer import Changes, Checkpointer
@@ -50,6 +52,7 @@ class SamplerOptions:
     idle_watts: Mapping[str, float] = field(default_factory=dict)
     checkpoint_seconds: float = 60.0
     gpu_reservations: Sequence[str] = ()
+    embodied: Embodied | None = None
 
     @property
     def limits(self) -> Limits:
@@ -62,18 +65,13 @@ def no_scrapers(now: float) -> int | None:  # noqa: ARG001 - the signature of `S
     return None
 
 
-def no_factors(at: float) -> Factors | None:  # noqa: ARG001 - as a schedule is called
-    """Neither carbon intensity nor price is known."""
-    return None
-
-
 class Sampler:
     """Owns the ledger and everything else that a tick changes. ``tick`` is called from one thread only.
 
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
     pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
     newest snapshot that every regular scraper has received at a boot time, None without regular scrapers. ``factors``
-    returns those in force at a Unix time.
+    provides carbon intensity and price.
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class Sampler:
         store: StateStore | None = None,
         observers: Sequence[Callable[[Snapshot], None]] = (),
         received_by_all: Callable[[float], int | None] = no_scrapers,
-        factors: Callable[[float], Factors | None] = no_factors,
+        factors: FactorProvider | None = None,
         demo: bool = False,
         pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
@@ -104,7 +102,8 @@ class Sampler:
         self._ledger = Ledger(namer, self.options.limits)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
-        self._rates = UNKNOWN_RATES
+        self._in_force = NOTHING_IN_FORCE
+        self._held = HeldTime() if self.options.embodied is not None else None
         self._devices = self._restore()
         self._allocations = AllocationCache()
         self._reservations = Reservations(self.options.gpu_reservations)
@@ -118,8 +117,8 @@ class Sampler:
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
         self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
-        self._factors_at = factors
-        self._factors: Factors | None = None
+        self._provider: FactorProvider = factors or NoFactors()
+        self._factors: Factors | None = Factors()  # replaced by the first tick
 
     def _restore(self) -> Devices:
         """Restore the checkpoint of an earlier run, if there is one."""
@@ -127,7 +126,9 @@ class Sampler:
         if loaded is None:
             return Devices(self.options.idle_watts)
         state, same_boot = loaded
-        self._rates = state.rates
+        self._in_force = state.in_force
+        if self._held is not None:
+            self._held = HeldTime(state.held)
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
@@ -173,13 +174,17 @@ class Sampler:
         for source in self._sources:
             source.retry()
         self._namer.retry()
+        self._provider.retry()
 
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
         if self._checkpointer is not None:
-            self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._rates)
+            self._checkpointer.close(
+                self._host.clock(), self._ledger, self._devices, self._in_force, self._held_seconds()
+            )
         for source in self._sources:
             source.close()
+        self._provider.close()
         self._pool.stop()
         self._namer.close()
 
@@ -234,11 +239,15 @@ class Sampler:
             sequence=self._sequence + 1,
             scraped=scraped,
         )
+        if self._held is not None:
+            self._hold(window, measured, shares)
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
             every = self.options.checkpoint_seconds
-            self._checkpointer.write(began, self._ledger, self._devices, changes, every, self._rates)
+            self._checkpointer.write(
+                began, self._ledger, self._devices, changes, every, self._in_force, self._held_seconds()
+            )
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
@@ -249,12 +258,32 @@ class Sampler:
 
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
-        self._factors = self._factors_at(self._host.wall())
-        rates = UNKNOWN_RATES if self._factors is None else self._factors.rates
-        if rates != self._rates:
-            self._ledger.settle(self._rates)
-            self._devices.settle(self._rates)
-            self._rates = rates
+        factors = self._provider.at(self._host.wall())
+        if factors is self._factors:
+            return
+        self._factors = factors
+        if factors is None:
+            new = InForce(UNKNOWN_RATES, self._in_force.currency)
+        else:
+            new = InForce(factors.rates, factors.currency if factors.price is not None else self._in_force.currency)
+        if new != self._in_force:
+            rates, currency = self._in_force
+            keep = currency in ("", new.currency)  # euros and dollars have no sum
+            if not keep:
+                _log.warning("the currency changed from %s to %s: money is counted from 0", currency, new.currency)
+            self._ledger.settle(rates, keep_money=keep)
+            self._devices.settle(rates, keep_money=keep)
+            self._in_force = new
+
+    def _hold(self, window: float, measured: Measured, shares: Shares) -> None:
+        assert self._held is not None
+        owners = [row.owner for row in self._ledger.containers() if isinstance(row.owner, Workload)]
+        places = {owner.place: owner for owner in owners} if shares.places else {}
+        self._held.add(window, measured.energies, shares, self._ledger.by_group, places)
+        self._held.end({owner.key for owner in owners})
+
+    def _held_seconds(self) -> HeldSeconds | None:
+        return None if self._held is None else self._held.seconds
 
     def _read(self, now: float) -> list[Reading]:
         for source in self._sources:
@@ -296,7 +325,7 @@ class Sampler:
         bounds = {bound.device: bound for reading in readings for bound in reading.bounds}
         ledger, devices = self._ledger, self._devices
         components = sorted(devices.node_joules)
-        providers = self._namer.health()
+        providers = (*self._namer.health(), *self._provider.health())
         unnamed = ledger.unnamed()
         return Snapshot(
             sequence=self._sequence,
@@ -320,6 +349,7 @@ class Sampler:
                 container_cards=ledger.container_cards() if "gpu" in devices.node_joules else (),
             ),
             impact=self._impact(),
+            embodied=self._embodied(),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
@@ -333,7 +363,7 @@ class Sampler:
         )
 
     def _impact(self) -> ImpactView | None:
-        factors, rates, ledger = self._factors, self._rates, self._ledger
+        factors, rates, ledger = self._factors, self._in_force.rates, self._ledger
         if factors is None:
             return None
         return ImpactView(
@@ -344,6 +374,13 @@ class Sampler:
             ledger.impact_of_retired(rates),
             ledger.impact_of_unnamed(rates),
         )
+
+    def _embodied(self) -> EmbodiedView | None:
+        per_hour = self.options.embodied
+        if self._held is None or per_hour is None:
+            return None
+        seconds = self._held.seconds
+        return EmbodiedView(per_hour, seconds.node, dict(seconds.containers))
 
     def _check_memory(self, now: float) -> None:
         """Publish fewer series before the kernel kills the exporter: process series are dropped first."""

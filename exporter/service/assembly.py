@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ..config.settings import Settings
 from ..host import FdBudget, Host
 from ..impact.build import build as build_schedule
-from ..sampling.sampler import Sampler, SamplerOptions, no_factors, no_scrapers
+from ..impact.protocol import FactorProvider
+from ..impact.values import Embodied
+from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
@@ -93,6 +95,11 @@ def make_sources(settings: Settings, host: Host, *, every: bool = False) -> list
     )
 
 
+def make_factors(settings: Settings) -> FactorProvider | None:
+    """What provides carbon intensity and price, None if neither is known."""
+    return build_schedule(settings)
+
+
 def make_sampler(
     settings: Settings,
     host: Host,
@@ -110,7 +117,6 @@ def make_sampler(
         namer = make_namer(settings, host)
         sources = make_sources(settings, host)
     options = sampler_options(settings)
-    schedule = build_schedule(settings)
     return Sampler(
         sources,
         namer,
@@ -119,13 +125,14 @@ def make_sampler(
         store=store,
         observers=observers,
         received_by_all=received_by_all,
-        factors=no_factors if schedule is None else schedule.at,
+        factors=make_factors(settings),
         demo=settings.demo,
     )
 
 
 def sampler_options(settings: Settings) -> SamplerOptions:
     """The sampler's options, which may be replaced while it runs."""
+    embodied = settings.impact_embodied
     return SamplerOptions(
         interval_seconds=settings.sample_interval,
         source_timeout_seconds=min(settings.source_timeout, settings.sample_interval),
@@ -137,4 +144,5 @@ def sampler_options(settings: Settings) -> SamplerOptions:
         idle_watts=settings.idle_watts,
         checkpoint_seconds=settings.state_interval,
         gpu_reservations=settings.attribution_gpu_reservations,
+        embodied=None if embodied is None else Embodied(*embodied, settings.impact_embodied_source),
     )

@@ -13,6 +13,7 @@ from ..exposition.status.page import Page
 from ..exposition.status.reference import HEADERS as REFERENCE_HEADERS
 from ..exposition.status.reference import reference_page
 from ..exposition.web.response import Handler, Headers, Response, request_header
+from ..impact import exchange
 from ..snapshot import Snapshot
 from .scrapers import ScrapeLog
 
@@ -26,6 +27,8 @@ class Endpoints:
     """Handlers for the web server; ``clock`` is that of `Snapshot.monotonic_at`, in seconds.
 
     ``snapshot`` returns the newest one, None before the first sample; it is called without a lock.
+    ``shares_factors`` is False for an exporter that takes its factors from another: two could take them from each
+    other, and none would notice that they age.
     """
 
     def __init__(
@@ -35,17 +38,25 @@ class Endpoints:
         page: Page,
         clock: Callable[[], float],
         scrapes: ScrapeLog | None = None,
+        *,
+        shares_factors: bool = True,
     ) -> None:
         self._snapshot = snapshot
         self._body = body
         self._page = page
         self._clock = clock
         self._scrapes = scrapes or ScrapeLog()
+        self._shares_factors = shares_factors
         self._started_at = clock()
 
     def pages(self, telemetry_path: str) -> dict[str, Handler]:
         """Path → handler for what only authorized clients may read."""
-        return {"/": self._status_page, REFERENCE_PATH: self._reference, telemetry_path: self._metrics}
+        return {
+            "/": self._status_page,
+            REFERENCE_PATH: self._reference,
+            exchange.PATH: self._factors,
+            telemetry_path: self._metrics,
+        }
 
     def health(self) -> dict[str, Handler]:
         """Path → handler for probes."""
@@ -61,6 +72,14 @@ class Endpoints:
 
     def _reference(self, _: h11.Request, __: str) -> Response:
         return Response(200, reference_page(), b"text/html; charset=utf-8", REFERENCE_HEADERS)
+
+    def _factors(self, _: h11.Request, __: str) -> Response:
+        if not self._shares_factors:
+            return Response(404, b"this exporter takes its factors from another: ask that one\n")
+        view = None if (snapshot := self._snapshot()) is None else snapshot.impact
+        if view is None:
+            return Response(404, b"neither carbon intensity nor price is known here\n")
+        return Response(200, exchange.dump(view.factors), b"application/json")
 
     def _metrics(self, request: h11.Request, client: str) -> Response:
         snapshot = self._snapshot()

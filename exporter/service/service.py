@@ -112,7 +112,14 @@ class Service:
         page = Page(history, node, settings.web_telemetry_path, REFERENCE_PATH)
         scrapes = ScrapeLog()
         body = _timed(prepared, instruments)
-        endpoints = Endpoints(lambda: latest.snapshot, body, page, self._host.clock, scrapes)
+        endpoints = Endpoints(
+            lambda: latest.snapshot,
+            body,
+            page,
+            self._host.clock,
+            scrapes,
+            shares_factors=not settings.impact_from,
+        )
         server = Server(
             endpoints.pages(settings.web_telemetry_path),
             endpoints.health(),

@@ -25,5 +25,5 @@ NO_TOKENS = Empty(
     "no server reports tokens, or it has no requests: add servers to prometheus/targets/model-servers.yml.",
 )
 NO_IMPACT = Empty("No zone, no price", "neither a zone nor a price is known: see docs/impact.md.")
-NO_BUDGET = Empty("No budgets", "none is defined: write prometheus/budgets.yaml, see docs/rules.md.")
+NO_BUDGET = Empty("No budgets", "none is defined: see docs/rules.md.")
 NO_RULES = Empty("No rules yet", "the recording rules are not loaded, or have run for less than five minutes.")

@@ -111,12 +111,12 @@ def gpu() -> Builder[VariableModel]:
 
 def owner() -> Builder[VariableModel]:
     """Owner of a budget."""
-    return _query("owner", "Owner", "energy_budget_joules")
+    return _query("owner", "Owner", "budget:energy_selected:bool")
 
 
 def budget() -> Builder[VariableModel]:
     """Budgets of the chosen owners."""
-    return _query("budget", "Budget", 'energy_budget_joules{owner=~"$owner"}')
+    return _query("budget", "Budget", 'budget:energy_selected:bool{owner=~"$owner"}')
 
 
 def everywhere(*, hidden: bool = False) -> list[Builder[VariableModel]]:

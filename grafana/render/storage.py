@@ -16,7 +16,7 @@ import yaml
 
 from . import history
 
-RULES = Path(__file__).resolve().parent.parent.parent / "prometheus" / "rules"
+PROMETHEUS = Path(__file__).resolve().parent.parent.parent / "prometheus"
 _PATIENCE_SECONDS = 60.0
 
 OF_A_WEEK = frozenset(
@@ -33,8 +33,8 @@ Groups = list[dict[str, Any]]
 
 
 def _rules() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every shipped rule, after the interval of its group."""
-    for path in sorted(RULES.glob("*.yml")):
+    """Every shipped rule and those of the demonstration's budgets, after the interval of its group."""
+    for path in sorted([*PROMETHEUS.glob("rules/*.yml"), PROMETHEUS / "demo/budgets.yml"]):
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
             yield from ((group["interval"], rule) for rule in group["rules"])
 

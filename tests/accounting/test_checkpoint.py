@@ -15,8 +15,9 @@ from exporter.accounting.baseline import Sample
 from exporter.accounting.checkpoint import VERSION, State, StateCorruptError, decode, encode
 from exporter.accounting.device_inventory import SavedDevice
 from exporter.accounting.devices import DeviceState
+from exporter.accounting.held_time import HeldSeconds
 from exporter.accounting.meters import Point
-from exporter.impact.values import Rates, Settled
+from exporter.impact.values import InForce, Rates, Settled
 from exporter.records import Device, Model, ProcessOwner, Workload
 
 WORKLOAD = Workload("team", "pod-1", 'c"\n\\', "kubernetes", "f" * 64, "uid", "image:1")
@@ -55,7 +56,8 @@ def state(joules: float = 1.0) -> State:
             ],
             SettledTotals({("cpu", "idle"): Settled(0.25, 1.0)}, {"cpu": Settled()}),
         ),
-        rates=Rates(1.2e-4, 8e-8, None),
+        in_force=InForce(Rates(1.2e-4, 8e-8, None), "EUR"),
+        held=HeldSeconds(7200.0, {("ns", "p", "c", "kubernetes"): 3600.0}, 12.5),
         counted_since=1.7e9 + 0.25,
     )
 

@@ -14,15 +14,15 @@ from exporter.budgets.command import run
 from exporter.cli import main
 from tests.support.needs import needs
 from tests.support.patience import patience
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, REPOSITORY
 
-EXAMPLE = REPOSITORY / "prometheus/budgets.yaml"
+EXAMPLE = REPOSITORY / "prometheus/demo/budgets.yaml"
 
 
 def test_the_committed_rules_are_those_of_the_committed_budgets(capsys: pytest.CaptureFixture[str]) -> None:
     """``make rules`` generates them."""
     assert run([str(EXAMPLE)]) == 0
-    assert capsys.readouterr().out == (REPOSITORY / "prometheus/rules/budgets.yml").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == DEMO_BUDGETS.read_text(encoding="utf-8")
 
 
 def test_the_object_has_the_same_groups(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def problems(path: Path, content: str | bytes) -> tuple[str, ...]:
 def test_a_good_file(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(GOOD)
     (budget,) = read(str(tmp_path / "b.yaml"))
-    assert budget.joules == 36e6
+    assert budget.amount == 36e6
     assert budget.window is WINDOWS["day"]
     assert budget.selector == (("namespace", "team-a"),)
     assert budget.labels == {"budget": "team-a", "owner": "team-a", "severity": "critical", "window": "day"}
@@ -55,10 +55,10 @@ WRONG = [
     ("budget: []\n", "1: no such key: 'budget'; did you mean budgets?"),
     ("budgets: []\n", "1: budgets must be a list with at least one budget"),
     ("budgets:\n  name: a\n", "2: budgets must be a list with at least one budget"),
-    ("budgets:\n  - team-a\n", "2: a budget must be a mapping of name, selector, kwh, window, owner, severity"),
+    ("budgets:\n  - team-a\n", "2: a budget must be a mapping of name, selector, kwh, grams, cost, currency, window,"),
     (GOOD.replace("kwh:", "kWh:"), "4: budgets: no such key: 'kWh'; did you mean kwh?"),
     (GOOD.replace("selector:", "selectors:"), "3: budgets: no such key: 'selectors'; did you mean selector?"),
-    (GOOD.replace("    kwh: 10\n", ""), "2: budgets: the key kwh is missing"),
+    (GOOD.replace("    kwh: 10\n", ""), "2: budgets: one of the keys kwh, grams, cost is missing"),
     (GOOD.replace("    owner: team-a\n", ""), "2: budgets: the key owner is missing"),
     (GOOD + "    kwh: 11\n", "8: budgets: kwh is set twice, first in line 4"),
     (GOOD.replace("kwh: 10", "kwh:"), "4: kwh: has no value"),
@@ -70,10 +70,10 @@ WRONG = [
     (GOOD.replace("kwh: 10", "kwh: [10]"), "4: kwh: must be one value, not a list"),
     (GOOD.replace("owner: team-a", "owner: {team: a}"), "6: owner: must be one value, not a mapping"),
     (
-        GOOD.replace("window: day", "window: month"),
-        "5: window: 'month' is not one of hour, day, week, 30d; a calendar month differs in length, take 30d",
+        GOOD.replace("window: day", "window: monthly"),
+        "5: window: 'monthly' is not one of hour, day, week, 30d, month; take month, or 30d",
     ),
-    (GOOD.replace("window: day", "window: 7d"), "5: window: '7d' is not one of hour, day, week, 30d"),
+    (GOOD.replace("window: day", "window: 7d"), "5: window: '7d' is not one of hour, day, week, 30d, month"),
     (GOOD.replace("critical", "fatal"), "7: severity: 'fatal' is not one of critical, warning, info"),
     (
         GOOD.replace("name: team-a", "name: Team A"),
@@ -100,6 +100,15 @@ WRONG = [
     (GOOD.replace("namespace: team-a", "node: a, instance: b"), "3: selector.instance: instance is selected twice"),
     (GOOD.replace("namespace: team-a", "model: m, pod: p"), "3: selector: pod cannot be combined with model_name"),
     (GOOD.replace("namespace: team-a", "uuid: GPU-1"), "3: selector.uuid: cannot be selected: no joules of nodes,"),
+    (GOOD + "    grams: 5\n", "8: grams: a budget is an amount of one thing, and has kwh"),
+    (GOOD + "    currency: EUR\n", "8: currency: only a budget of cost has one"),
+    (GOOD.replace("kwh:", "cost:"), "2: budgets: the key currency is missing"),
+    (GOOD.replace("kwh:", "cost:") + "    currency: euro\n", "8: currency: 'euro' is not a code such as EUR"),
+    (GOOD.replace("kwh: 10", "grams: none"), "4: grams: 'none' is not a number from 0 to 1e+09"),
+    (
+        GOOD.replace("kwh:", "grams:").replace("namespace: team-a", "component: gpu"),
+        "3: selector.component: grams are counted for all components together",
+    ),
     (GOOD + GOOD.removeprefix("budgets:\n"), "8: name: 'team-a' is taken by the budget in line 2"),
     (
         GOOD + GOOD.removeprefix("budgets:\n").replace("name: team-a", "name: other"),

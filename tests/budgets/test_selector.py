@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.budgets.selector import check, contradiction, power
+from exporter.budgets.selector import check, contradiction, rate
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ from exporter.budgets.selector import check, contradiction, power
     ],
 )
 def test_power_of_one_label(label: str, pattern: str, expression: str) -> None:
-    assert power([check(label, pattern)]) == expression
+    assert rate([check(label, pattern)]) == expression
 
 
 def test_pod_labels_are_looked_up_in_the_identity_of_containers() -> None:
-    assert power([check("label_team", "nlp"), check("namespace", "a")]) == (
+    assert rate([check("label_team", "nlp"), check("namespace", "a")]) == (
         "sum(\n"
         '  increase(energy_container_joules_total{namespace="a"}[5m]) / 300\n'
         "    and on (cluster, instance, namespace, pod, container)\n"

@@ -17,6 +17,7 @@ from exporter.commands.doctor import examine, report, verdict
 from exporter.config.loading import load
 from exporter.config.value_types import Address
 from exporter.host import Host
+from exporter.impact.exchange import PATH
 from exporter.records import (
     HOST,
     Device,
@@ -33,11 +34,13 @@ from exporter.records import (
     Unavailable,
     Workload,
 )
+from exporter.service.assembly import make_factors
 from exporter.sources.cpu.rapl import RaplSource
 from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers
 from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.protocol import Namer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
+from tests.support.feed_server import FeedServer
 
 
 class ScriptedSource:
@@ -221,6 +224,35 @@ class TestNames:
             lines = names_section(WorkloadNamer(metadata_providers(options, Host(), {})))
             assert lines[0] == f"  kubernetes   no      {server.url}: status 403: no"
             assert "verbs: [list, watch]" in lines[1]
+
+
+def factors_section(*flags: tuple[str, str]) -> list[str]:
+    """What the report says under "Carbon and cost"."""
+    out = io.StringIO()
+    settings = load({"web.listen-address": ["127.0.0.1:0"], **dict(flags)}, {})
+    report(settings, [], Host(), out, pause_seconds=0.0, factors=make_factors(settings))
+    return out.getvalue().partition("\nCarbon and cost\n")[2].partition("\n\n")[0].splitlines()
+
+
+class TestFactors:
+    def test_none_are_known(self) -> None:
+        assert factors_section(("impact.zone", "off"))[0].split()[:2] == ["factors", "no"]
+
+    def test_a_table_and_a_constant(self) -> None:
+        flags = ("impact.zone", "FR"), ("impact.price", "0.3"), ("impact.currency", "EUR"), ("impact.pue", "1.2")
+        intensity, price = factors_section(*flags)
+        assert intensity.startswith("  intensity    works   44.18 g/kWh (FR, table, Ember")
+        assert price == "  price        works   0.3 EUR per kWh"
+
+    def test_another_exporter_that_is_away_and_one_that_answers(self) -> None:
+        with FeedServer({PATH: {"intensity": 302.0, "zone": "DE", "provider": "electricity-maps"}}) as server:
+            lines = factors_section(("impact.from", server.url))
+        assert lines == [
+            "  impact-from  works   answers",
+            "  intensity    works   302 g/kWh (DE, electricity-maps)",
+        ]
+        lines = factors_section(("impact.from", server.url))
+        assert [line.split()[0] for line in lines] == ["impact-from", "fix:"]
 
 
 def test_no_source_at_all_is_reported() -> None:

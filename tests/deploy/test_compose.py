@@ -79,7 +79,7 @@ def test_what_is_mounted_is_there(name: str) -> None:
         if isinstance(volume, dict):
             assert (volume["source"], volume["read_only"]) == ("/sys", True)
             continue
-        source, _, rest = volume.partition(":")
+        source, _, rest = re.sub(r"\$\{\w+:-(.+?)\}", r"\1", volume).partition(":")
         if source.startswith("."):
             assert rest.endswith(":ro")
             assert (FOLDER / source).exists(), source

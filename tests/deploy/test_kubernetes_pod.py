@@ -36,7 +36,7 @@ from tests.support.repository import REPOSITORY
 
 each = pytest.mark.parametrize("name", OVERLAYS)
 
-KNOWN_VARIABLES = {"NODE_NAME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
+KNOWN_VARIABLES = {"NODE_NAME", "NODE_REGION", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES"}
 MASKED = {"acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"}
 """What container runtimes hide of a container's own /proc, with hostPID too."""
 

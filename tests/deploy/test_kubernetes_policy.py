@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from exporter.clients.http_client import HttpClient
 from exporter.host import Host
 from exporter.records import Workload
-from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
 from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
@@ -232,4 +232,5 @@ def test_patches_of_overlays_can_be_combined(tmp_path: Path) -> None:
         "AI_ENERGY_SOURCE_PODRESOURCES",
         "AI_ENERGY_WEB_CONFIG_FILE",
         "NODE_NAME",
+        "NODE_REGION",
     }

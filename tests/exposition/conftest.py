@@ -14,7 +14,7 @@ import pytest
 from exporter.exposition.metrics.prerender import ScrapeBody
 from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import ServerOptions
-from exporter.impact.values import Factors, Impact
+from exporter.impact.values import Embodied, Factors, Impact
 from exporter.records import (
     HOST,
     Allocation,
@@ -31,6 +31,7 @@ from exporter.snapshot import (
     AccountRow,
     CardRow,
     DeviceRow,
+    EmbodiedView,
     ExporterState,
     GpuView,
     ImpactView,
@@ -78,10 +79,15 @@ FACTORS = Factors(
     credits=True,
     intensity_at=1.7e9,
     price_at=1.7e9 + 900,
+    marginal=791.0,
+    marginal_at=1.7e9 + 300,
 )
 IMPACT = ImpactView(
     FACTORS, FACTORS.rates, Impact(900.0, 0.5, 0.01), {"idle": Impact(100.0, 0.1, 0.0)}, Impact(50.0), Impact(1.0)
 )
+
+
+HELD = ("serving", "llama-70b-server-7f9c4d5b8-x2x7q", "vllm", "kubernetes")
 
 
 def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
@@ -270,6 +276,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         1.0,
         demo,
         impact=IMPACT,
+        embodied=EmbodiedView(Embodied(4.7, 37.5, "NVIDIA, ecologits"), 7200.0, {HELD: 3600.0}),
         energy=NodeEnergy(
             tuple(devices),
             (

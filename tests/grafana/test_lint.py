@@ -38,6 +38,9 @@ RECORDED = "sums that rules make over nodes and jobs: they have neither label"
 EXCLUSIONS = [
     Exclusion("uneditable-dashboard-rule", "editable", "people adapt dashboards, and could not save without it"),
     Exclusion("template-label-promql-rule", r"^model_name: query_result", "the largest first, not the first letter"),
+    Exclusion(
+        "template-label-promql-rule", r"\(budget:energy_selected:bool", "a recorded series, of budgets of any unit"
+    ),
     Exclusion("template-instance-rule", "label is Node", "an instance is a node here, and is called what people say"),
     Exclusion("target-job-rule", r" \w+:\w+:\w+ ", RECORDED),
     Exclusion("target-instance-rule", r" \w+:\w+:\w+ ", RECORDED),

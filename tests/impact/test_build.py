@@ -126,7 +126,7 @@ def test_a_mistake_is_named(settings: Settings, message: str) -> None:
         ("[sat, sun]", "sat", "11: price: weekdays must be a list such as [mon, tue]"),
         ("price:", "prices:", "6: no such key: 'prices'; did you mean price?"),
         ("  adders:", "  currency: EUR\n  adders:", "9: price: currency is given twice"),
-        ("intensity:", "intensity: 3\nother:", "1: intensity: must be a mapping of timezone, periods"),
+        ("intensity:", "intensity: 3\nother:", "1: intensity: must be a mapping of feed, unit, timezone, periods"),
     ],
 )
 def test_a_mistake_in_the_file_names_its_line(tmp_path: Path, old: str, new: str, message: str | None) -> None:

@@ -25,7 +25,7 @@ import yaml
 from tests.support import patience
 from tests.support.prerequisites import lacking
 from tests.support.program import free_port
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, REPOSITORY, RULE_FILES
 
 T = TypeVar("T")
 
@@ -257,9 +257,10 @@ def _configure(folder: Path, ports: dict[str, int], others: int) -> None:
     config["remote_write"] = [{**away, "url": f"http://127.0.0.1:{ports['store']}/api/v1/write"}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "store.yml").write_text("global: {}\n")
-    (folder / "rules").mkdir()
-    for path in (SHIPPED / "rules").glob("*.yml"):
-        (folder / "rules" / path.name).write_text(faster_rules(path.read_text(encoding="utf-8")))
+    for folder_name, paths in (("rules", RULE_FILES), ("budgets", [DEMO_BUDGETS])):
+        (folder / folder_name).mkdir()
+        for path in paths:
+            (folder / folder_name / path.name).write_text(faster_rules(path.read_text(encoding="utf-8")))
     # The exporter runs in a pod of its own, whose labels its target has, as service discovery gives them; a second
     # exporter is down.
     own = {"namespace": "monitoring", "pod": "energy-x7x2p", "container": "exporter", "service": "energy"}

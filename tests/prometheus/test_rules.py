@@ -13,9 +13,9 @@ import yaml
 from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import Instruments
 from tests.support import promql
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, REPOSITORY, RULE_FILES
 
-RULES = sorted((REPOSITORY / "prometheus/rules").glob("*.yml"))
+RULES = [*RULE_FILES, DEMO_BUDGETS]
 DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 RUNBOOKS = REPOSITORY / "docs/runbooks"
 DASHBOARDS = {"overview", "models", "model", "nodes", "workloads", "budgets", "exporter"}
@@ -138,7 +138,7 @@ def test_every_recorded_series_is_documented_and_nothing_else() -> None:
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: str(rule["record"]))
 def test_names_say_level_metric_and_operation(rule: dict[str, Any]) -> None:
     level = r"(cluster|node|gpu|pod|namespace|model|run|server|budget)"
-    assert re.fullmatch(rf"{level}:[a-z_]+:[a-z0-9_]+|energy_budget_joules", rule["record"])
+    assert re.fullmatch(rf"{level}:[a-z_]+:[a-z0-9_]+|energy_budget_(joules|carbon_grams|cost)", rule["record"])
     assert "_total" not in rule["record"]
     assert "_watts" not in re.sub(r"power_limit_watts|model_watts", "", rule["expr"]), "rates of joules are the truth"
 

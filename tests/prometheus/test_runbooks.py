@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support import promql
 from tests.support.needs import needs
 from tests.support.patience import patience
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, REPOSITORY, RULE_FILES
 
 RUNBOOKS = sorted((REPOSITORY / "docs/runbooks").glob("*.md"))
-RULES = sorted(str(path) for path in (REPOSITORY / "prometheus/rules").glob("*.yml"))
+RULES = sorted(str(path) for path in (*RULE_FILES, DEMO_BUDGETS))
 MINUTES = 30
 
 pytestmark = needs("promtool")

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
+from exporter.impact.protocol import NoFactors
 from exporter.impact.values import Factors
 from exporter.records import (
     CpuUse,
@@ -48,6 +49,16 @@ COUNTED = ("_joules_total", "_grams_total", "_cost_total", "_credit_total")
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 Series = dict[Key, float]
+
+
+class Chosen(NoFactors):
+    """The factors that a rule of the machine chose."""
+
+    def __init__(self, machine: Node) -> None:
+        self._machine = machine
+
+    def at(self, unix_seconds: float) -> Factors | None:
+        return self._machine.factors
 
 
 class HangsError(BaseException):
@@ -196,7 +207,7 @@ class Node(RuleBasedStateMachine):
             options,
             store=self.store,
             pools=self._crew,
-            factors=lambda _: self.factors,
+            factors=Chosen(self),
         )
 
     def _crew(self, name: str) -> WorkerPool:

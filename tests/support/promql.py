@@ -11,11 +11,13 @@ _NAME = re.compile(r"[a-zA-Z_:][\w:]*")
 _LISTS = {"by", "without", "on", "ignoring", "group_left", "group_right"}
 _WORDS = {"and", "or", "unless", "bool", "offset", "e", "inf", "nan"}
 _CONTINUED = re.compile(r"(?:[-+*/]|\b(?:and|or|unless)|\bon \([\w, ]*\))$")
+_COUNTED = re.compile(r'count_values\s*\(\s*"(\w+)"')
 _COPIED = re.compile(r'"(\w+)",\s*"\$1",\s*"(\w+)",')
 
 
 class Names(NamedTuple):
-    """``metrics`` are pairs of a name and the labels of its matchers; ``made`` are labels that label_replace writes."""
+    """``metrics`` are pairs of a name and the labels of its matchers; ``made`` are labels that
+    label_replace or count_values writes."""
 
     metrics: list[tuple[str, set[str]]]
     labels: set[str]
@@ -40,7 +42,7 @@ def queries(block: str) -> list[str]:
 def names(expression: str) -> Names:
     """Everything that an expression names."""
     text = re.sub(r"^\s*#.*$", "", expression, flags=re.MULTILINE)
-    made = {target for target, _ in _COPIED.findall(text)}
+    made = {target for target, _ in _COPIED.findall(text)} | set(_COUNTED.findall(text))
     labels = {source for _, source in _COPIED.findall(text)}
     tokens = _TOKEN.findall(text)
     metrics: list[tuple[str, set[str]]] = []

@@ -43,13 +43,17 @@ class Exporter:
         body: ScrapeBody | None = None,
         access: Access | None = None,
         telemetry_path: str = "/metrics",
+        *,
+        shares_factors: bool = True,
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.now = 1000.0
         self.instruments = Instruments()
         renderer = Renderer(exporter_registry(self.instruments))
         page = Page(History(), "node-7", telemetry_path)
-        endpoints = Endpoints(lambda: self.snapshot, body or renderer.body, page, lambda: self.now)
+        endpoints = Endpoints(
+            lambda: self.snapshot, body or renderer.body, page, lambda: self.now, shares_factors=shares_factors
+        )
         self.server = Server(
             endpoints.pages(telemetry_path),
             endpoints.health(),

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.support.patience import patience, wait_for
 from tests.support.program import free_port
-from tests.support.repository import REPOSITORY
+from tests.support.repository import DEMO_BUDGETS, REPOSITORY
 
 NODE, CLUSTER = "demo-node", "demo"
 
@@ -66,6 +66,7 @@ def configuration(folder: Path, exporter: int, servers: int) -> Path:
     """The shipped configuration, with intervals and delays of seconds and the targets of this test."""
     shipped = REPOSITORY / "prometheus"
     shutil.copytree(shipped / "rules", folder / "rules")
+    shutil.copy(DEMO_BUDGETS, folder / "rules")
     (folder / "targets").mkdir()
     for rules in (folder / "rules").glob("*.yml"):
         text = rules.read_text(encoding="utf-8")

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...impact.values import Impact
-from ...snapshot import ImpactView, Snapshot
+from ...snapshot import EmbodiedView, ImpactView, Snapshot
 from .families import CONTAINER, MODEL, Family, Kind, Level, Sample
 
 Quantity = Literal["grams", "cost", "credit"]
+Rate = Callable[[EmbodiedView], float]
+
+_HOUR = 3600.0
 
 _NAMES: dict[Quantity, str] = {"grams": "carbon_grams", "cost": "cost", "credit": "credit"}
 _ABOUT: dict[Quantity, str] = {
@@ -116,7 +119,7 @@ def _factor(
 
 
 def _info(snapshot: Snapshot) -> Iterator[Sample]:
-    if (view := snapshot.impact) is not None:
+    if (view := snapshot.impact) is not None and (view.factors.provider or view.factors.currency):
         known = view.factors
         estimated = "true" if known.estimated else "false"
         source = (known.zone, known.provider, known.source, known.basis, known.factor_type, known.year)
@@ -126,15 +129,67 @@ def _info(snapshot: Snapshot) -> Iterator[Sample]:
 def _times(snapshot: Snapshot) -> Iterator[Sample]:
     if (view := snapshot.impact) is not None:
         yield ("intensity",), view.factors.intensity_at
+        yield ("marginal_intensity",), view.factors.marginal_at
         yield ("price",), view.factors.price_at
+
+
+def _embodied() -> Iterator[Family]:
+    bounds: tuple[Literal["low", "high"], ...] = ("low", "high")
+    for bound in bounds:
+
+        def rate(view: EmbodiedView, bound: Literal["low", "high"] = bound) -> float:
+            return view.per_hour.low if bound == "low" else view.per_hour.high
+
+        def node(snapshot: Snapshot, rate: Rate = rate) -> Iterator[Sample]:
+            if (view := snapshot.embodied) is not None:
+                yield (), view.node * rate(view) / _HOUR
+
+        def containers(snapshot: Snapshot, rate: Rate = rate) -> Iterator[Sample]:
+            if (view := snapshot.embodied) is not None:
+                for key, seconds in sorted(view.containers.items()):
+                    yield key, seconds * rate(view) / _HOUR
+
+        def per_hour(snapshot: Snapshot, rate: Rate = rate) -> Iterator[Sample]:
+            if (view := snapshot.embodied) is not None:
+                yield (view.per_hour.source,), rate(view)
+
+        about = f"in grams of CO2e, {bound} bound of --impact.embodied; no part of the grams of electricity."
+        yield Family(
+            f"energy_node_embodied_carbon_{bound}_grams_total",
+            "counter",
+            f"Embodied carbon of the time in which the GPUs of the node were there, held or not, {about}",
+            (),
+            node,
+        )
+        yield Family(
+            f"energy_container_embodied_carbon_{bound}_grams_total",
+            "counter",
+            f"Embodied carbon of the time in which a container held GPUs, busy or idle, {about}",
+            CONTAINER.labels,
+            containers,
+        )
+        yield Family(
+            f"energy_embodied_carbon_{bound}_grams_per_gpu_hour",
+            "gauge",
+            f"Embodied carbon of a GPU for each hour of its life, {about}",
+            ("source",),
+            per_hour,
+        )
 
 
 IMPACT: tuple[Family, ...] = (
     *_impacts(),
+    *_embodied(),
     _factor(
         "energy_carbon_intensity_grams_per_kilowatt_hour",
         "Carbon intensity of electricity in force, in grams of CO2e per kWh, without PUE.",
         lambda view: view.factors.intensity,
+    ),
+    _factor(
+        "energy_marginal_carbon_intensity_grams_per_kilowatt_hour",
+        "Grams of CO2 per kWh that a little more or less use now would cause or save: for moving work to another time, "
+        "never for totals, which it is not counted in.",
+        lambda view: view.factors.marginal,
     ),
     _factor(
         "energy_electricity_price_per_kilowatt_hour",
@@ -150,7 +205,8 @@ IMPACT: tuple[Family, ...] = (
     Family(
         "energy_impact_info",
         "gauge",
-        "Always 1; source of the carbon intensity: zone, provider (table, operator, simulated), accounting basis "
+        "Always 1; source of the carbon intensity: zone, provider (table, operator, simulated, or the feed), "
+        "accounting basis "
         "(location, market), type of factor (lifecycle, operational, direct), year of the data; and the currency.",
         ("zone", "provider", "source", "basis", "factor_type", "year", "estimated", "currency"),
         _info,
@@ -158,7 +214,8 @@ IMPACT: tuple[Family, ...] = (
     Family(
         "energy_impact_factor_timestamp_seconds",
         "gauge",
-        "Unix time at which the carbon intensity or price came into force, in seconds; absent for a constant.",
+        "Unix time of the newest live value of a factor, in seconds, also when it is too old to be in force; absent "
+        "for constants, tables and tariffs, which do not age.",
         ("factor",),
         _times,
     ),

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ...clients.http_client import HttpClient, HttpStatusError
 from ...records import Unavailable
 from .cache import MetadataCache
 from .container_metadata import ContainerMetadata
-from .http_client import HttpClient, HttpStatusError
 from .json_values import MAX_ENTRIES, MAX_TEXT, mapping, mappings, sequence, text, texts
 from .provider import OnProgress
 

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ...clients.http_client import HttpClient, HttpStatusError
 from ...records import Unavailable
 from .cache import MetadataCache
-from .http_client import HttpClient, HttpStatusError
 from .pod_parser import read_pod
 from .provider import OnProgress
 

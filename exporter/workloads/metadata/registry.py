@@ -52,7 +52,8 @@ def node_name(options: MetadataOptions, environ: Mapping[str, str]) -> str:
 
 
 def _kubernetes(options: MetadataOptions, host: Host, environ: Mapping[str, str]) -> MetadataProvider:
-    from . import http_client, kubernetes_api, provider  # noqa: PLC0415 - loads HTTP and TLS, only in a cluster
+    from ...clients import http_client  # noqa: PLC0415 - loads HTTP and TLS, only in a cluster
+    from . import kubernetes_api, provider  # noqa: PLC0415
 
     kubelet = options.kubernetes == "kubelet"
     server, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
@@ -70,7 +71,8 @@ def _kubernetes(options: MetadataOptions, host: Host, environ: Mapping[str, str]
 
 
 def _engine(name: str, path: str, host: Host) -> MetadataProvider:
-    from . import container_engines, http_client, provider  # noqa: PLC0415 - loads HTTP, only where an engine runs
+    from ...clients import http_client  # noqa: PLC0415 - loads HTTP, only where an engine runs
+    from . import container_engines, provider  # noqa: PLC0415
 
     api = container_engines.DOCKER if name == "docker" else container_engines.PODMAN
     queries, events = (http_client.HttpClient(f"unix://{path}", api.fixes, user_agent=_USER_AGENT) for _ in range(2))

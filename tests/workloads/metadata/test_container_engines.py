@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from exporter.clients.http_client import HttpClient
 from exporter.host import Host
 from exporter.records import Workload
 from exporter.workloads.metadata.container_engines import DOCKER, PODMAN, Engine, EngineApi, read_container
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
-from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_engine import FakeEngine
 from tests.support.patience import wait_for

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from exporter.clients.http_client import HttpClient
 from exporter.host import Host
 from exporter.records import Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
-from exporter.workloads.metadata.http_client import HttpClient
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, KUBELET_FIXES, ApiServer, Kubelet
 from exporter.workloads.metadata.provider import BackgroundProvider
 from tests.support.fake_kubernetes_api import FakeApiServer, Pod, container_id, make_pod, uid

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from exporter.clients.http_client import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpClient, HttpStatusError
 from exporter.records import Unavailable
-from exporter.workloads.metadata.http_client import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpClient, HttpStatusError
 from tests.support.patience import patience
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"

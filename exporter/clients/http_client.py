@@ -6,6 +6,7 @@ import contextlib
 import errno
 import http.client
 import json
+import re
 import socket
 import ssl
 import time
@@ -13,8 +14,8 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from ...host import read_file
-from ...records import Reason, Unavailable
+from ..host import read_file
+from ..records import Reason, Unavailable
 
 RESPONSE_TIMEOUT_SECONDS = 60.0
 """Time limit of a whole response, however slowly it arrives."""
@@ -42,11 +43,15 @@ _STATUS: dict[int, Reason] = {401: "permission", 403: "permission", 404: "not_fo
 
 
 class HttpStatusError(Unavailable):
-    """The server returned a status other than 200."""
+    """The server returned a status other than 200.
 
-    def __init__(self, status: int, message: str, fix: str) -> None:
+    ``retry_after_seconds`` is what its header Retry-After asks for, 0.0 if it names no number of seconds.
+    """
+
+    def __init__(self, status: int, message: str, fix: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(_STATUS.get(status, "error"), message, fix)
         self.status = status
+        self.retry_after_seconds = retry_after_seconds
 
 
 class HttpClient:
@@ -67,6 +72,7 @@ class HttpClient:
         user_agent: str = "",
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
         response_timeout_seconds: float = RESPONSE_TIMEOUT_SECONDS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
     ) -> None:
         parts = urlsplit(url)
         self.url = url
@@ -80,22 +86,26 @@ class HttpClient:
         self._user_agent = user_agent
         self._read_timeout_seconds = read_timeout_seconds
         self._response_timeout_seconds = response_timeout_seconds
+        self._max_response_bytes = max_response_bytes
         self._socket: socket.socket | None = None
         self._interrupted = False
 
-    def json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
-        """The response body, parsed. Raises `Unavailable`, and `HttpStatusError` for any status but 200."""
+    def json(self, path: str, query: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+        """The response body, parsed. Raises `Unavailable`, and `HttpStatusError` for any status but 200.
+
+        ``headers`` are sent in addition to, or in place of, the usual ones.
+        """
         deadline = time.monotonic() + self._response_timeout_seconds
         chunks = []
         size = 0
-        with self._get(path, query) as response:
+        with self._get(path, query, headers) as response:
             while (chunk := self._read(response, deadline)) != b"":
                 if chunk is None:
                     raise self._failed("timeout", f"response not complete after {self._response_timeout_seconds:g} s")
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > MAX_RESPONSE_BYTES:
-                    raise self._failed("implausible", f"response longer than {MAX_RESPONSE_BYTES >> 20} MiB")
+                if size > self._max_response_bytes:
+                    raise self._failed("implausible", f"response longer than {self._max_response_bytes >> 20} MiB")
             if response.length:
                 raise self._failed("error", "connection closed in the middle of the response")
         return self.parse(b"".join(chunks))
@@ -137,7 +147,9 @@ class HttpClient:
                 socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
     @contextlib.contextmanager
-    def _get(self, path: str, query: Mapping[str, str] | None) -> Iterator[http.client.HTTPResponse]:
+    def _get(
+        self, path: str, query: Mapping[str, str] | None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         target = f"{self._path if self._scheme != 'unix' else ''}{path}{'?' + urlencode(query) if query else ''}"
         try:
             connection = self._connection()
@@ -147,10 +159,11 @@ class HttpClient:
                 if self._interrupted:
                     raise ConnectionAbortedError(errno.ECONNABORTED, "closed")
                 self._keep_alive(connection.sock)
-                connection.request("GET", target, headers=self._headers())
+                connection.request("GET", target, headers={**self._headers(), **(headers or {})})
                 with connection.getresponse() as response:
                     if response.status != 200:
-                        raise self._status_error(response.status, response.read(_CHUNK_BYTES))
+                        wait = response.headers.get("Retry-After", "")
+                        raise self._status_error(response.status, response.read(_CHUNK_BYTES), wait)
                     yield response
         except ssl.SSLCertVerificationError as error:
             raise Unavailable("error", f"{self.url}: {error.verify_message}", self._fixes.get("tls", "")) from None
@@ -218,13 +231,16 @@ class HttpClient:
                 raise
             return None
 
-    def _status_error(self, status: int, body: bytes) -> HttpStatusError:
+    def _status_error(self, status: int, body: bytes, retry_after: str) -> HttpStatusError:
         try:
             message = json.loads(body)["message"]
         except (ValueError, TypeError, KeyError, RecursionError):
             message = http.client.responses.get(status, "")
         return HttpStatusError(
-            status, f"{self.url}: status {status}: {str(message)[:300]}", self._fixes.get(status, "")
+            status,
+            f"{self.url}: status {status}: {str(message)[:300]}",
+            self._fixes.get(status, ""),
+            float(retry_after) if re.fullmatch(r"\d{1,6}", retry_after, re.ASCII) else 0.0,
         )
 
     def _failed(self, reason: Reason, what: str) -> Unavailable:

@@ -1,0 +1,1 @@
+"""Clients of HTTP servers, with limits on the time and size of every response."""
