@@ -17,7 +17,7 @@ Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", 
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Place = tuple[str, str, str]
 """A container of a cluster: namespace, pod and container name."""
-TokenKind = Literal["prompt", "cached_prompt", "output"]
+CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
 WorkloadKey = tuple[str, str, str, str]
 ModelKey = tuple[str, str, str]
 
@@ -269,7 +269,7 @@ class GpuState:
 
 
 class TokenUse(NamedTuple):
-    """What a model server counted since the last reading: ``counts`` by kind of token, and "requests".
+    """What a model server counted since the last reading: tokens of three kinds, and requests.
 
     ``step`` is the smallest difference its counters show, in tokens: 1.0, or more where it rounds them. ``read`` is
     whether its last page was read. ``method`` is counter, rounded_counter, histogram_sum or simulated.
@@ -281,7 +281,7 @@ class TokenUse(NamedTuple):
     served_models: tuple[str, ...]
     method: str
     read: bool
-    counts: Mapping[TokenKind | Literal["requests"], float]
+    counts: Mapping[CountKind, float]
     step: float = 1.0
 
 
@@ -300,7 +300,7 @@ class Reading:
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read. ``machine`` is
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
-    ``asleep`` are the ids or PCI addresses of devices that a read would wake. ``tokens`` has every running model server.
+    ``asleep`` are the ids or PCI addresses of devices that a read would wake. ``tokens`` has each model server.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()

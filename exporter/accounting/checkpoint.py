@@ -20,6 +20,7 @@ from .baseline import Sample
 from .device_inventory import SavedDevice
 from .devices import DeviceState
 from .meters import Point
+from .tokens import SavedTokens
 
 VERSION = 1
 """Version of the file format. A file of another version is set aside, not interpreted.
@@ -48,7 +49,8 @@ class State:
 
     ``closed`` are the owners of accounts that a journal line removes. ``counted_since`` is when the counters started at
     0, in Unix seconds; None in a file of a version that did not save it. ``lagging`` is not in the file's text: more
-    was published afterwards than could be written. ``rates`` are those since the last settlement.
+    was published afterwards than could be written. ``rates`` are those since the last settlement. ``tokens`` None is
+    unchanged since the last checkpoint or line.
     """
 
     boot_id: str
@@ -60,6 +62,7 @@ class State:
     counted_since: float | None = None
     lagging: bool = False
     rates: Rates = UNKNOWN_RATES
+    tokens: SavedTokens | None = None
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -90,6 +93,10 @@ def encode(state: State, *, whole: bool) -> bytes:
             "unattributed": {f"{name}/{why}": settled for (name, why), settled in ledger.settled.unattributed.items()},
             "retired": ledger.settled.retired,
         }
+    if state.tokens is not None:
+        content["tokens"] = [
+            (*place, *model, kind, count) for (place, model, kind), count in state.tokens.cells.items()
+        ]
     if whole:
         content |= {"rates": state.rates, "node_impacts": devices.settled}
         content |= {"version": VERSION, "boot_id": state.boot_id, "baselines": devices.baselines}
@@ -154,6 +161,10 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         ledger.settled = SettledTotals(
             {_cell(name): settled for name, settled in unattributed.items()},
             _decode_settled(content["impacts"]["retired"]),
+        )
+    if "tokens" in content:
+        state.tokens = SavedTokens(
+            {((a, b, c), (name, namespace), kind): float(n) for a, b, c, name, namespace, kind, n in content["tokens"]}
         )
     cards, impacts = content.get("account_cards", {}), content.get("account_impacts", {})
     for at, (kind, fields, start_ticks, cells) in enumerate(content["accounts"]):

@@ -11,7 +11,7 @@ from ..records import Unavailable
 
 _LISTEN = "0A"
 _MAX_TABLE_BYTES = 65_536
-"""The kernel lists listening sockets before all others (tcp4_seq_ops), so that a busy host's table is not read whole."""
+"""The kernel lists listening sockets before all others (tcp4_seq_ops): a busy host's table is not read whole."""
 
 Address = IPv4Address | IPv6Address
 

@@ -10,6 +10,7 @@ from ..accounting.accounts import Account, Owner
 from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
 from ..accounting.ledger import Ledger
+from ..accounting.tokens import TokenAccounts
 from ..host import Host
 from ..impact.values import UNKNOWN_RATES, Rates
 from .deadline import DeadlineCall, WorkerPool
@@ -26,6 +27,14 @@ class Changes(NamedTuple):
 
     accounts: Sequence[Account]
     closed: Sequence[Owner]
+
+
+class Accounts(NamedTuple):
+    """Everything that is saved."""
+
+    ledger: Ledger
+    devices: Devices
+    tokens: TokenAccounts
 
 
 class Checkpointer:
@@ -69,8 +78,7 @@ class Checkpointer:
     def write(
         self,
         now: float,
-        ledger: Ledger,
-        devices: Devices,
+        accounts: Accounts,
         changes: Changes,
         every_seconds: float,
         rates: Rates = UNKNOWN_RATES,
@@ -87,11 +95,13 @@ class Checkpointer:
                 self._checkpoint_at = float("-inf")
             if late is None:
                 return
+        ledger, devices, tokens = accounts
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
-            line = self._encode_all(now, ledger, devices, rates)
+            line = self._encode_all(now, accounts, rates)
         else:
             state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
+            state.tokens = tokens.saved(whole=False)
             state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
             line = encode(state, whole=False)
         self._writer.request((line, whole))
@@ -104,27 +114,28 @@ class Checkpointer:
             self._revision = devices.revision
         self._log_change(error)
 
-    def close(self, now: float, ledger: Ledger, devices: Devices, rates: Rates = UNKNOWN_RATES) -> None:
+    def close(self, now: float, accounts: Accounts, rates: Rates = UNKNOWN_RATES) -> None:
         """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more."""
         if self._writer.busy:
             self._writer.take(_LAST_WAIT_SECONDS)
         if not self._writer.busy:
             try:
-                self._store.write((self._encode_all(now, ledger, devices, rates), True))
+                self._store.write((self._encode_all(now, accounts, rates), True))
             except OSError as error:
                 self._log_change(error)
         self._pool.stop()
         self._store.close()
 
-    def _encode_all(self, now: float, ledger: Ledger, devices: Devices, rates: Rates) -> bytes:
+    def _encode_all(self, now: float, accounts: Accounts, rates: Rates) -> bytes:
         state = State(
             self._boot_id,
             now,
-            devices.state(),
-            ledger.state(),
+            accounts.devices.state(),
+            accounts.ledger.state(),
             demo=self._demo,
             counted_since=self.counted_since,
             rates=rates,
+            tokens=accounts.tokens.saved(whole=True),
         )
         return encode(state, whole=True)
 

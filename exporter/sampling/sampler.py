@@ -22,10 +22,11 @@ from ..records import Allocation, Reading
 from ..snapshot import ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
-from .checkpointer import Changes, Checkpointer
+from .checkpointer import Accounts, Changes, Checkpointer
 from .deadline import WorkerPool
 from .source_runner import SourceRunner
 from .state_file import StateStore
+from .tokens import TokenPosting
 
 _log = logging.getLogger("sampler")
 
@@ -102,6 +103,7 @@ class Sampler:
         self._usage_name = "cgroups" if "cgroups" in names else "procfs"  # of the source whose scope is checked
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
+        self._tokens = TokenPosting(self._ledger, namer)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._rates = UNKNOWN_RATES
@@ -129,6 +131,8 @@ class Sampler:
         state, same_boot = loaded
         self._rates = state.rates
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
+        if state.tokens is not None:
+            self._tokens.accounts.restore(state.tokens)
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
         )
@@ -177,7 +181,7 @@ class Sampler:
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
         if self._checkpointer is not None:
-            self._checkpointer.close(self._host.clock(), self._ledger, self._devices, self._rates)
+            self._checkpointer.close(self._host.clock(), self._accounts(), self._rates)
         for source in self._sources:
             source.close()
         self._pool.stop()
@@ -234,11 +238,12 @@ class Sampler:
             sequence=self._sequence + 1,
             scraped=scraped,
         )
+        self._tokens.post(readings, began, self._sequence + 1, scraped)
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
             every = self.options.checkpoint_seconds
-            self._checkpointer.write(began, self._ledger, self._devices, changes, every, self._rates)
+            self._checkpointer.write(began, self._accounts(), changes, every, self._rates)
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
@@ -246,6 +251,9 @@ class Sampler:
         self._check_memory(began)
         self._sample_seconds += self._host.clock() - began
         return snapshot
+
+    def _accounts(self) -> Accounts:
+        return Accounts(self._ledger, self._devices, self._tokens.accounts)
 
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
@@ -320,6 +328,7 @@ class Sampler:
                 container_cards=ledger.container_cards() if "gpu" in devices.node_joules else (),
             ),
             impact=self._impact(),
+            tokens=self._tokens.accounts.view(),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.host import Host
 from exporter.records import HOST, NOWHERE, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.models.servers import ModelServers

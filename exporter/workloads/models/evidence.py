@@ -55,7 +55,8 @@ class Evidence(NamedTuple):
     """``model_name`` and ``phase`` are "" if not found; ``source`` is where the name was found.
 
     ``environment`` lists the variables from which the program takes its model if its arguments do not name one;
-    ``lookups`` are tried if those are not set either. ``why`` is the reason why a known program's arguments name none. ``server`` is set for a program that counts tokens.
+    ``lookups`` are tried if those are not set either. ``why`` is the reason why a known program's arguments name none.
+    ``server`` is set for a program that counts tokens.
     """
 
     model_name: str = ""
