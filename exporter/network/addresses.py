@@ -25,7 +25,7 @@ def reachable_address(host: Host, pid: int, port: int) -> str:
     """
     own = _is_own_network(host, pid)
     bound = _listening(host, pid, port)
-    if bound is None:  # the kernel does not tell
+    if bound is None:  # the tables are not readable
         bound = {IPv4Address(0)}
     if not bound:
         raise Unavailable("not_found", f"nothing listens on port {port}", "it may still be loading its model")

@@ -15,7 +15,7 @@ class ModelServer(NamedTuple):
 
     ``dialect`` is the name of its metrics' dialect. ``role`` is set for a server that does one half of each request
     only. ``parent`` is the pid of the process that started it, ``model`` the name in its command line, for
-    servers that are reached through their parent.
+    servers that are read through their parent.
     """
 
     process: Process

@@ -37,6 +37,9 @@ from exporter.snapshot import (
     NodeEnergy,
     NodeRow,
     Snapshot,
+    TokenRow,
+    TokenSourceRow,
+    TokenView,
 )
 from tests.support.served import LOCAL, Exporter, WebFolder
 
@@ -78,6 +81,14 @@ FACTORS = Factors(
     credits=True,
     intensity_at=1.7e9,
     price_at=1.7e9 + 900,
+)
+QWEN = ("Qwen/Qwen2.5-7B", "prod")
+PLACE = ("prod", "qwen-0", "vllm")
+TOKENS = TokenView(
+    (TokenRow(("", "", ""), QWEN, "output", 4200.0), TokenRow(("", "", ""), QWEN, "requests", 17.0)),
+    (TokenRow(PLACE, QWEN, "cached_prompt", 310.0),),
+    (TokenSourceRow(PLACE, QWEN[0], "vllm", ("qwen", 'odd "name"'), "counter", read=True),),
+    {QWEN: 1.0},
 )
 IMPACT = ImpactView(
     FACTORS, FACTORS.rates, Impact(900.0, 0.5, 0.01), {"idle": Impact(100.0, 0.1, 0.0)}, Impact(50.0), Impact(1.0)
@@ -270,6 +281,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         1.0,
         demo,
         impact=IMPACT,
+        tokens=TOKENS,
         energy=NodeEnergy(
             tuple(devices),
             (

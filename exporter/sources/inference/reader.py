@@ -30,6 +30,9 @@ MAX_PAGE_BYTES = 8 << 20
 """Longest page; those of real servers are below 1 MiB. Only the lines that matter are kept of it."""
 
 _ACCEPT = "text/plain; version=0.0.4"
+_SLOW_SECONDS = 0.5
+"""A server that takes longer to respond is reported before its time limit."""
+
 _LOADING_SECONDS = 15.0
 """A server that does not listen yet is asked again within this time, however long its model takes to load."""
 
@@ -79,6 +82,7 @@ class ServerReader:
         self._pending: dict[CountKind, float] = {}
         self._problem: Problem | None = None
         self._read = False
+        self._started: float | None = None
 
     @property
     def endpoint(self) -> tuple[str, int] | None:
@@ -87,7 +91,7 @@ class ServerReader:
 
     def poll(self, taken: Collection[tuple[str, int]]) -> None:
         """Read its page once, unless another server's is at that address (``taken``). Never raises."""
-        now = self._host.clock()
+        now = self._started = self._host.clock()
         try:
             increase = self._counts.update(self._page(taken), now - self._since)
         except _ReadElsewhere:
@@ -111,6 +115,8 @@ class ServerReader:
         with self._lock:
             taken, self._pending = self._pending, {}
             problem, read = self._problem, self._read
+        if self._started is not None and self._host.clock() - self._started > _SLOW_SECONDS:
+            problem = Problem("timeout", f"{self._name}: it has not responded so far")
         if not (taken or problem or read):
             return None, None
         server, dialect, counted = self.server, self._dialect, self._counts
@@ -134,7 +140,7 @@ class ServerReader:
 
     def _finish(self, problem: Problem | None, *, read: bool, counted: dict[CountKind, float] | None = None) -> None:
         with self._lock:
-            self._problem, self._read = problem, read
+            self._problem, self._read, self._started = problem, read, None
             for kind, count in (counted or {}).items():
                 self._pending[kind] = self._pending.get(kind, 0.0) + count
 

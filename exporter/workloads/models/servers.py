@@ -29,7 +29,7 @@ _ROLES: Mapping[str, ServerRole] = {
 
 
 def server_call(metrics: Metrics | None, arguments: Arguments) -> ServerCall | None:
-    """How a program that publishes ``metrics`` was told to; None for one that publishes none."""
+    """Where and how a program with these arguments publishes ``metrics``; None for one that publishes none."""
     if metrics is None:
         return None
     given = (arguments.find(option) for option in metrics.options.split())
@@ -41,7 +41,7 @@ def server_call(metrics: Metrics | None, arguments: Arguments) -> ServerCall | N
 def _role(arguments: Arguments) -> ServerRole:
     """Of SGLang and Dynamo by ``--disaggregation-mode``, of vLLM by the role of its connector.
 
-    A vLLM connector with the role ``kv_both`` does not tell.
+    The role ``kv_both`` of a vLLM connector means neither.
     """
     if arguments.has("--is-prefill-worker"):
         return "prefill"

@@ -1,0 +1,20 @@
+"""What ``llama-server`` does, on llama.cpp's own server code, as xllamacpp has it; run under that name by tests."""
+
+import argparse
+import sys
+
+import xllamacpp
+
+parser = argparse.ArgumentParser()
+parser.add_argument("-m", "--model", required=True)
+parser.add_argument("--port", type=int, required=True)
+parser.add_argument("--alias", default="")
+parser.add_argument("--metrics", action="store_true")
+arguments = parser.parse_args()
+parameters = xllamacpp.CommonParams()
+parameters.model.path, parameters.port, parameters.hostnames = arguments.model, arguments.port, ["127.0.0.1"]
+parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads, parameters.warmup = 512, 1, 1, False
+parameters.endpoint_metrics = arguments.metrics
+server = xllamacpp.Server(parameters)
+print(server.listening_address, flush=True)
+sys.stdin.read()  # until the test closes it
