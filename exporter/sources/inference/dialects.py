@@ -75,7 +75,7 @@ _TRTLLM = Dialect(
     prompt="trtllm_prompt_tokens - trtllm_prompt_cached_tokens | trtllm_prompt_tokens",
     cached_prompt="trtllm_prompt_cached_tokens",
     output="trtllm_generation_tokens",
-    requests="trtllm_request_success",
+    requests="trtllm_request_success | request_success",
     fix="set return_perf_metrics: true in the file of --config (--extra_llm_api_options)",
 )
 
