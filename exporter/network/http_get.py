@@ -26,6 +26,10 @@ TLS_ALERT = b"\x15\x03"
 """How a TLS server responds to plain text (RFC 8446, section 6)."""
 
 
+class NotPlainHttp(Unavailable):
+    """The response is none of HTTP: the server may want TLS."""
+
+
 class Request(NamedTuple):
     """What to get. ``keep`` reduces each block of whole lines as it arrives; ``max_bytes`` limits what it is given."""
 
@@ -53,14 +57,17 @@ def http_get(address: str, port: int, request: Request, *, tls: bool = False) ->
     place = f"{f'[{address}]' if ':' in address else address}:{port}"
     url = f"{'https' if tls else 'http'}://{place}{request.path}"
     try:
-        with socket.create_connection((address, port), timeout=request.seconds) as plain:
-            connection = _secure(plain) if tls else plain
-            connection.sendall(
-                f"GET {request.path} HTTP/1.0\r\nHost: {place}\r\nAccept: {request.accept}\r\n\r\n".encode()
-            )
+        with (
+            socket.create_connection((address, port), timeout=request.seconds) as plain,
+            _secure(plain) if tls else plain as connection,
+        ):
+            head = f"GET {request.path} HTTP/1.0\r\nHost: {place}\r\nAccept: {request.accept}\r\n\r\n"
+            connection.sendall(head.encode())
             return _read(connection, request, deadline, url)
     except TimeoutError:
         raise Unavailable("timeout", f"{url}: no whole response within {request.seconds:g} s") from None
+    except ConnectionResetError as error:
+        raise NotPlainHttp("error", f"{url}: {error.strerror}") from None
     except OSError as error:
         reason = _ERRNO.get(error.errno or 0, "error")
         raise Unavailable(reason, f"{url}: {error.strerror or error}") from None
@@ -81,7 +88,7 @@ def _read(connection: socket.socket, request: Request, deadline: float, url: str
     words = lines[0].split(" ", 2)
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
     if not words[0].startswith("HTTP/1.") or len(words) < 2 or not words[1].isdecimal():
-        raise Unavailable("implausible", f"{url}: not a response of HTTP/1")
+        raise NotPlainHttp("implausible", f"{url}: not a response of HTTP/1")
     if headers.get("transfer-encoding", "identity") != "identity":
         raise Unavailable("implausible", f"{url}: a chunked response to a request of HTTP/1.0")
     length = headers.get("content-length", "")
@@ -110,10 +117,10 @@ def _read_head(connection: socket.socket, deadline: float, url: str) -> tuple[by
     while (end := received.find(b"\r\n\r\n")) < 0:
         chunk = _receive(connection, deadline)
         if not chunk:
-            raise Unavailable("error", f"{url}: connection closed before the response")
+            raise NotPlainHttp("error", f"{url}: connection closed before the response")
         received += chunk
         if received.startswith(TLS_ALERT):
-            raise Unavailable("implausible", f"{url}: it has TLS")
+            raise NotPlainHttp("implausible", f"{url}: it has TLS")
         if len(received) > _MAX_HEAD_BYTES + _CHUNK_BYTES:
             raise Unavailable("implausible", f"{url}: headers longer than {_MAX_HEAD_BYTES} bytes")
     return received[:end], received[end + 4 :]

@@ -54,8 +54,8 @@ def write_tiny_gguf(path: Path) -> None:
     head = b"GGUF" + struct.pack("<IQQ", 3, len(data), len(values))
     head += b"".join(_text(name) + struct.pack("<I", kind) + _value(kind, value) for name, kind, value in values)
     body = b""
-    for name, (shape, numbers) in data.items():
-        sizes = struct.pack(f"<I{len(shape)}Q", len(shape), *reversed(shape))
+    for name, (sizes_of, numbers) in data.items():
+        sizes = struct.pack(f"<I{len(sizes_of)}Q", len(sizes_of), *reversed(sizes_of))
         head += _text(name) + sizes + struct.pack("<IQ", 0, len(body))  # 0 is F32
         body += _padded(numbers.tobytes())
     path.write_bytes(_padded(head) + body)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ...availability.tracker import Backoff
 from ...host import Host
 from ...network.addresses import reachable_address
-from ...network.http_get import Answer, Request, http_get
+from ...network.http_get import Answer, NotPlainHttp, Request, http_get
 from ...records import CountKind, Problem, TokenUse, Unavailable
 from ...workloads.protocol import ModelServer
 from .dialects import DIALECTS, Dialect
@@ -66,12 +66,18 @@ class ServerReader:
     """
 
     def __init__(
-        self, server: ModelServer, host: Host, age_seconds: float | None = None, router: ModelServer | None = None
+        self,
+        server: ModelServer,
+        host: Host,
+        age_seconds: float | None = None,
+        router: ModelServer | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.server = server
         self.due = float("-inf")
         self._host = host
         self._router = router
+        self._timeout_seconds = timeout_seconds
         self._dialect = DIALECTS.get(server.dialect, Dialect(none=f"unknown dialect {server.dialect}"))
         self._counts = ServerCounts(self._dialect, server.role, newborn=age_seconds is not None)
         self._since = host.clock() - (age_seconds or 0.0)
@@ -167,9 +173,7 @@ class ServerReader:
         """The counters at a place; over TLS if the server does not respond to plain HTTP as such."""
         try:
             return place, self._counts_at(place)
-        except Unavailable as error:
-            if error.reason not in ("error", "implausible"):
-                raise
+        except NotPlainHttp as error:
             secure = place._replace(tls=True)
             try:
                 return secure, self._counts_at(secure)
@@ -196,7 +200,7 @@ class ServerReader:
             yield _Place(address, server.port, path + query)
 
     def _counts_at(self, place: _Place) -> Counts:
-        request = Request(place.path, _ACCEPT, TIMEOUT_SECONDS, MAX_PAGE_BYTES, self._keep)
+        request = Request(place.path, _ACCEPT, self._timeout_seconds, MAX_PAGE_BYTES, self._keep)
         answer = http_get(place.address, place.port, request, tls=place.tls)
         if answer.status == 400 and self.server.dialect == "llama.cpp" and "?" not in place.path:
             raise _ReadElsewhere  # a router, which wants to know whose metrics
