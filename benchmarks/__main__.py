@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import bytecodes, footprint, gpus, memory, rendering, rules, security, serving, ticks
+from . import bytecodes, footprint, gpus, inference, memory, rendering, rules, security, serving, ticks
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "memory": memory.main,
     "rules": rules.main,
     "security": security.main,
+    "inference": inference.main,
 }
 
 

@@ -17,6 +17,9 @@ _log = logging.getLogger("inference")
 MAX_SERVERS = 64
 """Most servers that are read on one machine."""
 
+MAX_CPU_RATIO = 0.008
+"""CPU seconds per second that reading takes at most: with long pages or many servers, each is read less often."""
+
 _WAKE_SECONDS = 1.0
 
 
@@ -52,17 +55,19 @@ class Poller:
         uses = [use for use, _ in taken if use is not None]
         return tuple(uses), tuple([problem for _, problem in taken[len(taken) - running :] if problem is not None])
 
-    def poll(self) -> None:
-        """Read every server that is due, one after the other."""
+    def poll(self) -> float:
+        """Read every server that is due, one after the other; returns the seconds to wait before the next time."""
+        began = self._host.work()
         self._update()
         taken: set[tuple[str, int]] = set()
         for reader in list(self._readers.values()):
             if self._stop.is_set():
-                return
+                break
             if self._host.clock() >= reader.due:
                 reader.poll(taken)
             if reader.endpoint is not None:
                 taken.add(reader.endpoint)
+        return max(_WAKE_SECONDS, (self._host.work() - began) / MAX_CPU_RATIO)
 
     def close(self) -> None:
         """Stop the thread, without waiting for a server that hangs."""
@@ -70,11 +75,12 @@ class Poller:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            pause = _WAKE_SECONDS
             try:
-                self.poll()
+                pause = self.poll()
             except Exception as error:  # noqa: BLE001 - no server may end the thread
                 _log.debug("model servers: %r", error)
-            self._stop.wait(_WAKE_SECONDS)
+            self._stop.wait(pause)
 
     def _update(self) -> None:
         """Add the servers that were recognised since, oldest first, and drop those that ended."""

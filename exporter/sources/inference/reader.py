@@ -132,6 +132,8 @@ class ServerReader:
         return use, problem
 
     def _fix(self, error: Unavailable) -> str:
+        if error.reason == "timeout":
+            return "see its log; if a network policy keeps the exporter from it, allow egress to its port"
         return error.fix or (self._dialect.fix if error.reason == "not_found" else "")
 
     @property

@@ -281,6 +281,12 @@ class TestPoller:
         assert problems == ()
 
 
+def test_reading_takes_less_than_a_hundredth_of_a_core(serve: Callable[..., Pages]) -> None:
+    spent = iter((10.0, 10.4))
+    server = model_server(serve(vllm(5.0)).port)
+    assert Poller(Host(work=lambda: next(spent)), lambda: (server,)).poll() == 50.0
+
+
 def test_a_server_that_hangs_delays_no_tick_and_no_other_server(serve: Callable[..., Pages]) -> None:
     silent, good = serve(lambda _: None), serve(vllm(5.0))
     source = InferenceSource(HOST, lambda: (model_server(silent.port), model_server(good.port)))
