@@ -35,6 +35,7 @@ SERVER = Process(ProcessKey(100, 1), "vllm")
 PLACE = {"namespace": "prod", "pod": "chat-0", "container": "vllm"}
 NAMED = {"model_name": "chat", "namespace": "prod"}
 TOKENS = "energy_model_tokens_total"
+KINDS: tuple[CountKind, ...] = ("prompt", "cached_prompt", "output", "requests")
 OPTIONS = SamplerOptions(linger_seconds=300.0)
 
 
@@ -107,7 +108,7 @@ class Node:
         """Nothing is open."""
 
     def tick(self, seconds: float = 1.0, **counted: float) -> Scrape:
-        self.tokens = dict(counted)  # type: ignore[arg-type] - the kinds of tokens
+        self.tokens = {kind: counted[kind] for kind in KINDS if kind in counted}
         self.now += seconds
         return Scrape.parse(Renderer().body(self._sampler.tick()).decode())
 
