@@ -93,6 +93,8 @@ class Poller:
             or ServerReader(running[key], self._host, self._age(key), by_pid.get(running[key].parent))
             for key in wanted
         }
+        for key, reader in readers.items():
+            reader.server = running[key]
         with self._lock:
             self._ended += [reader for key, reader in self._readers.items() if key not in readers]
             self._readers = readers

@@ -74,7 +74,11 @@ class ModelServers:
     ) -> None:
         """Take note of a process that is a server; ``evidence`` is that of its own command line."""
         call = evidence.server
-        if call is None or process.key in self._servers:
+        known = self._servers.get(process.key)
+        if known is not None and group not in (None, known.group):  # it was moved to the group of its container
+            self._servers[process.key] = known._replace(group=group)
+            self._published = tuple(self._servers.values())
+        if call is None or known is not None:
             return
         if len(self._servers) >= _MAX_SERVERS:
             self._forget_ended()

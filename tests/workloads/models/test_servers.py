@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.host import Host
-from exporter.records import Process, ProcessKey
+from exporter.records import GroupKey, Process, ProcessKey
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.models.evidence import Evidence, ServerCall
 from exporter.workloads.models.recognise import recognise
@@ -113,6 +113,14 @@ def test_the_role_may_be_a_label_of_the_pod(sleeper: Process) -> None:
     assert server.role == "prefill"
     (server,) = learned(sleeper, ServerCall("vllm", 8000, (), "decode"), metadata).running()
     assert server.role == "decode", "its own command line comes first"
+
+
+def test_a_server_that_is_moved_to_another_group_stays_one(sleeper: Process) -> None:
+    servers = learned(sleeper, ServerCall("vllm", 8000))
+    group = GroupKey("/kubepods/pod1", 7)
+    servers.learn(sleeper, group, Evidence(server=ServerCall("vllm", 8000)), None)
+    servers.learn(sleeper, None, Evidence(server=ServerCall("vllm", 8000)), None)
+    assert [server.group for server in servers.running()] == [group]
 
 
 def test_a_pid_that_another_process_has_by_now_is_no_server(sleeper: Process) -> None:
