@@ -284,7 +284,7 @@ class TestPoller:
 def test_reading_takes_less_than_a_hundredth_of_a_core(serve: Callable[..., Pages]) -> None:
     spent = iter((10.0, 10.4))
     server = model_server(serve(vllm(5.0)).port)
-    assert Poller(Host(work=lambda: next(spent)), lambda: (server,)).poll() == 50.0
+    assert Poller(Host(work=lambda: next(spent)), lambda: (server,)).poll() == pytest.approx(50.0)
 
 
 def test_a_server_that_hangs_delays_no_tick_and_no_other_server(serve: Callable[..., Pages]) -> None:
