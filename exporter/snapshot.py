@@ -11,10 +11,12 @@ from .impact.values import NO_IMPACT, UNKNOWN_RATES, Embodied, Factors, Impact, 
 from .records import (
     Allocation,
     Component,
+    CountKind,
     Device,
     GpuState,
     Mode,
     Model,
+    Place,
     ProcessOwner,
     SourceHealth,
     UnattributedReason,
@@ -160,6 +162,39 @@ class ImpactView:
     unnamed: Impact = NO_IMPACT
 
 
+class TokenRow(NamedTuple):
+    """A counter of tokens or requests: of a container, or of a model as a whole, where ``place`` is empty.
+
+    ``model`` is name and namespace.
+    """
+
+    place: Place
+    model: tuple[str, str]
+    kind: CountKind
+    total: float
+
+
+class TokenSourceRow(NamedTuple):
+    """A model server; ``model_name`` and ``place`` are empty while unknown. Else as in `exporter.records.TokenUse`."""
+
+    place: Place
+    model_name: str
+    server: str
+    served_models: tuple[str, ...]
+    method: str
+    read: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """Tokens and requests. ``steps`` is by model (name, namespace) the smallest difference its counters show."""
+
+    models: tuple[TokenRow, ...] = ()
+    containers: tuple[TokenRow, ...] = ()
+    sources: tuple[TokenSourceRow, ...] = ()
+    steps: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class EmbodiedView:
     """Embodied carbon of GPUs by held time: GPU seconds of the node, and of each published container by its labels."""
@@ -217,4 +252,5 @@ class Snapshot:
     """None where neither carbon intensity nor price was ever known."""
     embodied: EmbodiedView | None = None
     """None unless the operator has set the embodied carbon of a GPU."""
+    tokens: TokenView = field(default_factory=TokenView)
     exporter: ExporterState = field(default_factory=ExporterState)

@@ -21,6 +21,7 @@ from .device_inventory import SavedDevice
 from .devices import DeviceState
 from .held_time import HeldSeconds
 from .meters import Point
+from .tokens import SavedTokens
 
 VERSION = 1
 """Version of the file format. A file of another version is set aside, not interpreted.
@@ -49,8 +50,8 @@ class State:
 
     ``closed`` are the owners of accounts that a journal line removes. ``counted_since`` is when the counters started at
     0, in Unix seconds; None in a file of a version that did not save it. ``lagging`` is not in the file's text: more
-    was published afterwards than could be written. ``in_force`` is what grams and money are counted
-    at; ``held`` is None where the time for which GPUs are held is not counted.
+    was published afterwards than could be written. ``in_force`` is what grams and money are counted at. ``held`` None:
+    the time for which GPUs are held is not counted. ``tokens`` None: unchanged since the last checkpoint or line.
     """
 
     boot_id: str
@@ -63,6 +64,7 @@ class State:
     lagging: bool = False
     in_force: InForce = NOTHING_IN_FORCE
     held: HeldSeconds | None = None
+    tokens: SavedTokens | None = None
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -95,6 +97,10 @@ def encode(state: State, *, whole: bool) -> bytes:
         }
     if (held := state.held) is not None:
         content["held"] = [held.node, held.ended, [[*key, seconds] for key, seconds in held.containers.items()]]
+    if state.tokens is not None:
+        content["tokens"] = [
+            (*place, *model, kind, count) for (place, model, kind), count in state.tokens.cells.items()
+        ]
     if whole:
         content |= {"rates": state.in_force.rates, "node_impacts": devices.settled}
         content |= {"currency": state.in_force.currency} if state.in_force.currency else {}
@@ -164,6 +170,10 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         ledger.settled = SettledTotals(
             {_cell(name): settled for name, settled in unattributed.items()},
             _decode_settled(content["impacts"]["retired"]),
+        )
+    if "tokens" in content:
+        state.tokens = SavedTokens(
+            {((a, b, c), (name, namespace), kind): float(n) for a, b, c, name, namespace, kind, n in content["tokens"]}
         )
     cards, impacts = content.get("account_cards", {}), content.get("account_impacts", {})
     for at, (kind, fields, start_ticks, cells) in enumerate(content["accounts"]):

@@ -18,6 +18,7 @@ from ..service.assembly import make_factors, make_host, make_namer, make_sources
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
 from .host_checks import HostCheck, run_checks
+from .process_list import processes
 
 PAUSE_SECONDS = 1.0
 """Time between the two readings of each source."""
@@ -47,8 +48,11 @@ class Examination(NamedTuple):
 def run(settings: Settings) -> int:
     """Examine this machine and print the report. Returns the exit status."""
     host = make_host(settings)
-    sources = make_sources(settings, host, every=True)
-    report(settings, sources, host, sys.stdout, namer=make_namer(settings, host), factors=make_factors(settings))
+    namer = make_namer(settings, host)
+    sources = make_sources(settings, host, namer, every=True)
+    for process, group in processes(host):
+        namer.model(group, process)  # so that it recognises model servers
+    report(settings, sources, host, sys.stdout, namer=namer, factors=make_factors(settings))
     return 0
 
 
@@ -188,6 +192,10 @@ def _reading_lines(one: Examination) -> list[str]:
     lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
     if one.second.socket_busy_seconds:
         lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")
+    for server in one.second.tokens:
+        if server.read:
+            served = f" ({', '.join(server.served_models)})" if any(server.served_models) else ""
+            lines.append(f"{server.server} of pid {server.process.key.pid}{served}: its tokens or requests are read")
     return lines or ["nothing to report on this machine"]
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from ..config.command_line import parse
 from ..config.loading import load
 from ..config.value_types import quoted
-from ..host import Host
 from ..records import NOWHERE
 from ..service.assembly import make_explainer, make_host
-from ..sources.usage.pid_lookup import PidResolver
-from ..workloads.explainer import Explanation, Found, ProcessExplanation
+from ..workloads.explainer import Explanation, ProcessExplanation
 from .doctor import wait_for_providers
+from .process_list import processes
 
 _USAGE = "usage: ai-energy-exporter explain PID|CONTAINER|POD [--SETTING VALUE]..."
 _MOST_UNNAMED = 20
@@ -55,14 +53,6 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 def _fail(reason: str, status: int) -> int:
     sys.stderr.write(f"ai-energy-exporter: {reason}\n{_USAGE}\n")
     return status
-
-
-def processes(host: Host) -> Iterator[Found]:
-    """Every process of this machine with its cgroup."""
-    resolver = PidResolver(host, devices="")
-    for name in os.listdir(host.procfs):
-        if name.isdecimal() and (one := resolver.find(int(name), 0.0)) is not None:
-            yield one.process, one.group
 
 
 def write(explanation: Explanation, out: TextIO) -> None:

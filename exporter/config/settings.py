@@ -141,6 +141,12 @@ class Settings:
     source_psutil: bool | None = _setting(
         "source.psutil", flag(), None, "Read CPU seconds per process through psutil, on systems without /proc."
     )
+    source_inference: bool | None = _setting(
+        "source.inference",
+        flag(),
+        None,
+        "Read tokens and requests from the metrics pages of the model servers on this machine (tokens.md).",
+    )
     hwmon_components: Mapping[str, Literal["cpu", "dram", "gpu", "platform", "none"]] = _setting(
         "hwmon.components",
         mapping("CHIP/LABEL=COMPONENT", choice("cpu", "dram", "gpu", "platform", "none")),
@@ -394,5 +400,7 @@ def _rows() -> Iterator[Setting]:
 TABLE: Mapping[str, Setting] = {row.name: row for row in _rows()}
 """Settings by name, in the order of the help."""
 
-SOURCES: tuple[str, ...] = ("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil")
+SOURCES: tuple[str, ...] = (
+    *("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil", "inference"),
+)
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

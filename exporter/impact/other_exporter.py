@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 from .. import __version__
-from ..clients.http_client import HttpClient
+from ..network.http_client import HttpClient
 from ..records import Unavailable
 from .exchange import PATH, Taken, load
 from .feeds.http_feed import secret

@@ -79,6 +79,12 @@ class InForce(NamedTuple):
     rates: Rates = UNKNOWN_RATES
     currency: str = ""
 
+    def followed_by(self, factors: Factors | None) -> InForce:
+        """What is in force with other factors; without a price the currency stays."""
+        if factors is None:
+            return InForce(UNKNOWN_RATES, self.currency)
+        return InForce(factors.rates, self.currency if factors.price is None else factors.currency)
+
 
 NOTHING_IN_FORCE = InForce()
 

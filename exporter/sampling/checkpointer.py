@@ -11,6 +11,7 @@ from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
 from ..accounting.held_time import HeldSeconds
 from ..accounting.ledger import Ledger
+from ..accounting.tokens import TokenAccounts
 from ..host import Host
 from ..impact.values import NOTHING_IN_FORCE, InForce
 from .deadline import DeadlineCall, WorkerPool
@@ -27,6 +28,16 @@ class Changes(NamedTuple):
 
     accounts: Sequence[Account]
     closed: Sequence[Owner]
+
+
+class Accounts(NamedTuple):
+    """Everything that is saved."""
+
+    ledger: Ledger
+    devices: Devices
+    tokens: TokenAccounts
+    in_force: InForce = NOTHING_IN_FORCE
+    held: HeldSeconds | None = None
 
 
 class Checkpointer:
@@ -70,12 +81,9 @@ class Checkpointer:
     def write(
         self,
         now: float,
-        ledger: Ledger,
-        devices: Devices,
+        accounts: Accounts,
         changes: Changes,
         every_seconds: float,
-        in_force: InForce = NOTHING_IN_FORCE,
-        held: HeldSeconds | None = None,
     ) -> None:
         """Write the ``changes`` of this tick, or a whole checkpoint ``every_seconds``.
 
@@ -89,12 +97,14 @@ class Checkpointer:
                 self._checkpoint_at = float("-inf")
             if late is None:
                 return
+        ledger, devices, tokens, _, held = accounts
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
-            line = self._encode_all(now, ledger, devices, in_force, held)
+            line = self._encode_all(now, accounts)
         else:
             state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
             state.held = held
+            state.tokens = tokens.saved(whole=False)
             state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
             line = encode(state, whole=False)
         self._writer.request((line, whole))
@@ -107,37 +117,29 @@ class Checkpointer:
             self._revision = devices.revision
         self._log_change(error)
 
-    def close(
-        self,
-        now: float,
-        ledger: Ledger,
-        devices: Devices,
-        in_force: InForce = NOTHING_IN_FORCE,
-        held: HeldSeconds | None = None,
-    ) -> None:
+    def close(self, now: float, accounts: Accounts) -> None:
         """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more."""
         if self._writer.busy:
             self._writer.take(_LAST_WAIT_SECONDS)
         if not self._writer.busy:
             try:
-                self._store.write((self._encode_all(now, ledger, devices, in_force, held), True))
+                self._store.write((self._encode_all(now, accounts), True))
             except OSError as error:
                 self._log_change(error)
         self._pool.stop()
         self._store.close()
 
-    def _encode_all(
-        self, now: float, ledger: Ledger, devices: Devices, in_force: InForce, held: HeldSeconds | None
-    ) -> bytes:
+    def _encode_all(self, now: float, accounts: Accounts) -> bytes:
         state = State(
             self._boot_id,
             now,
-            devices.state(),
-            ledger.state(),
+            accounts.devices.state(),
+            accounts.ledger.state(),
             demo=self._demo,
             counted_since=self.counted_since,
-            in_force=in_force,
-            held=held,
+            in_force=accounts.in_force,
+            held=accounts.held,
+            tokens=accounts.tokens.saved(whole=True),
         )
         return encode(state, whole=True)
 

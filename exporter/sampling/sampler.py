@@ -19,15 +19,16 @@ from ..accounting.measurement import Measured, Use
 from ..accounting.scope import ScopeCheck
 from ..host import Host
 from ..impact.protocol import FactorProvider, NoFactors
-from ..impact.values import NOTHING_IN_FORCE, UNKNOWN_RATES, Embodied, Factors, InForce
+from ..impact.values import NOTHING_IN_FORCE, Embodied, Factors
 from ..records import Allocation, Reading, Workload
 from ..snapshot import EmbodiedView, ExporterState, GpuView, ImpactView, NodeEnergy, Snapshot
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
-from .checkpointer import Changes, Checkpointer
+from .checkpointer import Accounts, Changes, Checkpointer
 from .deadline import WorkerPool
 from .source_runner import SourceRunner
 from .state_file import StateStore
+from .tokens import TokenPosting
 
 _log = logging.getLogger("sampler")
 
@@ -100,6 +101,7 @@ class Sampler:
         self._usage_name = "cgroups" if "cgroups" in names else "procfs"  # of the source whose scope is checked
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
+        self._tokens = TokenPosting(self._ledger, namer)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._in_force = NOTHING_IN_FORCE
@@ -130,6 +132,8 @@ class Sampler:
         if self._held is not None:
             self._held = HeldTime(state.held)
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
+        if state.tokens is not None:
+            self._tokens.accounts.restore(state.tokens)
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
         )
@@ -179,9 +183,7 @@ class Sampler:
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
         if self._checkpointer is not None:
-            self._checkpointer.close(
-                self._host.clock(), self._ledger, self._devices, self._in_force, self._held_seconds()
-            )
+            self._checkpointer.close(self._host.clock(), self._accounts())
         for source in self._sources:
             source.close()
         self._provider.close()
@@ -241,13 +243,12 @@ class Sampler:
         )
         if self._held is not None:
             self._hold(window, measured, shares)
+        self._tokens.post(readings, began, self._sequence + 1, scraped)
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
             every = self.options.checkpoint_seconds
-            self._checkpointer.write(
-                began, self._ledger, self._devices, changes, every, self._in_force, self._held_seconds()
-            )
+            self._checkpointer.write(began, self._accounts(), changes, every)
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
@@ -256,16 +257,16 @@ class Sampler:
         self._sample_seconds += self._host.clock() - began
         return snapshot
 
+    def _accounts(self) -> Accounts:
+        return Accounts(self._ledger, self._devices, self._tokens.accounts, self._in_force, self._held_seconds())
+
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
         factors = self._provider.at(self._host.wall())
         if factors is self._factors:
             return
         self._factors = factors
-        if factors is None:
-            new = InForce(UNKNOWN_RATES, self._in_force.currency)
-        else:
-            new = InForce(factors.rates, factors.currency if factors.price is not None else self._in_force.currency)
+        new = self._in_force.followed_by(factors)
         if new != self._in_force:
             rates, currency = self._in_force
             keep = currency in ("", new.currency)  # euros and dollars have no sum
@@ -350,6 +351,7 @@ class Sampler:
             ),
             impact=self._impact(),
             embodied=self._embodied(),
+            tokens=self._tokens.accounts.view(),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),

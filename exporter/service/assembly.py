@@ -13,6 +13,7 @@ from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
+from ..sources.inference.source import no_servers
 from ..sources.protocol import Source
 from ..sources.registry import build
 from ..workloads.explainer import Explainer, Found
@@ -81,8 +82,8 @@ def _model_options(settings: Settings) -> ModelOptions:
     )
 
 
-def make_sources(settings: Settings, host: Host, *, every: bool = False) -> list[Source]:
-    """The sources of this host: the enabled ones, or ``every`` one."""
+def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, every: bool = False) -> list[Source]:
+    """The sources of this host: the enabled ones, or ``every`` one. The ``namer`` knows the model servers."""
     enabled = settings.enabled_sources
     return build(
         host,
@@ -92,6 +93,7 @@ def make_sources(settings: Settings, host: Host, *, every: bool = False) -> list
         pod_resources=settings.path_pod_resources,
         hwmon_components=settings.hwmon_components,
         whole=settings.attribution_cpu_scope == "machine",
+        servers=no_servers if namer is None else namer.servers,
     )
 
 
@@ -115,7 +117,7 @@ def make_sampler(
         sources, namer = [demo], demo
     else:
         namer = make_namer(settings, host)
-        sources = make_sources(settings, host)
+        sources = make_sources(settings, host, namer)
     options = sampler_options(settings)
     return Sampler(
         sources,

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 
 from ..host import Host
 from ..records import Unavailable
+from ..workloads.protocol import ModelServer
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
+from .inference.source import InferenceSource, no_servers
 from .nvml.process import NvmlProcess, Timeouts
 from .podresources.source import SOCKET, PodResourcesSource
 from .protocol import Source
@@ -34,13 +36,14 @@ def build(
     hwmon_components: Components | None = None,
     whole: bool = False,
     linux: bool = sys.platform == "linux",
+    servers: Callable[[], tuple[ModelServer, ...]] = no_servers,
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure. CPU use by process comes from /proc only where cgroups do not
-    report it, and from psutil only on systems without /proc.
+    measure. ``servers`` returns the model servers that are recognised. CPU use by process comes from /proc only where
+    cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
@@ -53,8 +56,11 @@ def build(
         "cgroups": lambda: CgroupSource(host),
         "procfs": lambda: ProcfsSource(host, processes=not grouped, scope=Scope() if whole else None),
         "psutil": lambda: PortableSource(host),
+        "inference": lambda: InferenceSource(host, servers),
     }
-    absent = ("psutil",) if linux else ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs")
+    absent = (
+        ("psutil",) if linux else ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference")
+    )
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 

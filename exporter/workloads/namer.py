@@ -13,10 +13,11 @@ from .metadata.container_metadata import ContainerMetadata, MetadataProvider
 from .metadata.container_monitors import ContainerMonitors
 from .metadata.engine_state import EngineState
 from .metadata.slurm_jobs import SlurmJobs
+from .models.servers import ModelServers
 from .paths.engine import short_id
 from .paths.kata import Sandboxes
 from .paths.precedence import PATHS, PathResolver, by_path
-from .protocol import Namer
+from .protocol import ModelServer, Namer
 from .shared import is_shared
 
 _CACHED_GROUPS = 8192
@@ -24,7 +25,9 @@ _CACHED_GROUPS = 8192
 
 
 class ModelResolver(Protocol):
-    """Finds the model that a process works for."""
+    """Finds the model that a process works for, and the model servers among the processes."""
+
+    servers: ModelServers
 
     def resolve(
         self, process: Process, group: GroupKey | None, workload: Workload, metadata: ContainerMetadata | None
@@ -165,6 +168,10 @@ class WorkloadNamer(Namer):
                         self._jobs.forget(owner)
                     if self._monitors is not None:
                         self._monitors.forget(key)
+
+    def servers(self) -> tuple[ModelServer, ...]:
+        """Model servers among the processes named so far."""
+        return () if self._models is None else self._models.servers.running()
 
     def health(self) -> tuple[SourceHealth, ...]:
         """Health of each provider."""

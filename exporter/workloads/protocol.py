@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ..records import GroupKey, Model, Process, SourceHealth, Workload
+
+ServerRole = Literal["", "prefill", "decode"]
+
+
+class ModelServer(NamedTuple):
+    """A process that is recognised as a model server, and the port on which it publishes its counters.
+
+    ``dialect`` is the name of its metrics' dialect. ``role`` is set for a server that does one half of each request
+    only. ``parent`` is the pid of the process that started it, ``model`` the name in its command line, for
+    servers that are read through their parent.
+    """
+
+    process: Process
+    group: GroupKey | None
+    dialect: str
+    port: int
+    role: ServerRole = ""
+    parent: int = 0
+    model: str = ""
 
 
 class Namer(Protocol):
@@ -47,6 +66,10 @@ class Namer(Protocol):
     def forget(self, group: GroupKey) -> None:  # noqa: ARG002 - as above
         """The group was removed; a new group at its path will have another inode."""
         return
+
+    def servers(self) -> tuple[ModelServer, ...]:
+        """Model servers among the processes named so far; some may have ended. May be called from any thread."""
+        return ()
 
     def health(self) -> tuple[SourceHealth, ...]:
         """Health of the metadata providers: an API server, an engine's socket."""

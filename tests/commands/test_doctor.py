@@ -31,6 +31,7 @@ from exporter.records import (
     ProcessKey,
     Reading,
     SourceHealth,
+    TokenUse,
     Unavailable,
     Workload,
 )
@@ -60,6 +61,7 @@ class ScriptedSource:
         self.closed = True
 
 
+SERVER = TokenUse(Process(ProcessKey(4711, 1), "vllm"), None, "vllm", ("org/chat",), "counter", True, {})
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 8.0)
 MODEL = Device("cpu-estimate", "cpu", "estimate", "estimated", "CPU", 8.0)
 
@@ -133,6 +135,15 @@ def test_holders_of_a_card_are_reported_without_its_meter() -> None:
     uses = [GpuUse("xe-0000:03:00.0", None, Process(ProcessKey(pid, 1), "python3"), 0.5) for pid in (7, 8)]
     page = written(ScriptedSource("drm", lambda now: Reading(gpu_uses=tuple(uses))))
     assert "drm          works   xe-0000:03:00.0: held by 2 processes\n" in page
+
+
+def test_each_model_server_is_read_or_has_a_fix() -> None:
+    silent = SERVER._replace(read=False, server="llama.cpp")
+    problem = Problem("not_found", "llama.cpp of pid 4712: status 501", "start it with --metrics")
+    text = written(ScriptedSource("inference", lambda _: Reading(tokens=(SERVER, silent), problems=(problem,))))
+    assert "partly  vllm of pid 4711 (org/chat): its tokens or requests are read\n" in text
+    assert "llama.cpp of pid 4712: status 501 (not_found)\n" in text
+    assert "fix: start it with --metrics\n" in text
 
 
 def test_text_from_hardware_cannot_forge_a_line() -> None:

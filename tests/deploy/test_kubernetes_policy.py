@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from exporter.clients.http_client import HttpClient
 from exporter.host import Host
+from exporter.network.http_client import HttpClient
 from exporter.records import Workload
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
 from exporter.workloads.metadata.provider import BackgroundProvider

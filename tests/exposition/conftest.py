@@ -38,6 +38,9 @@ from exporter.snapshot import (
     NodeEnergy,
     NodeRow,
     Snapshot,
+    TokenRow,
+    TokenSourceRow,
+    TokenView,
 )
 from tests.support.served import LOCAL, Exporter, WebFolder
 
@@ -81,6 +84,14 @@ FACTORS = Factors(
     price_at=1.7e9 + 900,
     marginal=791.0,
     marginal_at=1.7e9 + 300,
+)
+QWEN = ("Qwen/Qwen2.5-7B", "prod")
+PLACE = ("prod", "qwen-0", "vllm")
+TOKENS = TokenView(
+    (TokenRow(("", "", ""), QWEN, "output", 4200.0), TokenRow(("", "", ""), QWEN, "requests", 17.0)),
+    (TokenRow(PLACE, QWEN, "cached_prompt", 310.0),),
+    (TokenSourceRow(PLACE, QWEN[0], "vllm", ("qwen", 'odd "name"'), "counter", read=True),),
+    {QWEN: 1.0},
 )
 IMPACT = ImpactView(
     FACTORS, FACTORS.rates, Impact(900.0, 0.5, 0.01), {"idle": Impact(100.0, 0.1, 0.0)}, Impact(50.0), Impact(1.0)
@@ -277,6 +288,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         demo,
         impact=IMPACT,
         embodied=EmbodiedView(Embodied(4.7, 37.5, "NVIDIA, ecologits"), 7200.0, {HELD: 3600.0}),
+        tokens=TOKENS,
         energy=NodeEnergy(
             tuple(devices),
             (

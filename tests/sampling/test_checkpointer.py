@@ -8,9 +8,10 @@ from pathlib import Path
 from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.devices import Devices
 from exporter.accounting.ledger import Ledger
+from exporter.accounting.tokens import TokenAccounts
 from exporter.host import Host
 from exporter.records import GroupKey, Process, Workload
-from exporter.sampling.checkpointer import Changes, Checkpointer
+from exporter.sampling.checkpointer import Accounts, Changes, Checkpointer
 from exporter.sampling.state_file import StateStore
 from exporter.workloads.protocol import Namer
 from tests.support.patience import wait_for
@@ -47,7 +48,7 @@ def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: 
 
     def tick(now: float) -> None:
         devices.joules["package-0"] = now
-        checkpointer.write(now, ledger, devices, Changes((), ()), 60.0)
+        checkpointer.write(now, Accounts(ledger, devices, TokenAccounts()), Changes((), ()), 60.0)
 
     tick(1.0)
     disk.full = True
@@ -71,10 +72,10 @@ def test_the_start_of_the_counters_survives_restarts(tmp_path: Path) -> None:
     since = first.counted_since
     assert since is not None
     assert before <= since <= time.time()
-    first.close(1.0, Ledger(Names()), Devices())
+    first.close(1.0, Accounts(Ledger(Names()), Devices(), TokenAccounts()))
     second = run(StateStore(path))
     assert second.counted_since == since
-    second.close(2.0, Ledger(Names()), Devices())
+    second.close(2.0, Accounts(Ledger(Names()), Devices(), TokenAccounts()))
 
 
 def test_a_state_file_that_does_not_say_since_when_stays_so(tmp_path: Path) -> None:

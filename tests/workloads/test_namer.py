@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter.host import Host
 from exporter.records import HOST, NOWHERE, PATH_SEPARATOR, GroupKey, Model, Process, ProcessKey, SourceHealth, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
+from exporter.workloads.models.servers import ModelServers
 from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.paths.precedence import PATHS as RESOLVERS
 from exporter.workloads.paths.precedence import path_resolvers
@@ -655,6 +657,7 @@ class ByCommand:
     def __init__(self) -> None:
         self.pending: set[GroupKey] = set()
         self.calls: list[tuple[Workload, ContainerMetadata | None]] = []
+        self.servers = ModelServers(Host())
 
     def resolve(
         self, process: Process, _group: GroupKey | None, workload: Workload, metadata: ContainerMetadata | None

@@ -27,6 +27,7 @@ from .families import (
     retired_devices,
 )
 from .impact import IMPACT
+from .tokens import TOKENS
 
 CATALOGUE: tuple[Family, ...] = (
     # the node
@@ -247,6 +248,7 @@ CATALOGUE: tuple[Family, ...] = (
     *level_families(),
     CONTAINER_CARDS,
     *IMPACT,
+    *TOKENS,
     ContainerInfo(
         "energy_container_info",
         "gauge",

@@ -10,6 +10,7 @@ from .catalogue import CATALOGUE
 from .collector import Described, Instruments
 from .families import Family
 from .impact import IMPACT
+from .tokens import TOKENS
 
 _INTRO = """\
 # Metrics
@@ -65,6 +66,7 @@ Details:
 
 _GROUPS = {
     **{family.name: "Carbon and cost" for family in IMPACT},
+    **{family.name: "Tokens and requests" for family in TOKENS},
     "energy_node_": "Node",
     "energy_device_": "Devices",
     "energy_gpu_": "GPUs",
@@ -98,9 +100,9 @@ QUERIES = (
      "    or sum by (reason) (increase(energy_unattributed_joules_total[1d]))\n"
      ") / 3.6e6"),
     ("The ten models that use most power", "topk(10, sum by (model_name) (rate(energy_model_joules_total[5m])))"),
-    ("Joules per generated token, with vLLM's own counter",
-     "sum by (model_name) (rate(energy_model_joules_total[5m]))\n"
-     "  / on (model_name) sum by (model_name) (rate(vllm:generation_tokens_total[5m]))"),
+    ("Joules per generated token (tokens.md says when it is true)",
+     "sum by (model_name, namespace) (rate(energy_model_joules_total[5m]))\n"
+     '  / sum by (model_name, namespace) (rate(energy_model_tokens_total{kind="output"}[5m]))'),
     ("GPUs that are held but not used: watts wasted by each container",
      'sum by (namespace, pod) (rate(energy_container_joules_total{component="gpu", mode="idle"}[15m]))'),
     ("Which GPU each workload uses, and with how many watts",

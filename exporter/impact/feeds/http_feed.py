@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ... import __version__
-from ...clients.http_client import HttpClient
 from ...host import read_file
+from ...network.http_client import HttpClient
 from ...records import Unavailable
 from .protocol import FeedOptions, Fixes
 

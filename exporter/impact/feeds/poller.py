@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ...availability.tracker import AvailabilityTracker, Backoff
-from ...clients.http_client import HttpStatusError
+from ...network.http_client import HttpStatusError
 from ...records import SourceHealth
 from .protocol import Feed
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ...clients.http_client import HttpStatusError
+from ...network.http_client import HttpStatusError
 from ..units import grams_per_kwh
 from ..values import MOST_GRAMS_PER_KWH
 from .http_feed import HttpFeed

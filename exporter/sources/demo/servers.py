@@ -12,58 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
-from typing import NamedTuple
 
-from .scenario import GpuLoad, Tenant
-from .tenants import TENANTS
+from .model_servers import Served, Server, model_servers
 
 DEFAULT_ADDRESS = "127.0.0.1:9500"
 _STEP_SECONDS = 1.0
 _MOST_STEPS = 3600
-_TOKENS_PER_REQUEST = 220.0
-_PROMPT_TOKENS_PER_REQUEST = 640.0
-
-
-class Served(NamedTuple):
-    """A model's work so far: generated tokens, prompt tokens, requests, and requests running now."""
-
-    tokens: float
-    prompt_tokens: float
-    requests: float
-    running: float
-
-
-class Server:
-    """One model server; ``tokens_per_second`` is its rate while its card is always busy."""
-
-    def __init__(self, tenant: Tenant, tokens_per_second: float) -> None:
-        assert tenant.model is not None
-        self.engine = tenant.owner.container
-        self.labels = f'namespace="{tenant.owner.namespace}",pod="{tenant.owner.pod}"'
-        self.model_name = tenant.model[0]
-        self.cards = [member.gpu for member in tenant.members if member.gpu is not None]
-        self._pace = tokens_per_second
-        self._tokens = 0.0
-        self._running = 0.0
-
-    def step(self, at: float, seconds: float) -> None:
-        """Serve for ``seconds`` with the load of the cards at ``at``, seconds since the start of the simulation."""
-        busy = _busy(self.cards[0], at)
-        self._tokens += busy * self._pace * seconds
-        self._running = busy * 16
-
-    def served(self) -> Served:
-        """All work so far."""
-        requests = self._tokens / _TOKENS_PER_REQUEST
-        return Served(self._tokens, requests * _PROMPT_TOKENS_PER_REQUEST, requests // 1, self._running // 1)
-
-    def lines(self) -> Iterator[str]:
-        """Its metrics in text format."""
-        return _FORMATS[self.engine](self, self.served())
-
-
-def _busy(load: GpuLoad, at: float) -> float:
-    return min(1.0, max(0.0, load.busy(at)))
 
 
 def _vllm(server: Server, served: Served) -> Iterator[str]:
@@ -96,13 +50,10 @@ def _tgi(server: Server, served: Served) -> Iterator[str]:
 
 _FORMATS: dict[str, Callable[[Server, Served], Iterator[str]]] = {"vllm": _vllm, "sglang": _sglang, "tgi": _tgi}
 
-_PACES = {
-    "Qwen/Qwen2.5-7B-Instruct": 4200.0,
-    "mistralai/Mistral-7B-Instruct-v0.3": 3600.0,
-    "google/gemma-3-27b-it": 1500.0,
-    "meta-llama/Llama-3.3-70B-Instruct": 1900.0,
-}
-"""Tokens per second of busy time, about the rate of one H100 (two for the 70B) in large batches."""
+
+def lines(server: Server) -> Iterator[str]:
+    """Metrics of a server in text format."""
+    return _FORMATS[server.engine](server, server.served())
 
 
 class Servers:
@@ -113,9 +64,7 @@ class Servers:
         self._began = clock()
         self._steps = 0
         self._lock = Lock()
-        self.servers = [
-            Server(tenant, _PACES[tenant.model[0]]) for tenant in TENANTS if tenant.model and tenant.model[0] in _PACES
-        ]
+        self.servers = [server for _, server in model_servers()]
 
     def metrics(self) -> str:
         """The metrics of all servers up to now, in text format."""
@@ -125,7 +74,7 @@ class Servers:
                 for server in self.servers:
                     server.step(step * _STEP_SECONDS, _STEP_SECONDS)
             self._steps = due
-            return "".join(f"{line}\n" for server in self.servers for line in server.lines())
+            return "".join(f"{line}\n" for server in self.servers for line in lines(server))
 
 
 def serve(address: str) -> ThreadingHTTPServer:

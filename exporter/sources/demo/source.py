@@ -28,6 +28,7 @@ from ...workloads.protocol import Namer
 from . import hardware
 from .gpu import Board, Holder, allocation
 from .hardware import Counters
+from .model_servers import Taken, model_servers
 from .scenario import Tenant, model_of
 from .tenants import EXITED_CORES, KERNEL_CORES, TENANTS
 
@@ -61,6 +62,7 @@ class DemoSource(Namer):
         self._boards = [Board(card) for card in hardware.CARDS]
         self._states: tuple[GpuState, ...] = ()
         self._allocations: tuple[Allocation, ...] = ()
+        self._servers = {tenant: (server, Taken(server)) for tenant, server in model_servers()}
         self._counters = Counters(self._random)
         self._start_and_end_tenants(0.0)
 
@@ -88,6 +90,11 @@ class DemoSource(Namer):
             gpu_uses=tuple(use for group in present for use in group.take_gpus()),
             gpus=self._states,
             allocations=self._allocations,
+            tokens=tuple(
+                taken.use(group.processes[0], group.key)
+                for tenant, (_, taken) in self._servers.items()
+                if (group := self._groups.get(tenant)) is not None
+            ),
         )
 
     def close(self) -> None:
@@ -123,6 +130,8 @@ class DemoSource(Namer):
             self._window.socket_seconds[socket] += used
             self._counters.add(f"package-{socket}", used * hardware.PACKAGE_WATTS_PER_CORE)
             self._counters.add(f"dram-{socket}", used * hardware.DRAM_WATTS_PER_CORE)
+        for server, _ in self._servers.values():
+            server.step(start, seconds)
         for board in self._boards:
             self._counters.add(board.card.uuid, board.step(start, seconds, self._random))
         self._counters.advance(seconds)

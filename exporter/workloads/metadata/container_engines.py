@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ...clients.http_client import HttpClient, HttpStatusError
+from ...network.http_client import HttpClient, HttpStatusError
 from ...records import Unavailable
 from .cache import MetadataCache
 from .container_metadata import ContainerMetadata

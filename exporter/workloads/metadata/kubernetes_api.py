@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ...clients.http_client import HttpClient, HttpStatusError
+from ...network.http_client import HttpClient, HttpStatusError
 from ...records import Unavailable
 from .cache import MetadataCache
 from .pod_parser import read_pod

@@ -52,7 +52,7 @@ def node_name(options: MetadataOptions, environ: Mapping[str, str]) -> str:
 
 
 def _kubernetes(options: MetadataOptions, host: Host, environ: Mapping[str, str]) -> MetadataProvider:
-    from ...clients import http_client  # noqa: PLC0415 - loads HTTP and TLS, only in a cluster
+    from ...network import http_client  # noqa: PLC0415 - loads HTTP and TLS, only in a cluster
     from . import kubernetes_api, provider  # noqa: PLC0415
 
     kubelet = options.kubernetes == "kubelet"
@@ -71,7 +71,7 @@ def _kubernetes(options: MetadataOptions, host: Host, environ: Mapping[str, str]
 
 
 def _engine(name: str, path: str, host: Host) -> MetadataProvider:
-    from ...clients import http_client  # noqa: PLC0415 - loads HTTP, only where an engine runs
+    from ...network import http_client  # noqa: PLC0415 - loads HTTP, only where an engine runs
     from . import container_engines, provider  # noqa: PLC0415
 
     api = container_engines.DOCKER if name == "docker" else container_engines.PODMAN

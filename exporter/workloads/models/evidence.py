@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from ..protocol import ServerRole
 from .names import chosen_name, place_name
 
 
@@ -38,11 +39,24 @@ class Lookup(NamedTuple):
     served: tuple[str, ...] = ()
 
 
+class ServerCall(NamedTuple):
+    """How a command line starts a model server: its dialect, port, and role (see `ModelServer`).
+
+    ``variables`` may set the port where no argument does; port 0 is unknown without them.
+    """
+
+    dialect: str
+    port: int
+    variables: tuple[str, ...] = ()
+    role: ServerRole = ""
+
+
 class Evidence(NamedTuple):
     """``model_name`` and ``phase`` are "" if not found; ``source`` is where the name was found.
 
     ``environment`` lists the variables from which the program takes its model if its arguments do not name one;
     ``lookups`` are tried if those are not set either. ``why`` is the reason why a known program's arguments name none.
+    ``server`` is set for a program that counts tokens.
     """
 
     model_name: str = ""
@@ -51,6 +65,7 @@ class Evidence(NamedTuple):
     environment: tuple[Variable, ...] = ()
     lookups: tuple[Lookup, ...] = ()
     why: str = ""
+    server: ServerCall | None = None
 
 
 NO_ARGUMENT = "its arguments name no model"

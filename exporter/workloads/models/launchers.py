@@ -16,6 +16,18 @@ class FileLookup(NamedTuple):
     served: tuple[str, ...] = ()
 
 
+class Metrics(NamedTuple):
+    """Where a server publishes its counters: the name of its dialect (`exporter.sources.inference.dialects`).
+
+    The port is the value of the first of ``options`` that is given, else of ``variables``, else ``port``.
+    """
+
+    dialect: str
+    port: int
+    options: str = "--port"
+    variables: str = ""
+
+
 class Launcher(NamedTuple):
     """How a program is called, and the arguments that name its model.
 
@@ -25,7 +37,7 @@ class Launcher(NamedTuple):
     which are shortened, and count if there is no chosen name. An argument that ends in ``*`` may be repeated; different
     values then name no model. ``served_environment`` and ``environment`` are the variables that are read instead; of
     one that ends in a comma, the first of its list counts. ``port`` is the default port of a server that lists its
-    models at ``/v1/models``.
+    models at ``/v1/models``, ``metrics`` says where it counts tokens.
     """
 
     calls: str
@@ -36,6 +48,7 @@ class Launcher(NamedTuple):
     files: FileLookup | None = None
     served: str = ""
     served_environment: str = ""
+    metrics: Metrics | None = None
 
 
 _SERVED = "--served-model-name"
@@ -45,12 +58,17 @@ _SGLANG = "--model-path --model"
 _LLAMA_CPP = "-hf -hfr --hf-repo -m --model -mu --model-url -dr --docker-repo -mr"
 _LLAMA_CPP_ENV = "LLAMA_ARG_HF_REPO LLAMA_ARG_MODEL LLAMA_ARG_MODEL_URL LLAMA_ARG_DOCKER_REPO"
 _ALIAS = "-a, --alias,"
+_VLLM_METRICS = Metrics("vllm", 8000)
+_TRTLLM_METRICS = Metrics("tensorrt_llm", 8000)
+_TGI_METRICS = Metrics("tgi", 3000, "--port -p", "PORT")
 _HF = "--model_name_or_path model_name_or_path="
 _HF_CONFIG = ("model_name_or_path",)
 
 LAUNCHERS: tuple[Launcher, ...] = (
     # --- servers of language models -----------------------------------------------------------------
-    Launcher("vllm serve", "inference", "--model @", port=8000, files=_VLLM_CONFIG, served=_SERVED),
+    Launcher(
+        "vllm serve", "inference", "--model @", port=8000, files=_VLLM_CONFIG, served=_SERVED, metrics=_VLLM_METRICS
+    ),
     Launcher("vllm run-batch | vllm bench latency | vllm bench throughput", "inference", "--model", served=_SERVED),
     Launcher(
         "-m vllm.entrypoints.openai.api_server | -m vllm.entrypoints.api_server | -m vllm.entrypoints.grpc_server"
@@ -60,9 +78,16 @@ LAUNCHERS: tuple[Launcher, ...] = (
         port=8000,
         files=_VLLM_CONFIG,
         served=_SERVED,
+        metrics=_VLLM_METRICS,
     ),
     Launcher(
-        "-m vllm.entrypoints.cli.main serve", "inference", "--model @", port=8000, files=_VLLM_CONFIG, served=_SERVED
+        "-m vllm.entrypoints.cli.main serve",
+        "inference",
+        "--model @",
+        port=8000,
+        files=_VLLM_CONFIG,
+        served=_SERVED,
+        metrics=_VLLM_METRICS,
     ),
     Launcher(
         "aphrodite run | aphrodite serve", "inference", "--model @", port=2242, files=_VLLM_CONFIG, served=_SERVED
@@ -76,6 +101,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         port=8000,
         served=_SERVED,
         served_environment="NIM_SERVED_MODEL_NAME",
+        metrics=Metrics("nim", 8000, variables="NIM_SERVER_PORT"),
     ),
     Launcher(
         "-m sglang.launch_server | sglang serve | -m sglang.cli.main serve | -m sglang.srt.entrypoints.http_server"
@@ -85,26 +111,36 @@ LAUNCHERS: tuple[Launcher, ...] = (
         port=30000,
         files=_SGLANG_CONFIG,
         served=_SERVED,
+        metrics=Metrics("sglang", 30000),
     ),
     Launcher(
-        "-m dynamo.vllm | -m dynamo.sglang | -m dynamo.trtllm | -m dynamo.mocker", "inference", _SGLANG, served=_SERVED
+        "-m dynamo.vllm | -m dynamo.sglang | -m dynamo.trtllm | -m dynamo.mocker",
+        "inference",
+        _SGLANG,
+        served=_SERVED,
+        metrics=Metrics("dynamo", 0, "", "DYN_SYSTEM_PORT"),
     ),
     Launcher("dynamo-run", "inference", "--model-path @", served="--model-name"),
     Launcher("sglang generate", "inference", _SGLANG),
     Launcher("jpt serve", "inference", "--model_id"),
     Launcher("-m MaxText.maxengine_server | -m MaxText.decode", "inference", served="model_name="),
-    Launcher("text-generation-launcher", "inference", "--model-id", "MODEL_ID", 3000),
+    Launcher("text-generation-launcher", "inference", "--model-id", "MODEL_ID", 3000, metrics=_TGI_METRICS),
     Launcher("text-generation-server serve", "inference", "@", "MODEL_ID"),
-    Launcher("text-generation-router | text-generation-router-v3 | text-generation-router-trtllm", "inference"),
-    Launcher("trtllm-serve serve", "inference", "@", port=8000, served=_SERVED),
+    Launcher(
+        "text-generation-router | text-generation-router-v3 | text-generation-router-trtllm",
+        "inference",
+        metrics=_TGI_METRICS,
+    ),
+    Launcher("trtllm-serve serve", "inference", "@", port=8000, served=_SERVED, metrics=_TRTLLM_METRICS),
     Launcher("trtllm-serve disaggregated | trtllm-serve mm_embedding_serve", "inference"),
-    Launcher("trtllm-serve", "inference", "@", port=8000, served=_SERVED),
+    Launcher("trtllm-serve", "inference", "@", port=8000, served=_SERVED, metrics=_TRTLLM_METRICS),
     Launcher(
         "-m tensorrt_llm.commands.serve serve | -m tensorrt_llm.commands.serve",
         "inference",
         "@",
         port=8000,
         served=_SERVED,
+        metrics=_TRTLLM_METRICS,
     ),
     Launcher(
         "lmdeploy serve api_server | -m lmdeploy serve api_server",
@@ -112,6 +148,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         "@",
         port=23333,
         served="--model-name",
+        metrics=Metrics("lmdeploy", 23333, "--server-port --port"),
     ),
     Launcher("lmdeploy serve gradio | lmdeploy chat | lmdeploy serve", "inference", "@", served="--model-name"),
     Launcher("-m lightllm.server.api_server", "inference", "--model_dir", port=8000, served="--model_name"),
@@ -149,6 +186,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         port=8080,
         served=_ALIAS,
         served_environment="LLAMA_ARG_ALIAS,",
+        metrics=Metrics("llama.cpp", 8080, "--port", "LLAMA_ARG_PORT"),
     ),
     Launcher(
         "llama-cli | llama-bench | llama-batched-bench | llama-embedding | llama-perplexity | llama-mtmd-cli"
@@ -176,6 +214,7 @@ LAUNCHERS: tuple[Launcher, ...] = (
         "MODEL_ID",
         served=_SERVED,
         served_environment="SERVED_MODEL_NAME",
+        metrics=Metrics("tei", 3000, "--port -p", "PORT"),
     ),
     Launcher("python-text-embeddings-server serve", "inference", "@"),
     Launcher(
@@ -210,8 +249,16 @@ LAUNCHERS: tuple[Launcher, ...] = (
         served="--model_name",
     ),
     Launcher("triton_python_backend_stub", "inference", "@"),
-    Launcher("tritonserver", "inference", files=FileLookup("triton", "--model-repository"), served="--load-model*"),
+    Launcher(
+        "tritonserver",
+        "inference",
+        files=FileLookup("triton", "--model-repository"),
+        served="--load-model*",
+        metrics=Metrics("triton", 8002, "--metrics-port"),
+    ),
+    Launcher("ollama serve", "", metrics=Metrics("ollama", 11434)),
     Launcher("ollama runner | ollama_llama_server", "inference", files=FileLookup("ollama", "--model")),
+    Launcher("ray/dashboard/agent.py", "", metrics=Metrics("ray", 0, "--metrics-export-port")),
     Launcher(
         "djl_python_engine.py",
         "inference",

@@ -11,6 +11,7 @@ from .evidence import NO_ARGUMENT, NO_PLACE, NOTHING, SEVERAL, Evidence, Lookup,
 from .launchers import CALLS, Launcher
 from .names import chosen_name, harmless, place_name
 from .scripts import recognise_script
+from .servers import server_call
 
 _REPLICA = re.compile(r"ray::ServeReplica:[^:]*:(.+?)(?:\.\w+(?:\(.*)?)?\Z", re.DOTALL)
 _NO_MODELS = re.compile(r"(?:.*(?:Ingress|Router|Proxy|Config\w*))|(?:V?LLM|Prefill|Decode)?(?:Deployment|Server)")
@@ -29,7 +30,8 @@ def recognise(words: Sequence[str]) -> Evidence:
     found = [evidence for command in commands(words) if (evidence := _of_command(command)) is not NOTHING]
     named = [evidence for evidence in found if evidence.model_name]
     if named:
-        return named[0] if len({evidence.model_name for evidence in named}) == 1 else NOTHING
+        sole = named[0] if len({evidence.model_name for evidence in named}) == 1 else NOTHING
+        return sole._replace(server=None) if is_shell(words[0]) and sole.server is not None else sole
     if len(found) != 1:
         return NOTHING
     # A shell only waits: lookups and variables apply to the program that it starts.
@@ -42,7 +44,8 @@ def _of_command(command: Command) -> Evidence:
     for key in _keys(command.program):
         for verbs, launcher in CALLS.get(key, ()):
             if command.arguments[: len(verbs)] == verbs:
-                return _of_launcher(launcher, Arguments(command.arguments[len(verbs) :]))
+                arguments = Arguments(command.arguments[len(verbs) :])
+                return _of_launcher(launcher, arguments)._replace(server=server_call(launcher.metrics, arguments))
     return recognise_script(command)
 
 

@@ -21,6 +21,7 @@ from .lineage import ancestors, share_container, starter
 from .names import harmless, place_name
 from .podspec import OWNER_PHASES, entry_point
 from .recognise import recognise
+from .servers import ModelServers
 from .trace import Step, Trace
 
 RECHECK_SECONDS = 5.0
@@ -84,6 +85,7 @@ class Models:
         self._lookups: Lookups = lookups or BackgroundLookups(host)
         self._handed = HandedWork(host)
         self._trace = Trace()
+        self.servers = ModelServers(host)
         self._variables = variables(self._options.rules)
         self._keeps_text = any(rule.reads_command for rule in self._options.rules)
         self._inspections: OrderedDict[ProcessKey, Inspection] = OrderedDict()
@@ -101,6 +103,8 @@ class Models:
         inspection = self._inspect(key)
         if group is not None and not known:
             self._rechecks.append(_Recheck(self._host.clock() + RECHECK_SECONDS, key, group, inspection.digest))
+        if inspection.evidence.server is not None:
+            self.servers.learn(process, group, inspection.evidence, metadata)
         subject = _Subject(key, group, workload, metadata)
         found = _by_label(metadata, self._options)
         if self._trace.on:

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from exporter.clients.http_client import HttpStatusError
 from exporter.impact.feeds.poller import LONGEST_WAIT_SECONDS, Poller
+from exporter.network.http_client import HttpStatusError
 from exporter.records import Unavailable
 from tests.support.patience import patience, wait_for
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from exporter.clients.http_client import HttpStatusError
 from exporter.impact.feeds.protocol import FeedOptions, Quantity, Series, Slot
 from exporter.impact.feeds.registry import FEEDS, make
+from exporter.network.http_client import HttpStatusError
 from exporter.records import Unavailable
 from tests.support.feed_server import FeedServer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from exporter.clients.http_client import HttpClient
 from exporter.host import Host
+from exporter.network.http_client import HttpClient
 from exporter.records import Workload
 from exporter.workloads.metadata.container_engines import DOCKER, PODMAN, Engine, EngineApi, read_container
 from exporter.workloads.metadata.container_metadata import ContainerMetadata

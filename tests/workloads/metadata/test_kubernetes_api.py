@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from exporter.clients.http_client import HttpClient
 from exporter.host import Host
+from exporter.network.http_client import HttpClient
 from exporter.records import Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, KUBELET_FIXES, ApiServer, Kubelet

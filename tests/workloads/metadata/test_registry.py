@@ -111,7 +111,7 @@ def test_no_client_is_loaded_outside_of_a_cluster() -> None:
         "from exporter.host import Host\n"
         "from exporter.workloads.metadata.registry import MetadataOptions, metadata_providers\n"
         "assert metadata_providers(MetadataOptions(docker_socket='off', podman_socket='off'), Host(), {}) == []\n"
-        "late = ('http.client', 'ssl', 'exporter.clients.http_client')\n"
+        "late = ('http.client', 'ssl', 'exporter.network.http_client')\n"
         "print([name for name in late if name in sys.modules])\n"
     )
     done = subprocess.run(

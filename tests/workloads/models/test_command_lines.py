@@ -57,7 +57,7 @@ def test_a_command_line_with_only_a_phase(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", TABLE["none"], ids=name)
 def test_a_command_line_without_a_model(row: dict[str, Any]) -> None:
     found = recognise(words(row))
-    assert found._replace(phase="", why="") == NOTHING, row.get("why", "")
+    assert found._replace(phase="", why="", server=None) == NOTHING, row.get("why", "")
     assert isinstance(found, Evidence)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.clients.http_client import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpClient, HttpStatusError
+from exporter.network.http_client import MAX_LINE_BYTES, MAX_RESPONSE_BYTES, HttpClient, HttpStatusError
 from exporter.records import Unavailable
 from tests.support.patience import patience
 

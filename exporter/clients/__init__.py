@@ -1,1 +1,0 @@
-"""Clients of HTTP servers, with limits on the time and size of every response."""

@@ -1,0 +1,1 @@
+"""Access to servers: where a process's port can be reached, and HTTP with limits on the time and size of responses."""

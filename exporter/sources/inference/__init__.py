@@ -1,0 +1,1 @@
+"""Tokens and requests, as the model servers of this machine count them."""

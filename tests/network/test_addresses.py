@@ -1,0 +1,115 @@
+"""At which address a port of a process is reached: within the exporter's network, in a pod's, and not at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from exporter.host import Host
+from exporter.network.addresses import reachable_address
+from exporter.records import Unavailable
+
+PID = 77
+PORT = 8000
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+FIB = """Local:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 127.0.0.1
+        /32 host LOCAL
+     |-- {0}
+        /32 host LOCAL
+     |-- {0}
+        /32 link BROADCAST
+"""
+
+
+def listens(address: bytes, port: int = PORT, state: str = "0A") -> str:
+    """A line of /proc/net/tcp: each word of four bytes in the machine's order, here little-endian."""
+    words = "".join(address[start : start + 4][::-1].hex().upper() for start in range(0, len(address), 4))
+    return f"   0: {words}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 1 1\n"
+
+
+def ipv4(text: str, port: int = PORT, state: str = "0A") -> str:
+    return listens(socket.inet_aton(text), port, state)
+
+
+def ipv6(text: str, port: int = PORT) -> str:
+    return listens(socket.inet_pton(socket.AF_INET6, text), port)
+
+
+class Network:
+    """A written /proc with the exporter and one process."""
+
+    def __init__(self, folder: Path, *, pod: bool, tcp: str = "", tcp6: str = "", inet6: str = "") -> None:
+        self.host = Host(procfs=str(folder))
+        for process, address in (("self", "10.0.0.5"), (str(PID), "10.244.1.9" if pod else "10.0.0.5")):
+            (folder / process / "net").mkdir(parents=True)
+            (folder / process / "net/fib_trie").write_text(FIB.format(address))
+        (folder / str(PID) / "net/tcp").write_text(HEAD + tcp)
+        (folder / str(PID) / "net/tcp6").write_text(HEAD + tcp6)
+        (folder / str(PID) / "net/if_inet6").write_text(inet6)
+
+    def address(self) -> str:
+        return reachable_address(self.host, PID, PORT)
+
+
+@pytest.mark.parametrize(
+    ("tcp", "tcp6", "expected"),
+    [
+        (ipv4("0.0.0.0"), "", "127.0.0.1"),
+        (ipv4("127.0.0.1"), "", "127.0.0.1"),
+        (ipv4("10.0.0.5"), "", "10.0.0.5"),
+        (ipv4("10.0.0.5") + ipv4("127.0.0.2"), "", "127.0.0.2"),
+        ("", ipv6("::"), "127.0.0.1"),
+        ("", ipv6("::ffff:127.0.0.1"), "127.0.0.1"),
+        ("", ipv6("::1"), "::1"),
+    ],
+)
+def test_in_the_exporters_network(tmp_path: Path, tcp: str, tcp6: str, expected: str) -> None:
+    assert Network(tmp_path, pod=False, tcp=tcp, tcp6=tcp6).address() == expected
+
+
+@pytest.mark.parametrize(
+    ("tcp", "tcp6", "expected"),
+    [
+        (ipv4("0.0.0.0"), "", "10.244.1.9"),
+        ("", ipv6("::"), "10.244.1.9"),
+        (ipv4("10.244.1.9") + ipv4("127.0.0.1"), "", "10.244.1.9"),
+        ("", ipv6("fd00::9"), "fd00::9"),
+    ],
+)
+def test_in_a_pod(tmp_path: Path, tcp: str, tcp6: str, expected: str) -> None:
+    assert Network(tmp_path, pod=True, tcp=tcp, tcp6=tcp6).address() == expected
+
+
+def test_a_pod_that_has_only_ipv6(tmp_path: Path) -> None:
+    line = "fd000000000000000000000000000009 02 40 00 80     eth0\nfe800000000000000000000000000001 02 40 20 80  eth0\n"
+    network = Network(tmp_path, pod=True, tcp6=ipv6("::"), inet6=line)
+    (tmp_path / str(PID) / "net/fib_trie").write_text("")
+    assert network.address() == "fd00::9"
+
+
+@pytest.mark.parametrize(
+    ("pod", "tcp", "said"),
+    [
+        (True, ipv4("127.0.0.1"), "loopback"),
+        (False, "", "nothing listens"),
+        (False, ipv4("0.0.0.0", PORT + 1), "nothing listens"),
+        (False, ipv4("0.0.0.0", state="01"), "nothing listens"),
+    ],
+)
+def test_what_cannot_be_reached(tmp_path: Path, pod: bool, tcp: str, said: str) -> None:
+    with pytest.raises(Unavailable, match=said) as raised:
+        Network(tmp_path, pod=pod, tcp=tcp).address()
+    assert raised.value.reason == "not_found"
+    assert raised.value.fix
+
+
+def test_a_real_port_of_this_process() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert reachable_address(Host(), os.getpid(), server.getsockname()[1]) == "127.0.0.1"
+    with socket.create_server(("127.0.0.3", 0)) as server:
+        assert reachable_address(Host(), os.getpid(), server.getsockname()[1]) == "127.0.0.3"
