@@ -137,8 +137,10 @@ class Stack:
 
 
 def other_servers(began: float) -> str:
-    """What Triton, TensorRT-LLM, Ray Serve, llama.cpp, a prefill server and a GPU program of no model would expose."""
+    """What Triton, TensorRT-LLM, Ray Serve, llama.cpp, a prefill server, a GPU program of no model and the exporter of
+    a node with another prefill server would expose."""
     seconds = time.monotonic() - began
+    own, pod = 'namespace="team-pd",model_name="org/own"', 'pod="prefill-0",container="vllm"'
     rows = {
         'nv_inference_request_success{model="resnet",version="1"}': 80,
         'trtllm_generation_tokens_total{model_name="org/trt",engine_type="trtllm"}': 50,
@@ -148,10 +150,19 @@ def other_servers(began: float) -> str:
         'ray_serve_deployment_request_counter_total{application="tts",deployment="Model",replica="1"}': 2,
         'sglang:num_requests_total{model_name="org/pd",engine_type="prefill"}': 2,
         'energy_container_joules_total{container="workers",component="gpu",mode="active"}': 300,  # of no model
-        "llamacpp:tokens_predicted_total": 15,
         "llamacpp:prompt_tokens_total": 30,
+        f'energy_model_tokens_total{{{own},kind="output"}}': 10,
+        f'energy_model_tokens_total{{{own},kind="prompt"}}': 900,
+        f"energy_model_requests_total{{{own}}}": 10,
+        f'energy_container_tokens_total{{{own},{pod},kind="output"}}': 10,
+        'vllm:generation_tokens_total{namespace="team-pd",pod="prefill-0",model_name="org/own"}': 10,
     }
-    return "".join(f"{name} {rate * seconds:.6f}\n" for name, rate in rows.items())
+    still = {
+        f'energy_container_info{{{own},{pod},label_llm_d_ai_role="prefill"}}': 1,
+        "llamacpp:tokens_predicted_total": 1.23457e7 + 100 * (seconds // 7),  # six significant digits
+    }
+    moving = {name: rate * seconds for name, rate in rows.items()}
+    return "".join(f"{name} {value:.6f}\n" for name, value in {**moving, **still}.items())
 
 
 def unknown_server(began: float) -> str:
