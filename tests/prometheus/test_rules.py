@@ -75,7 +75,7 @@ RECORDS = [rule for group in groups() for rule in group["rules"] if "record" in 
 ALERTS = [rule for group in groups() for rule in group["rules"] if "alert" in rule]
 DOCUMENTED = {
     name: set(re.findall(r"`(\w+)`", labels))
-    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+) \|", DOCUMENT, re.MULTILINE)
+    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+|–) \|", DOCUMENT, re.MULTILINE)
 }
 
 
