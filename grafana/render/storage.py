@@ -84,7 +84,8 @@ def _names(metric: str, expr: str) -> bool:
 
 def _only(groups: Groups, *, of_a_week: bool) -> Groups:
     kept = [
-        group | {"rules": [rule for rule in group["rules"] if (OF_A_WEEK.fullmatch(rule["record"]) is not None) == of_a_week]}
+        group
+        | {"rules": [rule for rule in group["rules"] if (OF_A_WEEK.fullmatch(rule["record"]) is not None) == of_a_week]}
         for group in groups
     ]
     return [group for group in kept if group["rules"]]
