@@ -35,6 +35,8 @@ FOREIGN: Mapping[str, set[str]] = {
     "energy_model_tokens_total": {"model_name", "kind"},  # the exporter's own: not in its catalogue yet
     "energy_model_requests_total": {"model_name"},
     "energy_container_tokens_total": {"container", "model_name", "kind"},
+    "energy_model_token_step": {"model_name"},
+    "energy_token_source_up": {"container", "model_name", "server"},
     "up": POD,
     "process_start_time_seconds": POD,
     **{f"vllm{sign}{name}_total": _VLLM for sign in ":_" for name in ("generation_tokens", "prompt_tokens")},
