@@ -216,7 +216,7 @@ def _million() -> Builder[Panel]:
         "Cost, M tokens",
         "What did a million generated tokens cost?",
         "Cost of serving in the time range, idle included, by generated tokens, in the currency that is chosen above.",
-        Empty("No tokens, no price", "nobody counts its tokens, or no price is known: see docs/impact.md."),
+        Empty("No tokens, no price", "its tokens are not counted, or no price is known: see docs/impact.md."),
         [_back()],
     )
     return number(ask, f"({cost}) / ({q.tokens('', *_WHERE)} > 0) * 1e6", "none", decimals=2)

@@ -23,6 +23,7 @@ _SERVED = "cluster, model_name, namespace"
 _REASONS = {
     "no_tokens": ("no tokens counted", WARN),
     "gpu_without_model": ("GPU of no model", WARN),
+    "server_not_read": ("server not read", WARN),
     "coarse_counter": ("coarse counter", TEXT),
 }
 
@@ -229,8 +230,9 @@ def _unresolved() -> Builder[Panel]:
         15,
         "Without joules per token",
         "Which models serve and have no joules per token?",
-        "Models at work whose tokens nobody counts; models whose pods use GPUs that belong to no model (the power is "
-        "that of these GPUs); and counters of llama.cpp that stand still for too long. What to do: docs/rules.md.",
+        "Models at work whose tokens are not counted; models whose pods use GPUs that belong to no model (the power is "
+        "that of these GPUs); models with servers that cannot be read; and counters of llama.cpp that stand still for "
+        "too long. What to do: docs/rules.md.",
         Empty("None", "every model that serves has joules per token."),
     )
     return table(

@@ -193,12 +193,12 @@ def _joules_per(what: str, by: str, *where: str, window: str) -> str:
             ("energy_serving_joules", ()),
             (f"{what}s", ()),
             (f"energy_per_{what}_joules", ()),
-            ("energy_serving_unresolved_joules", ('reason="gpu_without_model"',)),
+            ("energy_serving_unresolved_joules", ('reason=~"gpu_without_model|server_not_read"',)),
         )
     )
     if not window:
         return f"{total(f'{joules} and on ({model}) {ratio}', by)} / {total(f'{count} and on ({model}) {ratio}', by)}"
-    without = f"count_over_time({unresolved}[{window}]) > on ({model}) 0.1 * count_over_time({count}[{window}])"
+    without = f"max by ({model}) (count_over_time({unresolved}[{window}])) > 0.1 * count_over_time({count}[{window}])"
     counted = f"sum_over_time({count}[{window}]) > 0 unless on ({model}) ({without})"
     return f"{total(f'sum_over_time({joules}[{window}]) and on ({model}) ({counted})', by)} / {total(counted, by)}"
 

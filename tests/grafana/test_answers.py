@@ -62,7 +62,7 @@ CASES = [
             'model:output_tokens:rate5m{namespace="a",model_name="m"}': "100x60",
             'model:energy_serving_joules:rate5m{namespace="b",model_name="m"}': "300x60",
             'model:output_tokens:rate5m{namespace="b",model_name="m"}': "100x60",
-            # nobody counts the tokens of this one
+            # the tokens of this one are not counted
             'model:energy_serving_joules:rate5m{namespace="c",model_name="m"}': "900x60",
             # the GPU joules of this one belong to no model
             'model:energy_serving_joules:rate5m{namespace="d",model_name="m"}': "1x60",
