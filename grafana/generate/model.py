@@ -219,7 +219,7 @@ def _million() -> Builder[Panel]:
         Empty("No tokens, no price", "its tokens are not counted, or no price is known: see docs/impact.md."),
         [_back()],
     )
-    return number(ask, f"({cost}) / ({q.tokens('', *_WHERE)} > 0) * 1e6", "none", decimals=2)
+    return number(ask, f"({cost}) / ({q.tokens('', *_WHERE)} > 0) * 1e6", "none", decimals=3)
 
 
 def _per_request() -> Builder[Panel]:

@@ -46,7 +46,7 @@ def dashboard() -> Dashboard:
             Row(9, [(16, _over_time()), (8, _phases())]),
             Row(9, [(24, _bill())]),
             Row(9, [(12, _per_day()), (12, _per_token())]),
-            Row(9, [(7, _tokens()), (7, _per_request()), (10, _unresolved())]),
+            Row(9, [(6, _tokens()), (6, _per_request()), (12, _unresolved())]),
             Row(8, [(24, _runs())]),
         ],
     )
