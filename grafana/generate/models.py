@@ -241,7 +241,7 @@ def _unresolved() -> Builder[Panel]:
             Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
             CLUSTER,
             Label("namespace", "Namespace", 110, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
-            Label("reason", "Reason", 130, texts=_REASONS),
+            Label("reason", "Reason", 150, texts=_REASONS),
         ],
         [Value("Power", q.total(watts, by), "watt", None, 70, total=True)],
         sort="Power",

@@ -437,10 +437,10 @@ def _week_of_models() -> Builder[Panel]:
             CLUSTER,
         ],
         [
-            Value("Energy", _kwh_of_week("model:energy_model_watts:zero_filled", 300, by), KWH, 1, 85, total=True),
+            Value("Energy", _kwh_of_week("model:energy_model_watts:zero_filled", 300, by), KWH, 1, 92, total=True),
             Value("CO2e", _kg_of_week("model:energy_model_carbon_grams:rate5m", by), KG, 1, 80, total=True),
             Value("Cost", _cost_of_week("model:energy_model_cost:rate5m", by), "none", 2, 70, total=True),
-            Value("Tokens", _tokens_of_week(by), MILLIONS, 1, 85, total=True),
+            Value("Tokens", _tokens_of_week(by), MILLIONS, 1, 80, total=True),
             Value("J/token", q.joules_per_token(by, q.NAMESPACE, window=q.WEEK), PER_TOKEN, None, 105),
         ],
         sort="Energy",
