@@ -22,7 +22,7 @@ NO_POD = Empty("No pod", "no pod runs here: see the containers below.")
 NO_MODEL = Empty("No model", "no model is running here, or none was recognised: see docs/models.md.")
 NO_TOKENS = Empty(
     "No tokens",
-    "no server reports tokens, or it has no requests: add servers to prometheus/targets/model-servers.yml.",
+    "no tokens are counted, or there are no requests: see docs/rules.md.",
 )
 NO_IMPACT = Empty("No zone, no price", "neither a zone nor a price is known: see docs/impact.md.")
 NO_BUDGET = Empty("No budgets", "none is defined: see docs/rules.md.")

@@ -8,16 +8,17 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .empty import NO_RULES, NO_TOKENS, Empty
+from .empty import NO_IMPACT, NO_RULES, NO_TOKENS, Empty
 from .events import rollouts
 from .links import MODEL, MODELS, NODES, WORKLOADS, from_place, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PHASE, PLAIN, WARN
-from .panels import KWH, KWH_PER_YEAR, PER_TOKEN, Ask, Line, course, days, number
+from .panels import JOULES, KG, KWH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
-from .variables import everywhere, namespace, one_model
+from .variables import currency, everywhere, namespace, one_model
 
 _NOT_AT_WORK = Empty("Not running", "this model has no process here: select another above.")
+_NO_REQUESTS = Empty("No requests", "no server reports requests, or there are none.")
 _NO_CARD = Empty("No card", "Kubernetes reports no card that is allocated to its pods.")
 
 _WHERE = (q.MODEL, q.NAMESPACE)
@@ -28,12 +29,14 @@ def dashboard() -> Dashboard:
     """Energy of one model, and its causes."""
     return board(
         MODEL,
-        "How much energy does this model use, for which work, and on which cards?",
-        [*everywhere(), namespace(), one_model()],
+        "How much energy does this model use, for which work, on which cards, and what does it bring and cost?",
+        [*everywhere(), namespace(), one_model(), currency()],
         [
             Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _token()), (4, _idle()), (4, _why())]),
             Row(9, [(12, _modes()), (12, _tokens())]),
-            Row(9, [(8, _components()), (8, _cards()), (8, _per_token())]),
+            Row(9, [(12, _per_token()), (12, _per_request())]),
+            Row(4, [(4, _served()), (4, _requests()), (4, _request()), (4, _grams()), (4, _cost()), (4, _million())]),
+            Row(9, [(12, _components()), (12, _cards())]),
             Row(8, [(8, _per_day()), (16, _places())]),
         ],
         events=[rollouts()],
@@ -134,7 +137,7 @@ def _tokens() -> Builder[Panel]:
         8,
         "Tokens served",
         "How much does it serve?",
-        "Generated and prompt tokens per second, over five minutes, from the metrics of its server.",
+        "Generated and prompt tokens per second, over five minutes, as its servers count them.",
         NO_TOKENS,
         [_back()],
     )
@@ -143,6 +146,96 @@ def _tokens() -> Builder[Panel]:
         Line(_recorded("model:prompt_tokens:rate5m"), "Prompt"),
     ]
     return course(ask, lines, "suffix:tokens/s", colours={"Generated": ACTIVE, "Prompt": PLAIN})
+
+
+def _served() -> Builder[Panel]:
+    ask = Ask(
+        14,
+        "Tokens",
+        "How many tokens did it generate?",
+        "In the time range of the dashboard, in millions.",
+        NO_TOKENS,
+        [_back()],
+    )
+    return number(ask, f"{q.tokens('', *_WHERE)} / 1e6", MILLIONS, decimals=2)
+
+
+def _requests() -> Builder[Panel]:
+    ask = Ask(
+        15,
+        "Requests",
+        "How many requests did it serve?",
+        "Finished requests in the time range of the dashboard.",
+        _NO_REQUESTS,
+        [_back()],
+    )
+    return number(ask, q.requests("", *_WHERE), "none", decimals=0)
+
+
+def _request() -> Builder[Panel]:
+    ask = Ask(
+        16,
+        "Per request",
+        "How much energy does a request use?",
+        "Joules per finished request of the last five minutes: all energy of the model, idle included.",
+        _NO_REQUESTS,
+        [_back()],
+    )
+    return number(ask, q.joules_per_request("", *_WHERE), JOULES, decimals=1)
+
+
+def _grams() -> Builder[Panel]:
+    ask = Ask(
+        17,
+        "CO2e",
+        "How much CO2e was emitted for it?",
+        "In the time range, at the carbon intensity of each moment, the building's overhead (PUE) included.",
+        NO_IMPACT,
+        [_back()],
+    )
+    return number(ask, q.grams("model", "", *_WHERE), KG, decimals=2)
+
+
+def _cost() -> Builder[Panel]:
+    ask = Ask(
+        18,
+        "Cost",
+        "What did it cost?",
+        "In the time range, at the price of each moment, PUE included, in the currency that is chosen above; credits "
+        "at negative prices are subtracted.",
+        NO_IMPACT,
+        [_back()],
+    )
+    return number(ask, q.cost("model", "", *_WHERE), "none", decimals=2)
+
+
+def _million() -> Builder[Panel]:
+    cost = q.cost("model", "", 'phase!="training"', *_WHERE)
+    ask = Ask(
+        19,
+        "Cost, M tokens",
+        "What did a million generated tokens cost?",
+        "Cost of serving in the time range, idle included, by generated tokens, in the currency that is chosen above.",
+        Empty("No tokens, no price", "its tokens are not counted, or no price is known: see docs/impact.md."),
+        [_back()],
+    )
+    return number(ask, f"({cost}) / ({q.tokens('', *_WHERE)} > 0) * 1e6", "none", decimals=3)
+
+
+def _per_request() -> Builder[Panel]:
+    ask = Ask(
+        20,
+        "Energy per request",
+        "Does a request use more energy than before?",
+        "Joules per finished request over five minutes, and over a day with its idle hours.",
+        _NO_REQUESTS,
+        [_back()],
+    )
+    lines = [
+        Line(q.joules_per_request("", *_WHERE), "Five minutes"),
+        Line(q.joules_per_request("", *_WHERE, window="1d"), "A day"),
+    ]
+    return course(ask, lines, JOULES, colours={"Five minutes": ACTIVE, "A day": PLAIN})
 
 
 def _components() -> Builder[Panel]:

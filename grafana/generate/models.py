@@ -9,8 +9,8 @@ from . import queries as q
 from .board import Row, board
 from .empty import NO_MODEL, NO_RULES, NO_TOKENS, Empty
 from .links import MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
-from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, WARN
-from .panels import KG, KWH, PER_TOKEN, Ask, Line, course, days, number
+from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, TEXT, WARN
+from .panels import JOULES, KG, KWH, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, model_name, namespace
@@ -19,11 +19,19 @@ _BY = "cluster, model_name, namespace, phase"
 _WHERE = (q.NAMESPACE, 'model_name=~"$model_name"')
 
 
-def _per_token_of_rows() -> str:
-    """Joules per token, which have no node and no phase, joined to the rows of `_BY` that are not training."""
+_SERVED = "cluster, model_name, namespace"
+_REASONS = {
+    "no_tokens": ("no tokens counted", WARN),
+    "gpu_without_model": ("GPU of no model", WARN),
+    "server_not_read": ("server not read", WARN),
+    "coarse_counter": ("coarse counter", TEXT),
+}
+
+
+def _of_rows(served: str) -> str:
+    """What is served, which has no node and no phase, joined to the rows of `_BY` that are not training."""
     rows = q.watts("model", _BY, 'phase!="training"', *_WHERE)
-    known = q.joules_per_token("cluster, model_name, namespace", *_WHERE)
-    return f"0 * {rows} + on (cluster, model_name, namespace) group_left () ({known})"
+    return f"0 * {rows} + on ({_SERVED}) group_left () ({served})"
 
 
 def dashboard() -> Dashboard:
@@ -36,9 +44,10 @@ def dashboard() -> Dashboard:
             Row(4, [(5, _power()), (5, _energy()), (5, _share()), (5, _idle()), (4, _count())]),
             Row(13, [(24, _league())]),
             Row(9, [(16, _over_time()), (8, _phases())]),
-            Row(9, [(12, _per_day()), (12, _per_token())]),
-            Row(8, [(24, _runs())]),
             Row(9, [(24, _bill())]),
+            Row(9, [(12, _per_day()), (12, _per_token())]),
+            Row(9, [(6, _tokens()), (6, _per_request()), (12, _unresolved())]),
+            Row(8, [(24, _runs())]),
         ],
     )
 
@@ -135,7 +144,7 @@ def _league() -> Builder[Panel]:
             Value("vs 1w ago", q.change("model", _BY, *_WHERE), "percentunit", 0, 90),
             Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 105, base=ACTIVE, bar=1),
             Value("kWh/year", _per_year(), "none", 0, 80, total=True),
-            Value("J/token", _per_token_of_rows(), PER_TOKEN, None, 110),
+            Value("J/token", _of_rows(q.joules_per_token(_SERVED, *_WHERE)), PER_TOKEN, None, 110),
             Value(
                 "Idle",
                 q.idle_share("model", _BY, *_WHERE),
@@ -184,6 +193,59 @@ def _per_token() -> Builder[Panel]:
     lines = [Line(q.joules_per_token("model_name", *_WHERE), "{{model_name}}")]
     follow = from_line(MODEL, "Open this model", "model_name")
     return course(ask, lines, PER_TOKEN, summary="bottom", follow=follow)
+
+
+def _tokens() -> Builder[Panel]:
+    ask = Ask(
+        13,
+        "Tokens generated",
+        "How much does each model serve?",
+        "Generated tokens a second, over five minutes, as the exporter counts them at the model's servers, or as "
+        "Prometheus scrapes them there.",
+        NO_TOKENS,
+        [onward(WORKLOADS)],
+    )
+    tokens = q.total(q.series("model:output_tokens:rate5m", *_WHERE, node=q.CLUSTER), "model_name")
+    follow = from_line(MODEL, "Open this model", "model_name")
+    return course(ask, [Line(tokens, "{{model_name}}")], "suffix:tokens/s", stacked=True, follow=follow)
+
+
+def _per_request() -> Builder[Panel]:
+    ask = Ask(
+        14,
+        "Energy per request",
+        "How much energy does a request use?",
+        "Joules of the model, idle included, per finished request over five minutes.",
+        Empty("No requests", "no server reports requests, or there are none."),
+        [onward(WORKLOADS)],
+    )
+    lines = [Line(q.joules_per_request("model_name", *_WHERE), "{{model_name}}")]
+    return course(ask, lines, JOULES, follow=from_line(MODEL, "Open this model", "model_name"))
+
+
+def _unresolved() -> Builder[Panel]:
+    by = "cluster, model_name, namespace, reason"
+    watts = q.series("model:energy_serving_unresolved_joules:rate5m", *_WHERE, node=q.CLUSTER)
+    ask = Ask(
+        15,
+        "Without joules per token",
+        "Which models serve and have no joules per token?",
+        "Models at work whose tokens are not counted; models whose pods use GPUs that belong to no model (the power is "
+        "that of these GPUs); models with servers that cannot be read; and counters of llama.cpp that stand still for "
+        "too long. What to do: docs/rules.md.",
+        Empty("None", "every model that serves has joules per token."),
+    )
+    return table(
+        ask,
+        [
+            Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
+            CLUSTER,
+            Label("namespace", "Namespace", 110, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("reason", "Reason", 150, texts=_REASONS),
+        ],
+        [Value("Power", q.total(watts, by), "watt", None, 70, total=True)],
+        sort="Power",
+    )
 
 
 def _phases() -> Builder[Panel]:
@@ -248,10 +310,11 @@ def _bill() -> Builder[Panel]:
     return table(
         Ask(
             12,
-            "CO2e and cost by model",
-            "What did each model emit and cost?",
-            "In the time range, at the carbon intensity and price of each moment, PUE included, in the currency that "
-            "is chosen above. Idle cost is for holding GPUs without using them.",
+            "Tokens, CO2e and cost by model",
+            "What did each model bring, emit and cost?",
+            "In the time range: generated tokens in millions, requests; CO2e and cost at the carbon intensity and "
+            "price of each moment, PUE included, in the currency that is chosen above. J/request is of the last five "
+            "minutes. Idle cost is for holding GPUs without using them.",
             NO_MODEL,
         ),
         [
@@ -261,8 +324,11 @@ def _bill() -> Builder[Panel]:
             Label("phase", "Phase", 80),
         ],
         [
-            Value("Energy", q.kwh("model", _BY, *_WHERE), KWH, 2, 120, total=True),
-            Value("CO2e", q.grams("model", _BY, *_WHERE), KG, 2, 120, total=True),
+            Value("Energy", q.kwh("model", _BY, *_WHERE), KWH, 2, 110, total=True),
+            Value("Tokens", f"{_of_rows(q.tokens(_SERVED, *_WHERE))} / 1e6", MILLIONS, 2, 95, total=True),
+            Value("Requests", _of_rows(q.requests(_SERVED, *_WHERE)), "none", 0, 95, total=True),
+            Value("J/request", _of_rows(q.joules_per_request(_SERVED, *_WHERE)), JOULES, 1, 100),
+            Value("CO2e", q.grams("model", _BY, *_WHERE), KG, 2, 110, total=True),
             Value("Cost", q.cost("model", _BY, *_WHERE), "none", 2, 100, total=True),
             Value("Idle cost", q.cost("model", _BY, *_WHERE, 'mode="idle"'), "none", 2, 100, total=True),
         ],

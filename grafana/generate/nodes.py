@@ -10,9 +10,9 @@ from .board import Row, board
 from .empty import NO_ALLOCATION, NO_EXPORTER, NO_GPU, NOT_REPORTED, Empty
 from .links import EXPORTER, MODELS, NODES, WORKLOADS, from_line, from_place, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PLAIN, WARN
-from .panels import KWH, Ask, Line, course, number
+from .panels import KG, KWH, Ask, Line, course, number
 from .table import CLUSTER, Label, Value, table
-from .variables import everywhere, gpu
+from .variables import currency, everywhere, gpu
 
 _GPU = 'gpu=~"$gpu"'
 _CARD = ('gpu=~"$gpu"', q.WHOLE)
@@ -31,7 +31,7 @@ def dashboard() -> Dashboard:
     return board(
         NODES,
         "How much power does each node and card draw, how well is it used, and is it healthy?",
-        [*everywhere(), gpu()],
+        [*everywhere(), gpu(), currency()],
         [
             Row(4, [(5, _power()), (5, _limit()), (5, _busy()), (5, _free()), (4, _unhealthy())]),
             Row(5, [(24, _nodes())]),
@@ -145,8 +145,9 @@ def _nodes() -> Builder[Panel]:
         6,
         "Nodes",
         "Which node draws how much?",
-        "Power now by component, energy in the time range, compared with the same range a week before, and the share "
-        "that is attributed to no workload: mostly idle power of CPUs and memory.",
+        "Power now by component, energy, CO2e and cost in the time range (PUE included, in the currency that is chosen "
+        "above), energy compared with the same range a week before, and the share that is attributed to no workload: "
+        "mostly idle power of CPUs and memory.",
         NO_EXPORTER,
     )
     return table(
@@ -156,6 +157,8 @@ def _nodes() -> Builder[Panel]:
             Value("Power", q.watts("node", q.NODES), "watt", None, 100, total=True),
             *(Value(_COLUMNS[name], of(name), "watt", None, 95, total=True) for name in COMPONENT),
             Value("Energy", q.kwh("node", q.NODES), KWH, 2, 115, total=True),
+            Value("CO2e", q.grams("node", q.NODES), KG, 2, 95, total=True),
+            Value("Cost", q.cost("node", q.NODES), "none", 2, 90, total=True),
             Value("vs 1w ago", q.change("node", q.NODES), "percentunit", 0, 90),
             Value("Unattributed", f"{lost} / ({every} > 0)", "percentunit", 0, 150, base=PLAIN, bar=1),
         ],

@@ -1,4 +1,4 @@
-"""Overview: power now, the workloads that draw it, waste, and energy budgets."""
+"""Overview: the week by model and team, power now, the workloads that draw it, waste, and energy budgets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 from . import budget_queries as budget
 from . import queries as q
 from .board import Row, board
-from .empty import NO_BUDGET, NO_EXPORTER, NO_GPU, NO_IMPACT, NO_METER, NO_MODEL, Empty
+from .empty import (
+    NO_BUDGET,
+    NO_EXPORTER,
+    NO_GPU,
+    NO_IMPACT,
+    NO_METER,
+    NO_MODEL,
+    NO_RULES,
+    NO_TOKENS,
+    Empty,
+)
 from .links import (
     BUDGETS,
     EXPORTER,
@@ -24,7 +34,7 @@ from .links import (
     runbook,
 )
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, WARN
-from .panels import KG, KWH, KWH_PER_YEAR, Ask, Line, bars, course, number
+from .panels import KG, KWH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, namespace, runbooks
 
@@ -32,23 +42,26 @@ _UNATTRIBUTED = "energy_unattributed_joules_total"
 _BY_CARD = "energy_container_gpu_joules_total"
 _HOLDER = "cluster, instance, gpu, namespace, pod, container"
 _IDLE = 'mode="idle"'
+_CURRENCY = 'currency="$currency"'
+_OF_WEEK = "Of the last seven days, whatever time range and node are selected, from what the rules have recorded."
 _UNUSED = 0.95
 """Share of idle energy from which on a card did nothing for its holder."""
 
 
 def dashboard(runbook_address: str) -> Dashboard:
-    """The first page: at most two screens of a laptop."""
+    """The first page: the week on the first screen of a laptop, the present on the next."""
     return board(
         OVERVIEW,
-        "How much power is drawn now, by which workloads, how much of it is waste, and do the energy budgets hold?",
+        "How much energy, CO2e and money did the week take, by model and team, how many tokens did it bring, how much "
+        "power is drawn now, how much of it is waste, and do the energy budgets hold?",
         [*everywhere(), namespace(), currency(), runbooks(runbook_address)],
         [
-            Row(4, [(4, _power()), (4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _alerts())]),
+            Row(4, [(4, _power()), (4, _joules()), (4, _grams()), (4, _cost()), (4, _tokens()), (4, _alerts())]),
+            Row(12, [(13, _week_of_models()), (11, _week_of_teams())]),
             Row(10, [(15, _uses()), (9, _models())]),
+            Row(4, [(4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _intensity()), (4, _price())]),
             Row(9, [(17, _idle_gpus()), (7, _budgets())]),
             Row(9, [(24, _firing())]),
-            Row(4, [(6, _grams()), (6, _cost()), (6, _intensity()), (6, _price())]),
-            Row(9, [(24, _teams())]),
         ],
     )
 
@@ -311,18 +324,32 @@ def _budgets() -> Builder[Panel]:
     )
 
 
+def _joules() -> Builder[Panel]:
+    return number(
+        Ask(
+            18,
+            "Energy, 7 days",
+            "How much energy did the week take?",
+            f"Of all nodes, every component once. {_OF_WEEK}",
+            NO_RULES,
+            [onward(NODES)],
+        ),
+        f"{q.of_week('cluster:energy_node_joules:rate5m', 60)} / {q.KWH:g}",
+        "kwatth",
+    )
+
+
 def _grams() -> Builder[Panel]:
     return number(
         Ask(
             13,
-            "CO2e",
+            "CO2e, 7 days",
             "How much CO2e was emitted for this energy?",
-            "Of all selected nodes in the time range, at the carbon intensity of each moment, the building's "
-            "overhead (PUE) included.",
+            f"Of all nodes, at the carbon intensity of each moment, the building's overhead (PUE) included. {_OF_WEEK}",
             NO_IMPACT,
             [onward(MODELS)],
         ),
-        q.grams("node"),
+        f"{q.of_week('cluster:energy_node_carbon_grams:rate5m', 60)} / 1000",
         KG,
     )
 
@@ -331,16 +358,32 @@ def _cost() -> Builder[Panel]:
     return number(
         Ask(
             14,
-            "Cost",
+            "Cost, 7 days",
             "What did this energy cost?",
-            "Of all selected nodes in the time range, at the price of each moment, PUE included, in the currency that "
-            "is chosen above; credits at negative prices are subtracted.",
+            "Of all nodes, at the price of each moment, PUE included, in the currency that is chosen above; credits at "
+            f"negative prices are subtracted. {_OF_WEEK}",
             NO_IMPACT,
             [onward(MODELS)],
         ),
-        q.cost("node"),
+        q.of_week("cluster:energy_node_cost:rate5m", 60, "", _CURRENCY),
         "none",
         decimals=2,
+    )
+
+
+def _tokens() -> Builder[Panel]:
+    return number(
+        Ask(
+            19,
+            "Tokens, 7 days",
+            "How many tokens did this energy bring?",
+            f"Generated tokens of all models, in millions. {_OF_WEEK}",
+            NO_TOKENS,
+            [onward(MODELS)],
+        ),
+        f"{q.of_week('model:output_tokens:rate5m', q.SERVING_SECONDS)} / 1e6",
+        MILLIONS,
+        decimals=1,
     )
 
 
@@ -348,7 +391,7 @@ def _intensity() -> Builder[Panel]:
     return number(
         Ask(
             15,
-            "Carbon intensity",
+            "CO2e per kWh",
             "How much CO2e does a kWh stand for now?",
             "Mean of the selected nodes, without PUE. Zone, source and year are the labels of energy_impact_info.",
             NO_IMPACT,
@@ -377,27 +420,72 @@ def _price() -> Builder[Panel]:
     )
 
 
-def _teams() -> Builder[Panel]:
-    by = "cluster, namespace"
+def _week_of_models() -> Builder[Panel]:
+    by = "cluster, model_name"
     return table(
         Ask(
-            17,
-            "Energy, CO2e and cost by namespace",
-            "Which team used how much, and what did it cost?",
-            "Containers of each namespace in the time range; the row without a namespace is what runs outside "
-            "Kubernetes. Idle cost is for holding GPUs without using them. What no workload caused is on Nodes.",
-            Empty("No workload", "no container was seen in this time."),
-            [onward(WORKLOADS)],
+            20,
+            "Seven days by model",
+            "Which model took how much in the week, and what did it bring?",
+            "Tokens are generated ones, in millions; J/token is all energy of serving, idle hours included, by these. "
+            f"CO2e and cost as above, in the currency that is chosen. {_OF_WEEK}",
+            NO_MODEL,
+            [onward(MODELS)],
         ),
         [
+            Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
             CLUSTER,
-            Label("namespace", "Namespace", 0, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
         ],
         [
-            Value("Energy", q.kwh("container", by, q.NAMESPACE), KWH, 2, 120, total=True),
-            Value("CO2e", q.grams("container", by, q.NAMESPACE), KG, 2, 120, total=True),
-            Value("Cost", q.cost("container", by, q.NAMESPACE), "none", 2, 100, total=True),
-            Value("Idle cost", q.cost("container", by, q.NAMESPACE, _IDLE), "none", 2, 100, total=True),
+            Value("Energy", _kwh_of_week("model:energy_model_watts:zero_filled", 300, by), KWH, 1, 92, total=True),
+            Value("CO2e", _kg_of_week("model:energy_model_carbon_grams:rate5m", by), KG, 1, 80, total=True),
+            Value("Cost", _cost_of_week("model:energy_model_cost:rate5m", by), "none", 2, 70, total=True),
+            Value("Tokens", _tokens_of_week(by), MILLIONS, 1, 80, total=True),
+            Value("J/token", q.joules_per_token(by, q.NAMESPACE, window=q.WEEK), PER_TOKEN, None, 105),
         ],
         sort="Energy",
     )
+
+
+def _week_of_teams() -> Builder[Panel]:
+    by = "cluster, namespace"
+    idle = _cost_of_week("namespace:energy_container_cost:rate5m", by, _IDLE)
+    return table(
+        Ask(
+            17,
+            "Seven days by namespace",
+            "Which team took how much in the week, and what did it cost?",
+            "Containers of each namespace; the row without a namespace is what runs outside Kubernetes. Idle cost is "
+            f"for holding GPUs without using them. What no workload caused is on Nodes. {_OF_WEEK}",
+            Empty("No workload", "no container was seen, or the recording rules are not loaded."),
+            [onward(WORKLOADS)],
+        ),
+        [
+            Label("namespace", "Namespace", 0, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            CLUSTER,
+        ],
+        [
+            Value("Energy", _kwh_of_week("namespace:energy_container_joules:rate5m", 120, by), KWH, 1, 90, total=True),
+            Value("CO2e", _kg_of_week("namespace:energy_container_carbon_grams:rate5m", by), KG, 1, 80, total=True),
+            Value("Cost", _cost_of_week("namespace:energy_container_cost:rate5m", by), "none", 2, 70, total=True),
+            Value("Idle cost", idle, "none", 2, 75, total=True),
+            Value("Tokens", _tokens_of_week(by), MILLIONS, 1, 80, total=True),
+        ],
+        sort="Energy",
+    )
+
+
+def _kwh_of_week(name: str, seconds: float, by: str) -> str:
+    return f"{q.of_week(name, seconds, by, q.NAMESPACE)} / {q.KWH:g}"
+
+
+def _kg_of_week(name: str, by: str) -> str:
+    return f"{q.of_week(name, 300, by, q.NAMESPACE)} / 1000"
+
+
+def _cost_of_week(name: str, by: str, *where: str) -> str:
+    return q.of_week(name, 300, by, q.NAMESPACE, _CURRENCY, *where)
+
+
+def _tokens_of_week(by: str) -> str:
+    return f"{q.of_week('model:output_tokens:rate5m', q.SERVING_SECONDS, by, q.NAMESPACE)} / 1e6"

@@ -24,6 +24,10 @@ WHOLE = 'gpu_instance=""'
 
 KWH = 3.6e6
 """Joules."""
+WEEK = "604799s"
+"""A second short of seven days, because a window includes both of its ends."""
+SERVING_SECONDS = 60
+"""Between evaluations of the rules on serving."""
 KWH_PER_YEAR = 8.76
 """Kilowatt-hours that one watt makes in a year of 365 days."""
 
@@ -101,6 +105,28 @@ def per_day(name: str, seconds: float, by: str, *where: str) -> str:
     return f"{total(of_day, by)} * {seconds:g} / {KWH:g}"
 
 
+def of_week(name: str, seconds: float, by: str = "", *where: str) -> str:
+    """Sum over the last seven days of a recorded rate that is evaluated every ``seconds``, as of grams or tokens.
+
+    From joules it is joules. As `per_day` does, it leaves raw counters alone.
+    """
+    return f"{total(f'sum_over_time({series(name, *where, node=CLUSTER)}[{WEEK}])', by)} * {seconds:g}"
+
+
+def tokens(by: str = "", *where: str) -> str:
+    """Generated tokens in the time range."""
+    return _served("model:output_tokens:rate5m", by, *where)
+
+
+def requests(by: str = "", *where: str) -> str:
+    """Requests in the time range."""
+    return _served("model:requests:rate5m", by, *where)
+
+
+def _served(name: str, by: str, *where: str) -> str:
+    return f"{total(f'sum_over_time({series(name, *where, node=CLUSTER)}[$__range])', by)} * {SERVING_SECONDS}"
+
+
 def week_before(level: str, by: str = "", *where: str) -> str:
     """Power of a week earlier."""
     selected = series(f"energy_{level}_joules_total", *where)
@@ -148,16 +174,33 @@ def on_cards_of_models(expr: str, *, whole_card: bool = False, where: tuple[str,
 def joules_per_token(by: str = "", *where: str, window: str = "") -> str:
     """Joules of serving by generated token, by some labels: of five minutes, or of all of a ``window`` such as ``1d``.
 
-    Joules and tokens are added up before they are divided: ratios of two namespaces or clusters cannot be.
+    Joules and tokens are added up before they are divided: ratios of two namespaces or clusters cannot be. Models whose
+    joules are not complete (`model:energy_serving_unresolved_joules:rate5m`) are left out of both.
     """
-    joules, tokens = (
-        series(name, *where, node=CLUSTER)
-        for name in ("model:energy_serving_joules:rate5m", "model:output_tokens:rate5m")
+    return _joules_per("output_token", by, *where, window=window)
+
+
+def joules_per_request(by: str = "", *where: str, window: str = "") -> str:
+    """The same by request."""
+    return _joules_per("request", by, *where, window=window)
+
+
+def _joules_per(what: str, by: str, *where: str, window: str) -> str:
+    model = "cluster, namespace, model_name"
+    joules, count, ratio, unresolved = (
+        series(f"model:{name}:rate5m", *more, *where, node=CLUSTER)
+        for name, more in (
+            ("energy_serving_joules", ()),
+            (f"{what}s", ()),
+            (f"energy_per_{what}_joules", ()),
+            ("energy_serving_unresolved_joules", ('reason=~"gpu_without_model|server_not_read"',)),
+        )
     )
-    if window:
-        joules, tokens = (f"sum_over_time({one}[{window}])" for one in (joules, tokens))
-    served = f"{joules} and on (cluster, namespace, model_name) {tokens} > 0"
-    return f"{total(served, by)} / {total(tokens, by)}"
+    if not window:
+        return f"{total(f'{joules} and on ({model}) {ratio}', by)} / {total(f'{count} and on ({model}) {ratio}', by)}"
+    without = f"max by ({model}) (count_over_time({unresolved}[{window}])) > 0.1 * count_over_time({count}[{window}])"
+    counted = f"sum_over_time({count}[{window}]) > 0 unless on ({model}) ({without})"
+    return f"{total(f'sum_over_time({joules}[{window}]) and on ({model}) ({counted})', by)} / {total(counted, by)}"
 
 
 def per_year_of_models(*where: str) -> str:

@@ -10,9 +10,9 @@ from .board import Row, board
 from .empty import NO_ALLOCATION, NO_POD, NO_RULES, NO_WORKLOAD, Empty
 from .links import BUDGETS, MODEL, MODELS, NODES, WORKLOADS, from_line, from_place, from_row, onward
 from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PLAIN, WARN
-from .panels import KWH, Ask, Line, bars, course, days, number
+from .panels import KG, KWH, Ask, Line, bars, course, days, number
 from .table import CLUSTER, Label, Value, table
-from .variables import everywhere, namespace, pod
+from .variables import currency, everywhere, namespace, pod
 
 _NAMED = 'namespace!=""'
 _POD = 'pod=~"$pod"'
@@ -26,7 +26,7 @@ def dashboard() -> Dashboard:
     return board(
         WORKLOADS,
         "How much energy each namespace, pod, container and process used.",
-        [*everywhere(), namespace(), pod()],
+        [*everywhere(), namespace(), pod(), currency()],
         [
             Row(4, [(6, _power()), (6, _energy()), (6, _idle()), (6, _allocated())]),
             Row(11, [(8, _namespaces()), (16, _over_time())]),
@@ -128,7 +128,8 @@ def _pods() -> Builder[Panel]:
         "Pods",
         "How much does each pod use, and does it use its GPUs?",
         "The fifty pods that used most in the time range. GPUs is the number that Kubernetes allocated; Idle is the "
-        "share of their energy that is idle power of these cards. vs 1w ago compares the energy with the same time "
+        "share of their energy that is idle power of these cards. CO2e and cost are for the time range, PUE included, "
+        "in the currency that is chosen above. vs 1w ago compares the energy with the same time "
         "range a week earlier: +10 % is more.",
         NO_POD,
     )
@@ -136,12 +137,14 @@ def _pods() -> Builder[Panel]:
         ask,
         [
             CLUSTER,
-            Label("namespace", "Namespace", 160, from_place(WORKLOADS, "Only this namespace", namespace="Namespace")),
+            Label("namespace", "Namespace", 112, from_place(WORKLOADS, "Only this namespace", namespace="Namespace")),
             Label("pod", "Pod", 0, from_place(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
         ],
         [
             Value("Power", f"{q.watts('container', by, *where)} {top}", "watt", None, 95, total=True),
-            Value("Energy", f"{q.kwh('container', by, *where)} {top}", KWH, 3, 115, total=True),
+            Value("Energy", f"{q.kwh('container', by, *where)} {top}", KWH, 3, 105, total=True),
+            Value("CO2e", f"{q.grams('container', by, *where)} {top}", KG, 3, 85, total=True),
+            Value("Cost", f"({q.cost('container', by, *where)}) {top}", "none", 2, 75, total=True),
             Value("GPU", f"{q.watts('container', by, q.GPU, *where)} {top}", "watt", None, 95, total=True),
             Value("CPU", f"{q.watts('container', by, q.CPU, *where)} {top}", "watt", None, 95, total=True),
             Value("GPUs", f"{allocated} {top}", "none", 2, 70),
@@ -154,7 +157,7 @@ def _pods() -> Builder[Panel]:
                 f"{q.idle_share('container', by, *where)} {top}",
                 "percentunit",
                 0,
-                120,
+                110,
                 _SHARE,
                 HELD_IDLE,
                 1,

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from exporter.config.settings import Settings
 from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
+from exporter.impact.build import build as build_schedule
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sources.demo.servers import Servers
 from exporter.sources.demo.source import DemoSource
@@ -32,7 +34,13 @@ class Stretch(NamedTuple):
     kept: str = ".*"
 
 
-WEEK = Stretch(168, 17, 60, "energy_(node|container|model|unattributed)_joules_total|energy_exporter_build_info|up")
+WEEK = Stretch(
+    168,
+    17,
+    60,
+    r"energy_(node|container|model|unattributed)_(joules|carbon_grams|cost)_total|energy_container_info"
+    r"|energy_(model|container)_(tokens|requests)_total|energy_exporter_build_info|up|(vllm|sglang|tgi).*",
+)
 """Before the day: what days are compared by. Its samples are in no step with the periods of the demo's loads."""
 DAY = (WEEK, Stretch(20, 5, 60), Stretch(4, 5, 30))
 MINUTES = (Stretch(5 / 60, 1, 15),)
@@ -68,7 +76,9 @@ def _scrapes(stretch: Stretch, began: float) -> Iterator[tuple[float, str]]:
     clock = _Clock()
     demo = DemoSource(stretch.sample_seconds)
     host = Host(clock=clock, wall=lambda: began + clock())
-    sampler = Sampler([demo], demo, host, SamplerOptions(interval_seconds=stretch.sample_seconds), demo=True)
+    options, schedule = SamplerOptions(interval_seconds=stretch.sample_seconds), build_schedule(Settings(demo=True))
+    assert schedule is not None
+    sampler = Sampler([demo], demo, host, options, demo=True, factors=schedule.at)
     servers, renderer = Servers(clock), Renderer(exporter_registry())
     own, kept = f'instance="{NODE}",job="energy"', re.compile(stretch.kept)
     due = 0.0

@@ -64,7 +64,7 @@ async function settled(page) {
 /** A picture as WebP, a third of the size of PNG, which Playwright's own function does not know. */
 async function take(page, path) {
   const session = await page.context().newCDPSession(page);
-  const { data } = await session.send('Page.captureScreenshot', { format: path.endsWith('.png') ? 'png' : 'webp', quality: 80 });
+  const { data } = await session.send('Page.captureScreenshot', { format: path.endsWith('.png') ? 'png' : 'webp', quality: 75 });
   await writeFile(path, Buffer.from(data, 'base64'));
 }
 

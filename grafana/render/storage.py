@@ -19,15 +19,8 @@ from . import history
 PROMETHEUS = Path(__file__).resolve().parent.parent.parent / "prometheus"
 _PATIENCE_SECONDS = 60.0
 
-OF_A_WEEK = frozenset(
-    {
-        "pod:energy_container_joules:rate5m",
-        "namespace:energy_container_joules:rate5m",
-        "model:energy_model_joules:rate5m",
-        "model:energy_model_watts:zero_filled",
-    }
-)
-"""What is recorded of the week before the day, too: the bars of kWh per day are of these."""
+OF_A_WEEK = re.compile(r"(?:cluster|node|pod|namespace|model|server):\w+:(?:rate5m|info|max|sum|zero_filled)")
+"""What is recorded of the week before the day, too: bars of kWh per day and the sums of a week are of these."""
 
 Groups = list[dict[str, Any]]
 
@@ -91,7 +84,8 @@ def _names(metric: str, expr: str) -> bool:
 
 def _only(groups: Groups, *, of_a_week: bool) -> Groups:
     kept = [
-        group | {"rules": [rule for rule in group["rules"] if (rule["record"] in OF_A_WEEK) == of_a_week]}
+        group
+        | {"rules": [rule for rule in group["rules"] if (OF_A_WEEK.fullmatch(rule["record"]) is not None) == of_a_week]}
         for group in groups
     ]
     return [group for group in kept if group["rules"]]

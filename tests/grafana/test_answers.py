@@ -20,6 +20,7 @@ HELD = f'{NODE},namespace="a",pod="p",container="c"'
 DEVICE = 'instance="n1", device="package-0", component="cpu", source="rapl", quality="measured", method="rapl"'
 SERVED = 'model_name="m",phase="inference"'
 BUDGET = 'budget="b",owner="o",window="day"'
+PER_TOKEN = 'model:energy_per_output_token_joules:rate5m{namespace="%s",model_name="m"}'
 IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 
 
@@ -61,10 +62,25 @@ CASES = [
             'model:output_tokens:rate5m{namespace="a",model_name="m"}': "100x60",
             'model:energy_serving_joules:rate5m{namespace="b",model_name="m"}': "300x60",
             'model:output_tokens:rate5m{namespace="b",model_name="m"}': "100x60",
-            # nobody scrapes the server of this one: its joules have no tokens
+            # the tokens of this one are not counted
             'model:energy_serving_joules:rate5m{namespace="c",model_name="m"}': "900x60",
-        },
+            # the GPU joules of this one belong to no model
+            'model:energy_serving_joules:rate5m{namespace="d",model_name="m"}': "1x60",
+            'model:output_tokens:rate5m{namespace="d",model_name="m"}': "1000x60",
+        }
+        | {PER_TOKEN % name: "1x60" for name in "ab"},
         {'{model_name="m"}': 2.0},
+    ),
+    Case(
+        "the same by request",
+        "energy-models/14A",
+        {
+            f'model:{name}:rate5m{{namespace="{where}",model_name="m"}}': f"{value}x60"
+            for where, joules, requests in (("a", 100, 1), ("b", 300, 1), ("d", 1, 99))
+            for name, value in (("energy_serving_joules", joules), ("requests", requests))
+        }
+        | {f'model:energy_per_request_joules:rate5m{{namespace="{name}",model_name="m"}}': "1x60" for name in "ab"},
+        {'{model_name="m"}': 200.0},
     ),
     Case(
         "the same of a day",
@@ -74,8 +90,47 @@ CASES = [
             'model:output_tokens:rate5m{namespace="a",model_name="m"}': "0x30 100x30",
             'model:energy_serving_joules:rate5m{namespace="b",model_name="m"}': "300x60",
             'model:output_tokens:rate5m{namespace="b",model_name="m"}': "100x60",
+            # for most of the time without the joules of its GPU workers, which are left out with their tokens
+            'model:energy_serving_joules:rate5m{namespace="d",model_name="m"}': "1x60",
+            'model:output_tokens:rate5m{namespace="d",model_name="m"}': "1000x60",
+            'model:energy_serving_unresolved_joules:rate5m{namespace="d",model_name="m",reason="gpu_without_model"}': (
+                "99x40"
+            ),
         },
         {"{}": round(400 * 61 / (100 * 30 + 100 * 61), 3)},
+    ),
+    Case(
+        "a million tokens of 10 EUR in an hour in which it was trained for 5 EUR, and 2 EUR were credited",
+        "energy-model/19A",
+        {
+            f'energy_model_{kind}_total{{{NODE},namespace="a",model_name="m",phase="{phase}",currency="EUR"}}': (
+                f"0+{money / 60}x60"
+            )
+            for kind, phase, money in (("cost", "inference", 12), ("cost", "training", 5), ("credit", "inference", 2))
+        }
+        | {'model:output_tokens:rate5m{namespace="a",model_name="m"}': f"{1e6 / 61 / 60}x60"},
+        {"{}": 10.0},
+    ),
+    Case(
+        "a week of 100 W is 16.8 kWh, by namespace",
+        "energy-overview/17A",
+        {
+            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': "_ "
+            + "100 _ " * 5100
+        },
+        {'{namespace="a"}': 16.8},
+        hours=170,
+    ),
+    Case(
+        "and its grams, 0.1 a second, of which half a day is recorded so far",
+        "energy-overview/20B",
+        {
+            'model:energy_model_carbon_grams:rate5m{namespace="a",model_name="m",phase="inference",mode="idle"}': (
+                "_ 0.1 _ _ _ " * 144
+            )
+        },
+        {'{model_name="m"}': 4.32},
+        hours=13,
     ),
     Case(
         "a model that is served and trained: the training makes no tokens",
@@ -87,6 +142,7 @@ CASES = [
         | {
             'model:energy_serving_joules:rate5m{namespace="a",model_name="m"}': "100x60",
             'model:output_tokens:rate5m{namespace="a",model_name="m"}': "50x60",
+            PER_TOKEN % "a": "2x60",
         },
         {'{namespace="a", model_name="m", phase="inference"}': 2.0},
     ),
@@ -243,7 +299,7 @@ CASES = [
     ),
     Case(
         "and of each its own part is nobody's",
-        "energy-nodes/6H",
+        "energy-nodes/6J",
         twice(
             {
                 f'energy_node_joules_total{{{NODE},component="cpu"}}': (counter(100), counter(30)),
@@ -297,7 +353,7 @@ CASES = [
     ),
     Case(
         "pods of one name in two clusters are two, each with its own idle share",
-        "energy-workloads/7H",
+        "energy-workloads/7J",
         twice(
             {
                 f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(10), counter(30)),
@@ -317,6 +373,7 @@ CASES = [
                 f'energy_model_joules_total{{{NODE},namespace="a",{SERVED}}}': (counter(100), counter(100)),
                 'model:energy_serving_joules:rate5m{namespace="a",model_name="m"}': ("100x60", "300x60"),
                 'model:output_tokens:rate5m{namespace="a",model_name="m"}': ("50x60", "100x60"),
+                PER_TOKEN % "a": ("2x60", "3x60"),
             }
         ),
         {f'{{cluster="{cluster}", namespace="a", {SERVED}}}': cost for cluster, cost in (("east", 2.0), ("west", 3.0))},
@@ -388,14 +445,14 @@ CASES = [
     ),
     Case(
         "a tenth more than a week before",
-        "energy-nodes/6G",
+        "energy-nodes/6I",
         {f'energy_node_joules_total{{{NODE},component="cpu"}}': f"0+6000x{WEEK} {6000 * WEEK + 6600}+6600x120"},
         {'{instance="n1"}': 0.1},
         hours=170,
     ),
     Case(
         "no week before, no comparison",
-        "energy-nodes/6G",
+        "energy-nodes/6I",
         {f'energy_node_joules_total{{{NODE},component="cpu"}}': counter(100)},
         {},
     ),

@@ -22,7 +22,7 @@ from tests.support.patience import patience
 
 QUERIES = queries()
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")} | {
-    f"suffix:{unit}" for unit in ("kWh", "kWh/year", "J/token", "tokens/s", "/min", "×", "kg", "g/kWh")
+    f"suffix:{unit}" for unit in ("kWh", "kWh/year", "J/token", "tokens/s", "/min", "×", "kg", "g/kWh", "J", "M")
 }
 
 

@@ -34,7 +34,7 @@ SHIPPED = REPOSITORY / "prometheus"
 FASTER = 60
 """Minutes of the shipped configuration become seconds; nothing else of it is changed."""
 
-UNKNOWN = "/unknown"
+UNKNOWN, COUNTED = "/unknown", "/counted"
 
 MOST_PENDING_SECONDS = 3.0
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -148,10 +148,26 @@ def other_servers(began: float) -> str:
         'ray_serve_deployment_request_counter_total{application="tts",deployment="Model",replica="1"}': 2,
         'sglang:num_requests_total{model_name="org/pd",engine_type="prefill"}': 2,
         'energy_container_joules_total{container="workers",component="gpu",mode="active"}': 300,  # of no model
-        "llamacpp:tokens_predicted_total": 15,
         "llamacpp:prompt_tokens_total": 30,
     }
-    return "".join(f"{name} {rate * seconds:.6f}\n" for name, rate in rows.items())
+    moving = {name: rate * seconds for name, rate in rows.items()}
+    six_digits = {"llamacpp:tokens_predicted_total": 1.23457e7 + 100 * (seconds // 7)}
+    return "".join(f"{name} {value:.6f}\n" for name, value in {**moving, **six_digits}.items())
+
+
+def counted_server(began: float) -> str:
+    """A prefill server, and what the exporter of its node publishes of it."""
+    seconds = time.monotonic() - began
+    model = 'model_name="org/own"'
+    rows = {
+        f"vllm:generation_tokens_total{{{model}}}": 10,
+        f'energy_container_tokens_total{{{model},container="vllm",kind="output"}}': 10,
+        f'energy_model_tokens_total{{{model},kind="output"}}': 10,
+        f'energy_model_tokens_total{{{model},kind="prompt"}}': 900,
+        f"energy_model_requests_total{{{model}}}": 10,
+    }
+    info = f'energy_container_info{{{model},container="vllm",label_llm_d_ai_role="prefill"}} 1\n'
+    return info + "".join(f"{name} {rate * seconds:.6f}\n" for name, rate in rows.items())
 
 
 def unknown_server(began: float) -> str:
@@ -164,7 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
     began = time.monotonic()
 
     def do_GET(self) -> None:
-        body = (unknown_server if self.path == UNKNOWN else other_servers)(self.began).encode()
+        pages = {UNKNOWN: unknown_server, COUNTED: counted_server}
+        body = pages.get(self.path, other_servers)(self.began).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.send_header("Content-Length", str(len(body)))
@@ -277,6 +294,10 @@ def _configure(folder: Path, ports: dict[str, int], others: int) -> None:
             {
                 "targets": [f"127.0.0.1:{others}"],
                 "labels": {"pod": "unknown-0", "namespace": "team-nlp", "__metrics_path__": UNKNOWN},
+            },
+            {
+                "targets": [f"127.0.0.1:{others}"],
+                "labels": {"pod": "prefill-0", "namespace": "team-pd", "__metrics_path__": COUNTED},
             },
         ],
     }

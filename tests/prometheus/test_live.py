@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 DOCUMENTED = {
     name: set(re.findall(r"`(\w+)`", labels))
-    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+) \|", DOCUMENT, re.MULTILINE)
+    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+|–) \|", DOCUMENT, re.MULTILINE)
 }
 
 EXPECTED = {

@@ -32,6 +32,11 @@ _SGLANG = {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank", "mo
 _RAY = {"model_name", "WorkerId"}
 _DEPLOYMENT = {"deployment", "replica", "application", "route"}
 FOREIGN: Mapping[str, set[str]] = {
+    "energy_model_tokens_total": {"model_name", "kind"},  # the exporter's own: not in its catalogue yet
+    "energy_model_requests_total": {"model_name"},
+    "energy_container_tokens_total": {"container", "model_name", "kind"},
+    "energy_model_token_step": {"model_name"},
+    "energy_token_source_up": {"container", "model_name", "server"},
     "up": POD,
     "process_start_time_seconds": POD,
     **{f"vllm{sign}{name}_total": _VLLM for sign in ":_" for name in ("generation_tokens", "prompt_tokens")},
@@ -72,7 +77,7 @@ RECORDS = [rule for group in groups() for rule in group["rules"] if "record" in 
 ALERTS = [rule for group in groups() for rule in group["rules"] if "alert" in rule]
 DOCUMENTED = {
     name: set(re.findall(r"`(\w+)`", labels))
-    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+) \|", DOCUMENT, re.MULTILINE)
+    for name, labels in re.findall(r"^\| `([\w:]+)` \| ((?:`\w+`(?:, )?)+|–) \|", DOCUMENT, re.MULTILINE)
 }
 
 
@@ -105,7 +110,8 @@ def test_a_renamed_metric_or_a_dropped_label_is_noticed() -> None:
     for name in metrics:
         for label in {label for one in used for metric, labels in one.metrics if metric == name for label in labels}:
             dropped = OWN | {name: OWN[name] - {label}}
-            assert label in TARGET or any(complaints(rule["expr"], dropped) for rule in (*RECORDS, *ALERTS)), (
+            free = label in TARGET or label.startswith("label_")
+            assert free or any(complaints(rule["expr"], dropped) for rule in (*RECORDS, *ALERTS)), (
                 name,
                 label,
             )
