@@ -7,8 +7,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
 from .board import Row, board
-from .empty import NO_EXPORTER, NO_METER
-from .links import EXPORTER, NODES, OVERVIEW, WORKLOADS, from_line, from_place, onward
+from .empty import NO_EXPORTER, NO_METER, Empty
+from .links import EXPORTER, MODEL, NODES, OVERVIEW, WORKLOADS, from_line, from_place, from_row, onward
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, LOST, NODE_IDLE, TEXT, WARN
 from .panels import Ask, Line, course, number
 from .table import CLUSTER, Label, Value, table
@@ -16,6 +16,7 @@ from .variables import everywhere
 
 _ONE = from_line(EXPORTER, "Only this exporter", "cluster", "instance")
 _UP = {0.0: ("failing", BAD), 1.0: ("up", GOOD), 2.0: ("not here", TEXT)}
+_READ = {0.0: ("read", GOOD), 1.0: ("not read", WARN)}
 _REFUSED = 'reason!="not_found"'
 _LOSSES = {
     "idle": NODE_IDLE,
@@ -40,6 +41,7 @@ def dashboard() -> Dashboard:
             Row(10, [(24, _devices())]),
             Row(9, [(10, _sources()), (14, _unattributed())]),
             Row(8, [(8, _failures()), (8, _cost()), (8, _reads())]),
+            Row(8, [(24, _servers())]),
             Row(8, [(10, _meters()), (7, _samples()), (7, _dropped())], "Meters, skipped samples, dropped series", 90),
             Row(8, [(8, _requests()), (8, _durations()), (8, _idle_sources())], "Requests, durations, idle power", 91),
         ],
@@ -232,6 +234,32 @@ def _sources() -> Builder[Panel]:
             Value("Age", age, "s", None, 80, [(60, WARN), (300, BAD)]),
         ],
         sort="Failures",
+    )
+
+
+def _servers() -> Builder[Panel]:
+    by = f"{q.NODES}, namespace, pod, container, model_name, server"
+    ask = Ask(
+        20,
+        "Model servers",
+        "Which model servers are read for tokens?",
+        "Servers that the exporter recognised, those that it cannot read first. The log, the status page and "
+        "ai-energy-exporter doctor give the reason and the fix.",
+        Empty("No model server", "none was recognised on these nodes, or --no-source.inference is set."),
+    )
+    return table(
+        ask,
+        [
+            CLUSTER,
+            Label("instance", "Node", 120, from_place(EXPORTER, "Only this exporter", instance="Node")),
+            Label("namespace", "Namespace", 130, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
+            Label("container", "Container", 120),
+            Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
+            Label("server", "Server", 110),
+        ],
+        [Value("Unread", f"1 - min by ({by}) ({q.series('energy_token_source_up')})", "none", 0, 90, texts=_READ)],
+        sort="Unread",
     )
 
 

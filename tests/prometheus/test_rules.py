@@ -32,11 +32,6 @@ _SGLANG = {"model_name", "engine_type", "tp_rank", "pp_rank", "moe_ep_rank", "mo
 _RAY = {"model_name", "WorkerId"}
 _DEPLOYMENT = {"deployment", "replica", "application", "route"}
 FOREIGN: Mapping[str, set[str]] = {
-    "energy_model_tokens_total": {"model_name", "kind"},  # the exporter's own: not in its catalogue yet
-    "energy_model_requests_total": {"model_name"},
-    "energy_container_tokens_total": {"container", "model_name", "kind"},
-    "energy_model_token_step": {"model_name"},
-    "energy_token_source_up": {"container", "model_name", "server"},
     "up": POD,
     "process_start_time_seconds": POD,
     **{f"vllm{sign}{name}_total": _VLLM for sign in ":_" for name in ("generation_tokens", "prompt_tokens")},
