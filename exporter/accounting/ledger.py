@@ -29,7 +29,7 @@ from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
 from .impacts import add_up, settle, total
-from .models import ModelAccounts
+from .models import ModelAccounts, is_alone
 from .processes import ProcessAccounts, ProcessRecord
 
 _HOUSEKEEPING_SECONDS = 5.0
@@ -123,16 +123,18 @@ class Ledger:
     def _post_cpu(self, now: float, cpu: CpuUse, weights: Mapping[GroupKey, float]) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
         occupied = self._models.occupancy
-        for group, seconds, processes in cpu.groups:
+        left = self._processes.left_by_strangers(cpu.exited) if occupied else ()
+        for group, seconds, processes, listing in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             surplus = weights.get(group, 1.0) - 1.0 if weights else 0.0
+            rest, others, newcomers = seconds, 0.0, False
             container.use_cpu(seconds, surplus)
             changed.add(container)
-            rest, others = seconds, 0.0
             for process, used in processes:
                 record = records.get(process.key)
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
+                    newcomers |= record.model is None
                 account = record.account
                 account.use_cpu(used, surplus)
                 changed.add(account)
@@ -146,10 +148,10 @@ class Ledger:
                 rest -= used
             if (occupancy := occupied.get(container)) is not None:
                 occupancy.add(seconds - rest - others, others, now)
-                if rest > 0 and (model := occupancy.sole) is not None:
-                    # CPU time of processes that have exited: the model's, if no other process worked beside it.
-                    model.use_cpu(rest, surplus)
-                    changed.add(model)
+                if rest > 0 or occupancy.waiting:
+                    beside = newcomers or not is_alone(seconds, others)
+                    known = listing if container not in left else "partial"
+                    changed.update(occupancy.charge_rest(group, max(0.0, rest), surplus, known, strangers=beside))
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         if uses:

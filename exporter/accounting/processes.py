@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, Workload
 from ..snapshot import AccountRow
@@ -109,6 +109,11 @@ class ProcessAccounts:
     def of_groups(self, groups: Collection[GroupKey]) -> list[tuple[Process, ProcessRecord]]:
         """The processes of ``groups``."""
         return [(Process(key, record.comm), record) for key, record in self.records.items() if record.group in groups]
+
+    def left_by_strangers(self, exited: Iterable[ProcessKey]) -> set[Account]:
+        """Containers of those of the ``exited`` processes that have no model."""
+        records = [record for key in exited if (record := self.records.get(key)) is not None]
+        return {record.container for record in records if record.model is None and record.container is not None}
 
     def rename(
         self, process: Process, record: ProcessRecord, container: Account, model: Model | None, now: float

@@ -25,6 +25,7 @@ class Members:
         self._table = ProcessTable(host)
         self._rereads = Rereads()
         self._hidden_groups: set[Group] = set()
+        self._unlisted_groups: set[Group] = set()
         self._exited: list[ProcessKey] = []
 
     def close(self) -> None:
@@ -58,6 +59,7 @@ class Members:
     def remove(self, group: Group) -> None:
         """Detach the members of a group that no longer exists: they moved to another one, or will be reaped."""
         self._hidden_groups.discard(group)
+        self._unlisted_groups.discard(group)
         for tracked in list(group.members()):
             detach(tracked)
 
@@ -105,9 +107,11 @@ class Members:
         """
         pids = listed(group)
         if pids is None:
+            self._unlisted_groups.add(group)
             if group.parent is not None and is_threaded(group):
                 tick.shared.append((group, group.parent))
             return []
+        self._unlisted_groups.discard(group)
         if not pids and group.parent is not None and group.parent.parent and any(group.parent.members()):
             tick.empty.append(group)
         known = group.active | group.idle
@@ -156,6 +160,10 @@ class Members:
             self._table.rename(tracked)
             if self.identities is not None and isinstance(tracked.group, Group):
                 self.identities.look(tracked.process.key, tracked.group.key)
+
+    def is_partial(self, group: Group) -> bool:
+        """Whether some members of a group cannot be seen, as of its last scan."""
+        return group in self._hidden_groups or group in self._unlisted_groups
 
     def problems(self) -> tuple[Problem, ...]:
         """The problem that some processes are hidden from this user, if any are."""

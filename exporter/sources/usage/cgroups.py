@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from ...host import Host
-from ...records import CpuUse, GroupKey, GroupUse, ProcessUse, Reading, Unavailable
+from ...records import CpuUse, GroupKey, GroupUse, Listing, ProcessUse, Reading, Unavailable
 from .cgroup_members import Members
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, find_hierarchy, list_dirs
 from .shared_threads import elsewhere_seconds, find_shared, merge_uses
@@ -251,6 +251,27 @@ class CgroupSource:
         own = group.own_seconds() - group.attributed_seconds
         if own <= 0:
             return
+        uses, explained, listing = self._explain(group, own, tick)
+        own = group.own_seconds() - group.attributed_seconds  # without that of children found meanwhile
+        if own <= 0:
+            return
+        group.attributed_seconds += own
+        if explained > own:
+            scale = own / explained
+            uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
+        if group.parent is None:
+            self._attribute_root(group, own, uses, listing, removed, tick)
+        elif removed and not uses and not group.has_user_process():
+            self._attribute_to_removed(own, removed, tick)
+        else:
+            self._add_use(GroupUse(group.key, own, tuple(uses), listing), tick)
+
+    def _explain(self, group: Group, own: float, tick: Walk) -> tuple[list[ProcessUse], float, Listing]:
+        """CPU seconds of the members of a group, their sum, and whether all that may have run are among them.
+
+        ``own`` is what the group used. It is scanned if it used more than the known members explain, unless the last
+        scan cost so much that this one is put off.
+        """
         uses, explained = self._members.active_use(group)
         if explained > own:
             group.elsewhere += explained - own
@@ -258,6 +279,7 @@ class CgroupSource:
             group.elsewhere = max(0.0, group.elsewhere + explained - own)
         skew = _SKEW_SECONDS if own <= tick.window else _SKEW_SECONDS * own / tick.window
         group.unexplained = max(-skew, group.unexplained + own - explained)
+        late = False
         if group.unexplained > skew:
             due = tick.full or tick.now >= group.rescan_after
             began = self._host.work()
@@ -274,25 +296,15 @@ class CgroupSource:
                     group.unexplained = 0.0
                 share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
                 group.rescan_after = tick.now + (self._host.work() - began) / share
-            if own <= 0:
-                return
-        group.attributed_seconds += own
-        if explained > own:
-            scale = own / explained
-            uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
-        if group.parent is None:
-            self._attribute_root(group, own, uses, removed, tick)
-        elif removed and not uses and not group.has_user_process():
-            self._attribute_to_removed(own, removed, tick)
-        else:
-            self._add_use(group.key, own, uses, tick)
+            late = not due or tick.probes <= 0
+        return uses, explained, "partial" if self._members.is_partial(group) else "late" if late else "complete"
 
-    def _add_use(self, group: GroupKey, own: float, uses: list[ProcessUse], tick: Walk) -> None:
+    def _add_use(self, use: GroupUse, tick: Walk) -> None:
         identities = self._members.identities
         if identities is None:
-            tick.groups.append(GroupUse(group, own, tuple(uses)))
+            tick.groups.append(use)
         else:
-            tick.groups += identities.divide(group, own, uses)
+            tick.groups += identities.divide(use)
 
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
         """Attribute the remainder of a group without processes to the child cgroups that were just removed."""
@@ -301,7 +313,13 @@ class CgroupSource:
             tick.groups += [GroupUse(ended.key, own / len(recent), ()) for ended in recent]
 
     def _attribute_root(
-        self, root: Group, own: float, uses: list[ProcessUse], removed: Sequence[Group], tick: Walk
+        self,
+        root: Group,
+        own: float,
+        uses: list[ProcessUse],
+        listing: Listing,
+        removed: Sequence[Group],
+        tick: Walk,
     ) -> None:
         """Split the root group's own usage between kernel threads and its other processes."""
         kernel = sum([use.seconds for use in uses if use.process.kernel])
@@ -310,7 +328,7 @@ class CgroupSource:
         own -= kernel
         if uses or root.has_user_process():
             if own > 0:
-                self._add_use(root.key, own, uses, tick)
+                self._add_use(GroupUse(root.key, own, tuple(uses), listing), tick)
         elif removed:
             self._attribute_to_removed(own, removed, tick)
         else:
@@ -322,9 +340,9 @@ def _within(found: list[ProcessUse], seconds: float) -> list[ProcessUse]:
     """Limit the CPU time of new members to what their group used beyond the others.
 
     It is all that they used since they started, because so far none of it was attributed to them. What exceeds the
-    limit was attributed to the group earlier, or to the group that they came from.
+    limit was attributed to the group earlier, or to the group that they came from; they are listed nevertheless.
     """
     total = sum([use.seconds for use in found])
     if total <= seconds:
         return found
-    return [ProcessUse(process, used * seconds / total) for process, used in found] if seconds > 0 else []
+    return [ProcessUse(process, used * max(0.0, seconds) / total) for process, used in found]

@@ -8,7 +8,7 @@ group: Slurm without ``jobacct_gather/cgroup`` uses only freezer and cpuset, sys
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ...host import Host, read_file
 from ...records import PATH_SEPARATOR, GroupKey, GroupUse, ProcessKey, ProcessUse, Unavailable
@@ -136,20 +136,24 @@ class Identities:
             del self._members[group]
             self._ended.append(group)
 
-    def divide(self, counting: GroupKey, seconds: float, uses: Sequence[ProcessUse]) -> list[GroupUse]:
-        """Use of the counting group, and of each identity in it: the sum of its processes."""
+    def divide(self, use: GroupUse) -> list[GroupUse]:
+        """Use of the counting group, and of each identity in it: the sum of its processes.
+
+        Where several worked in one counting group, it is not known to which of them the exited ones belonged.
+        """
+        counting, seconds, processes, listing = use
         if not self._groups:
-            return [GroupUse(counting, seconds, tuple(uses))]
+            return [use]
         divided: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
-        for use in uses:
-            divided[self._groups.get(use.process.key, counting)].append(use)
+        for process in processes:
+            divided[self._groups.get(process.process.key, counting)].append(process)
         own = divided.pop(counting, [])
         found = [
             GroupUse(group, sum([use.seconds for use in members]), tuple(members)) for group, members in divided.items()
         ]
         rest = max(seconds - sum([group.seconds for group in found]), sum([use.seconds for use in own]))
         if rest > 0:
-            found.append(GroupUse(counting, rest, tuple(own)))
+            found.append(GroupUse(counting, rest, tuple(own), "partial" if divided else listing))
         return found
 
     def take_started(self) -> list[GroupKey]:
