@@ -15,6 +15,7 @@ from ...host import Host
 from ...records import CpuUse, GroupKey, GroupUse, Listing, ProcessUse, Reading, Unavailable
 from .cgroup_members import Members
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, find_hierarchy, list_dirs
+from .removals import Removals
 from .shared_threads import elsewhere_seconds, find_shared, merge_uses
 
 _FULL_WALK_SECONDS = 10.0
@@ -39,6 +40,7 @@ class CgroupSource:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._members = Members(host)
+        self._removals = Removals()
         self._hierarchy: Hierarchy | None = None
         self._root: Group | None = None
         self._links_count = False
@@ -56,6 +58,7 @@ class CgroupSource:
             self._mount(tick)
             return Reading(cpu=self._cpu_use(tick, 0.0))
         self._members.reap(thorough=tick.full)
+        self._removals.read()
         try:
             if self._root.refresh() or tick.full:
                 # The v2 root is counted in scheduler ticks, the groups below in nanoseconds, so over time these may
@@ -81,6 +84,7 @@ class CgroupSource:
                 group.close()
             self._root = None
         self._members.close()
+        self._removals.close()
 
     def _cpu_use(self, tick: Walk, window_seconds: float) -> CpuUse:
         started, ended = self._started, self._ended
@@ -96,10 +100,10 @@ class CgroupSource:
         return CpuUse(
             tick.now,
             window_seconds,
-            sum([group.seconds for group in tick.groups]) + tick.kernel_seconds,
+            sum([group.seconds for group in tick.groups]) + tick.kernel_seconds + tick.exited_seconds,
             tuple(tick.groups),
             tick.kernel_seconds,
-            0.0,
+            tick.exited_seconds,
             tuple(started),
             tuple(ended),
             self._members.take_exited(),
@@ -174,6 +178,8 @@ class CgroupSource:
             self._started.append(child.key)
             self._discover(child, tick)
             self._attribute(child, tick)
+        if parent.children:
+            self._removals.watch(parent)
 
     def _visit(self, group: Group, tick: Walk) -> None:
         """Attribute the usage of a group and of those below it. Raises `Unavailable` if it no longer exists."""
@@ -187,12 +193,14 @@ class CgroupSource:
                 return
             for name in gone:
                 child = group.children.pop(name)
+                removed += [child] if self._removals.any_below(child) else child.leaves()
+                self._removals.removed(group, name)
                 self._remove(child)
                 group.removed_seconds += sum([each.attributed_seconds + each.removed_seconds for each in child.tree()])
-                removed += child.leaves()
         if removed or tick.full:
             self._discover(group, tick)
         self._attribute(group, tick, removed)
+        self._removals.settle(group)
 
     def _visit_children(self, group: Group, tick: Walk) -> tuple[list[str], bool]:
         """Visit the children that used CPU; returns the names of removed ones, and whether one that may have is unread.
@@ -243,6 +251,7 @@ class CgroupSource:
         for ended in group.tree():
             self._ended.append(ended.key)
             ended.close()
+            self._removals.forget(ended)
             self._members.remove(ended)
 
     # --- what a group used --------------------------------------------------------------------------
@@ -261,7 +270,7 @@ class CgroupSource:
             uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
         if group.parent is None:
             self._attribute_root(group, own, uses, listing, removed, tick)
-        elif removed and not uses and not group.has_user_process():
+        elif removed and not uses and not group.has_user_process() and not self._removals.came_and_went(group):
             self._attribute_to_removed(own, removed, tick)
         else:
             self._add_use(GroupUse(group.key, own, tuple(uses), listing), tick)
@@ -307,7 +316,11 @@ class CgroupSource:
             tick.groups += identities.divide(use)
 
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
-        """Attribute the remainder of a group without processes to the child cgroups that were just removed."""
+        """Attribute the remainder of a group without processes to the child cgroups that were just removed.
+
+        If another one came and went unseen, it remains with the group itself: how much of it each of them used is
+        not known.
+        """
         if own > 0:
             recent = [ended for ended in removed if ended.quiet < QUIET_READS] or removed
             tick.groups += [GroupUse(ended.key, own / len(recent), ()) for ended in recent]
@@ -329,6 +342,8 @@ class CgroupSource:
         if uses or root.has_user_process():
             if own > 0:
                 self._add_use(GroupUse(root.key, own, tuple(uses), listing), tick)
+        elif removed and self._removals.came_and_went(root):
+            tick.exited_seconds += own
         elif removed:
             self._attribute_to_removed(own, removed, tick)
         else:
