@@ -144,13 +144,15 @@ class GroupUse(NamedTuple):
 
     ``processes`` are the members that are known to have run; their sum never exceeds ``seconds``: processes that
     have already exited account for the rest. ``listing`` is "late" if other members may have run too, which a later
-    tick finds, and "partial" if some can never be known.
+    tick finds, and "partial" if some can never be known. ``reaped`` is the part of the rest that exited children of
+    members used, by the member that waited for them.
     """
 
     group: GroupKey
     seconds: float
     processes: tuple[ProcessUse, ...]
     listing: Listing = "complete"
+    reaped: tuple[ProcessUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

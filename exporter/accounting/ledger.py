@@ -124,7 +124,7 @@ class Ledger:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
         occupied = self._models.occupancy
         left = self._processes.left_by_strangers(cpu.exited) if occupied else ()
-        for group, seconds, processes, listing in cpu.groups:
+        for group, seconds, processes, listing, reaped in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             surplus = weights.get(group, 1.0) - 1.0 if weights else 0.0
             rest, others, newcomers = seconds, 0.0, False
@@ -151,7 +151,8 @@ class Ledger:
                 if rest > 0 or occupancy.waiting:
                     beside = newcomers or not is_alone(seconds, others)
                     known = listing if container not in left else "partial"
-                    changed.update(occupancy.charge_rest(group, max(0.0, rest), surplus, known, strangers=beside))
+                    of = self._processes.models_of(reaped, container) if reaped else ()
+                    changed.update(occupancy.charge_rest(group, rest, surplus, known, of, strangers=beside))
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         if uses:
@@ -182,10 +183,9 @@ class Ledger:
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
-        places = {allocation.place for allocation in allocations}
         accounts = {
             place: [account] if (model := self._models.sole(account)) is None else [account, model]
-            for place, account in self._containers.allocate(places, now).items()
+            for place, account in self._containers.allocate({one.place for one in allocations}, now).items()
         }
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)

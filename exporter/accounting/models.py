@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from ..records import GroupKey, Listing, Model, ModelKey, Workload
 from ..snapshot import AccountRow
@@ -57,28 +57,42 @@ class Occupancy:
         return next(iter(self.models)) if alone else None
 
     def charge_rest(
-        self, group: GroupKey, seconds: float, surplus: float, listing: Listing, *, strangers: bool
-    ) -> tuple[Account, ...]:
+        self,
+        group: GroupKey,
+        seconds: float,
+        surplus: float,
+        listing: Listing,
+        reaped: Sequence[tuple[Account, float]] = (),
+        *,
+        strangers: bool,
+    ) -> list[Account]:
         """Charge CPU seconds of a cgroup that none of the listed processes used; returns the accounts that changed.
 
-        Processes that have exited used them: the model's, if no other process worked beside it. While the ``listing``
-        is late, that is not known: they wait, and the model gets them when a complete listing shows no ``strangers``
-        that worked or are new. Otherwise they stay with the container alone.
+        Processes that have exited used them. Those of ``reaped`` are the models' whose processes waited for them. The
+        others are the only model's, if no other process worked beside it. While the ``listing`` is late, that is not
+        known: they wait, and the model gets them when a complete listing shows no ``strangers`` that worked or are new.
+        Otherwise they stay with the container alone.
         """
+        changed = []
+        for model_of, used in reaped:
+            model_of.use_cpu(used, surplus)
+            changed.append(model_of)
+            seconds -= used
+        seconds = max(0.0, seconds)
         model, waiting = self.sole, self.waiting.pop(group, None)
         if waiting is not None and waiting[0] is not model:
             waiting = None
         if model is None or listing == "partial":
-            return ()
+            return changed
         if listing == "late":
             self.waiting[group] = waiting = waiting or (model, Account(0, model.owner, hidden=True))
             waiting[1].use_cpu(seconds, surplus)
-            return waiting[1:]
+            return [*changed, waiting[1]]
         if waiting is not None and not strangers:
             model.merge(waiting[1].joules)
         if seconds > 0:
             model.use_cpu(seconds, surplus)
-        return (model,)
+        return [*changed, model]
 
 
 def is_alone(seconds: float, other_seconds: float) -> bool:

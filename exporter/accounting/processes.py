@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, Workload
+from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, ProcessUse, Workload
 from ..snapshot import AccountRow
 from .accounts import Account, Period
 from .models import ModelAccounts
@@ -114,6 +114,11 @@ class ProcessAccounts:
         """Containers of those of the ``exited`` processes that have no model."""
         records = [record for key in exited if (record := self.records.get(key)) is not None]
         return {record.container for record in records if record.model is None and record.container is not None}
+
+    def models_of(self, uses: Iterable[ProcessUse], container: Account) -> list[tuple[Account, float]]:
+        """The models of those processes of a container that have one, with their seconds."""
+        found = [(record, seconds) for one, seconds in uses if (record := self.records.get(one.key)) is not None]
+        return [(one.model, seconds) for one, seconds in found if one.model is not None and one.container is container]
 
     def rename(
         self, process: Process, record: ProcessRecord, container: Account, model: Model | None, now: float

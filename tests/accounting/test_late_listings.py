@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.accounting.attribution import Energy
-from exporter.records import GroupUse, ProcessKey
+from exporter.records import GroupUse, Listing, ProcessKey, ProcessUse
 from tests.support.ledger_bench import PACKAGE, Bench, group, process, use
 
 A, B = group("a"), group("b")
@@ -142,3 +142,24 @@ def test_a_model_has_no_more_than_its_processes_used_if_strangers_are_found_in_t
             tick(bench, use(A, busy, *listed, listing="late" if late else "complete"))
             unread = unread if late else 0.0
     assert model_joules(bench) <= WATTS * true * 1.005 + 1e-6
+
+
+def test_what_children_of_a_model_used_is_its_own_beside_strangers() -> None:
+    """Short-lived workers that its server waited for; those of the stranger stay with the container."""
+    bench = started()
+    for _ in range(5):
+        seen = use(A, 3.0, (SERVER, 0.5), (STRANGER, 0.5))
+        tick(bench, seen._replace(reaped=(ProcessUse(SERVER, 0.75), ProcessUse(STRANGER, 0.25))))
+    assert model_joules(bench) == pytest.approx(WATTS * (1.0 + 5 * 1.25))
+    assert bench.container_joules()["a"] == pytest.approx(WATTS * 16.0)
+
+
+@pytest.mark.parametrize("listing", ["complete", "late", "partial"])
+def test_what_children_used_counts_once_in_a_container_of_the_model_alone(listing: Listing) -> None:
+    bench = started()
+    for _ in range(3):
+        seen = use(A, 3.0, (SERVER, 0.5), listing=listing)
+        tick(bench, seen._replace(reaped=(ProcessUse(SERVER, 0.75),)))
+    tick(bench, use(A, 1.0, (SERVER, 1.0)))
+    known = 3.0 if listing != "partial" else 1.25
+    assert model_joules(bench) == pytest.approx(WATTS * (1.0 + 3 * known + 1.0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 from ...host import Host, read_file
 from ...records import Problem, ProcessKey, ProcessUse, Unavailable
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, detach
 from .identity import Identities
 from .process_clock import ProcessTable, Tracked
+from .reaped import ReapedChildren
 from .rereads import Rereads
 
 
@@ -23,6 +25,7 @@ class Members:
         self._host = host
         self.identities: Identities | None = None
         self._table = ProcessTable(host)
+        self._reaped = ReapedChildren(host, self._table)
         self._rereads = Rereads()
         self._hidden_groups: set[Group] = set()
         self._unlisted_groups: set[Group] = set()
@@ -60,6 +63,7 @@ class Members:
         """Detach the members of a group that no longer exists: they moved to another one, or will be reaped."""
         self._hidden_groups.discard(group)
         self._unlisted_groups.discard(group)
+        self._reaped.forget(group)
         for tracked in list(group.members()):
             detach(tracked)
 
@@ -119,7 +123,8 @@ class Members:
             detach(known[pid])
         if tick.probes > 0:
             self._hidden_groups.discard(group)
-        uses = []
+        uses: list[ProcessUse] = []
+        new: list[Tracked] = []
         for pid in pids - known.keys():
             tracked = self._table.find(pid)
             if tracked is None:
@@ -132,23 +137,44 @@ class Members:
                         self._hidden_groups.add(group)
                     continue
                 self._rereads.add(tracked, tick.now)
+                new.append(tracked)
             self._attach(tracked, group, tick)
             seconds = self._table.used(tracked)
             if seconds:
                 uses.append(ProcessUse(tracked.process, seconds))
+        for tracked in new:
+            self._reaped.place(tracked)
         return uses
+
+    def read_children(self, uses: Iterable[ProcessUse]) -> None:
+        """Read what exited children used of the processes that ran: one that did not run has not waited for any.
+
+        Then the exits of all processes, so that no child that was followed counts twice.
+        """
+        for use in uses:
+            tracked = self._table.find(use.process.key.pid)
+            if tracked is not None and not use.process.kernel:
+                self._reaped.read(tracked)
+        self.reap(thorough=False)
+
+    def take_reaped(self, group: Group, seconds: float) -> tuple[ProcessUse, ...]:
+        """What exited children of a group's processes used unseen, at most ``seconds``, by process."""
+        return self._reaped.take(group, seconds) if self._reaped.due else ()
 
     def _attach(self, tracked: Tracked, group: Group, tick: Walk) -> None:
         before = tracked.group
         if isinstance(before, Group) and tracked.process.key.pid in (listed(before) or ()):
             tick.shared.append((group, before))
         group.attach(tracked)
+        if before is not None:
+            self._reaped.move(tracked)
         if self.identities is not None:
             self.identities.look(tracked.process.key, group.key)
 
     def exit(self, tracked: Tracked) -> None:
         """Detach a process that exited, and report it with the next `take_exited`."""
         detach(tracked)
+        self._reaped.exit(tracked)
         self._table.forget(tracked)
         self._exited.append(tracked.process.key)
         if self.identities is not None:

@@ -260,26 +260,26 @@ class CgroupSource:
         own = group.own_seconds() - group.attributed_seconds
         if own <= 0:
             return
-        uses, explained, listing = self._explain(group, own, tick)
-        own = group.own_seconds() - group.attributed_seconds  # without that of children found meanwhile
+        own, uses, explained, listing = self._explain(group, own, tick)
         if own <= 0:
             return
         group.attributed_seconds += own
         if explained > own:
             scale = own / explained
             uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
+        reaped = self._members.take_reaped(group, own - explained)
         if group.parent is None:
-            self._attribute_root(group, own, uses, listing, removed, tick)
+            self._attribute_root(group, GroupUse(group.key, own, tuple(uses), listing, reaped), removed, tick)
         elif removed and not uses and not group.has_user_process() and not self._removals.came_and_went(group):
             self._attribute_to_removed(own, removed, tick)
         else:
-            self._add_use(GroupUse(group.key, own, tuple(uses), listing), tick)
+            self._add_use(GroupUse(group.key, own, tuple(uses), listing, reaped), tick)
 
-    def _explain(self, group: Group, own: float, tick: Walk) -> tuple[list[ProcessUse], float, Listing]:
-        """CPU seconds of the members of a group, their sum, and whether all that may have run are among them.
+    def _explain(self, group: Group, own: float, tick: Walk) -> tuple[float, list[ProcessUse], float, Listing]:
+        """What a group used, its members, their sum, and whether all members that may have run are among them.
 
-        ``own`` is what the group used. It is scanned if it used more than the known members explain, unless the last
-        scan cost so much that this one is put off.
+        ``own`` is what it used, with that of children that are found only now. It is scanned if it used more than the
+        known members explain, unless the last scan cost so much that this one is put off.
         """
         uses, explained = self._members.active_use(group)
         if explained > own:
@@ -301,12 +301,16 @@ class CgroupSource:
                 found = self._members.scan(group, tick, self._first_at)
                 uses += _within(found, own - explained)
                 explained = sum([use.seconds for use in uses])
+                if own - explained > skew:
+                    self._members.read_children(uses)
                 if tick.probes > 0:
                     group.unexplained = 0.0
                 share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
                 group.rescan_after = tick.now + (self._host.work() - began) / share
             late = not due or tick.probes <= 0
-        return uses, explained, "partial" if self._members.is_partial(group) else "late" if late else "complete"
+        if self._members.is_partial(group):
+            return own, uses, explained, "partial"
+        return own, uses, explained, "late" if late else "complete"
 
     def _add_use(self, use: GroupUse, tick: Walk) -> None:
         identities = self._members.identities
@@ -325,23 +329,15 @@ class CgroupSource:
             recent = [ended for ended in removed if ended.quiet < QUIET_READS] or removed
             tick.groups += [GroupUse(ended.key, own / len(recent), ()) for ended in recent]
 
-    def _attribute_root(
-        self,
-        root: Group,
-        own: float,
-        uses: list[ProcessUse],
-        listing: Listing,
-        removed: Sequence[Group],
-        tick: Walk,
-    ) -> None:
+    def _attribute_root(self, root: Group, use: GroupUse, removed: Sequence[Group], tick: Walk) -> None:
         """Split the root group's own usage between kernel threads and its other processes."""
-        kernel = sum([use.seconds for use in uses if use.process.kernel])
-        uses = [use for use in uses if not use.process.kernel]
+        kernel = sum([one.seconds for one in use.processes if one.process.kernel])
+        users = tuple([one for one in use.processes if not one.process.kernel])
         tick.kernel_seconds += kernel
-        own -= kernel
-        if uses or root.has_user_process():
+        own = use.seconds - kernel
+        if users or root.has_user_process():
             if own > 0:
-                self._add_use(GroupUse(root.key, own, tuple(uses), listing), tick)
+                self._add_use(GroupUse(root.key, own, users, use.listing, use.reaped), tick)
         elif removed and self._removals.came_and_went(root):
             tick.exited_seconds += own
         elif removed:

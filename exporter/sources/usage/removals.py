@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Removals:
 
     def __init__(self) -> None:
         self._fd = -1
+        self._poll = select.poll()
         self._watched: dict[Group, int] = {}
         self._groups: dict[int, Group] = {}
         self._awaited: defaultdict[Group, set[str]] = defaultdict(set)
@@ -40,6 +42,8 @@ class Removals:
             self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, AttributeError):
             return
+        if self._fd >= 0:
+            self._poll.register(self._fd, select.POLLIN)
 
     def watch(self, group: Group) -> None:
         """Watch a group that has children; watching it again does nothing."""
@@ -82,6 +86,8 @@ class Removals:
 
     def read(self) -> None:
         """Read what was reported since the last call."""
+        if not self._poll.poll(0):  # a read that fails costs several times as much
+            return
         for number, mask, name in self._events():
             if mask & _OVERFLOW:
                 self._awaited.clear()
@@ -99,6 +105,7 @@ class Removals:
     def close(self) -> None:
         """Stop watching."""
         if self._fd >= 0:
+            self._poll.unregister(self._fd)
             os.close(self._fd)
             self._fd = -1
         self._watched.clear()
