@@ -184,6 +184,18 @@ TRIALS: tuple[Trial, ...] = (
         said=r"/100000",
     ),
     Trial(
+        "accelerate launch, two processes by mpirun",
+        "torch",
+        "accelerate launch --cpu --num_processes=2 --num_machines=1 --mixed_precision no --mpirun_hostfile hosts "
+        f"--main_process_ip 127.0.0.1 --main_process_port {PORT} train.py --model_name_or_path {LLAMA}",
+        LLAMA,
+        "training",
+        ("accelerate",),
+        said="step",
+        variables={"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+        needs=("mpirun",),
+    ),
+    Trial(
         "deepspeed, two processes",
         "torch",
         f"deepspeed --num_accelerators 2 train.py --model_name_or_path {LLAMA}",
