@@ -123,7 +123,7 @@ class Ledger:
     def _post_cpu(self, now: float, cpu: CpuUse, weights: Mapping[GroupKey, float]) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
         occupied = self._models.occupancy
-        left = self._processes.left_by_strangers(cpu.exited) if occupied else ()
+        left = self._processes.left(cpu.exited) if occupied else {}
         for group, seconds, processes, listing, reaped in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             surplus = weights.get(group, 1.0) - 1.0 if weights else 0.0
@@ -150,9 +150,9 @@ class Ledger:
                 occupancy.add(seconds - rest - others, others, now)
                 if rest > 0 or occupancy.waiting:
                     beside = newcomers or not is_alone(seconds, others)
-                    known = listing if container not in left else "partial"
-                    of = self._processes.models_of(reaped, container) if reaped else ()
-                    changed.update(occupancy.charge_rest(group, rest, surplus, known, of, strangers=beside))
+                    known = listing if not left.get(container) else "partial"
+                    of, apart = self._processes.divide_reaped(reaped, container, left) if reaped else ((), 0.0)
+                    changed.update(occupancy.charge_rest(group, rest - apart, surplus, known, of, strangers=beside))
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         if uses:

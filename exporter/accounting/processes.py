@@ -110,15 +110,30 @@ class ProcessAccounts:
         """The processes of ``groups``."""
         return [(Process(key, record.comm), record) for key, record in self.records.items() if record.group in groups]
 
-    def left_by_strangers(self, exited: Iterable[ProcessKey]) -> set[Account]:
-        """Containers of those of the ``exited`` processes that have no model."""
-        records = [record for key in exited if (record := self.records.get(key)) is not None]
-        return {record.container for record in records if record.model is None and record.container is not None}
+    def left(self, exited: Iterable[ProcessKey]) -> dict[Account, bool]:
+        """Containers of the ``exited`` processes; True if one of those had no model."""
+        left: dict[Account, bool] = {}
+        for record in [record for key in exited if (record := self.records.get(key)) is not None]:
+            if record.container is not None:
+                left[record.container] = left.get(record.container, False) or record.model is None
+        return left
 
-    def models_of(self, uses: Iterable[ProcessUse], container: Account) -> list[tuple[Account, float]]:
-        """The models of those processes of a container that have one, with their seconds."""
-        found = [(record, seconds) for one, seconds in uses if (record := self.records.get(one.key)) is not None]
-        return [(one.model, seconds) for one, seconds in found if one.model is not None and one.container is container]
+    def divide_reaped(
+        self, reaped: Iterable[ProcessUse], container: Account, left: Collection[Account]
+    ) -> tuple[list[tuple[Account, float]], float]:
+        """What children used by the model of the process that waited for them, and what is certainly no model's.
+
+        Children of a process without a model may include the last use of one with a model, if one of those ``left``.
+        """
+        models: list[tuple[Account, float]] = []
+        others = 0.0
+        for process, seconds in reaped:
+            record = self.records.get(process.key)
+            if record is None or record.container is not container or record.model is None:
+                others += seconds
+            else:
+                models.append((record.model, seconds))
+        return models, others if container not in left else 0.0
 
     def rename(
         self, process: Process, record: ProcessRecord, container: Account, model: Model | None, now: float

@@ -163,3 +163,20 @@ def test_what_children_used_counts_once_in_a_container_of_the_model_alone(listin
     tick(bench, use(A, 1.0, (SERVER, 1.0)))
     known = 3.0 if listing != "partial" else 1.25
     assert model_joules(bench) == pytest.approx(WATTS * (1.0 + 3 * known + 1.0))
+
+
+def test_what_children_of_a_stranger_used_is_no_models_even_if_it_used_next_to_nothing_itself() -> None:
+    """A make that waits: nothing else says that another program worked in the model's container."""
+    bench = started()
+    for _ in range(5):
+        seen = use(A, 2.0, (SERVER, 1.0), (STRANGER, 0.001))
+        tick(bench, seen._replace(reaped=(ProcessUse(STRANGER, 0.75),)))
+    assert model_joules(bench) == pytest.approx(WATTS * (1.0 + 5 * 1.249))
+
+
+def test_a_shell_that_waits_for_servers_keeps_nothing_of_their_last_use() -> None:
+    """A script that starts one after the other: what it waited for is what they used since they were read."""
+    bench, shell = started(), process(5, "sh")
+    seen = use(A, 1.5, (SERVER, 1.0), (shell, 0.001))
+    tick(bench, seen._replace(reaped=(ProcessUse(shell, 0.4),)), exited=(SERVER.key,))
+    assert model_joules(bench) == pytest.approx(WATTS * (1.0 + 1.499))
