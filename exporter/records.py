@@ -15,6 +15,7 @@ Quality = Literal["measured", "estimated"]
 Mode = Literal["active", "idle"]
 Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", "error"]
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
+Listing = Literal["complete", "late", "partial"]
 Place = tuple[str, str, str]
 """A container of a cluster: namespace, pod and container name."""
 CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
@@ -143,12 +144,16 @@ class GroupUse(NamedTuple):
     """CPU seconds a cgroup itself (children excluded) used since the last tick.
 
     ``processes`` are the members that are known to have run; their sum never exceeds ``seconds``: processes that
-    have already exited account for the rest.
+    have already exited account for the rest. ``listing`` is "late" if other members may have run too, which a later
+    tick finds, and "partial" if some can never be known. ``reaped`` is the part of the rest that exited children of
+    members used, by the member that waited for them.
     """
 
     group: GroupKey
     seconds: float
     processes: tuple[ProcessUse, ...]
+    listing: Listing = "complete"
+    reaped: tuple[ProcessUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def share(
 
     busy = cpu.busy_seconds if cpu is not None else 0.0
     if cpu is not None and cpu_weights:
-        busy += sum([seconds * (cpu_weights.get(group, 1.0) - 1.0) for group, seconds, _ in cpu.groups])
+        busy += sum([seconds * (cpu_weights.get(group, 1.0) - 1.0) for group, seconds, *_ in cpu.groups])
     rates: list[Rate] = []
     for component in active:
         if cpu is None or busy < _LEAST_BUSY_SECONDS:

@@ -34,7 +34,7 @@ class CpuPrices:
             self._estimated, self._weights = estimated, {}
         weights = self._weights
         busy: dict[Account, float] = {}
-        for group, seconds, _ in cpu.groups:
+        for group, seconds, *_ in cpu.groups:
             account = accounts.get(group)
             if account is not None:
                 busy[account] = busy.get(account, 0.0) + seconds

@@ -29,7 +29,7 @@ from .attribution import Shares
 from .births import Births
 from .containers import OVERFLOW, ContainerAccounts
 from .impacts import add_up, settle
-from .models import ModelAccounts
+from .models import ModelAccounts, is_alone
 from .processes import ProcessAccounts, ProcessRecord
 
 _HOUSEKEEPING_SECONDS = 5.0
@@ -123,16 +123,18 @@ class Ledger:
     def _post_cpu(self, now: float, cpu: CpuUse, weights: Mapping[GroupKey, float]) -> None:
         changed, records, groups = self._changed, self._processes.records, self._containers.groups
         occupied = self._models.occupancy
-        for group, seconds, processes in cpu.groups:
+        left = self._processes.left(cpu.exited) if occupied else {}
+        for group, seconds, processes, listing, reaped in cpu.groups:
             container = groups.get(group) or self._containers.find(group, now)
             surplus = weights.get(group, 1.0) - 1.0 if weights else 0.0
+            rest, others, newcomers = seconds, 0.0, False
             container.use_cpu(seconds, surplus)
             changed.add(container)
-            rest, others = seconds, 0.0
             for process, used in processes:
                 record = records.get(process.key)
                 if record is None or record.container is not container or record.comm != process.comm:
                     record = self._open(process, group, container, now)
+                    newcomers |= record.model is None
                 account = record.account
                 account.use_cpu(used, surplus)
                 changed.add(account)
@@ -146,10 +148,11 @@ class Ledger:
                 rest -= used
             if (occupancy := occupied.get(container)) is not None:
                 occupancy.add(seconds - rest - others, others, now)
-                if rest > 0 and (model := occupancy.sole) is not None:
-                    # CPU time of processes that have exited: the model's, if no other process worked beside it.
-                    model.use_cpu(rest, surplus)
-                    changed.add(model)
+                if rest > 0 or occupancy.waiting:
+                    beside = newcomers or not is_alone(seconds, others)
+                    known = listing if not left.get(container) else "partial"
+                    of, apart = self._processes.divide_reaped(reaped, container, left) if reaped else ((), 0.0)
+                    changed.update(occupancy.charge_rest(group, rest - apart, surplus, known, of, strangers=beside))
 
     def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
         if uses:
@@ -180,10 +183,9 @@ class Ledger:
 
     def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
         """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
-        places = {allocation.place for allocation in allocations}
         accounts = {
             place: [account] if (model := self._models.sole(account)) is None else [account, model]
-            for place, account in self._containers.allocate(places, now).items()
+            for place, account in self._containers.allocate({one.place for one in allocations}, now).items()
         }
         for account in chain.from_iterable(accounts.values()):
             account.use_gpu(0.0)

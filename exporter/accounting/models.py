@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-from ..records import Model, ModelKey, Workload
+from ..records import GroupKey, Listing, Model, ModelKey, Workload
 from ..snapshot import AccountRow
 from .accounts import Account
 
@@ -23,9 +23,13 @@ _FORGET_SECONDS = 30.0
 
 
 class Occupancy:
-    """The models of one container's live processes, and recent CPU seconds of processes with and without a model."""
+    """The models of one container's live processes, and recent CPU seconds of processes with and without a model.
 
-    __slots__ = ("at", "last", "left_at", "models", "named_seconds", "other_seconds", "shared")
+    ``waiting`` are the only model and an account with what it may get, for each cgroup whose processes are not all
+    known at the moment.
+    """
+
+    __slots__ = ("at", "last", "left_at", "models", "named_seconds", "other_seconds", "shared", "waiting")
 
     def __init__(self, *, shared: bool) -> None:
         self.shared = shared
@@ -35,6 +39,7 @@ class Occupancy:
         self.named_seconds = 0.0
         self.other_seconds = 0.0
         self.at = float("-inf")
+        self.waiting: dict[GroupKey, tuple[Account, Account]] = {}
 
     def add(self, named_seconds: float, other_seconds: float, now: float) -> None:
         """Add CPU or GPU seconds of this tick by processes with a model, and by those without one."""
@@ -48,8 +53,51 @@ class Occupancy:
         """The only model, if no process without one worked beside it."""
         if self.shared or len(self.models) != 1:
             return None
-        alone = self.other_seconds <= OTHERS_RATIO * (self.named_seconds + self.other_seconds)
+        alone = is_alone(self.named_seconds + self.other_seconds, self.other_seconds)
         return next(iter(self.models)) if alone else None
+
+    def charge_rest(
+        self,
+        group: GroupKey,
+        seconds: float,
+        surplus: float,
+        listing: Listing,
+        reaped: Sequence[tuple[Account, float]] = (),
+        *,
+        strangers: bool,
+    ) -> list[Account]:
+        """Charge CPU seconds of a cgroup that none of the listed processes used; returns the accounts that changed.
+
+        Processes that have exited used them. Those of ``reaped`` are the models' whose processes waited for them. The
+        others are the only model's, if no other process worked beside it. While the ``listing`` is late, that is not
+        known: they wait, and the model gets them when a complete listing shows no ``strangers`` that worked or are new.
+        Otherwise they stay with the container alone.
+        """
+        changed = []
+        for model_of, used in reaped:
+            model_of.use_cpu(used, surplus)
+            changed.append(model_of)
+            seconds -= used
+        seconds = max(0.0, seconds)
+        model, waiting = self.sole, self.waiting.pop(group, None)
+        if waiting is not None and waiting[0] is not model:
+            waiting = None
+        if model is None or listing == "partial":
+            return changed
+        if listing == "late":
+            self.waiting[group] = waiting = waiting or (model, Account(0, model.owner, hidden=True))
+            waiting[1].use_cpu(seconds, surplus)
+            return [*changed, waiting[1]]
+        if waiting is not None and not strangers:
+            model.merge(waiting[1].joules)
+        if seconds > 0:
+            model.use_cpu(seconds, surplus)
+        return [*changed, model]
+
+
+def is_alone(seconds: float, other_seconds: float) -> bool:
+    """Whether so little of ``seconds`` was used by processes without a model that none of them worked beside it."""
+    return other_seconds <= OTHERS_RATIO * seconds
 
 
 class ModelAccounts:

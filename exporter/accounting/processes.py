@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, Workload
+from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, ProcessUse, Workload
 from ..snapshot import AccountRow
 from .accounts import Account, Period
 from .models import ModelAccounts
@@ -109,6 +109,31 @@ class ProcessAccounts:
     def of_groups(self, groups: Collection[GroupKey]) -> list[tuple[Process, ProcessRecord]]:
         """The processes of ``groups``."""
         return [(Process(key, record.comm), record) for key, record in self.records.items() if record.group in groups]
+
+    def left(self, exited: Iterable[ProcessKey]) -> dict[Account, bool]:
+        """Containers of the ``exited`` processes; True if one of those had no model."""
+        left: dict[Account, bool] = {}
+        for record in [record for key in exited if (record := self.records.get(key)) is not None]:
+            if record.container is not None:
+                left[record.container] = left.get(record.container, False) or record.model is None
+        return left
+
+    def divide_reaped(
+        self, reaped: Iterable[ProcessUse], container: Account, left: Collection[Account]
+    ) -> tuple[list[tuple[Account, float]], float]:
+        """What children used by the model of the process that waited for them, and what is certainly no model's.
+
+        Children of a process without a model may include the last use of one with a model, if one of those ``left``.
+        """
+        models: list[tuple[Account, float]] = []
+        others = 0.0
+        for process, seconds in reaped:
+            record = self.records.get(process.key)
+            if record is None or record.container is not container or record.model is None:
+                others += seconds
+            else:
+                models.append((record.model, seconds))
+        return models, others if container not in left else 0.0
 
     def rename(
         self, process: Process, record: ProcessRecord, container: Account, model: Model | None, now: float

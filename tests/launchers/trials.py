@@ -59,7 +59,9 @@ MLSERVER = {
 }
 MLSERVER_FILES = ("iris/model-settings.json",)
 LITELLM = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
-RAY = {"RAY_TMPDIR": "/tmp/aee-ray", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+RAY = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+"""Each trial has a folder of its own besides, or it looks for the cluster of the one before."""
+
 VLLM = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -182,6 +184,18 @@ TRIALS: tuple[Trial, ...] = (
         "training",
         ("accelerate",),
         said=r"/100000",
+    ),
+    Trial(
+        "accelerate launch, two processes by mpirun",
+        "torch",
+        "accelerate launch --cpu --num_processes=2 --num_machines=1 --mixed_precision no --mpirun_hostfile hosts "
+        f"--main_process_ip 127.0.0.1 --main_process_port {PORT} train.py --model_name_or_path {LLAMA}",
+        LLAMA,
+        "training",
+        ("accelerate",),
+        said="step",
+        variables={"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+        needs=("mpirun",),
     ),
     Trial(
         "deepspeed, two processes",
@@ -458,7 +472,7 @@ TRIALS: tuple[Trial, ...] = (
         "http://127.0.0.1:8000/",
         others={"ray::ServeReplica": ("TinyChat", "inference")},
         before={},
-        variables=RAY,
+        variables=RAY | {"RAY_TMPDIR": f"/tmp/aee-ray-{PORT}-1"},
     ),
     Trial(
         "Ray Serve, in one process tree",
@@ -470,7 +484,7 @@ TRIALS: tuple[Trial, ...] = (
         "http://127.0.0.1:8000/",
         others={"ray::ServeReplica": ("TinyChat", "inference")},
         before={},
-        variables=RAY,
+        variables=RAY | {"RAY_TMPDIR": f"/tmp/aee-ray-{PORT}-2"},
     ),
     Trial(
         "Ray Train, a cluster of its own",
@@ -481,7 +495,7 @@ TRIALS: tuple[Trial, ...] = (
         ("ray", "torch"),
         said="step",
         before={},
-        variables=RAY,
+        variables=RAY | {"RAY_TMPDIR": f"/tmp/aee-ray-{PORT}-3"},
         seconds=60.0,
     ),
     Trial(
@@ -495,7 +509,7 @@ TRIALS: tuple[Trial, ...] = (
         ("ray", "torch"),
         said="step",
         before={},
-        variables=RAY,
+        variables=RAY | {"RAY_TMPDIR": f"/tmp/aee-ray-{PORT}-4"},
         seconds=60.0,
         unnamed=("ray/core/src", "ray/_private", "ray/autoscaler", "ray/dashboard", "ray::IDLE"),
     ),

@@ -163,6 +163,49 @@ def test_power9_counts_its_chips_within_the_system(tmp_path: Path) -> None:
     assert played.device("ibmpowernv-Chip_1").device.capacity == 4.0
 
 
+@pytest.mark.parametrize("nodes", ["listed", "not listed"])
+def test_the_cards_of_a_server_apu_include_its_packages(tmp_path: Path, nodes: str) -> None:
+    """MI300A: the kernel says of amdgpu's power that on APUs it includes the CPU. Sockets are found by NUMA node."""
+    node = WrittenNode(tmp_path, cpus=8, sockets=4, cpuinfo=AMD)
+    for socket in range(4):
+        node.zone(f"intel-rapl:{socket}", f"package-{socket}")
+        base = apu(node, socket, numa_node=socket if nodes == "not listed" else 3 - socket)
+        node.watts[f"{base}/power1_input"] = 350.0
+        if nodes == "listed":
+            node.text(f"sys/devices/system/node/node{3 - socket}/cpulist", f"{2 * socket}-{2 * socket + 1}")
+    played = node.play(lambda dt: node.uses(dt, zone0=100, zone1=100, zone2=100, zone3=100), 10)
+    assert played.node_watts == {"gpu": pytest.approx(1400.0)}
+    assert {played.device(f"package-{n}").device.within for n in range(4)} == {
+        f"GPU-00000000000000a{n}" for n in range(4)
+    }
+    assert played.device("package-2").device.within == "GPU-00000000000000a2"
+
+
+def apu(node: WrittenNode, number: int, product: str = "0x74a0", **device: object) -> str:
+    base = node.chip(number, "amdgpu", power1_label="PPT", power1_cap=550_000_000)
+    for file, value in {"device": product, "unique_id": f"00000000000000a{number}", **device}.items():
+        node.text(f"{base}/device/{file}", value)
+    return base
+
+
+def test_a_card_of_the_same_generation_that_is_no_apu_is_added(tmp_path: Path) -> None:
+    """MI300X beside EPYC."""
+    node = WrittenNode(tmp_path, cpus=8, cpuinfo=AMD)
+    node.zone("intel-rapl:0", "package-0")
+    node.watts[f"{apu(node, 0, '0x74a1', numa_node=0)}/power1_input"] = 700.0
+    played = node.play(lambda dt: node.uses(dt, zone0=200), 10)
+    assert played.node_watts == {"cpu": pytest.approx(200.0), "gpu": pytest.approx(700.0)}
+
+
+def test_a_server_apu_whose_card_has_no_meter_has_its_package(tmp_path: Path) -> None:
+    """A container that sees the card and not its power; one NUMA node whose number is not known."""
+    node = WrittenNode(tmp_path, cpus=8, cpuinfo=AMD)
+    node.zone("intel-rapl:0", "package-0")
+    apu(node, 0, numa_node=-1)
+    played = node.play(lambda dt: node.uses(dt, zone0=100), 10)
+    assert played.node_watts == {"cpu": pytest.approx(100.0)}
+
+
 def test_two_drivers_that_measure_the_processor_count_once(tmp_path: Path) -> None:
     node = WrittenNode(tmp_path, cpuinfo=AMD)
     node.watts[f"{node.chip(0, 'fam15h_power', power1_crit=95000000)}/power1_input"] = 60.0

@@ -15,6 +15,7 @@ from exporter.records import (
     GpuUse,
     GroupKey,
     GroupUse,
+    Listing,
     Model,
     Process,
     ProcessKey,
@@ -99,5 +100,5 @@ def process(pid: int, comm: str = "worker", start: int = 1) -> Process:
     return Process(ProcessKey(pid, start), comm)
 
 
-def use(key: GroupKey, seconds: float, *processes: tuple[Process, float]) -> GroupUse:
-    return GroupUse(key, seconds, tuple(ProcessUse(*item) for item in processes))
+def use(key: GroupKey, seconds: float, *processes: tuple[Process, float], listing: Listing = "complete") -> GroupUse:
+    return GroupUse(key, seconds, tuple(ProcessUse(*item) for item in processes), listing)

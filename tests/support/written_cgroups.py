@@ -63,7 +63,7 @@ class WrittenMachine:
         assert use is not None
         total = sum(group.seconds for group in use.groups) + use.kernel_seconds
         assert abs(total - use.busy_seconds) < 1e-9
-        for group, used, processes in use.groups:
+        for group, used, processes, *_ in use.groups:
             assert sum(process.seconds for process in processes) <= used + 1e-9
             self.groups[group] += used
             for process, own in processes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ...host import Host, KeptFile, list_dir
 from ...records import NODE, Component, Device, EnergyReading, Problem, Reading, Unavailable
+from .apus import enclosing_cards
 from .estimate import assumed_idle_share
 from .mirrors import Mirrors
 from .processor import Processor, read_processor
@@ -53,7 +54,8 @@ class _Zone:
 class _Layout:
     """What a zone needs from the others: all ids, the platform's id (the first psys), the number of packages.
 
-    ``mirrors`` maps the id of a zone that shows another one's register to that one.
+    ``mirrors`` maps the id of a zone that shows another one's register to that one, ``cards`` the number of a package
+    to the id of the card whose meter includes it.
     """
 
     ids: frozenset[str]
@@ -61,6 +63,7 @@ class _Layout:
     packages: int
     topology: Topology
     mirrors: Mapping[str, str]
+    cards: Mapping[int, str]
     processor: Processor
     idle_share: tuple[float, float, float]
 
@@ -129,12 +132,14 @@ class RaplSource:
         if self._processor is None:
             self._processor = read_processor(self._host)
             self._mirrors = Mirrors(by_vendor=self._processor.one_counter_per_package)
+        topology = read_topology(self._host)
         layout = _Layout(
             ids=frozenset(ids.values()),
             platform=min((id_ for id_ in ids.values() if _domain_of(id_) == "psys"), key=_natural, default=None),
             packages=sum(_domain_of(id_) == "package" for id_ in ids.values()),
-            topology=read_topology(self._host),
+            topology=topology,
             mirrors=self._mirrors.of(ids.values()),
+            cards=enclosing_cards(self._host, topology),
             processor=self._processor,
             idle_share=assumed_idle_share(self._host),
         )
@@ -198,7 +203,7 @@ class RaplSource:
             whole = id_ in layout.mirrors.values() or id_ in layout.mirrors
             die = int(package["die"]) if package["die"] and not whole else None
             capacity = layout.topology.capacity(socket, die, layout.packages)
-            within = layout.mirrors.get(id_, within)
+            within = layout.mirrors.get(id_, layout.cards.get(socket, within) if domain == "package" else within)
             if domain in ("core", "uncore") and package[0] in layout.ids:
                 within = package[0]
         if domain == "core" and layout.processor.one_counter_per_package:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 from ...host import Host, read_file
 from ...records import Problem, ProcessKey, ProcessUse, Unavailable
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, detach
 from .identity import Identities
 from .process_clock import ProcessTable, Tracked
+from .reaped import ReapedChildren
 from .rereads import Rereads
 
 
@@ -23,8 +25,10 @@ class Members:
         self._host = host
         self.identities: Identities | None = None
         self._table = ProcessTable(host)
+        self._reaped = ReapedChildren(host, self._table)
         self._rereads = Rereads()
         self._hidden_groups: set[Group] = set()
+        self._unlisted_groups: set[Group] = set()
         self._exited: list[ProcessKey] = []
 
     def close(self) -> None:
@@ -58,6 +62,8 @@ class Members:
     def remove(self, group: Group) -> None:
         """Detach the members of a group that no longer exists: they moved to another one, or will be reaped."""
         self._hidden_groups.discard(group)
+        self._unlisted_groups.discard(group)
+        self._reaped.forget(group)
         for tracked in list(group.members()):
             detach(tracked)
 
@@ -105,9 +111,11 @@ class Members:
         """
         pids = listed(group)
         if pids is None:
+            self._unlisted_groups.add(group)
             if group.parent is not None and is_threaded(group):
                 tick.shared.append((group, group.parent))
             return []
+        self._unlisted_groups.discard(group)
         if not pids and group.parent is not None and group.parent.parent and any(group.parent.members()):
             tick.empty.append(group)
         known = group.active | group.idle
@@ -115,7 +123,8 @@ class Members:
             detach(known[pid])
         if tick.probes > 0:
             self._hidden_groups.discard(group)
-        uses = []
+        uses: list[ProcessUse] = []
+        new: list[Tracked] = []
         for pid in pids - known.keys():
             tracked = self._table.find(pid)
             if tracked is None:
@@ -128,23 +137,44 @@ class Members:
                         self._hidden_groups.add(group)
                     continue
                 self._rereads.add(tracked, tick.now)
+                new.append(tracked)
             self._attach(tracked, group, tick)
             seconds = self._table.used(tracked)
             if seconds:
                 uses.append(ProcessUse(tracked.process, seconds))
+        for tracked in new:
+            self._reaped.place(tracked)
         return uses
+
+    def read_children(self, uses: Iterable[ProcessUse]) -> None:
+        """Read what exited children used of the processes that ran: one that did not run has not waited for any.
+
+        Then the exits of all processes, so that no child that was followed counts twice.
+        """
+        for use in uses:
+            tracked = self._table.find(use.process.key.pid)
+            if tracked is not None and not use.process.kernel:
+                self._reaped.read(tracked)
+        self.reap(thorough=False)
+
+    def take_reaped(self, group: Group, seconds: float) -> tuple[ProcessUse, ...]:
+        """What exited children of a group's processes used unseen, at most ``seconds``, by process."""
+        return self._reaped.take(group, seconds) if self._reaped.due else ()
 
     def _attach(self, tracked: Tracked, group: Group, tick: Walk) -> None:
         before = tracked.group
         if isinstance(before, Group) and tracked.process.key.pid in (listed(before) or ()):
             tick.shared.append((group, before))
         group.attach(tracked)
+        if before is not None:
+            self._reaped.move(tracked)
         if self.identities is not None:
             self.identities.look(tracked.process.key, group.key)
 
     def exit(self, tracked: Tracked) -> None:
         """Detach a process that exited, and report it with the next `take_exited`."""
         detach(tracked)
+        self._reaped.exit(tracked)
         self._table.forget(tracked)
         self._exited.append(tracked.process.key)
         if self.identities is not None:
@@ -156,6 +186,10 @@ class Members:
             self._table.rename(tracked)
             if self.identities is not None and isinstance(tracked.group, Group):
                 self.identities.look(tracked.process.key, tracked.group.key)
+
+    def is_partial(self, group: Group) -> bool:
+        """Whether some members of a group cannot be seen, as of its last scan."""
+        return group in self._hidden_groups or group in self._unlisted_groups
 
     def problems(self) -> tuple[Problem, ...]:
         """The problem that some processes are hidden from this user, if any are."""

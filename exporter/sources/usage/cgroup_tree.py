@@ -107,7 +107,18 @@ class Walk:
     below one that has some, ``clocks`` what the processes of the latter used.
     """
 
-    __slots__ = ("clocks", "empty", "full", "groups", "kernel_seconds", "now", "probes", "shared", "window")
+    __slots__ = (
+        "clocks",
+        "empty",
+        "exited_seconds",
+        "full",
+        "groups",
+        "kernel_seconds",
+        "now",
+        "probes",
+        "shared",
+        "window",
+    )
 
     def __init__(self, now: float, since: float, *, full: bool) -> None:
         self.now = now
@@ -115,6 +126,7 @@ class Walk:
         self.full = full
         self.groups: list[GroupUse] = []
         self.kernel_seconds = 0.0
+        self.exited_seconds = 0.0
         self.probes = _PROBES_PER_TICK
         self.shared: list[tuple[Group, Group]] = []
         self.empty: list[Group] = []

@@ -12,9 +12,10 @@ import os
 from collections.abc import Iterable, Sequence
 
 from ...host import Host
-from ...records import CpuUse, GroupKey, GroupUse, ProcessUse, Reading, Unavailable
+from ...records import CpuUse, GroupKey, GroupUse, Listing, ProcessUse, Reading, Unavailable
 from .cgroup_members import Members
 from .cgroup_tree import QUIET_READS, Group, Hierarchy, Walk, find_hierarchy, list_dirs
+from .removals import Removals
 from .shared_threads import elsewhere_seconds, find_shared, merge_uses
 
 _FULL_WALK_SECONDS = 10.0
@@ -39,6 +40,7 @@ class CgroupSource:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._members = Members(host)
+        self._removals = Removals()
         self._hierarchy: Hierarchy | None = None
         self._root: Group | None = None
         self._links_count = False
@@ -56,6 +58,7 @@ class CgroupSource:
             self._mount(tick)
             return Reading(cpu=self._cpu_use(tick, 0.0))
         self._members.reap(thorough=tick.full)
+        self._removals.read()
         try:
             if self._root.refresh() or tick.full:
                 # The v2 root is counted in scheduler ticks, the groups below in nanoseconds, so over time these may
@@ -81,6 +84,7 @@ class CgroupSource:
                 group.close()
             self._root = None
         self._members.close()
+        self._removals.close()
 
     def _cpu_use(self, tick: Walk, window_seconds: float) -> CpuUse:
         started, ended = self._started, self._ended
@@ -96,10 +100,10 @@ class CgroupSource:
         return CpuUse(
             tick.now,
             window_seconds,
-            sum([group.seconds for group in tick.groups]) + tick.kernel_seconds,
+            sum([group.seconds for group in tick.groups]) + tick.kernel_seconds + tick.exited_seconds,
             tuple(tick.groups),
             tick.kernel_seconds,
-            0.0,
+            tick.exited_seconds,
             tuple(started),
             tuple(ended),
             self._members.take_exited(),
@@ -174,6 +178,8 @@ class CgroupSource:
             self._started.append(child.key)
             self._discover(child, tick)
             self._attribute(child, tick)
+        if parent.children:
+            self._removals.watch(parent)
 
     def _visit(self, group: Group, tick: Walk) -> None:
         """Attribute the usage of a group and of those below it. Raises `Unavailable` if it no longer exists."""
@@ -187,12 +193,14 @@ class CgroupSource:
                 return
             for name in gone:
                 child = group.children.pop(name)
+                removed += [child] if self._removals.any_below(child) else child.leaves()
+                self._removals.removed(group, name)
                 self._remove(child)
                 group.removed_seconds += sum([each.attributed_seconds + each.removed_seconds for each in child.tree()])
-                removed += child.leaves()
         if removed or tick.full:
             self._discover(group, tick)
         self._attribute(group, tick, removed)
+        self._removals.settle(group)
 
     def _visit_children(self, group: Group, tick: Walk) -> tuple[list[str], bool]:
         """Visit the children that used CPU; returns the names of removed ones, and whether one that may have is unread.
@@ -243,6 +251,7 @@ class CgroupSource:
         for ended in group.tree():
             self._ended.append(ended.key)
             ended.close()
+            self._removals.forget(ended)
             self._members.remove(ended)
 
     # --- what a group used --------------------------------------------------------------------------
@@ -251,6 +260,27 @@ class CgroupSource:
         own = group.own_seconds() - group.attributed_seconds
         if own <= 0:
             return
+        own, uses, explained, listing = self._explain(group, own, tick)
+        if own <= 0:
+            return
+        group.attributed_seconds += own
+        if explained > own:
+            scale = own / explained
+            uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
+        reaped = self._members.take_reaped(group, own - explained)
+        if group.parent is None:
+            self._attribute_root(group, GroupUse(group.key, own, tuple(uses), listing, reaped), removed, tick)
+        elif removed and not uses and not group.has_user_process() and not self._removals.came_and_went(group):
+            self._attribute_to_removed(own, removed, tick)
+        else:
+            self._add_use(GroupUse(group.key, own, tuple(uses), listing, reaped), tick)
+
+    def _explain(self, group: Group, own: float, tick: Walk) -> tuple[float, list[ProcessUse], float, Listing]:
+        """What a group used, its members, their sum, and whether all members that may have run are among them.
+
+        ``own`` is what it used, with that of children that are found only now. It is scanned if it used more than the
+        known members explain, unless the last scan cost so much that this one is put off.
+        """
         uses, explained = self._members.active_use(group)
         if explained > own:
             group.elsewhere += explained - own
@@ -258,6 +288,7 @@ class CgroupSource:
             group.elsewhere = max(0.0, group.elsewhere + explained - own)
         skew = _SKEW_SECONDS if own <= tick.window else _SKEW_SECONDS * own / tick.window
         group.unexplained = max(-skew, group.unexplained + own - explained)
+        late = False
         if group.unexplained > skew:
             due = tick.full or tick.now >= group.rescan_after
             began = self._host.work()
@@ -270,47 +301,45 @@ class CgroupSource:
                 found = self._members.scan(group, tick, self._first_at)
                 uses += _within(found, own - explained)
                 explained = sum([use.seconds for use in uses])
+                if own - explained > skew:
+                    self._members.read_children(uses)
                 if tick.probes > 0:
                     group.unexplained = 0.0
                 share = _RESCAN_SHARE if group.parent else _ROOT_RESCAN_SHARE
                 group.rescan_after = tick.now + (self._host.work() - began) / share
-            if own <= 0:
-                return
-        group.attributed_seconds += own
-        if explained > own:
-            scale = own / explained
-            uses = [ProcessUse(process, seconds * scale) for process, seconds in uses]
-        if group.parent is None:
-            self._attribute_root(group, own, uses, removed, tick)
-        elif removed and not uses and not group.has_user_process():
-            self._attribute_to_removed(own, removed, tick)
-        else:
-            self._add_use(group.key, own, uses, tick)
+            late = not due or tick.probes <= 0
+        if self._members.is_partial(group):
+            return own, uses, explained, "partial"
+        return own, uses, explained, "late" if late else "complete"
 
-    def _add_use(self, group: GroupKey, own: float, uses: list[ProcessUse], tick: Walk) -> None:
+    def _add_use(self, use: GroupUse, tick: Walk) -> None:
         identities = self._members.identities
         if identities is None:
-            tick.groups.append(GroupUse(group, own, tuple(uses)))
+            tick.groups.append(use)
         else:
-            tick.groups += identities.divide(group, own, uses)
+            tick.groups += identities.divide(use)
 
     def _attribute_to_removed(self, own: float, removed: Sequence[Group], tick: Walk) -> None:
-        """Attribute the remainder of a group without processes to the child cgroups that were just removed."""
+        """Attribute the remainder of a group without processes to the child cgroups that were just removed.
+
+        If another one came and went unseen, it remains with the group itself: how much of it each of them used is
+        not known.
+        """
         if own > 0:
             recent = [ended for ended in removed if ended.quiet < QUIET_READS] or removed
             tick.groups += [GroupUse(ended.key, own / len(recent), ()) for ended in recent]
 
-    def _attribute_root(
-        self, root: Group, own: float, uses: list[ProcessUse], removed: Sequence[Group], tick: Walk
-    ) -> None:
+    def _attribute_root(self, root: Group, use: GroupUse, removed: Sequence[Group], tick: Walk) -> None:
         """Split the root group's own usage between kernel threads and its other processes."""
-        kernel = sum([use.seconds for use in uses if use.process.kernel])
-        uses = [use for use in uses if not use.process.kernel]
+        kernel = sum([one.seconds for one in use.processes if one.process.kernel])
+        users = tuple([one for one in use.processes if not one.process.kernel])
         tick.kernel_seconds += kernel
-        own -= kernel
-        if uses or root.has_user_process():
+        own = use.seconds - kernel
+        if users or root.has_user_process():
             if own > 0:
-                self._add_use(root.key, own, uses, tick)
+                self._add_use(GroupUse(root.key, own, users, use.listing, use.reaped), tick)
+        elif removed and self._removals.came_and_went(root):
+            tick.exited_seconds += own
         elif removed:
             self._attribute_to_removed(own, removed, tick)
         else:
@@ -322,9 +351,9 @@ def _within(found: list[ProcessUse], seconds: float) -> list[ProcessUse]:
     """Limit the CPU time of new members to what their group used beyond the others.
 
     It is all that they used since they started, because so far none of it was attributed to them. What exceeds the
-    limit was attributed to the group earlier, or to the group that they came from.
+    limit was attributed to the group earlier, or to the group that they came from; they are listed nevertheless.
     """
     total = sum([use.seconds for use in found])
     if total <= seconds:
         return found
-    return [ProcessUse(process, used * seconds / total) for process, used in found] if seconds > 0 else []
+    return [ProcessUse(process, used * max(0.0, seconds) / total) for process, used in found]

@@ -8,7 +8,7 @@ group: Slurm without ``jobacct_gather/cgroup`` uses only freezer and cpuset, sys
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ...host import Host, read_file
 from ...records import PATH_SEPARATOR, GroupKey, GroupUse, ProcessKey, ProcessUse, Unavailable
@@ -95,7 +95,7 @@ class Identities:
     """The processes whose identity is not their counting group, each with a group of its own for that identity.
 
     Such a group exists while it has a process; its inode is 0. CPU time of processes that exited unseen stays with the
-    counting group.
+    counting group, unless the one that waited for them has an identity of its own.
     """
 
     def __init__(self, host: Host, tree: Hierarchy) -> None:
@@ -136,20 +136,27 @@ class Identities:
             del self._members[group]
             self._ended.append(group)
 
-    def divide(self, counting: GroupKey, seconds: float, uses: Sequence[ProcessUse]) -> list[GroupUse]:
-        """Use of the counting group, and of each identity in it: the sum of its processes."""
+    def divide(self, use: GroupUse) -> list[GroupUse]:
+        """Use of the counting group, and of each identity in it: the sum of its processes and of their exited children.
+
+        Where several worked in one counting group, it is not known to which of them the exited ones belonged.
+        """
+        counting, seconds, processes, listing, reaped = use
         if not self._groups:
-            return [GroupUse(counting, seconds, tuple(uses))]
-        divided: defaultdict[GroupKey, list[ProcessUse]] = defaultdict(list)
-        for use in uses:
-            divided[self._groups.get(use.process.key, counting)].append(use)
-        own = divided.pop(counting, [])
+            return [use]
+        divided: defaultdict[GroupKey, tuple[list[ProcessUse], list[ProcessUse]]] = defaultdict(lambda: ([], []))
+        for process in processes:
+            divided[self._groups.get(process.process.key, counting)][0].append(process)
+        for parent in reaped:
+            divided[self._groups.get(parent.process.key, counting)][1].append(parent)
+        own, own_reaped = divided.pop(counting, ([], []))
         found = [
-            GroupUse(group, sum([use.seconds for use in members]), tuple(members)) for group, members in divided.items()
+            GroupUse(group, _seconds(members) + _seconds(parents), tuple(members), reaped=tuple(parents))
+            for group, (members, parents) in divided.items()
         ]
-        rest = max(seconds - sum([group.seconds for group in found]), sum([use.seconds for use in own]))
+        rest = max(seconds - sum([group.seconds for group in found]), _seconds(own) + _seconds(own_reaped))
         if rest > 0:
-            found.append(GroupUse(counting, rest, tuple(own)))
+            found.append(GroupUse(counting, rest, tuple(own), "partial" if divided else listing, tuple(own_reaped)))
         return found
 
     def take_started(self) -> list[GroupKey]:
@@ -161,3 +168,7 @@ class Identities:
         """Groups that lost their last process since the last call."""
         ended, self._ended = self._ended, []
         return ended
+
+
+def _seconds(uses: Iterable[ProcessUse]) -> float:
+    return sum([use.seconds for use in uses])

@@ -26,13 +26,33 @@ _LOST = ("not_found", "permission", "implausible")
 
 
 class Tracked:
-    """One process: ``seconds`` is its CPU time when last read, ``quiet`` the number of reads in a row without use."""
+    """One process: ``seconds`` is its CPU time when last read, ``quiet`` the number of reads in a row without use.
 
-    __slots__ = ("clock_id", "file", "group", "pidfd", "process", "quiet", "seconds")
+    ``children_seconds`` is the CPU time, when last read, of exited children that it waited for, and of those for which
+    they did. ``unseen_seconds`` is the part of it that no process that was followed had, and that has not been
+    attributed; below 0 if a followed child exited for which it has not waited yet. ``parent`` is a pid while that
+    process is not followed.
+    """
 
-    def __init__(self, process: Process, seconds: float) -> None:
+    __slots__ = (
+        "children_seconds",
+        "clock_id",
+        "file",
+        "group",
+        "parent",
+        "pidfd",
+        "process",
+        "quiet",
+        "seconds",
+        "unseen_seconds",
+    )
+
+    def __init__(self, process: Process, seconds: float, parent: Tracked | int = 0, children: float = 0.0) -> None:
         self.process = process
         self.seconds = seconds
+        self.parent = parent
+        self.children_seconds = children
+        self.unseen_seconds = 0.0
         self.quiet = 0
         self.pidfd = -1
         self.clock_id = 0
@@ -58,6 +78,12 @@ def parse_stat(raw: bytes, hertz: int) -> tuple[Process, float]:
     except (ValueError, IndexError):
         raise Unavailable("implausible", f"not a process stat file: {raw[:48]!r}") from None
     return Process(key, comm.decode("utf-8", "replace"), kernel), seconds
+
+
+def parse_family(raw: bytes, hertz: int) -> tuple[int, float]:
+    """Pid of the parent, and CPU seconds of exited children it waited for, of a file that `parse_stat` accepts."""
+    fields = raw.rpartition(b")")[2].split()
+    return int(fields[1]), (int(fields[13]) + int(fields[14])) / hertz
 
 
 class ProcessTable:
@@ -96,13 +122,14 @@ class ProcessTable:
                     pidfd = os.pidfd_open(pid)
                 except OSError:
                     self._host.fds.release()
-            process, seconds = self._look(pid)
+            process, seconds, raw = self._look(pid)
         except Unavailable:
             if pidfd >= 0:
                 os.close(pidfd)
                 self._host.fds.release()
             return None
-        tracked = Tracked(process, seconds)
+        parent, children = parse_family(raw, self._hertz)
+        tracked = Tracked(process, seconds, parent, children)
         if pidfd >= 0 and self._epoll is not None:
             tracked.pidfd = pidfd
             tracked.clock_id = (~pid << 3) | _CPUCLOCK_SCHED
@@ -207,14 +234,14 @@ class ProcessTable:
         except Unavailable as error:
             return None if error.reason in _LOST else tracked.process
 
-    def _look(self, pid: int) -> tuple[Process, float]:
+    def _look(self, pid: int) -> tuple[Process, float, bytes]:
         """Read ``/proc/PID/stat`` once. Raises `Unavailable`, also for a zombie, which has exited."""
         raw = read_file(self._host.proc(str(pid), "stat"), 1024)
-        found = parse_stat(raw, self._hertz)
+        process, seconds = parse_stat(raw, self._hertz)
         state, *fields = raw.rpartition(b")")[2].split()
         if state in (b"Z", b"X") and int(fields[16]) <= 1:  # its main thread may be gone while others run
             raise Unavailable("not_found", f"{pid} is a zombie")
-        return found
+        return process, seconds, raw
 
     def close(self) -> None:
         """Close every descriptor."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection
 
-from ...records import GroupKey, GroupUse, Process, ProcessUse
+from ...records import GroupKey, GroupUse, Listing, Process, ProcessUse
 from .cgroup_members import Members
 from .cgroup_tree import Group, Walk
 
@@ -57,15 +57,17 @@ def _add(found: defaultdict[Group, list[Group]], parent: Group, child: Group) ->
 def merge_uses(parent: GroupKey, children: Collection[GroupKey], tick: Walk) -> None:
     """Make one use of those of a group and of the children that were joined to it."""
     seconds, by_process = 0.0, Counter[Process]()
+    listings: set[Listing] = set()
     others: list[GroupUse] = []
     for group in tick.groups:
         if group.group == parent or group.group in children:
             seconds += group.seconds
             by_process.update(dict(group.processes))
+            listings.add(group.listing)
         else:
             others.append(group)
     if seconds > 0:
         by_process.update(dict(tick.clocks.get(parent, ())))
         scale = min(1.0, seconds / (sum(by_process.values()) or 1.0))
         uses = tuple([ProcessUse(process, used * scale) for process, used in by_process.items()])
-        tick.groups = [*others, GroupUse(parent, seconds, uses)]
+        tick.groups = [*others, GroupUse(parent, seconds, uses, "complete" if listings == {"complete"} else "partial")]

@@ -21,6 +21,10 @@ def tokenizer(folder: str, **special: str) -> None:
     made = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
     made.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
     made.save_pretrained(folder)
+    written = pathlib.Path(folder, "tokenizer_config.json")
+    config = json.loads(written.read_text(encoding="utf-8"))
+    # Release 5 of transformers writes a name that release 4 (Infinity, LLaMA-Factory) does not know.
+    written.write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}), encoding="utf-8")
 
 
 torch.manual_seed(0)
