@@ -374,8 +374,7 @@ class Ledger:
         """Its whole state; processes that are not published need not survive a restart."""
         state = self.totals()
         state.settled = self._settled
-        accounts = [*self._containers, *self._models, *self._processes.published()]
-        state.accounts = [account.saved() for account in accounts]
+        state.accounts = [each.saved() for each in (*self._containers, *self._models, *self._processes.published())]
         return state
 
     def take_closed(self) -> list[Owner]:

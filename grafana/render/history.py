@@ -12,7 +12,7 @@ from exporter.config.settings import Settings
 from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.host import Host
-from exporter.impact.build import build as build_schedule
+from exporter.impact.build import build
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sources.demo.servers import Servers
 from exporter.sources.demo.source import DemoSource
@@ -76,9 +76,8 @@ def _scrapes(stretch: Stretch, began: float) -> Iterator[tuple[float, str]]:
     clock = _Clock()
     demo = DemoSource(stretch.sample_seconds)
     host = Host(clock=clock, wall=lambda: began + clock())
-    options, schedule = SamplerOptions(interval_seconds=stretch.sample_seconds), build_schedule(Settings(demo=True))
-    assert schedule is not None
-    sampler = Sampler([demo], demo, host, options, demo=True, factors=schedule.at)
+    options, factors = SamplerOptions(interval_seconds=stretch.sample_seconds), build(Settings(demo=True))
+    sampler = Sampler([demo], demo, host, options, demo=True, factors=factors)
     servers, renderer = Servers(clock), Renderer(exporter_registry())
     own, kept = f'instance="{NODE}",job="energy"', re.compile(stretch.kept)
     due = 0.0
