@@ -32,7 +32,8 @@ class Stretch(NamedTuple):
     kept: str = ".*"
 
 
-WEEK = Stretch(168, 17, 60, "energy_(node|container|model|unattributed)_joules_total|energy_exporter_build_info|up")
+_OF_A_WEEK = "energy_((node|container|model|unattributed)_joules|samples)_total|energy_exporter_build_info|up"
+WEEK = Stretch(168, 17, 60, _OF_A_WEEK)
 """Before the day: what days are compared by. Its samples are in no step with the periods of the demo's loads."""
 DAY = (WEEK, Stretch(20, 5, 60), Stretch(4, 5, 30))
 MINUTES = (Stretch(5 / 60, 1, 15),)
