@@ -19,7 +19,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check soak docs rules status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,11 +104,19 @@ docs: $(DEV) ## Write docs/metrics.md, docs/configuration.md and the schema of t
 	$(BIN)/python -m exporter.config.reference > docs/configuration.md
 	$(BIN)/python -m deploy.helm.schema
 
-rules: $(DEV) ## Write the rules of the demonstration's budgets anew, and check all rules
+rules: $(DEV) ## Write the rules of the demonstration's budgets and of fleets anew, and check all rules
 	$(BIN)/python -m exporter budgets prometheus/demo/budgets.yaml --output prometheus/demo/budgets.yml
+	@$(MAKE) --no-print-directory scale-rules
 	$(NEEDS) run promtool check config prometheus/prometheus.yml
-	$(NEEDS) run promtool test rules prometheus/tests/*.yml
+	$(NEEDS) run promtool test rules prometheus/tests/*.yml prometheus/scale/tests/*.yml
 	$(NEEDS) run amtool check-config prometheus/alertmanager.yml
+
+scale-rules: $(DEV) ## Generate the rules of shards and of a whole fleet from prometheus/rules
+	$(BIN)/python -m deploy.scale
+
+scale-check: $(DEV) ## Ask Prometheus and VictoriaMetrics every rule and query on the same data (ARGS="--data FOLDER")
+	@$(NEEDS) install $@
+	$(BIN)/python -m benchmarks.scale_check $(ARGS)
 
 alert-links: $(DEV) ## Rules with absolute links, in dist/rules: make alert-links RUNBOOKS=https://... GRAFANA=https://...
 	$(BIN)/python -m deploy.alert_links --runbooks '$(RUNBOOKS)' --grafana '$(GRAFANA)' --output dist/rules

@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "footprint": footprint.main,
     "memory": memory.main,
     "rules": rules.main,
+    "rules-victoria-metrics": rules.victoria_metrics,
     "security": security.main,
     "inference": inference.main,
 }

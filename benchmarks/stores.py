@@ -57,6 +57,8 @@ from tests.support.program import free_port
 from .table import show, verdict
 
 SCRAPE_SECONDS = 15
+LEAD_SECONDS = 390
+"""Before the first container starts: the rules of runs and models count it from 0 if its node was scraped before."""
 TAIL_SECONDS = 450
 """After the last container ended: its counter is exposed for five minutes, and recorded watts are of five minutes."""
 WATTS_PER_CPU = 20.0
@@ -66,8 +68,11 @@ RECORDING = ("nodes.yml", "workloads.yml", "models.yml")
 """The shipped rules behind the dashboards' kWh: recording rules only, so that vmalert needs no notifier."""
 KINDS = ("train", "serve", "plain")
 """A pod of a namespace's training run, of its served model, or of no model."""
-RUN = "sum by (run) (sum_over_time(run:energy_container_joules:rate5m[{}])) * 120"
+RUN = "sum by (run) (sum_over_time(run:energy_container_joules:difference4m[{}]))"
 """As run:energy_container_kwh:sum30d, which the dashboard of models shows."""
+MODEL = "sum by (model_name) (sum_over_time(model:energy_model_watts:zero_filled[{}])) * 300"
+"""As model:energy_model_kwh:sum30d."""
+NODE = "sum(sum_over_time(node:energy_node_joules:rate5m[{}])) * 60"
 LEVELS = (
     ("node", "", KINDS),
     ("container", "namespace", KINDS),
@@ -171,7 +176,7 @@ def record(folder: Path, minutes: float, alive: int) -> int:
         with stores(folder, port):
             thread.start()
             began = time.time()
-            time.sleep(2 * SCRAPE_SECONDS)  # both scrape before the first container starts
+            time.sleep(LEAD_SECONDS)
             source.alive = alive
             time.sleep(60 * minutes)
             source.alive = 0
@@ -272,6 +277,8 @@ def questions(span: str) -> Iterator[Question]:
         shown = q.kwh(level, by).replace("$__range", span).replace(f"{{{q.NODE}}}", "")
         yield Question(f"{level}: the dashboards' kWh", f"{shown} * {q.KWH:g}", by, kinds)
     yield Question("run: the dashboards' kWh", RUN.format(span), "run", ("train",))
+    yield Question("model: recorded watts", MODEL.format(span), "model_name", ("train", "serve"))
+    yield Question("node: recorded watts", NODE.format(span), "", KINDS)
 
 
 def query(base: str, expression: str, at: float) -> dict[str, float]:

@@ -288,7 +288,7 @@ def _runs() -> Builder[Panel]:
         [onward(WORKLOADS)],
     )
     known = q.series("run:energy_container_kwh:sum30d", *_WHERE, node=q.CLUSTER)
-    now = q.series("run:energy_container_joules:rate5m", *_WHERE, node=q.CLUSTER)
+    last = q.series("run:energy_container_joules:difference4m", *_WHERE, node=q.CLUSTER)
     by = "run, cluster, namespace, model_name"
     return table(
         ask,
@@ -300,7 +300,7 @@ def _runs() -> Builder[Panel]:
         ],
         [
             Value("Energy", f"topk(50, sum by ({by}) ({known}))", KWH, 2, 140, total=True),
-            Value("Power", f"sum by ({by}) ({now})", "watt", None, 120, total=True),
+            Value("Power", f"sum by ({by}) ({last}) / 240", "watt", None, 120, total=True),
         ],
         sort="Energy",
     )

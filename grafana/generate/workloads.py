@@ -239,7 +239,7 @@ def _per_day() -> Builder[Panel]:
         NO_RULES,
         [onward(BUDGETS)],
     )
-    recorded = ("namespace:energy_container_joules:rate5m", 120)
+    recorded = ("namespace:energy_container_joules:rate5m", 150)
     lines = [
         Line(q.per_day(*recorded, "cluster, namespace", q.NAMESPACE, _NAMED), "{{namespace}} {{cluster}}"),
         Line(q.per_day(*recorded, "", q.NAMESPACE, 'namespace=""'), "Outside Kubernetes"),

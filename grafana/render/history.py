@@ -34,13 +34,12 @@ class Stretch(NamedTuple):
     kept: str = ".*"
 
 
-WEEK = Stretch(
-    168,
-    17,
-    60,
+_OF_A_WEEK = (
     r"energy_(node|container|model|unattributed)_(joules|carbon_grams|cost)_total|energy_container_info"
-    r"|energy_(model|container)_(tokens|requests)_total|energy_exporter_build_info|up|(vllm|sglang|tgi).*",
+    r"|energy_(model|container)_(tokens|requests)_total|energy_samples_total|energy_exporter_build_info|up"
+    r"|(vllm|sglang|tgi).*"
 )
+WEEK = Stretch(168, 17, 60, _OF_A_WEEK)
 """Before the day: what days are compared by. Its samples are in no step with the periods of the demo's loads."""
 DAY = (WEEK, Stretch(20, 5, 60), Stretch(4, 5, 30))
 MINUTES = (Stretch(5 / 60, 1, 15),)

@@ -117,14 +117,14 @@ def _promtool(*arguments: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, program: str = "prometheus") -> Iterator[str]:
     """The address of a Prometheus that has the folder's data, or none, and scrapes nothing."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     config = folder / "prometheus.yml"
     config.write_text("{}", encoding="utf-8")
     url = f"http://127.0.0.1:{port}"
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
+    command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=10y", "--log.level=error"]
     process = subprocess.Popen(command)
     try:

@@ -461,7 +461,7 @@ CASES = [
         "energy-workloads/11A",
         {
             'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': "_x1440 "
-            + "1000 _ " * 720
+            + "1000 _ 1000 _ _ " * 288
         },
         {'{namespace="a"}': 24.0},
         hours=48,

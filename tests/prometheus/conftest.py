@@ -55,7 +55,9 @@ def faster_rules(text: str) -> str:
         group["interval"] = faster(group["interval"])
         for rule in group["rules"]:
             expression = _RANGE.sub(lambda match: match[1] + faster(match[2]), rule["expr"])
-            rule["expr"] = expression.replace("/ 300", f"/ {300 / FASTER:g}")  # the seconds of a window of five minutes
+            for seconds in (300, 600):  # those of a window
+                expression = expression.replace(f"/ {seconds}", f"/ {seconds / FASTER:g}")
+            rule["expr"] = expression
             for delay in {"for", "keep_firing_for"} & set(rule):
                 rule[delay] = faster(rule[delay], MOST_PENDING_SECONDS)
     return yaml.safe_dump(content, sort_keys=False)

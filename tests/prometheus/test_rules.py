@@ -232,7 +232,7 @@ def test_watts_are_divided_by_the_window_and_not_by_the_age_of_a_series() -> Non
 
 def test_sums_over_time_agree_with_the_interval_of_what_they_add_up() -> None:
     """A sample stands for one interval: 60 s of most rules, 120 s of runs, 300 s of the zero-filled ones."""
-    seconds = {"1m": 60, "2m": 120, "5m": 300}
+    seconds = {"1m": 60, "2m": 120, "150s": 150, "4m": 240, "5m": 300}
     interval = {
         rule["record"]: seconds[group["interval"]] for group in groups() for rule in group["rules"] if "record" in rule
     }

@@ -72,7 +72,15 @@ def configuration(folder: Path, exporter: int, servers: int) -> Path:
         text = rules.read_text(encoding="utf-8")
         text = re.sub(r"(?m)^( +(?:interval|for): )\w+$", r"\g<1>2s", text)
         # or watts are too low for five minutes
-        rules.write_text(text.replace("[5m]", "[15s]").replace(" / 300", " / 15"), encoding="utf-8")
+        text = text.replace("[5m]", "[15s]").replace(" / 300", " / 15")
+        for slow, fast in (
+            ("[2m]", "[2s]"),
+            ("offset 30s", "offset 1s"),
+            ("offset 330s", "offset 16s"),
+            ("offset 270s", "offset 3s"),
+        ):
+            text = text.replace(slow, fast)
+        rules.write_text(text, encoding="utf-8")
     text = (shipped / "prometheus.yml").read_text(encoding="utf-8")
     text = re.sub(r"scrape_interval: 15s", "scrape_interval: 1s", text)
     text = re.sub(r"evaluation_interval: 1m", "evaluation_interval: 2s", text)
