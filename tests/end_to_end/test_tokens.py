@@ -119,9 +119,9 @@ def test_the_tokens_of_the_client_are_those_published(exporter: Exporter, tmp_pa
 
 def test_a_server_without_metrics_is_down_with_its_fix(exporter: Exporter, tmp_path: Path) -> None:
     with llama_server(tmp_path):
-        wait_for(lambda: exporter.scrape().find("energy_token_source_up", server="llama.cpp"), "the server")
+        wait_for(lambda: exporter.scrape().find("energy_token_source_up", model_name=MODEL), "the server")
         scrape = exporter.scrape()
-    assert scrape.find("energy_token_source_up", server="llama.cpp")[0][1] == 0.0
+    assert [up for _, up in scrape.find("energy_token_source_up", model_name=MODEL)] == [0.0]
     assert tokens(scrape) == {}
     assert scrape.total("energy_source_failures_total", source="inference", reason="not_found") >= 1
     wait_for(lambda: any("start it with --metrics" in line for line in exporter.log), "the fix in the log")
