@@ -123,9 +123,9 @@ class TokenAccounts:
         self._changed = True
 
     def _post(self, use: TokenUse, locate: Locate, sequence: int, *, born_at_zero: bool) -> None:
-        if not use.counts:
-            return
         key = use.process.key
+        if not use.counts and key in self._owners:
+            return
         pending = self._pending.setdefault(key, {})
         for kind, count in use.counts.items():
             pending[kind] = pending.get(kind, 0.0) + count

@@ -78,7 +78,7 @@ def llama_server(folder: Path, *flags: str) -> Iterator[LlamaServer]:
     write_tiny_gguf(model)
     server = LlamaServer(model, *flags)
     try:
-        wait_for(server.is_ready, "the server")
+        wait_for(server.is_ready, "the server", every_seconds=0.3)
         yield server
     finally:
         server.process.kill()
@@ -105,9 +105,11 @@ def test_the_tokens_of_the_client_are_those_published(exporter: Exporter, tmp_pa
             server.complete(number)
         expected = {"prompt": server.prompt, "cached_prompt": server.cached, "output": server.output}
         assert server.output == 105
-        wait_for(lambda: tokens(exporter.scrape()) == expected, f"{expected}")
+        wait_for(lambda: tokens(exporter.scrape()) == expected, f"{expected}", every_seconds=0.3)
         server.complete(40)
-        wait_for(lambda: tokens(exporter.scrape())["output"] == 145, "the tokens after the first page")
+        wait_for(
+            lambda: tokens(exporter.scrape())["output"] == 145, "the tokens after the first page", every_seconds=0.3
+        )
         scrape = exporter.scrape()
     assert scrape.total("energy_container_tokens_total", model_name=MODEL, kind="output") == 145
     ((info, _),) = scrape.find("energy_token_source_info", model_name=MODEL)
@@ -119,9 +121,11 @@ def test_the_tokens_of_the_client_are_those_published(exporter: Exporter, tmp_pa
 
 def test_a_server_without_metrics_is_down_with_its_fix(exporter: Exporter, tmp_path: Path) -> None:
     with llama_server(tmp_path):
-        wait_for(lambda: exporter.scrape().find("energy_token_source_up", server="llama.cpp"), "the server")
+        wait_for(
+            lambda: exporter.scrape().find("energy_token_source_up", model_name=MODEL), "the server", every_seconds=0.3
+        )
         scrape = exporter.scrape()
-    assert scrape.find("energy_token_source_up", server="llama.cpp")[0][1] == 0.0
+    assert [up for _, up in scrape.find("energy_token_source_up", model_name=MODEL)] == [0.0]
     assert tokens(scrape) == {}
     assert scrape.total("energy_source_failures_total", source="inference", reason="not_found") >= 1
     wait_for(lambda: any("start it with --metrics" in line for line in exporter.log), "the fix in the log")

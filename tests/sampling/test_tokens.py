@@ -155,6 +155,11 @@ def test_a_server_that_is_not_read_is_down_and_keeps_its_counters(node: Node) ->
     assert scrape.total(TOKENS) == 5.0
 
 
+def test_a_server_that_was_never_read_has_the_labels_of_its_joules(node: Node) -> None:
+    node.read_now = False
+    assert node.tick().find("energy_token_source_up") == [(PLACE | {"model_name": "chat", "server": "vllm"}, 0.0)]
+
+
 def test_a_new_counter_is_at_zero_until_every_scraper_has_seen_it(tmp_path: Path) -> None:
     node = Node(tmp_path, scraped=True)
     assert node.tick(output=70.0).find(TOKENS) == [(NAMED | {"kind": "output"}, 0.0)]

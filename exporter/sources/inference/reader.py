@@ -36,6 +36,9 @@ _SLOW_SECONDS = 0.5
 _LOADING_SECONDS = 15.0
 """A server that does not listen yet is asked again within this time, however long its model takes to load."""
 
+_FAILING_SECONDS = 30.0
+"""The same for one that hangs or refuses."""
+
 _OTHERS_SECONDS = 60.0
 """When a server that is read through another process is looked at again."""
 
@@ -143,7 +146,8 @@ class ServerReader:
     def _failed(self, problem: Problem) -> None:
         self._place = None
         delay = self._backoff.next()
-        self.due = self._host.clock() + (min(delay, _LOADING_SECONDS) if problem.reason == "not_found" else delay)
+        longest = _LOADING_SECONDS if problem.reason == "not_found" else _FAILING_SECONDS
+        self.due = self._host.clock() + min(delay, longest)
         self._finish(problem, read=False)
 
     def _finish(self, problem: Problem | None, *, read: bool, counted: dict[CountKind, float] | None = None) -> None:
