@@ -511,6 +511,14 @@ TRIALS: tuple[Trial, ...] = (
         before={},
         variables=RAY | {"RAY_TMPDIR": f"/tmp/aee-ray-{PORT}-4"},
         seconds=60.0,
-        unnamed=("ray/core/src", "ray/_private", "ray/autoscaler", "ray/dashboard", "ray::IDLE"),
+        unnamed=(
+            "ray/core/src",
+            "ray/_private",
+            "ray/autoscaler",
+            "ray/dashboard",
+            "ray::IDLE",
+            "ray::DashboardAgent",
+            "ray::RuntimeEnvAgent",
+        ),
     ),
 )
