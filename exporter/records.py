@@ -16,8 +16,7 @@ Mode = Literal["active", "idle"]
 Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", "error"]
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Listing = Literal["complete", "late", "partial"]
-Place = tuple[str, str, str]
-"""A container of a cluster: namespace, pod and container name."""
+Place = tuple[str, str, str]  # of a container of a cluster: namespace, pod and container name
 CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
 WorkloadKey = tuple[str, str, str, str]
 ModelKey = tuple[str, str, str]
@@ -99,14 +98,13 @@ class PowerBounds(NamedTuple):
     high_watts: float
 
 
-PATH_SEPARATOR = "\0"
-"""Between several paths of one `GroupKey`: no path can contain it."""
+PATH_SEPARATOR = "\0"  # between several paths of one `GroupKey`: no path can contain it
 
 
 class GroupKey(NamedTuple):
     """Identity of a cgroup: its path below the hierarchy's root and its inode (a path alone is reused).
 
-    Processes that have other groups in other trees are a group of their own, with ``paths`` of all of them and inode 0.
+    A process that has other groups in other trees is in a group of its own, with all its ``paths`` and inode 0.
     """
 
     path: str
@@ -162,9 +160,8 @@ class CpuUse:
 
     ``busy_seconds`` = Σ ``groups`` + ``kernel_seconds`` + ``exited_seconds`` + ``outside_seconds``. The last are those
     of the machine beyond the groups that can be seen from here, and of processes whose cgroup cannot be read.
-    ``window_seconds`` is the time the deltas cover.
-    ``started`` and ``ended`` are the groups that appeared and were removed, ``exited`` the processes that ended, so
-    that accounts start at 0 and expire.
+    ``window_seconds`` is the time the deltas cover. ``started`` and ``ended`` are the groups that appeared and were
+    removed, ``exited`` the processes that ended, so that accounts start at 0 and expire.
     """
 
     at: float
@@ -215,11 +212,11 @@ class Allocation(NamedTuple):
 class GpuUse(NamedTuple):
     """GPU-busy seconds of one process on one device since the last tick.
 
-    A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0.
-    ``hold`` is its weight when idle joules are divided among the holders: the slice fraction under MIG,
-    else 1.0. ``group`` is its cgroup, None if unknown. ``process`` is None for processes that the driver
-    reports and /proc does not show. Without either it is not ``known``. ``reported`` is False where the driver reports
-    no use by process: then ``seconds`` are unknown and not 0.
+    A process that holds the card (has a context or memory on it) without using it has ``seconds`` 0. ``hold`` is its
+    weight when idle joules are divided among the holders: the slice fraction under MIG, else 1.0. ``group`` is its
+    cgroup, None if unknown. ``process`` is None for processes that the driver reports and /proc does not show. Without
+    either it is not ``known``. ``reported`` is False where the driver reports no use by process: then ``seconds`` are
+    unknown and not 0.
     """
 
     device: str
@@ -360,11 +357,9 @@ class Workload(NamedTuple):
 
 UNKNOWN_RUNTIME = "unknown"  # of a container whose path has an id and no engine
 
-HOST = Workload(container="host", runtime="host")
-"""The row for cgroups that no container, unit or job owns."""
+HOST = Workload(container="host", runtime="host")  # the row for cgroups that no container, unit or job owns
 
-NOWHERE = Workload(runtime=UNKNOWN_RUNTIME)
-"""In place of the owner of a process whose cgroup cannot be read; it has no row."""
+NOWHERE = Workload(runtime=UNKNOWN_RUNTIME)  # of a process whose cgroup cannot be read; it has no row
 
 
 class Model(NamedTuple):

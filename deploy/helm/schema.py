@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from exporter.config.command_line import parse
-from exporter.config.settings import TABLE, Setting
+from exporter.config.settings_table import TABLE, Setting
 
 CHART = Path(__file__).resolve().parent / "ai-energy-exporter"
 DAEMONSET = CHART / "manifests/parts/daemonset/daemonset.yaml"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from exporter import __version__
 from exporter.config.command_line import COMMANDS, OPERANDS, TITLES, show_default
-from exporter.config.settings import TABLE, Setting
+from exporter.config.settings_table import TABLE, Setting
 
 NAME = "ai-energy-exporter"
 

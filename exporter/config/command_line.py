@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .. import __version__
-from .settings import TABLE, Setting
+from .settings_table import TABLE, Setting
 from .value_types import did_you_mean, quoted
 
 COMMANDS = {

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import yaml_file
-from .settings import ENVIRONMENT_PREFIX, TABLE, Settings
+from .settings import Settings
+from .settings_table import ENVIRONMENT_PREFIX, TABLE
 from .value_types import NestedValueError, did_you_mean
 
 _KUBERNETES_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")

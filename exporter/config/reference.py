@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from .command_line import TITLES, show_default
-from .settings import TABLE, Setting
+from .settings_table import TABLE, Setting
 
 _HEAD = """\
 # Configuration

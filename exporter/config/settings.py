@@ -1,12 +1,10 @@
-"""The table of settings."""
+"""Every setting: name, type, default and what it means."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from .model_rules import ModelRule, rule_list
 from .value_types import (
@@ -25,8 +23,6 @@ from .value_types import (
     text,
     url_path,
 )
-
-ENVIRONMENT_PREFIX = "AI_ENERGY_"
 
 
 def _setting(
@@ -373,32 +369,6 @@ class Settings:
         low, high = self.estimate_min_watts_per_cpu, self.estimate_max_watts_per_cpu
         return None if low is None or high is None else (low, high)
 
-
-class Setting(NamedTuple):
-    """One row of the table. ``in_file`` is False for what only a flag or the environment can set."""
-
-    name: str
-    field: str
-    value_type: ValueType
-    default: Any
-    help: str
-    reloadable: bool
-    in_file: bool
-
-    @property
-    def variable(self) -> str:
-        """Name of its environment variable."""
-        return ENVIRONMENT_PREFIX + re.sub(r"[.-]", "_", self.name).upper()
-
-
-def _rows() -> Iterator[Setting]:
-    defaults = Settings()
-    for row in dataclasses.fields(Settings):
-        yield Setting(field=row.name, default=getattr(defaults, row.name), **row.metadata)
-
-
-TABLE: Mapping[str, Setting] = {row.name: row for row in _rows()}
-"""Settings by name, in the order of the help."""
 
 SOURCES: tuple[str, ...] = (
     *("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil", "inference"),

@@ -8,7 +8,7 @@ import pytest
 
 from exporter import __version__
 from exporter.config.command_line import TITLES, parse
-from exporter.config.settings import TABLE
+from exporter.config.settings_table import TABLE
 
 KNOWN = "(commands: doctor, healthcheck, explain, report, budgets)"
 

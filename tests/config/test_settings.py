@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from exporter.config import reference
 from exporter.config.loading import ConfigError, load, reloaded
-from exporter.config.settings import SOURCES, TABLE, Settings
+from exporter.config.settings import SOURCES, Settings
+from exporter.config.settings_table import TABLE
 from exporter.config.value_types import Address, address, duration, show_duration
 from tests.support.patience import patience
 from tests.support.repository import REPOSITORY

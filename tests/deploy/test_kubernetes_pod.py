@@ -27,7 +27,7 @@ import yaml
 
 from exporter.config.command_line import parse
 from exporter.config.loading import load
-from exporter.config.settings import ENVIRONMENT_PREFIX
+from exporter.config.settings_table import ENVIRONMENT_PREFIX
 from exporter.exposition.web.tls_config import TLS_NAMES
 from tests.support import installed
 from tests.support.manifests import OVERLAYS, Object, mounts, of_kind, pods, render, variables

@@ -13,7 +13,7 @@ import pytest
 
 from deploy.packages import build, manual, release, sbom, tree
 from exporter.config.command_line import COMMANDS
-from exporter.config.settings import TABLE
+from exporter.config.settings_table import TABLE
 from tests.support.needs import needs
 from tests.support.patience import patience
 from tests.support.repository import REPOSITORY

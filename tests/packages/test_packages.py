@@ -15,7 +15,7 @@ import pytest
 from deploy.packages import build
 from deploy.packages.tree import CONFIGURATION, MODULES, NAME, File, Tree
 from exporter import __version__
-from exporter.config.settings import TABLE
+from exporter.config.settings_table import TABLE
 from tests.support import bare_machine
 from tests.support.bare_machine import Machine
 from tests.support.patience import patience
