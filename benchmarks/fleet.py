@@ -53,6 +53,9 @@ def _node(number: int) -> Iterator[Series]:
         yield one("node_joules_total", 0, watts, component=component)
         for reason in ("idle", "kernel", "exited", "unknown", "gap"):
             yield one("unattributed_joules_total", 0, watts / 50, component=component, reason=reason)
+    yield from _impact("node", one, 3170.0, {})
+    for reason in ("idle", "kernel", "exited", "unknown", "gap"):
+        yield from _impact("unattributed", one, 60.0, {"reason": reason})
     for gauge in ("sample_timestamp_seconds", "sample_interval_seconds", "config_last_reload_successful"):
         yield one(gauge, 1e12 if "timestamp" in gauge else 1)
     yield one("conservation_error_ratio", 1e-12)
@@ -76,6 +79,12 @@ def _node(number: int) -> Iterator[Series]:
         yield from _container(number, place, one)
 
 
+def _impact(family: str, one: Any, watts: float, labels: dict[str, str]) -> Iterator[Series]:
+    """Grams and money of some watts."""
+    yield one(f"{family}_carbon_grams_total", 0, watts * 1e-4, **labels)
+    yield one(f"{family}_cost_total", 0, watts * 8e-8, **labels, currency="EUR")
+
+
 def _container(number: int, place: int, one: Any) -> Iterator[Series]:
     model = (number * GPUS + place) % MODELS if place < GPUS else None
     training = model is not None and model < RUNS
@@ -89,6 +98,7 @@ def _container(number: int, place: int, one: Any) -> Iterator[Series]:
     yield one("container_info", 1, 0, **own, **identity)
     for component, mode, watts in (("cpu", "active", 5.0), ("dram", "active", 0.5)):
         yield one("container_joules_total", 0, watts, **own, runtime="kubernetes", component=component, mode=mode)
+    yield from _impact("container", one, 5.5, {**own, "runtime": "kubernetes", "mode": "active"})
     if model is None:
         return
     card = {"gpu": str(place), "uuid": f"GPU-{number}-{place}", "gpu_instance": ""}
@@ -98,13 +108,29 @@ def _container(number: int, place: int, one: Any) -> Iterator[Series]:
     for mode, watts in (("active", 250.0), ("idle", 90.0)):
         yield one("container_joules_total", 0, watts, **own, runtime="kubernetes", component="gpu", mode=mode)
         yield one("model_joules_total", 0, watts, **whose, component="gpu", mode=mode)
+        yield from _impact("model", one, watts, {**whose, "mode": mode})
+    yield from _impact("container", one, 90.0, {**own, "runtime": "kubernetes", "mode": "idle"})
+    if not training:
+        yield from _tokens(model, own, one)
+
+
+def _tokens(model: int, own: dict[str, str], one: Any) -> Iterator[Series]:
+    """What the exporter counts of a model server."""
+    whose = {"namespace": own["namespace"], "model_name": f"org/m-{model}"}
+    yield one("token_source_info", 1, **own, model_name=whose["model_name"], server="vllm", method="counter")
+    yield one("token_source_up", 1, **own, model_name=whose["model_name"], server="vllm")
+    yield one("model_requests_total", 0, 2.0, **whose)
+    yield one("model_token_step", 1, **whose)
+    for kind, growth in (("prompt", 800.0), ("cached_prompt", 100.0), ("output", 400.0)):
+        yield one("model_tokens_total", 0, growth, **whose, kind=kind)
+        yield one("container_tokens_total", 0, growth, **own, model_name=whose["model_name"], kind=kind)
 
 
 def history() -> Iterator[Recorded]:
     """What a month of evaluations would have recorded: sums over 30 days read all of it."""
     budgets = yaml.safe_load((RULES.parent / "demo" / "budgets.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     for rule in budgets:
-        if rule["record"] != "energy_budget_joules":
+        if rule["record"] == "budget:energy_joules:rate5m":
             yield Recorded("budget:energy_joules:rate5m", _labels(rule["labels"]), 30 * 86_400, 60, 500.0)
     for number in range(MODELS):
         own = {"namespace": f"ns-{number % NAMESPACES}", "model_name": f"org/m-{number}"}
