@@ -46,7 +46,7 @@ def _report(words: Sequence[str], environ: Mapping[str, str]) -> int:
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("exporter"):
             raise
-        sys.stderr.write(f"{missing.name} is not installed: pip install rich urllib3\n")
+        sys.stderr.write(f"{missing.name} is not installed: pip install urllib3\n")
         return 1
     return report.run(words, environ)
 

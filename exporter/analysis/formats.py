@@ -11,10 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from .lines import JOULES_PER_KWH, Amounts, Report
 
 _HOST = ("cpu", "dram")
@@ -128,20 +124,21 @@ def _time(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def text(report: Report, width: int | None = None) -> str:
-    """For a terminal; ``width`` is its columns, None for as many as are needed."""
+def text(report: Report) -> str:
+    """For a terminal."""
     names, head, rows = table(report)
-    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, title in enumerate(head):
-        justify: Any = "left" if number < names else "right"
-        shown.add_column(title, justify=justify, overflow="fold", no_wrap=number >= names)
-    for number, row in enumerate(rows):
-        shown.add_row(*row, end_section=number == len(rows) - 2)
-    out = io.StringIO()
-    console = Console(file=out, width=width or 1000, color_system=None, markup=False, highlight=False, emoji=False)
-    console.print(shown)
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    return "\n".join([*lines, "", *notes(report), ""])
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [
+            cell.ljust(width) if column < names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "   ".join(aligned).rstrip()
+
+    *parts, total = [line(row) for row in rows]
+    rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
+    return "\n".join([line(head), rule, *parts, rule, total, "", *notes(report), ""])
 
 
 def markdown(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""A progress bar for commands that query for longer; only on a terminal."""
+"""How far a command is that queries for longer; only on a terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import Progress
-
 
 @contextmanager
 def progress(steps: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error that each call of what is yielded moves by one of ``steps``."""
+    """Show a percentage on standard error that each call of what is yielded moves by one of ``steps``."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Reading", total=steps)
-        yield lambda: bar.advance(task)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        sys.stderr.write(f"\rReading: {min(done / steps, 1.0):4.0%}")
+        sys.stderr.flush()
+
+    try:
+        yield advance
+    finally:
+        sys.stderr.write("\r\033[K")  # to the beginning of the line, and erase it
+        sys.stderr.flush()

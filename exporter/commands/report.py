@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -143,12 +142,11 @@ def _render(given: Mapping[str, Any], now: float) -> str:
         if not any(report.currencies for report in reports):
             raise QueryError("nothing to charge: the exporters have no price (--impact.price)")
         return focus.render(reports, focus.Account(given["billing_account"], given["provider"]), zone)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() and given["output"] == "-" else None
     report = reports[0]
     if given["format"] not in ("csv", "json"):
         report = lines.top(report, int(given["top"]))
     render: dict[str, Callable[[], str]] = {
-        "text": lambda: formats.text(report, width),
+        "text": lambda: formats.text(report),
         "markdown": lambda: formats.markdown(report),
         "csv": lambda: formats.comma_separated(report),
         "json": lambda: formats.as_json(report),
