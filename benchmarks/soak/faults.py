@@ -157,7 +157,7 @@ def _full_disk(scene: Scene) -> Iterator[None]:
         yield
     finally:
         for link in links:
-            link.unlink()
+            link.unlink(missing_ok=True)  # an exporter that starts removes what another left
 
 
 @contextlib.contextmanager
