@@ -66,10 +66,10 @@ class TokenAccounts:
         self._changed = False
         self._saved = True
 
-    def post(self, uses: Sequence[TokenUse], locate: Locate, sequence: int, scraped: int | None) -> None:
-        """Add what the servers counted in one tick, of which snapshot ``sequence`` is published.
+    def release(self, scraped: int | None) -> None:
+        """Publish what was at 0 in ``scraped``, the newest snapshot that every regular scraper has received.
 
-        ``scraped`` is the newest snapshot that every regular scraper has received, None without regular scrapers.
+        None without regular scrapers.
         """
         for cell in list(self._unborn):
             count = self._counts[cell]
@@ -77,8 +77,11 @@ class TokenAccounts:
                 count.born = None
                 self._unborn.discard(cell)
                 self._changed = True
+
+    def post(self, uses: Sequence[TokenUse], locate: Locate, sequence: int, *, born_at_zero: bool) -> None:
+        """Add what all servers counted in one tick, of which snapshot ``sequence`` is published."""
         for use in uses:
-            self._post(use, locate, sequence, born_at_zero=scraped is not None)
+            self._post(use, locate, sequence, born_at_zero=born_at_zero)
         self._describe(uses)
 
     def keep(self, models: Collection[ModelPlace], places: Collection[Place]) -> None:

@@ -192,7 +192,7 @@ def _reading_lines(one: Examination) -> list[str]:
     lines += [f"{device}: held by {len(pids)} processes" for device, pids in users.items()]
     if one.second.socket_busy_seconds:
         lines.append(f"busy seconds of {len(one.second.socket_busy_seconds)} sockets")
-    for server in one.second.tokens:
+    for server in one.second.tokens or ():
         if server.read:
             served = f" ({', '.join(server.served_models)})" if any(server.served_models) else ""
             lines.append(f"{server.server} of pid {server.process.key.pid}{served}: its tokens or requests are read")

@@ -22,9 +22,11 @@ class TokenPosting:
         self._kept_at = float("-inf")
 
     def post(self, readings: Sequence[Reading], now: float, sequence: int, scraped: int | None) -> None:
-        """Add the tokens of one tick; ``sequence`` and ``scraped`` are as in `TokenAccounts.post`."""
-        uses = [use for reading in readings for use in reading.tokens]
-        self.accounts.post(uses, self._locate, sequence, scraped)
+        """Add the tokens of one tick; ``sequence`` and ``scraped`` are as in `Ledger.post`."""
+        for reading in readings:
+            if reading.tokens is not None:
+                self.accounts.post(reading.tokens, self._locate, sequence, born_at_zero=scraped is not None)
+        self.accounts.release(scraped)
         if not self.accounts.is_empty and now - self._kept_at >= _HOUSEKEEPING_SECONDS:
             self._kept_at = now
             owners = [row.owner for row in self._ledger.models()]

@@ -40,6 +40,11 @@ class Poller:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether there was a server to read."""
+        return self._thread is not None
+
     def take(self) -> tuple[tuple[TokenUse, ...], tuple[Problem, ...]]:
         """What every server counted since the last call, and why some were not read. Never waits for a server."""
         if self._thread is None:

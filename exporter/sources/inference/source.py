@@ -9,6 +9,9 @@ from ...records import Reading
 from ...workloads.protocol import ModelServer
 from .poller import Poller
 
+REST_SECONDS = 5.0
+"""How often to look whether a server was recognised while there is none."""
+
 
 def no_servers() -> tuple[ModelServer, ...]:
     """Without a namer no server is recognised."""
@@ -26,7 +29,7 @@ class InferenceSource:
     def read(self, now: float) -> Reading:  # noqa: ARG002 - pages have their own times
         """Everything that was counted since the last read; a server that is not read is a problem."""
         uses, problems = self._poller.take()
-        return Reading(tokens=uses, problems=problems)
+        return Reading(tokens=uses, problems=problems, rest_seconds=0.0 if self._poller.started else REST_SECONDS)
 
     def close(self) -> None:
         """Stop reading."""

@@ -293,7 +293,7 @@ def test_a_server_that_hangs_delays_no_tick_and_no_other_server(serve: Callable[
     try:
         assert source.read(0.0).tokens == ()
         # Both are this process: the last of them is read, the reading comes without the other's answer.
-        wait_for(lambda: any(use.read for use in source.read(0.0).tokens), "the server that responds")
+        wait_for(lambda: any(use.read for use in (source.read(0.0).tokens or ())), "the server that responds")
     finally:
         source.close()
 
