@@ -302,7 +302,7 @@ class Reading:
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read. ``machine`` is
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
-    ``asleep`` are the ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers; None: no news.
+    ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers; None: no news.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
