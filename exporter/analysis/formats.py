@@ -59,17 +59,17 @@ def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
     labels = len(report.labels)
     head = [*_titles(report.labels), "kWh", "share", "idle", "GPU kWh", "CPU kWh", "kg CO2e", "cost", "with shared"]
     head += ["tokens", "J/token", "kWh a year"]
-    rows = [_cells(report, row) for row in _rows(report)]
-    named = [column for column in range(labels) if any(row[column] for row in rows[: len(report.lines)])] or [
-        labels - 1
+    lines = _rows(report)
+    rows = [_cells(report, line) for line in lines]
+    last = labels - 1  # always shown: it has the names of what is no line
+    named = [
+        column for column in range(labels) if column == last or any(row[column] for row in rows[: len(report.lines)])
     ]
-    if labels - 1 not in named:
-        named.append(labels - 1)
     kept = [*named, *(column for column in range(labels, len(head)) if any(row[column] for row in rows))]
     shown = [[row[column] for column in kept] for row in rows]
-    for row, cells in zip(_rows(report), shown, strict=True):
-        if row.kind != "line":  # its name is in the first column, not in the last of them
-            cells[len(named) - 1], cells[0] = cells[0], row.names[-1]
+    for line, cells in zip(lines, shown, strict=True):
+        if line.kind != "line":  # its name is in the first column, not in the last of them
+            cells[len(named) - 1], cells[0] = cells[0], line.names[-1]
     return len(named), [head[column] for column in kept], shown
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 from ..host import read_file
 from ..records import Reason, Unavailable
+from .errors import SOCKET_REASONS
 
 RESPONSE_TIMEOUT_SECONDS = 60.0
 """Time limit of a whole response, however slowly it arrives."""
@@ -28,16 +29,6 @@ MAX_LINE_BYTES = 8 << 20
 """A Kubernetes object is at most 1.5 MiB in etcd; JSON escapes can make it several times as long."""
 
 _CHUNK_BYTES = 65536
-
-_ERRNO: dict[int, Reason] = {
-    errno.ENOENT: "not_found",
-    errno.ECONNREFUSED: "not_found",
-    errno.EHOSTUNREACH: "not_found",
-    errno.ENETUNREACH: "not_found",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-    errno.ETIMEDOUT: "timeout",
-}
 
 _STATUS: dict[int, Reason] = {401: "permission", 403: "permission", 404: "not_found", 408: "timeout", 504: "timeout"}
 
@@ -170,7 +161,9 @@ class HttpClient:
         except TimeoutError:
             raise self._failed("timeout", "no response") from None
         except OSError as error:
-            reason = "not_found" if isinstance(error, socket.gaierror) else _ERRNO.get(error.errno or 0, "error")
+            reason = (
+                "not_found" if isinstance(error, socket.gaierror) else SOCKET_REASONS.get(error.errno or 0, "error")
+            )
             raise self._failed(reason, error.strerror or str(error)) from None
         except (http.client.HTTPException, ValueError) as error:
             reason = "error" if isinstance(error, http.client.IncompleteRead) else "implausible"

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..records import Reason, Unavailable
+from ..records import Unavailable
+from .errors import SOCKET_REASONS
 
 _CHUNK_BYTES = 65_536
 _MAX_HEAD_BYTES = 65_536
-
-_ERRNO: dict[int, Reason] = {
-    errno.ECONNREFUSED: "not_found",
-    errno.EHOSTUNREACH: "not_found",
-    errno.ENETUNREACH: "not_found",
-    errno.EACCES: "permission",
-    errno.EPERM: "permission",
-    errno.ETIMEDOUT: "timeout",
-}
 
 TLS_ALERT = b"\x15\x03"
 """How a TLS server responds to plain text (RFC 8446, section 6)."""
@@ -69,7 +60,7 @@ def http_get(address: str, port: int, request: Request, *, tls: bool = False) ->
     except ConnectionResetError as error:
         raise NotPlainHttp("error", f"{url}: {error.strerror}") from None
     except OSError as error:
-        reason = _ERRNO.get(error.errno or 0, "error")
+        reason = SOCKET_REASONS.get(error.errno or 0, "error")
         raise Unavailable(reason, f"{url}: {error.strerror or error}") from None
 
 
