@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 from .config.command_line import Arguments, parse
 from .config.loading import ConfigError, load
 from .config.settings import Settings
 
 # Imports inside functions: each command loads only what it needs.
+
+_READ_BACK = ("report",)
+"""Commands that read Prometheus back, each a module of that name in `exporter.commands`."""
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -21,8 +25,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 
         return budgets.run(words[1:])
     try:
-        if words[:1] == ["report"]:
-            return _report(words[1:], environ)
+        if words and words[0] in _READ_BACK:
+            return _read_back(words[0], words[1:], environ)
         return _explain(words[1:], environ) if words[:1] == ["explain"] else _run(parse(words), environ)
     except SystemExit as leave:
         return int(leave.code or 0)
@@ -40,15 +44,16 @@ def _explain(words: Sequence[str], environ: Mapping[str, str]) -> int:
     return explain.run(words, environ)
 
 
-def _report(words: Sequence[str], environ: Mapping[str, str]) -> int:
+def _read_back(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
-        from .commands import report
+        command = import_module(f".commands.{name}", __package__)
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("exporter"):
             raise
         sys.stderr.write(f"{missing.name} is not installed: pip install urllib3\n")
         return 1
-    return report.run(words, environ)
+    status: int = command.run(words, environ)
+    return status
 
 
 def _run(arguments: Arguments, environ: Mapping[str, str]) -> int:

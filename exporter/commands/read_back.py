@@ -1,0 +1,153 @@
+"""What the commands that read Prometheus back have in common: its flags, the window, errors, output, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, tzinfo
+from typing import Any, NoReturn
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from ..analysis import http_config
+from ..analysis.prometheus import Prometheus, QueryError
+from ..analysis.window import Window, parse
+from ..config.loading import ConfigError
+
+_ENVIRONMENT = {"AI_ENERGY_PROMETHEUS_URL": "prometheus.url", "AI_ENERGY_PROMETHEUS_CONFIG": "prometheus.config"}
+
+Given = Mapping[str, Any]
+"""Flag without its dashes → its value."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Its usage errors are one line and a hint, as those of the other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print ``message`` and leave with status 2."""
+        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def parser(name: str, description: str, epilog: str) -> Parser:
+    """The parser of a command, with the flags of the server."""
+    made = Parser(
+        prog=f"ai-energy-exporter {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add(
+        "--prometheus.url",
+        metavar="URL",
+        default="http://localhost:9090",
+        help="Prometheus, VictoriaMetrics, Thanos or "
+        "Mimir, the address below which /api/v1 is (default: http://localhost:9090) [AI_ENERGY_PROMETHEUS_URL]",
+    )
+    add(
+        "--prometheus.config",
+        metavar="FILE",
+        default="",
+        help="how to log in: a file as promtool --http.config.file reads [AI_ENERGY_PROMETHEUS_CONFIG]",
+    )
+    add(
+        "--prometheus.header",
+        metavar="NAME: VALUE",
+        action="append",
+        default=[],
+        help="send a header, such as X-Scope-OrgID; repeatable",
+    )
+    add(
+        "--prometheus.matchers",
+        metavar="MATCHERS",
+        default="",
+        help='count only series with these labels, such as cluster="eu",job="energy"',
+    )
+    return made
+
+
+def add_window(made: Parser, since: str) -> None:
+    """Add the flags of a window that begins ``since`` by default."""
+    made.add_argument(
+        "--since",
+        default=since,
+        metavar="TIME",
+        help=f"how long ago (7d), a date, a time, month or last-month (default: {since})",
+    )
+    made.add_argument("--until", default="", metavar="TIME", help="the end, in the same forms (default: now)")
+    made.add_argument("--timezone", default="UTC", metavar="ZONE", help="of dates, months and days (default: UTC)")
+
+
+def add_output(made: Parser) -> None:
+    """Add ``--output``."""
+    made.add_argument("--output", metavar="FILE", default="-", help="where to write; - is standard output (default)")
+
+
+def zone(given: Given) -> tzinfo:
+    """The time zone that was asked for. Raises `ZoneInfoNotFoundError`."""
+    return UTC if given["timezone"] == "UTC" else ZoneInfo(given["timezone"])
+
+
+def window(given: Given, now: float) -> Window:
+    """The window that was asked for. Raises ValueError, `ZoneInfoNotFoundError`."""
+    return parse(given["since"], given["until"], now, zone(given))
+
+
+def matchers(given: Given) -> str:
+    """Matchers of every query, without braces."""
+    return str(given["prometheus.matchers"]).strip().strip("{}")
+
+
+def connect(given: Given) -> Prometheus:
+    """The server that was asked for. Raises `QueryError`, `ConfigError`."""
+    return Prometheus(given["prometheus.url"], http_config.read(given["prometheus.config"], given["prometheus.header"]))
+
+
+def run(
+    made: Parser,
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    answer: Callable[[Given], tuple[str, int]],
+) -> int:
+    """Parse ``words``, and write what ``answer`` makes of them: a text and the exit status.
+
+    Returns it, 2 for invalid usage or configuration, 1 if Prometheus or the file of ``--output`` fails.
+    """
+    made.set_defaults(**{name: environ[key] for key, name in _ENVIRONMENT.items() if environ.get(key)})
+    try:
+        given = vars(made.parse_args(words))
+    except SystemExit as leave:
+        return int(leave.code or 0)
+    try:
+        text, status = answer(given)
+        _write(text, given.get("output", "-"))
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        return _fail(made.prog, str(error.args[0]), 2)
+    except ConfigError as error:
+        sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
+        return 2
+    except (QueryError, _OutputError) as error:
+        return _fail(made.prog, str(error), 1)
+    return status
+
+
+class _OutputError(Exception):
+    pass
+
+
+def _write(text: str, output: str) -> None:
+    if output == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    try:
+        with open(output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _OutputError(f"{output}: {error.strerror}") from None
+
+
+def _fail(program: str, reason: str, status: int) -> int:
+    sys.stderr.write(f"{program}: {reason}\n")
+    return status
