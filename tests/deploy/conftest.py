@@ -30,6 +30,8 @@ _BEFORE = (
     "mount -o remount,ro,bind /proc/sys",
     "mount -t tmpfs tmpfs /run",
     "mount -t tmpfs tmpfs /var/lib",
+    "mount -t tmpfs -o mode=1777 tmpfs /tmp",
+    "mount -t tmpfs -o mode=1777 tmpfs /var/tmp",
     "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
     f"mount --bind {OUT}/etc/passwd /etc/passwd",
     f"mount --bind {OUT}/etc/group /etc/group",

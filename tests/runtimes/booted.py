@@ -55,6 +55,7 @@ def _script(folder: Path) -> str:
             "mount -o remount,ro,bind /proc/sys",
             "mount -t tmpfs -o mode=755 tmpfs /run",
             "mount -t tmpfs -o mode=755 tmpfs /var/lib",
+            "mount -t tmpfs -o mode=1777 tmpfs /var/tmp",
             "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
             f"mkdir -p /var/lib/machines {USER_HOME}",
             f"chown {USER}:{USER} {USER_HOME}",

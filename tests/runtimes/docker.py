@@ -7,15 +7,50 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 from exporter.config.settings import Settings
 
 from .engines import bundle
-from .trial import LABELS, LONGER, MARK, ONCE, SPIN, Row, Started, attempt, background, image_archive, output
+from .trial import LABELS, LONGER, MARK, ONCE, SPIN, Row, Started, background, image_archive, output
 
 IMAGE = "acme/spin:1"
 TEAM = ("org.acme.team", "nlp")
 COMPOSE = (("com.docker.compose.project", "ml"), TEAM)
+
+
+class Docker(NamedTuple):
+    """The client of an engine: a function of its words, which returns what it prints."""
+
+    socket: Path
+
+    def words(self, *command: str) -> list[str]:
+        """The whole command line."""
+        # Debian's own client: a newer one in the PATH builds with a plugin only.
+        return ["/usr/bin/docker", "--host", f"unix://{self.socket}", *command]
+
+    def __call__(self, *command: str) -> str:
+        return output(*self.words(*command), DOCKER_BUILDKIT="1")
+
+    def load_image(self, folder: Path, name: str, *changes: str) -> None:
+        """Make an image of a shell, with ``changes`` as of a Dockerfile."""
+        self("import", *(word for change in changes for word in ("--change", change)), str(image_archive(folder)), name)
+
+
+@contextlib.contextmanager
+def engine(folder: Path, *options: str) -> Iterator[Docker]:
+    """A dockerd with all its files in ``folder``."""
+    docker = Docker(folder / "docker.sock")
+    folders = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
+    daemon = ["dockerd", "--host", f"unix://{docker.socket}", "--iptables=false", "--ip6tables=false",
+              "--storage-driver", "vfs", *options,
+              *(f"{option}={folder}/{name}" for option, name in folders.items())]  # fmt: skip
+    with background(daemon, folder / "log", 6.0):
+        try:
+            yield docker
+        finally:
+            if containers := docker("ps", "--all", "--quiet").split():
+                docker("rm", "--force", *containers)
 
 
 def starter(driver: str, parent: str, *, nested: bool) -> Callable[[Path], AbstractContextManager[Started]]:
@@ -23,59 +58,45 @@ def starter(driver: str, parent: str, *, nested: bool) -> Callable[[Path], Abstr
 
     @contextlib.contextmanager
     def start(folder: Path) -> Iterator[Started]:
-        socket = folder / "docker.sock"
-        environ = {"DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "1"}
-        folders = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
-        daemon = ["dockerd", "--host", f"unix://{socket}", "--iptables=false", "--ip6tables=false", "--bridge=none",
-                  "--storage-driver", "vfs", "--exec-opt", f"native.cgroupdriver={driver}",
-                  *(f"{option}={folder}/{name}" for option, name in folders.items())]  # fmt: skip
-        archive = image_archive(folder)
-
-        def docker(*command: str) -> str:
-            # Debian's own client: a newer one in the PATH builds with a plugin only.
-            return output("/usr/bin/docker", *command, **environ)
-
-        def run(name: str, *options: str, command: tuple[str, ...] = ()) -> None:
-            docker("run", "--detach", "--network", "none", "--name", name, *options, IMAGE, *command)
-
-        def change() -> None:
-            docker("restart", "--time", "0", "restarted")
-            docker("rm", "--force", "removed")
-            docker("rm", "--force", "recreated")
-            run("recreated")
-            docker("rename", "old-name", "new-name")
-            docker("run", "--rm", "--network", "none", "--name", "short", IMAGE, "sh", "-c", LONGER)
-            (folder / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN {LONGER}\n")
-            docker("build", "--network", "none", "--tag", "built", str(folder))
-
-        with background(daemon, folder / "log", 6.0):
-            change_of_image = (f"CMD {json.dumps(['sh', '-c', SPIN, MARK])}", f"LABEL {TEAM[0]}={TEAM[1]}")
-            docker("import", *(word for line in change_of_image for word in ("--change", line)), str(archive), IMAGE)
-            try:
-                run("trainer", "--label", f"{COMPOSE[0][0]}={COMPOSE[0][1]}")
-                run("below-parent", "--cgroup-parent", parent)
-                run("checked", "--health-cmd", ONCE, "--health-interval", "1s")
-                for name in ("restarted", "removed", "recreated", "old-name"):
-                    run(name)
-                if driver == "cgroupfs":
-                    run("below-default", "--cgroup-parent", "/default")
-                if nested:
-                    run("nested", *_nesting(folder), command=("sh", "-c", _NESTED))
-                names = ("below-parent", "checked", "restarted", "removed", "recreated", "new-name", "short")
-                extra = (*(["below-default"] * (driver == "cgroupfs")), *(["nested"] * nested))
-                rows = [Row(name, "docker", image=IMAGE, labels=(TEAM,)) for name in (*names, *extra)]
-                settings = Settings(docker_socket=str(socket), podman_socket="off", kubernetes_labels=LABELS)
-                yield Started(
-                    f"Docker {docker('version', '--format', '{{.Server.Version}}')}, {driver} driver",
-                    (*rows, Row("trainer", "docker", image=IMAGE, labels=COMPOSE), Row("buildkit", "docker")),
-                    change,
-                    settings,
-                )
-            finally:
-                containers = docker("ps", "--all", "--quiet").split()
-                attempt("/usr/bin/docker", "rm", "--force", *containers, **environ)
+        with engine(folder, "--bridge=none", "--exec-opt", f"native.cgroupdriver={driver}") as docker:
+            yield _started(folder, docker, driver, parent, nested=nested)
 
     return start
+
+
+def _started(folder: Path, docker: Docker, driver: str, parent: str, *, nested: bool) -> Started:
+    def run(name: str, *options: str, command: tuple[str, ...] = ()) -> None:
+        docker("run", "--detach", "--network", "none", "--name", name, *options, IMAGE, *command)
+
+    def change() -> None:
+        docker("restart", "--time", "0", "restarted")
+        docker("rm", "--force", "removed")
+        docker("rm", "--force", "recreated")
+        run("recreated")
+        docker("rename", "old-name", "new-name")
+        docker("run", "--rm", "--network", "none", "--name", "short", IMAGE, "sh", "-c", LONGER)
+        (folder / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN {LONGER}\n")
+        docker("build", "--network", "none", "--tag", "built", str(folder))
+
+    docker.load_image(folder, IMAGE, f"CMD {json.dumps(['sh', '-c', SPIN, MARK])}", f"LABEL {TEAM[0]}={TEAM[1]}")
+    run("trainer", "--label", f"{COMPOSE[0][0]}={COMPOSE[0][1]}")
+    run("below-parent", "--cgroup-parent", parent)
+    run("checked", "--health-cmd", ONCE, "--health-interval", "1s")
+    for name in ("restarted", "removed", "recreated", "old-name"):
+        run(name)
+    if driver == "cgroupfs":
+        run("below-default", "--cgroup-parent", "/default")
+    if nested:
+        run("nested", *_nesting(folder), command=("sh", "-c", _NESTED))
+    names = ("below-parent", "checked", "restarted", "removed", "recreated", "new-name", "short")
+    extra = (*(["below-default"] * (driver == "cgroupfs")), *(["nested"] * nested))
+    rows = [Row(name, "docker", image=IMAGE, labels=(TEAM,)) for name in (*names, *extra)]
+    return Started(
+        f"Docker {docker('version', '--format', '{{.Server.Version}}')}, {driver} driver",
+        (*rows, Row("trainer", "docker", image=IMAGE, labels=COMPOSE), Row("buildkit", "docker")),
+        change,
+        Settings(docker_socket=str(docker.socket), podman_socket="off", kubernetes_labels=LABELS),
+    )
 
 
 _NESTED = "mount -o remount,bind,rw /sys/fs/cgroup && exec /usr/sbin/runc --root /tmp/runc run --bundle /bundle inner"
