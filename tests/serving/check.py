@@ -158,7 +158,7 @@ def _start(server: Server, programs: Path, work: Path, docker: Docker | None) ->
                 words, executable=executable, cwd=work, env=os.environ | variables, stdout=log, stderr=subprocess.STDOUT
             )
             return Started(process, f"127.0.0.1:{port}")
-        folders = [f"{path}:{path}" for path in (work.parents[1], PROGRAMS)]
+        folders = [f"{path}:{path}" for path in (work.parents[1], PROGRAMS, sys.base_prefix) if str(path) != "/usr"]
         folders += ["/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro", "/etc/passwd:/etc/passwd:ro"]
         options = ["--network", server.network, "--workdir", str(work)]
         options += [word for each in folders for word in ("--volume", each)]
