@@ -56,6 +56,10 @@ def test_the_recording_is_of_this_chart() -> None:
     assert RENDERINGS.keys() == {*CASES, *EXAMPLES}
 
 
+IN_PODS = [{"namespaceSelector": {}}]
+"""Where model servers are."""
+
+
 @pytest.mark.parametrize("change", ["templates/service.yaml", "values.yaml", "manifests/base/rbac.yaml"])
 def test_a_changed_file_needs_a_new_recording(change: str, tmp_path: Path) -> None:
     mine = tmp_path / "chart"
@@ -153,8 +157,10 @@ def test_the_source_of_names_decides_permission_port_and_token(
     assert [role["rules"] for role in roles] == ([rules] if rules else [])
     assert len(of_kind(objects(name), "ClusterRoleBinding")) == len(roles)
     policies = of_kind(objects(name), "NetworkPolicy")
-    opened = [[each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]] for policy in policies]
-    assert opened == ([ports] if ports else [])
+    rules_out = [rule for policy in policies for rule in policy["spec"]["egress"]]
+    opened = [[each["port"] for rule in rules_out if rule.get("to") != IN_PODS for each in rule["ports"]]]
+    assert [rule["to"] for rule in rules_out if "to" in rule] == [IN_PODS] * len(policies)
+    assert opened == [ports or []]
     assert {pod["automountServiceAccountToken"] for _, pod in pods(objects(name))} == {mounted}
 
 

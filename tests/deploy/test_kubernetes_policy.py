@@ -16,6 +16,7 @@ from exporter.network.http_client import HttpClient
 from exporter.records import Workload
 from exporter.workloads.metadata.kubernetes_api import API_FIXES, ApiServer
 from exporter.workloads.metadata.provider import BackgroundProvider
+from exporter.workloads.models.launchers import LAUNCHERS
 from tests.support.fake_kubernetes_api import FakeApiServer, container_id, make_pod, uid
 from tests.support.manifests import (
     DOCUMENT,
@@ -149,14 +150,19 @@ def test_memory_is_twice_what_was_measured(name: str) -> None:
         assert 40 < request < needed + 20
 
 
-def test_the_network_policy_lets_in_scrapes_and_out_the_api_server() -> None:
+def test_the_network_policy_lets_in_scrapes_and_out_the_api_server_and_model_servers() -> None:
     (found,) = of_kind(render("base"), "NetworkPolicy")
     spec = found["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     (into,) = spec["ingress"]
     assert into["ports"] == [{"port": "metrics", "protocol": "TCP"}]
     assert [list(peer) for peer in into["from"]] == [["namespaceSelector"]]
-    assert spec["egress"] == [{"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]}]
+    server, models = spec["egress"]
+    assert server == {"ports": [{"port": port, "protocol": "TCP"} for port in (443, 6443)]}
+    assert models["to"] == [{"namespaceSelector": {}}]
+    assert {port["protocol"] for port in models["ports"]} == {"TCP"}
+    usual = {launcher.metrics.port for launcher in LAUNCHERS if launcher.metrics is not None} - {0}
+    assert {port["port"] for port in models["ports"]} == usual | {80}
 
 
 def test_every_node_has_one_exporter_with_gpus_or_without() -> None:
