@@ -13,18 +13,16 @@ from .config.settings import Settings
 
 # Imports inside functions: each command loads only what it needs.
 
-_READ_BACK = ("report",)
+_READ_BACK = ("report", "trace")
 """Commands that read Prometheus back, each a module of that name in `exporter.commands`."""
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command. Returns the exit status: 0 fine, 2 bad usage or configuration, 1 anything else."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["budgets"]:
-        from .budgets import command as budgets
-
-        return budgets.run(words[1:])
     try:
+        if words[:1] == ["budgets"]:
+            return _budgets(words[1:], environ)
         if words and words[0] in _READ_BACK:
             return _read_back(words[0], words[1:], environ)
         return _explain(words[1:], environ) if words[:1] == ["explain"] else _run(parse(words), environ)
@@ -42,6 +40,14 @@ def _explain(words: Sequence[str], environ: Mapping[str, str]) -> int:
     from .commands import explain
 
     return explain.run(words, environ)
+
+
+def _budgets(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    if "--status" in words:
+        return _read_back("budget_status", [word for word in words if word != "--status"], environ)
+    from .budgets import command as budgets
+
+    return budgets.run(words)
 
 
 def _read_back(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:

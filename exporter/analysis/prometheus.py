@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -33,6 +33,14 @@ class Sample(NamedTuple):
 
     labels: Mapping[str, str]
     value: float
+
+
+class Series(NamedTuple):
+    """One series of a range query: Unix times and values, those that are not finite left out."""
+
+    labels: Mapping[str, str]
+    times: Sequence[float]
+    values: Sequence[float]
 
 
 class Prometheus:
@@ -69,6 +77,15 @@ class Prometheus:
         """Unix times, every ``step`` seconds, at which a query has any value. Raises `QueryError`."""
         asked = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
         return sorted({float(at) for row in self._get("query_range", asked) for at, _ in row["values"]})
+
+    def raw(self, selector: str, start: float, end: float) -> list[Series]:
+        """The samples of the series of a selector, as they were scraped. Raises `QueryError`."""
+        found = []
+        for row in self._get("query", {"query": f"{selector}[{max(1, round(end - start))}s]", "time": f"{end:.3f}"}):
+            points = [(float(at), float(value)) for at, value in row["values"]]
+            points = [point for point in points if math.isfinite(point[1])]
+            found.append(Series(row["metric"], [at for at, _ in points], [value for _, value in points]))
+        return found
 
     def _get(self, name: str, fields: dict[str, str]) -> list[dict[str, Any]]:
         try:

@@ -24,7 +24,8 @@ def run(words: Sequence[str]) -> int:
     parser = _Parser(
         prog="ai-energy-exporter budgets",
         description="Check a file of energy budgets and write its recording and alerting rules. See docs/rules.md.",
-        epilog="Exit status: 0 fine, 2 bad usage or budgets, 1 anything else.",
+        epilog="How much of each is used: ai-energy-exporter budgets --status [--help]. "
+        "Exit status: 0 fine, 2 bad usage or budgets, 1 anything else.",
         allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="the budgets, such as budgets.yaml")

@@ -20,6 +20,10 @@ Given = Mapping[str, Any]
 """Flag without its dashes → its value."""
 
 
+class CommandError(Exception):
+    """A command cannot do what was asked; the text is one line for the user."""
+
+
 class Parser(argparse.ArgumentParser):
     """Its usage errors are one line and a hint, as those of the other commands."""
 
@@ -127,13 +131,9 @@ def run(
     except ConfigError as error:
         sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
         return 2
-    except (QueryError, _OutputError) as error:
+    except (QueryError, CommandError) as error:
         return _fail(made.prog, str(error), 1)
     return status
-
-
-class _OutputError(Exception):
-    pass
 
 
 def _write(text: str, output: str) -> None:
@@ -145,7 +145,7 @@ def _write(text: str, output: str) -> None:
         with open(output, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise _OutputError(f"{output}: {error.strerror}") from None
+        raise CommandError(f"{output}: {error.strerror}") from None
 
 
 def _fail(program: str, reason: str, status: int) -> int:

@@ -49,6 +49,7 @@ CHAT_WATTS = {("gpu", "active"): 300.0, ("gpu", "idle"): 60.0, ("cpu", "active")
 BATCH_WATTS = {("cpu", "active"): 80.0}
 BATCH_HOURS = (6 * HOUR, 18 * HOUR)
 IDLE_WATTS = 50.0
+GPU = "GPU-11112222-3333-4444-5555-666677778888"
 
 
 def _converted(family: str, labels: str, watts: float, when: tuple[int, int] = (0, 2 * DAY)) -> list[Written]:
@@ -86,12 +87,35 @@ def written() -> list[Written]:
             TOKENS_PER_SECOND,
         ),
         Written("energy_model_tokens_total", f'{AT},namespace="chat",model_name="org/chat-8B",kind="prompt"', 99.0),
+        Written("energy_gpu_joules_total", f'{AT},gpu="0",uuid="{GPU}"', 360.0),
         Written(
             "energy_container_info", f'{CHAT},owner_kind="Deployment",owner_name="chat",label_team="red"', 0, held=1
         ),
         Written("energy_container_info", f'{BATCH},owner_kind="Job",owner_name="nightly"', 0, *BATCH_HOURS, 1),
     ]
-    return found
+    return [*found, *_budgets()]
+
+
+def _budgets() -> Iterator[Written]:
+    """What the rules of four budgets record: within, used up, about to be used up, and one that selects nothing."""
+    for budget, owner, window, unit, used, amount, left, selected in (
+        ("chat-week", "red", "week", "joules", 18e6, 36e6, None, 1),
+        ("chat-month", "red", "month", "carbon_grams", 6000.0, 5000.0, 0.0, 1),
+        ("batch-day", "blue", "day", "cost", 9.0, 10.0, 7200.0, 1),
+        ("ghost", "blue", "week", "joules", 0.0, 36e6, None, 0),
+    ):
+        labels = f'budget="{budget}",owner="{owner}",window="{window}"' + ',currency="EUR"' * (unit == "cost")
+        values = {
+            f"energy_budget_{unit}": amount,
+            f"budget:energy_used_{unit}:sum": used,
+            "budget:energy_used:ratio": used / amount,
+            "budget:energy_selected:bool": selected,
+            "budget:energy_exhausted_in:seconds": left,
+        }
+        found = {name: value for name, value in values.items() if value is not None}
+        yield from (Written(name, labels, 0, held=value) for name, value in found.items())
+        for span, ratio in (("long", 0.5), ("short", 3.0)):
+            yield Written("budget:energy_burn:ratio", f'{labels},burn="slow",span="{span}"', 0, held=ratio)
 
 
 def _steps(name: str, labels: str, pieces: list[tuple[int, int, float]]) -> Iterator[str]:

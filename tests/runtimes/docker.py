@@ -12,7 +12,7 @@ from typing import NamedTuple
 from exporter.config.settings import Settings
 
 from .engines import bundle
-from .trial import LABELS, LONGER, MARK, ONCE, SPIN, Row, Started, background, image_archive, output
+from .trial import LABELS, LONGER, MARK, ONCE, SPIN, Row, Started, attempt, background, image_archive, output
 
 IMAGE = "acme/spin:1"
 TEAM = ("org.acme.team", "nlp")
@@ -51,6 +51,8 @@ def engine(folder: Path, *options: str) -> Iterator[Docker]:
         finally:
             if containers := docker("ps", "--all", "--quiet").split():
                 docker("rm", "--force", *containers)
+    for namespace in folder.glob("exec/netns/*"):  # that of containers in the host's network stays mounted
+        attempt("umount", str(namespace))
 
 
 def starter(driver: str, parent: str, *, nested: bool) -> Callable[[Path], AbstractContextManager[Started]]:

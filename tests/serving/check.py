@@ -160,7 +160,7 @@ def _start(server: Server, programs: Path, work: Path, docker: Docker | None) ->
             return Started(process, f"127.0.0.1:{port}")
         folders = [f"{path}:{path}" for path in (work.parents[1], PROGRAMS, sys.base_prefix) if str(path) != "/usr"]
         folders += ["/usr:/usr:ro", "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro", "/etc/passwd:/etc/passwd:ro"]
-        options = ["--network", server.network, "--workdir", str(work)]
+        options = ["--network", server.network, "--workdir", str(work), "--shm-size", "1g"]
         options += [word for each in folders for word in ("--volume", each)]
         options += [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
         docker("run", "--detach", "--name", CONTAINER, *options, IMAGE,

@@ -1,0 +1,1 @@
+"""Traces of profilers, priced: joules of ranges, kernels, layers and streams."""
