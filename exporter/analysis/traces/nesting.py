@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Interval(NamedTuple):
-    """From ``start`` up to ``end``; ``kind`` tells ranges from layers and operators."""
+    """From ``start`` up to ``end``; ``kind`` is range, layer or operator."""
 
     start: int
     end: int
