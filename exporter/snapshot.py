@@ -16,6 +16,7 @@ from .records import (
     GpuState,
     Mode,
     Model,
+    ModelPlace,
     Place,
     ProcessOwner,
     SourceHealth,
@@ -165,11 +166,11 @@ class ImpactView:
 class TokenRow(NamedTuple):
     """A counter of tokens or requests: of a container, or of a model as a whole, where ``place`` is empty.
 
-    ``model`` is name and namespace.
+    ``model`` is name, namespace and variant.
     """
 
     place: Place
-    model: tuple[str, str]
+    model: ModelPlace
     kind: CountKind
     total: float
 
@@ -183,16 +184,17 @@ class TokenSourceRow(NamedTuple):
     served_models: tuple[str, ...]
     method: str
     read: bool
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """Tokens and requests. ``steps`` is by model (name, namespace) the smallest difference its counters show."""
+    """Tokens and requests. ``steps`` is by model the smallest difference its counters show."""
 
     models: tuple[TokenRow, ...] = ()
     containers: tuple[TokenRow, ...] = ()
     sources: tuple[TokenSourceRow, ...] = ()
-    steps: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    steps: Mapping[ModelPlace, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,8 @@ def encode(state: State, *, whole: bool) -> bytes:
         content["held"] = [held.node, held.ended, [[*key, seconds] for key, seconds in held.containers.items()]]
     if state.tokens is not None:
         content["tokens"] = [
-            (*place, *model, kind, count) for (place, model, kind), count in state.tokens.cells.items()
+            (*place, name, namespace, kind, count, *filter(None, (variant,)))
+            for (place, (name, namespace, variant), kind), count in state.tokens.cells.items()
         ]
     if whole:
         content |= {"rates": state.in_force.rates, "node_impacts": devices.settled}
@@ -173,7 +174,10 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         )
     if "tokens" in content:
         state.tokens = SavedTokens(
-            {((a, b, c), (name, namespace), kind): float(n) for a, b, c, name, namespace, kind, n in content["tokens"]}
+            {
+                ((a, b, c), (name, namespace, "".join(variant)), kind): float(n)
+                for a, b, c, name, namespace, kind, n, *variant in content["tokens"]
+            }
         )
     cards, impacts = content.get("account_cards", {}), content.get("account_impacts", {})
     for at, (kind, fields, start_ticks, cells) in enumerate(content["accounts"]):
@@ -223,7 +227,9 @@ def _identity(owner: Owner, start_ticks: int) -> tuple[Any, ...]:
 
 
 def _encode_owner(owner: Owner) -> tuple[str, Sequence[Any]]:
-    return _KIND_OF[type(owner)], owner
+    # Without a variant a model is written as before there were any, so that an earlier version can read it.
+    fields = owner[:-1] if isinstance(owner, Model) and not owner.variant else owner
+    return _KIND_OF[type(owner)], fields
 
 
 def _decode_owner(kind: str, fields: Sequence[Any]) -> Owner:

@@ -6,11 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..records import CountKind, GroupKey, Model, Place, Process, ProcessKey, TokenUse
+from ..records import CountKind, GroupKey, Model, ModelPlace, Place, Process, ProcessKey, TokenUse
 from ..snapshot import TokenRow, TokenSourceRow, TokenView
-
-ModelPlace = tuple[str, str]
-"""Model name and namespace: what tokens and joules of a model have in common, whatever its phase."""
 
 Cell = tuple[Place, ModelPlace, CountKind]
 """What one counter counts; the place is empty for a model as a whole."""
@@ -136,7 +133,7 @@ class TokenAccounts:
         if owner is None:
             return
         self._owners[key] = owner
-        model = (owner.model.model_name, owner.model.namespace)
+        model = owner.model.place
         for kind, count in self._pending.pop(key).items():
             for place in (_WHOLE, owner.place) if kind != "requests" else (_WHOLE,):
                 cell = (place, model, kind)
@@ -159,11 +156,11 @@ class TokenAccounts:
         steps: dict[ModelPlace, float] = {}
         for use in uses:
             owner = self._owners.get(use.process.key)
-            place, name = (owner.place, owner.model.model_name) if owner is not None else (_WHOLE, "")
+            place, (name, _, variant) = (owner.place, owner.model.place) if owner is not None else (_WHOLE, _WHOLE)
             if owner is not None:
-                model = (name, owner.model.namespace)
+                model = owner.model.place
                 steps[model] = max(steps.get(model, 1.0), use.step)
-            rows.append(TokenSourceRow(place, name, use.server, use.served_models, use.method, use.read))
+            rows.append(TokenSourceRow(place, name, use.server, use.served_models, use.method, use.read, variant))
         if tuple(rows) != self._sources or steps != self._steps:
             self._sources, self._steps = tuple(rows), steps
             self._changed = True

@@ -1,9 +1,9 @@
-"""Intervals of sums, ratios and other statistics of blocks of time, by a bootstrap that is honest with few blocks.
+"""Intervals of sums, ratios and other statistics of blocks of time, by a bootstrap that covers with few blocks too.
 
 Percentiles of an ordinary bootstrap are too narrow for few blocks, for two reasons: the resampled variance is
-(n − 1)/n of the sample's, and the normal tails it has are those of a known variance. Here n − 1 of n blocks are drawn
-(Rao and Wu, JASA 1988), which mends the first, and the percentiles are moved outwards from normal to Student's t with
-n − 1 degrees of freedom (Hesterberg, The American Statistician 2015, expanded percentiles), which mends the second.
+(n − 1)/n of the sample's, and the normal tails it has are those of a known variance. Against the first, n − 1 of n
+blocks are drawn (Rao and Wu, JASA 1988); against the second, the percentiles are moved outwards from the normal to
+Student's t with n − 1 degrees of freedom (Hesterberg, The American Statistician 2015, expanded percentiles).
 `tests/analysis/test_bootstrap.py` shows how often the intervals cover what they should, for 6 to 30 blocks.
 """
 

@@ -47,7 +47,7 @@ class Level:
 
 
 LEVELS = {
-    "model": Level("model", ("cluster", "namespace", "model_name", "phase")),
+    "model": Level("model", ("cluster", "namespace", "model_name", "variant", "phase")),
     "namespace": Level("container", ("cluster", "namespace")),
     "workload": Level("container", _PLACE, ("owner_kind", "owner_name")),
     "node": Level("node", ("cluster", "instance")),
@@ -82,11 +82,11 @@ def collect(prometheus: Prometheus, growths: Growths, by: Level, window: Window,
         found = _by_owner(found, _owners(prometheus, by.owner, window, matchers))
     used = add_up(found.values())
     if by.family == "model":
-        found = _with_tokens(found, growths.of("energy_model_tokens_total", by.labels[:3], window, 'kind="output"'))
+        found = _with_tokens(found, growths.of("energy_model_tokens_total", by.labels[:-1], window, 'kind="output"'))
         containers = add_up(_amounts(growths, "container", (), window).values())
         rest = containers.plus(used, -1.0)
         if rest.total_joules > _LEAST_RATIO * total.total_joules:
-            found["", "", NO_MODEL, ""] = rest
+            found["", "", NO_MODEL, "", ""] = rest
         used = containers
     shared = [
         (_REASONS.get(reason, reason), amounts.by_component())
@@ -172,9 +172,9 @@ def _by_owner(found: Mapping[Labels, Amounts], owner_of: Callable[[Labels], tupl
 def _with_tokens(found: Mapping[Labels, Amounts], tokens: Growth) -> dict[Labels, Amounts]:
     """Tokens belong to a model's line of inference, to the one of unknown phase where there is none."""
     counted = dict(found)
-    for (cluster, namespace, model_name), amount in tokens.items():
+    for model, amount in tokens.items():
         for phase in ("inference", "unknown"):
-            key = (cluster, namespace, model_name, phase)
+            key = (*model, phase)
             if key in counted:
                 counted[key] = counted[key].plus(Amounts(tokens=amount))
                 break

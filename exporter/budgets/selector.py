@@ -20,7 +20,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """Labels with a fixed set of values."""
 
-_MODEL = ("model_name", "phase")
+_MODEL = ("model_name", "phase", "variant")
 _WORKLOAD = ("pod", "container", "runtime")
 _IDENTITY = ("image", "owner_kind", "owner_name", "container_id", "pod_uid")
 """Labels that only ``energy_container_info`` has, like the exported pod labels ``label_<name>``."""

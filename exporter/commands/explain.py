@@ -9,7 +9,7 @@ from typing import TextIO
 from ..config.command_line import parse
 from ..config.loading import load
 from ..config.value_types import quoted
-from ..records import NOWHERE
+from ..records import NOWHERE, Model
 from ..service.assembly import make_explainer, make_host
 from ..workloads.explainer import Explanation, ProcessExplanation
 from .doctor import wait_for_providers
@@ -90,12 +90,17 @@ def write(explanation: Explanation, out: TextIO) -> None:
 
 def _write_process(one: ProcessExplanation, out: TextIO) -> None:
     model = one.model
-    chosen = "no model" if model is None else f"{model.model_name}, {model.phase}, from {_sources(model.source)}"
+    chosen = "no model" if model is None else _described(model)
     _line(out, f"\nprocess {one.process.key.pid} ({one.process.comm}): {chosen}")
     for step in one.steps:
         _line(out, f"  {'+' if step.found else '-'} {step.looked_at}: {step.result}")
     if model is None:
         _line(out, f"  fix: {_NO_MODEL_FIX}")
+
+
+def _described(model: Model) -> str:
+    variant = f", variant {model.variant}" if model.variant else ""
+    return f"{model.model_name}, {model.phase}{variant}, from {_sources(model.source)}"
 
 
 def _sources(source: str) -> str:

@@ -15,29 +15,32 @@ FIELDS = ("namespace", "pod", "container", "image", "command")
 
 PHASES = ("training", "inference", "unknown")
 
-_KEYS = (*FIELDS, "environment", "model_name", "phase")
+_ASSIGNED = ("model_name", "phase", "variant")
+_KEYS = (*FIELDS, "environment", *_ASSIGNED)
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Claim(NamedTuple):
-    """The model name and phase that a rule assigns; "" for none."""
+    """The model name, phase and variant that a rule assigns; "" for none."""
 
     model_name: str = ""
     phase: str = ""
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRule:
     """All of ``fields`` and ``environment`` (name of a variable → pattern) must match.
 
-    ``model_name`` may hold ``${group}`` for a named group of any of the patterns.
+    ``model_name`` and ``variant`` may hold ``${group}`` for a named group of any of the patterns.
     """
 
     fields: tuple[tuple[str, re.Pattern[str]], ...] = ()
     environment: tuple[tuple[str, re.Pattern[str]], ...] = ()
     model_name: str = ""
     phase: str = ""
+    variant: str = ""
 
     @property
     def reads_command(self) -> bool:
@@ -51,7 +54,7 @@ class ModelRule:
 
         ``variable`` returns the value of an environment variable, "" if it is not set; it is called last, because
         reading the environment is expensive. ``name_of`` converts a captured text to a name; if a captured group gives
-        an empty name, the rule assigns no name.
+        an empty name, the rule assigns no name. A variant has the captured text itself.
         """
         groups: dict[str, str] = {}
         for name, pattern in self.fields:
@@ -63,10 +66,11 @@ class ModelRule:
             if not value or (found := pattern.search(value)) is None:
                 return None
             groups.update(found.groupdict(""))
+        variant = _REFERENCE.sub(lambda match: groups[match[1]], self.variant)
         parts = {name: name_of(groups[name]) for name in _REFERENCE.findall(self.model_name)}
         if not all(parts.values()):
-            return Claim(phase=self.phase)
-        return Claim(_REFERENCE.sub(lambda match: parts[match[1]], self.model_name), self.phase)
+            return Claim(phase=self.phase, variant=variant)
+        return Claim(_REFERENCE.sub(lambda match: parts[match[1]], self.model_name), self.phase, variant)
 
 
 def rule_list() -> ValueType:
@@ -105,7 +109,8 @@ def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
             fields.append((key, _pattern(key, where, value, problems)))
         else:
             texts[key] = _text(key, where, value, problems)
-    rule = ModelRule(tuple(fields), tuple(environment), texts.get("model_name", ""), texts.get("phase", ""))
+    assigned = (texts.get(key, "") for key in _ASSIGNED)
+    rule = ModelRule(tuple(fields), tuple(environment), *assigned)
     if len(problems) == wrong:
         _check(rule, entry, problems)
     return rule
@@ -115,14 +120,16 @@ def _check(rule: ModelRule, entry: Entry, problems: list[tuple[str, str]]) -> No
     """Append the errors that concern the rule as a whole."""
     if not (rule.fields or rule.environment):
         problems.append((entry.where, f"a rule must match something: {', '.join(FIELDS)} or environment"))
-    if not (rule.model_name or rule.phase):
-        problems.append((entry.where, "a rule must set model_name, phase or both"))
+    if not (rule.model_name or rule.phase or rule.variant):
+        problems.append((entry.where, "a rule must set model_name, phase or variant"))
     known = {name for _, pattern in (*rule.fields, *rule.environment) for name in pattern.groupindex}
-    for name in _REFERENCE.findall(rule.model_name):
-        if name not in known:
-            where = entry.values["model_name"][0]
+    for key, text in (("model_name", rule.model_name), ("variant", rule.variant)):
+        for name in _REFERENCE.findall(text):
+            if name in known:
+                continue
+            where = entry.values[key][0]
             hint = did_you_mean(name, known) or f"; add (?P<{name}>...) to one of its patterns"
-            problems.append((where, f"model_name: no group is named {quoted(name)}{hint}"))
+            problems.append((where, f"{key}: no group is named {quoted(name)}{hint}"))
 
 
 def _pattern(key: str, where: str, text: str, problems: list[tuple[str, str]]) -> re.Pattern[str]:

@@ -243,6 +243,12 @@ class Settings:
         ("ai-energy-exporter/phase",),
         "Annotations or labels whose value is the phase: training or inference.",
     )
+    models_variant_keys: tuple[str, ...] = _setting(
+        "models.variant-keys",
+        listing(text("KEY")),
+        ("ai-energy-exporter/variant",),
+        "Annotations or labels whose value distinguishes models that are served under one name, such as fp16 and awq.",
+    )
     models_ask_servers: bool = _setting(
         "models.ask-servers",
         flag(),

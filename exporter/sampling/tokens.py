@@ -30,7 +30,7 @@ class TokenPosting:
         if not self.accounts.is_empty and now - self._kept_at >= _HOUSEKEEPING_SECONDS:
             self._kept_at = now
             owners = [row.owner for row in self._ledger.models()]
-            models = {(owner.model_name, owner.namespace) for owner in owners if isinstance(owner, Model)}
+            models = {owner.place for owner in owners if isinstance(owner, Model)}
             places = [row.owner for row in self._ledger.containers()]
             self.accounts.keep(models, {owner.place for owner in places if isinstance(owner, Workload)})
 
@@ -49,7 +49,7 @@ class TokenPosting:
             return None
         known = self._ledger.process_models()
         models = {
-            model.key[:2]: model
+            model.place: model
             for row in self._ledger.processes()
             if (model := known.get(row.serial)) is not None and tuple(row.owner)[2:5] == workload.place
         }

@@ -19,7 +19,8 @@ from ..sources.registry import build
 from ..workloads.explainer import Explainer, Found
 from ..workloads.metadata.registry import MetadataOptions, metadata_providers, node_name
 from ..workloads.models.background_lookups import DirectLookups
-from ..workloads.models.resolver import ModelOptions, Models
+from ..workloads.models.declared import ModelOptions
+from ..workloads.models.resolver import Models
 from ..workloads.namer import WorkloadNamer
 from ..workloads.paths.precedence import path_resolvers
 from ..workloads.protocol import Namer
@@ -79,6 +80,7 @@ def _model_options(settings: Settings) -> ModelOptions:
         keys=settings.models_keys,
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
+        variant_keys=settings.models_variant_keys,
     )
 
 

@@ -275,14 +275,18 @@ def _per_token() -> Builder[Panel]:
         11,
         "Energy per token",
         "Does a token use more energy than before?",
-        "Joules per generated token over five minutes, and over a day with its idle hours. Of a model that the "
-        "exporter does not know: of the server's whole pod (model:energy_serving_pod:info).",
+        "Joules per generated token over five minutes, and over a day with its idle hours; of each variant if there "
+        "are several, which only compare puts on one load. Of a model that the exporter does not know: of the server's "
+        "whole pod (model:energy_serving_pod:info).",
         NO_TOKENS,
         [_back()],
     )
+    joules = q.watts("model", "variant", 'phase!="training"', 'variant!=""', *_WHERE)
+    tokens = q.total(q.rate("energy_model_tokens_total", 'kind="output"', 'variant!=""', *_WHERE), "variant")
     lines = [
         Line(q.joules_per_token("", *_WHERE), "Five minutes"),
         Line(q.joules_per_token("", *_WHERE, window="1d"), "A day"),
+        Line(f"{joules} / ({tokens} > 0) and on () (count({tokens}) > 1)", "{{variant}}"),
     ]
     return course(ask, lines, PER_TOKEN, colours={"Five minutes": ACTIVE, "A day": PLAIN})
 

@@ -17,11 +17,12 @@ from exporter.accounting.device_inventory import SavedDevice
 from exporter.accounting.devices import DeviceState
 from exporter.accounting.held_time import HeldSeconds
 from exporter.accounting.meters import Point
+from exporter.accounting.tokens import SavedTokens
 from exporter.impact.values import InForce, Rates, Settled
 from exporter.records import Device, Model, ProcessOwner, Workload
 
 WORKLOAD = Workload("team", "pod-1", 'c"\n\\', "kubernetes", "f" * 64, "uid", "image:1")
-MODEL = Model("llama", "team", "inference", "flag")
+MODEL = Model("llama", "team", "inference", "flag", "awq")
 GPU = Device('GPU-1"', "gpu", "nvml", "measured", "H100\n", 0.0, within="module-0", method="power_integrated")
 PROCESS = ProcessOwner(7, "sh) (", "team", "pod-1", "c")
 
@@ -116,3 +117,18 @@ def test_future_version_is_set_aside() -> None:
     text = json.dumps({"version": VERSION + 1, "at": 1.0}).encode()
     with pytest.raises(StateCorruptError, match=f"version {VERSION + 1}"):
         decode(b"%08x %b\n" % (zlib.crc32(text), text))
+
+
+def test_a_file_from_before_variants_is_read() -> None:
+    """Models and tokens of that file have no variant."""
+    written = state()
+    written.tokens = SavedTokens({(("", "", ""), MODEL.place, "output"): 5.0})
+    content = json.loads(encode(written, whole=True).partition(b" ")[2])
+    for kind, fields, *_ in content["accounts"]:
+        if kind == "model":
+            del fields[4:]
+    content["tokens"] = [row[:7] for row in content["tokens"]]
+    text = json.dumps(content).encode()
+    read = decode(b"%08x %b\n" % (zlib.crc32(text), text))
+    assert Model("llama", "team", "inference", "flag") in [account.owner for account in read.ledger.accounts]
+    assert read.tokens == SavedTokens({(("", "", ""), ("llama", "team", ""), "output"): 5.0})

@@ -16,7 +16,8 @@ from exporter.cli import main
 from exporter.config.model_rules import ModelRule
 from exporter.records import GroupKey, Process, Workload
 from exporter.workloads.models.background_lookups import DirectLookups
-from exporter.workloads.models.resolver import ModelOptions, Models
+from exporter.workloads.models.declared import ModelOptions
+from exporter.workloads.models.resolver import Models
 from tests.support.model_server import model_server
 from tests.support.program import run
 from tests.workloads.conftest import Clock, WrittenProc

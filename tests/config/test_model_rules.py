@@ -89,7 +89,7 @@ class TestFile:
                 "c.yml:2: models: a rule must match something: "
                 "namespace, pod, container, image, command or environment",
             ),
-            ("models:\n- image: a", "c.yml:2: models: a rule must set model_name, phase or both"),
+            ("models:\n- image: a", "c.yml:2: models: a rule must set model_name, phase or variant"),
             (
                 "models:\n- image: a\n  phase: learning",
                 "c.yml:3: models: phase: 'learning' is not one of training, inference, unknown",

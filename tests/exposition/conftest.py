@@ -85,7 +85,7 @@ FACTORS = Factors(
     marginal=791.0,
     marginal_at=1.7e9 + 300,
 )
-QWEN = ("Qwen/Qwen2.5-7B", "prod")
+QWEN = ("Qwen/Qwen2.5-7B", "prod", "")
 PLACE = ("prod", "qwen-0", "vllm")
 TOKENS = TokenView(
     (TokenRow(("", "", ""), QWEN, "output", 4200.0), TokenRow(("", "", ""), QWEN, "requests", 17.0)),

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from ... import __version__
 from ...records import REASONS, GpuState, Model, SourceHealth, Workload
 from ...snapshot import AccountRow, DeviceRow, Snapshot
-from .labels import clean, escape, escape_help
+from .labels import clean, escape, escape_help, is_shown
 
 Kind = Literal["counter", "gauge"]
 Quantity = Literal["joules", "watts", "ratios"]
@@ -54,7 +54,8 @@ class Family:
             labels = tuple(map(clean, values))
             if value is not None and isfinite(value) and labels not in seen:
                 seen.add(labels)
-                yield dict(zip(self.labels, labels, strict=True)), value
+                named = zip(self.labels, labels, strict=True)
+                yield {name: text for name, text in named if is_shown(name, text)}, value
 
     def header(self, *, openmetrics: bool) -> bytes:
         """The lines before its samples."""
@@ -92,7 +93,7 @@ CONTAINER = Level(
 )
 MODEL = Level(
     "model",
-    ("model_name", "namespace", "phase"),
+    ("model_name", "namespace", "phase", "variant"),
     attrgetter("energy.models"),
     attrgetter("key"),
 )
@@ -118,7 +119,7 @@ class ContainerInfo(Family):
         for row, (identity, _) in zip(self.level.unique(snapshot), self.samples(snapshot), strict=True):
             assert isinstance(row.owner, Workload)
             labels = dict(zip(self.labels, identity, strict=True)) | chosen_labels(row.owner.labels)
-            yield {name: clean(value) for name, value in labels.items()}, 1.0
+            yield {name: clean(value) for name, value in labels.items() if is_shown(name, value)}, 1.0
 
 
 def account(level: Level, suffix: str, quantity: Quantity, help_text: str) -> AccountFamily:
@@ -258,9 +259,16 @@ def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
         yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, allocated[device])
 
 
+IDENTITY = (
+    *("container_id", "pod_uid", "image", "owner_kind", "owner_name"),
+    *("model_name", "model_source", "variant"),
+)
+"""Labels of ``energy_container_info`` beyond those of a container."""
+
+
 def container_identity(owner: Workload, model: Model | None) -> tuple[str, ...]:
     """Label values of ``energy_container_info`` for a `Workload` and the model it works for."""
-    return (*owner.info_labels, *((model.model_name, model.source) if model else ("", "")))
+    return (*owner.info_labels, *((model.model_name, model.source, model.variant) if model else ("", "", "")))
 
 
 def chosen_labels(labels: Iterable[tuple[str, str]]) -> dict[str, str]:

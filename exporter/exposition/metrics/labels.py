@@ -21,6 +21,15 @@ _UNSAFE = re.compile(
 )
 
 
+OPTIONAL = frozenset({"variant"})
+"""Labels that only series with a value for them have."""
+
+
+def is_shown(name: str, value: str) -> bool:
+    """Whether a series has a label: an `OPTIONAL` one is absent where it would be empty."""
+    return value != "" or name not in OPTIONAL
+
+
 def clean(value: str) -> str:
     """Return ``value`` as valid, printable text of at most `MAX_CHARACTERS`; unsafe characters become U+FFFD.
 
@@ -43,5 +52,6 @@ def escape_help(text: str) -> str:
 
 
 def pairs(names: Iterable[str], values: Iterable[str]) -> str:
-    """Return ``name="value",…`` with every value cleaned and escaped."""
-    return ",".join([f'{name}="{escape(clean(value))}"' for name, value in zip(names, values, strict=True)])
+    """Return ``name="value",…`` with every value cleaned and escaped; empty `OPTIONAL` ones are left out."""
+    given = zip(names, values, strict=True)
+    return ",".join([f'{name}="{escape(clean(value))}"' for name, value in given if is_shown(name, value)])

@@ -68,7 +68,7 @@ class _Name(NamedTuple):
 def _model_name(row: AccountRow) -> _Name:
     model = row.owner
     assert isinstance(model, Model)
-    return _Name(name(model.model_name), note(*map(name, filter(None, (model.namespace, model.phase)))))
+    return _Name(name(model.model_name), note(*map(name, filter(None, (model.namespace, model.phase, model.variant)))))
 
 
 def _workload_name(row: AccountRow, models: Mapping[int, Model]) -> _Name:

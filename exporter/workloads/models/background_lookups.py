@@ -16,7 +16,7 @@ from ...host import Host
 from ...records import GroupKey, ProcessKey
 from ..proc import process_stat
 from .evidence import Lookup
-from .files import configured_name, mlserver_name, ollama_name, triton_name
+from .files import configured_name, mlserver_name, ollama_name, triton_name, variant_of_weights
 from .process_root import ProcessRootFs
 from .served import served_name
 
@@ -38,6 +38,7 @@ NOT_FOUND = {
     "ollama": "no manifest lists these weights, or it cannot be read",
     "triton": "not exactly one model, or it cannot be read",
     "config": "no key that names a model, or it cannot be read",
+    "weights": "its config.json states no quantization, or cannot be read",
 }
 """Why a lookup gives no name, by its kind."""
 
@@ -205,7 +206,7 @@ class BackgroundLookups:
 
 
 def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
-    """The name that a lookup finds, "" if none."""
+    """The name, or of weights the variant, that a lookup finds, "" if none."""
     if lookup.kind == "server":
         return served_name(host, pid, int(lookup.value))
     files = ProcessRootFs(host.procfs, pid)
@@ -215,4 +216,6 @@ def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
         return triton_name(files, lookup.value)
     if lookup.kind == "mlserver":
         return mlserver_name(files, lookup.value)
+    if lookup.kind == "weights":
+        return variant_of_weights(files, lookup.value)
     return configured_name(files, lookup.value, lookup.keys, lookup.served)

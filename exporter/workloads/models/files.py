@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from .names import chosen_name, harmless, place_name
 from .process_root import ProcessRootFs
+from .variants import of_config
 
 _MAX_BYTES = 65_536
 _MAX_ENTRIES = 1000
@@ -88,6 +89,15 @@ def configured_name(files: ProcessRootFs, path: str, keys: Sequence[str], served
             if key in found:
                 return name(found[key])
     return ""
+
+
+def variant_of_weights(files: ProcessRootFs, folder: str) -> str:
+    """What the ``config.json`` in a folder of weights says about their quantization, "" if it says nothing."""
+    try:
+        config = json.loads(files.read(f"{folder}/config.json", _MAX_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return of_config(config) if isinstance(config, dict) else ""
 
 
 def _of_json(text: str) -> dict[str, str] | None:

@@ -78,7 +78,7 @@ class _Place:
     __slots__ = ("groups", "models")
 
     def __init__(self) -> None:
-        self.models: OrderedDict[str, tuple[Model, OrderedDict[ProcessKey, None]]] = OrderedDict()
+        self.models: OrderedDict[tuple[str, str], tuple[Model, OrderedDict[ProcessKey, None]]] = OrderedDict()
         self.groups: set[GroupKey] = set()
 
 
@@ -99,12 +99,13 @@ class HandedWork:
         place = self._place(workload)
         if place is None:
             return
-        if model.model_name not in place.models:
+        name = _name(model)
+        if name not in place.models:
             if len(place.models) >= _MAX_MODELS:
                 place.models.popitem(last=False)
-            place.models[model.model_name] = (model, OrderedDict())
+            place.models[name] = (model, OrderedDict())
             self._changed |= place.groups
-        processes = place.models[model.model_name][1]
+        processes = place.models[name][1]
         processes[key] = None
         if len(processes) > _MAX_PROCESSES:
             processes.popitem(last=False)
@@ -155,17 +156,22 @@ class HandedWork:
         return [model for model, _ in place.models.values()]
 
     def _has_marks(self, place: _Place, model: Model, marks: frozenset[bytes]) -> bool:
-        return any(marks == container_marks(self._host, one.pid) for one in place.models[model.model_name][1])
+        return any(marks == container_marks(self._host, one.pid) for one in place.models[_name(model)][1])
 
     def _of_job(self, place: _Place, live: list[Model], key: ProcessKey) -> list[Model]:
         """Those of ``live`` that a worker may belong to by its Ray job: the same job, else a driver, which has none."""
         job = self._job(key)
         if not job:
             return live
-        jobs = {model.model_name: {self._job(one) for one in place.models[model.model_name][1]} for model in live}
-        same = [model for model in live if job in jobs[model.model_name]]
-        return same or [model for model in live if "" in jobs[model.model_name]]
+        jobs = {_name(model): {self._job(one) for one in place.models[_name(model)][1]} for model in live}
+        same = [model for model in live if job in jobs[_name(model)]]
+        return same or [model for model in live if "" in jobs[_name(model)]]
 
     def _job(self, key: ProcessKey) -> str:
         job = environment(self._host, key.pid, (_JOB,)).get(_JOB, "")
         return job if job.strip(_NO_JOB) else ""
+
+
+def _name(model: Model) -> tuple[str, str]:
+    """What distinguishes the models of one container."""
+    return (model.model_name, model.variant)

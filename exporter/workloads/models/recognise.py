@@ -12,6 +12,7 @@ from .launchers import CALLS, Launcher
 from .names import chosen_name, harmless, place_name
 from .scripts import recognise_script
 from .servers import server_call
+from .variants import of_arguments
 
 _REPLICA = re.compile(r"ray::ServeReplica:[^:]*:(.+?)(?:\.\w+(?:\(.*)?)?\Z", re.DOTALL)
 _NO_MODELS = re.compile(r"(?:.*(?:Ingress|Router|Proxy|Config\w*))|(?:V?LLM|Prefill|Decode)?(?:Deployment|Server)")
@@ -31,6 +32,8 @@ def recognise(words: Sequence[str]) -> Evidence:
     named = [evidence for evidence in found if evidence.model_name]
     if named:
         sole = named[0] if len({evidence.model_name for evidence in named}) == 1 else NOTHING
+        if len({evidence.variant for evidence in named}) > 1:
+            sole = sole._replace(variant="", weights="")
         return sole._replace(server=None) if is_shell(words[0]) and sole.server is not None else sole
     if len(found) != 1:
         return NOTHING
@@ -68,6 +71,10 @@ def _keys(program: str) -> Iterator[str]:
 
 def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
     why = NO_ARGUMENT
+    given = (arguments.find(place) for place in launcher.names.split() if not place.endswith("*"))
+    weights = next(filter(None, given), "")
+    variant = of_arguments(arguments, weights)
+    folder = weights if weights.startswith("/") and not variant else ""
     for places, name_of in ((launcher.served, chosen_name), (launcher.names, place_name)):
         for place in places.split():
             if place.endswith("*"):
@@ -78,7 +85,7 @@ def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
             else:
                 value = arguments.find(place)
             if value and (name := name_of(value)):
-                return Evidence(name, launcher.phase, "command")
+                return Evidence(name, launcher.phase, "command", variant=variant, weights=folder)
             why = NO_PLACE if value else why
     return Evidence(
         phase=launcher.phase,
@@ -88,6 +95,8 @@ def _of_launcher(launcher: Launcher, arguments: Arguments) -> Evidence:
         ),
         lookups=tuple(_lookups(launcher, arguments)),
         why=why,
+        variant=variant,
+        weights=folder,
     )
 
 

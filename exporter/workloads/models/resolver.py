@@ -7,20 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from ...config.model_rules import PHASES, ModelRule, variables
+from ...config.model_rules import variables
 from ...host import Host
 from ...records import GroupKey, Model, Process, ProcessKey, Workload
 from ..metadata.container_metadata import ContainerMetadata
 from ..proc import command_line, environment, process_stat
 from ..shared import is_shared
 from .background_lookups import NOT_FOUND, BackgroundLookups, Lookups
-from .evidence import NOTHING, Evidence, Lookup, Variable
+from .declared import ModelOptions, by_label, declared_command, no_label, of_variables
+from .evidence import CHOSEN, NOTHING, Evidence, Lookup, Variable
 from .handed import HandedWork
 from .inspection import Inspection, inspect
 from .lineage import ancestors, share_container, starter
 from .names import harmless, place_name
-from .podspec import OWNER_PHASES, entry_point
-from .recognise import recognise
+from .podspec import OWNER_PHASES
 from .servers import ModelServers
 from .trace import Step, Trace
 
@@ -33,15 +33,6 @@ WORKER_RECHECK_SECONDS = 30.0
 _MAX_INSPECTIONS = 8192
 _MAX_RECHECKS = 16_384
 _RECHECKS_PER_TICK = 512
-
-
-class ModelOptions(NamedTuple):
-    """Options; ``keys`` and ``phase_keys`` are names of labels or annotations. See the settings table."""
-
-    rules: Sequence[ModelRule] = ()
-    keys: Sequence[str] = ()
-    phase_keys: Sequence[str] = ()
-    ask_servers: bool = False
 
 
 class _Subject(NamedTuple):
@@ -106,23 +97,26 @@ class Models:
         if inspection.evidence.server is not None:
             self.servers.learn(process, group, inspection.evidence, metadata)
         subject = _Subject(key, group, workload, metadata)
-        found = _by_label(metadata, self._options)
+        found = by_label(metadata, self._options)
         if self._trace.on:
-            self._trace.add("annotations and labels", found.model_name, found.phase, _no_label(metadata, self._options))
+            missing = no_label(metadata, self._options)
+            self._trace.add("annotations and labels", found.model_name, found.phase, missing, found.variant)
         handed: Model | None = None
         if not (found.model_name and found.phase):
             found, worker = self._complete(found, inspection, subject)
             if worker is not None and not found.model_name:
                 handed = self._of_worker(*worker, subject)
         if handed is not None:
-            found = _merge(found, Evidence(handed.model_name, handed.phase, handed.source))
+            found = found.merged(Evidence(handed.model_name, handed.phase, handed.source, variant=handed.variant))
+        if found.model_name and not found.variant and found.source in CHOSEN:
+            found = found.merged(self._variant_of_container(inspection, subject))
         if inspection.changes and group is not None:
             self._watch(key, group, workload, inspection, found.model_name)
         if not found.model_name:
             return None
         owner_kind = (metadata.owner_kind if metadata is not None else "") or workload.owner_kind
         phase = found.phase or OWNER_PHASES.get(owner_kind, "unknown")
-        model = Model(found.model_name, workload.namespace, phase, found.source)
+        model = Model(found.model_name, workload.namespace, phase, found.source, found.variant)
         if handed is None:
             self._handed.add(workload, model, key)
         return model
@@ -168,7 +162,7 @@ class Models:
 
         The second value is the worker that it is or was started by, with its kind, None if there is none.
         """
-        own = _merge(labelled, self._of_process(inspection, subject.key, subject))
+        own = labelled.merged(self._of_process(inspection, subject.key, subject))
         if own.model_name and own.phase:
             # The pid may have been reused between two reads.
             stat = process_stat(self._host, subject.key.pid)
@@ -176,12 +170,12 @@ class Models:
         inherited, worker = self._inherited(subject)
         if inspection.worker:
             worker = (subject.key, inspection.worker)
-        joined = _merge(own, inherited)
+        joined = own.merged(inherited)
         if not joined.model_name and subject.metadata is not None and inspection.opaque:
-            of_pod = _of_pod(subject.metadata)
-            missing = of_pod.why or "no known program with a model"
-            self._trace.add("command of the pod's specification", of_pod.model_name, of_pod.phase, missing)
-            joined = _merge(joined, of_pod)
+            pod = declared_command(subject.metadata)
+            missing = pod.why or "no known program with a model"
+            self._trace.add("command of the pod's specification", pod.model_name, pod.phase, missing, pod.variant)
+            joined = joined.merged(pod)
         return joined, worker
 
     def _inherited(self, subject: _Subject) -> tuple[Evidence, tuple[ProcessKey, str] | None]:
@@ -201,7 +195,7 @@ class Models:
                 break
             if inspection.worker and worker is None:
                 worker = (key, inspection.worker)
-            joined = _merge(joined, found)
+            joined = joined.merged(found)
         else:
             if self._trace.on and (above := starter(self._host, last)) is not None:
                 self._trace.note(f"process {above.key.pid} above it", f"{above.comm} starts unrelated programs")
@@ -265,11 +259,48 @@ class Models:
         of_environment = None
         if not own.model_name and own.environment:
             of_environment = self._by_environment(own.environment, key, subject)
-            own = _merge(own, of_environment)
+            own = own.merged(of_environment)
         self._trace_process(inspection, key, subject, found, of_environment)
         if not (found.model_name or own.model_name):
-            own = _merge(own, self._by_lookup(own.lookups, key, subject.group))
-        return _merge(found, own)
+            own = own.merged(self._by_lookup(own.lookups, key, subject.group))
+        if found.model_name or own.model_name:
+            own = self._with_variant_of_weights(own, key, subject.group)
+        return found.merged(own)
+
+    def _variant_of_container(self, inspection: Inspection, subject: _Subject) -> Evidence:
+        """The variant for a name that was chosen for all processes of a container.
+
+        By the command that its specification has, which is the same for all of them, else by the command line of the
+        process or of the nearest one above it that says one.
+        """
+        if subject.metadata is not None:
+            declared = declared_command(subject.metadata)
+            if declared.variant:
+                self._trace.add("command of the specification", "", variant=declared.variant)
+                return Evidence(variant=declared.variant)
+        own = self._with_variant_of_weights(inspection.evidence, subject.key, subject.group)
+        if own.variant:
+            self._trace.add("its command line", "", variant=own.variant)
+            return Evidence(variant=own.variant)
+        for key in ancestors(self._host, subject.key):
+            above = self._inspect(key)
+            if above.shell:
+                break
+            found = self._with_variant_of_weights(above.evidence, key, subject.group)
+            if found.variant:
+                if not share_container(self._host, subject.key, key):
+                    break
+                self._trace.add(f"process {key.pid} above it", "", variant=found.variant)
+                return Evidence(variant=found.variant)
+        return NOTHING
+
+    def _with_variant_of_weights(self, own: Evidence, key: ProcessKey, group: GroupKey | None) -> Evidence:
+        """Evidence with the variant in the config of its weights, where its arguments say none."""
+        if own.variant or not own.weights:
+            return own
+        variant = self._lookups.name(key, Lookup("weights", own.weights), group)
+        self._trace.add(f"config.json in {own.weights}", "", missing=NOT_FOUND["weights"], variant=variant)
+        return own._replace(variant=variant)
 
     def _trace_process(
         self, inspection: Inspection, key: ProcessKey, subject: _Subject, rule: Evidence, variables: Evidence | None
@@ -278,10 +309,10 @@ class Models:
             return
         of = "its" if key == subject.key else f"process {key.pid} above it:"
         if self._options.rules:
-            self._trace.add(f"{of} rule", rule.model_name, rule.phase, "none matches")
+            self._trace.add(f"{of} rule", rule.model_name, rule.phase, "none matches", rule.variant)
         if not (rule.model_name and rule.phase):
             own = inspection.evidence
-            self._trace.add(f"{of} command line", own.model_name, own.phase, inspection.missing)
+            self._trace.add(f"{of} command line", own.model_name, own.phase, inspection.missing, own.variant)
             if variables is not None:
                 names = ", ".join(variable.name for variable in own.environment)
                 self._trace.add(f"{of} variables {names}", variables.model_name, missing="not set, or not readable")
@@ -306,8 +337,8 @@ class Models:
         for rule in self._options.rules:
             claim = rule.match(values, lambda name: variables_set().get(name, ""), place_name)
             if claim is not None:
-                name = harmless(claim.model_name)
-                found = _merge(found, Evidence(name, claim.phase, "rule" if name else ""))
+                name, variant = harmless(claim.model_name), harmless(claim.variant)
+                found = found.merged(Evidence(name, claim.phase, "rule" if name else "", variant=variant))
             if found.model_name and found.phase:
                 break
         return found
@@ -316,7 +347,7 @@ class Models:
         values: Mapping[str, str] = environment(self._host, key.pid, [variable.name for variable in variables])
         if not values and subject.metadata is not None:
             values = subject.metadata.environment
-        return _of_variables(variables, values)
+        return of_variables(variables, values)
 
     def _by_lookup(self, lookups: Sequence[Lookup], key: ProcessKey, group: GroupKey | None) -> Evidence:
         for lookup in lookups:
@@ -353,48 +384,3 @@ class Models:
         while len(self._inspections) > _MAX_INSPECTIONS:
             self._inspections.popitem(last=False)
         return inspection
-
-
-def _merge(one: Evidence, other: Evidence) -> Evidence:
-    """``one``, with what it lacks taken from ``other``."""
-    if not one.model_name and other.model_name:
-        one = one._replace(model_name=other.model_name, source=other.source)
-    return one if one.phase else one._replace(phase=other.phase)
-
-
-def _by_label(metadata: ContainerMetadata | None, options: ModelOptions) -> Evidence:
-    """Evidence of annotations and labels; an annotation takes precedence, because a label cannot contain a slash."""
-    if metadata is None:
-        return NOTHING
-    places = (("annotation", metadata.annotations), ("label", metadata.labels))
-    name = source = phase = ""
-    for key in options.keys:
-        for kind, values in places:
-            if not name and (name := harmless(values.get(key, ""))):
-                source = kind
-    for key in options.phase_keys:
-        for _, values in places:
-            value = values.get(key, "").strip().lower()
-            phase = phase or (value if value in PHASES else "")
-    return Evidence(name, phase, source)
-
-
-def _no_label(metadata: ContainerMetadata | None, options: ModelOptions) -> str:
-    if metadata is None:
-        return "no metadata of its container"
-    return f"none of {', '.join(options.keys)}" if options.keys else "no keys are configured"
-
-
-def _of_pod(metadata: ContainerMetadata) -> Evidence:
-    """Evidence of the pod's command, for processes that hide theirs: those with a title, and those in a sandbox."""
-    evidence = recognise(entry_point(metadata))
-    if evidence.model_name:
-        return evidence
-    return _of_variables(evidence.environment, metadata.environment)._replace(phase=evidence.phase, why=evidence.why)
-
-
-def _of_variables(variables: Sequence[Variable], values: Mapping[str, str]) -> Evidence:
-    for variable in variables:
-        if name := variable.model_name(values.get(variable.name, "")):
-            return Evidence(name, source="environment")
-    return NOTHING

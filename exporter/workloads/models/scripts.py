@@ -10,6 +10,7 @@ from .arguments import Arguments
 from .commandline import Command
 from .evidence import NO_ARGUMENT, NO_PLACE, NOTHING, Evidence, Lookup
 from .names import chosen_name, looks_like_weights, place_name
+from .variants import of_arguments
 
 _MAX_NAME = 255
 _WORD = r"(?:\A|[^a-z])(?:{})(?![a-z])"
@@ -75,14 +76,16 @@ def recognise_script(command: Command) -> Evidence:
     )
     phase = "training" if training else "inference" if serving else ""
     if serving and (found := chosen_name(arguments.find(_SERVED) or "")):
-        return Evidence(found, phase, "command")
+        return Evidence(found, phase, "command", variant=of_arguments(arguments, arguments.find("--model") or ""))
     why = NO_ARGUMENT
     for place in (*_ANYWHERE, *(_IN_TRAINING if training else ()), *(_IN_INFERENCE if serving else ())):
         value = arguments.find(place)
         # The client of a remote server has the same form: python chat.py --model gpt-4o
         if value and (training or place in _ANYWHERE or looks_like_weights(value)):
             if found := place_name(value):
-                return Evidence(found, phase, "command")
+                variant = of_arguments(arguments, value)
+                folder = value if value.startswith("/") and not variant else ""
+                return Evidence(found, phase, "command", variant=variant, weights=folder)
             why = NO_PLACE
     lookups = tuple(_arguments_file(command.arguments, arguments.find("--config")))
     return Evidence(phase=phase, lookups=lookups, why=why) if phase or lookups else NOTHING

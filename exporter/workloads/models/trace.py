@@ -22,11 +22,14 @@ class Trace:
         self.on = False
         self.steps: list[Step] = []
 
-    def add(self, looked_at: str, model_name: str, phase: str = "", missing: str = "nothing") -> None:
+    def add(
+        self, looked_at: str, model_name: str, phase: str = "", missing: str = "nothing", variant: str = ""
+    ) -> None:
         """Record a step; ``missing`` is the reason why there is no name."""
         if self.on:
-            found = ", ".join(word for word in (model_name, phase) if word)
-            result = found if model_name else f"{phase}; no model: {missing}" if phase else missing
+            variant = f"variant {variant}" if variant else ""
+            found = ", ".join(word for word in (model_name, phase, variant) if word)
+            result = found if model_name else f"{found}; no model: {missing}" if found else missing
             self.steps.append(Step(looked_at, result, bool(found)))
 
     def note(self, looked_at: str, result: str) -> None:

@@ -14,9 +14,10 @@ from exporter.records import GroupKey, Workload
 from exporter.workloads.metadata.container_engines import read_container
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.metadata.pod_parser import read_pod
+from exporter.workloads.models.declared import ModelOptions
 from exporter.workloads.models.evidence import NOTHING, Evidence
 from exporter.workloads.models.recognise import recognise
-from exporter.workloads.models.resolver import ModelOptions, Models
+from exporter.workloads.models.resolver import Models
 
 TABLE: dict[str, list[dict[str, Any]]] = yaml.safe_load(
     Path(__file__).with_name("command_lines.yaml").read_text(encoding="utf-8")

@@ -20,9 +20,10 @@ from exporter.host import Host
 from exporter.records import GroupKey, Model, Process, ProcessKey, Workload
 from exporter.workloads.metadata.container_metadata import ContainerMetadata
 from exporter.workloads.models.background_lookups import BackgroundLookups
+from exporter.workloads.models.declared import ModelOptions
 from exporter.workloads.models.evidence import Lookup
 from exporter.workloads.models.lineage import ancestors, is_boundary
-from exporter.workloads.models.resolver import RECHECK_SECONDS, ModelOptions, Models
+from exporter.workloads.models.resolver import RECHECK_SECONDS, Models
 from exporter.workloads.proc import process_stat
 from tests.support.model_server import model_server
 from tests.support.patience import patience, wait_for
@@ -319,7 +320,7 @@ class TestLater:
         ready.set()
         wait_for(lambda: GROUP in enabled.changed())
         assert resolve(enabled, process) == Model("served", "team", "inference", "server")
-        assert started == [Lookup("server", "8123")]
+        assert started[0] == Lookup("server", "8123")
         enabled.close()
 
     def test_no_lookup_for_a_shell(self, proc: Any) -> None:

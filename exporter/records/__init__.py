@@ -10,16 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from .owners import HOST as HOST
+from .owners import NOWHERE as NOWHERE
+from .owners import UNKNOWN_RUNTIME as UNKNOWN_RUNTIME
+from .owners import Model as Model
+from .owners import ModelKey as ModelKey
+from .owners import ModelPlace as ModelPlace
+from .owners import Place as Place
+from .owners import ProcessOwner as ProcessOwner
+from .owners import Workload as Workload
+from .owners import WorkloadKey as WorkloadKey
+
 Component = Literal["cpu", "dram", "gpu", "platform", "other"]
 Quality = Literal["measured", "estimated"]
 Mode = Literal["active", "idle"]
 Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", "error"]
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Listing = Literal["complete", "late", "partial"]
-Place = tuple[str, str, str]  # of a container of a cluster: namespace, pod and container name
 CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
-WorkloadKey = tuple[str, str, str, str]
-ModelKey = tuple[str, str, str]
 
 NODE = "node"  # the whole machine in ``Device.within``, whether or not a meter covers it
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
@@ -317,73 +325,6 @@ class Reading:
     rest_seconds: float = 0.0
     asleep: tuple[str, ...] = ()
     tokens: tuple[TokenUse, ...] | None = None
-
-
-class Workload(NamedTuple):
-    """The owner of a cgroup, in cAdvisor's label names; ``runtime`` as in the metrics reference. Unknown is "".
-
-    ``key`` identifies its series. ``owner_kind`` and ``owner_name`` are what started it (Deployment, Job, a Slurm
-    user), ``labels`` the chosen pod labels, sorted. While it is ``provisional``, ``pod`` and ``container`` are ids
-    whose names have not been looked up yet.
-    """
-
-    namespace: str = ""
-    pod: str = ""
-    container: str = ""
-    runtime: str = "host"
-    container_id: str = ""
-    pod_uid: str = ""
-    image: str = ""
-    owner_kind: str = ""
-    owner_name: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
-    provisional: bool = False
-
-    @property
-    def place(self) -> Place:
-        """Namespace, pod and container, as an `Allocation` has them."""
-        return (self.namespace, self.pod, self.container)
-
-    @property
-    def key(self) -> WorkloadKey:
-        """What identifies its series; two instances with the same key are one account."""
-        return (self.namespace, self.pod, self.container, self.runtime)
-
-    @property
-    def info_labels(self) -> tuple[str, ...]:
-        """``key``, container id, pod UID, image, owner kind and owner name: the values of ``energy_container_info``."""
-        return (*self.key, self.container_id, self.pod_uid, self.image, self.owner_kind, self.owner_name)
-
-
-UNKNOWN_RUNTIME = "unknown"  # of a container whose path has an id and no engine
-
-HOST = Workload(container="host", runtime="host")  # the row for cgroups that no container, unit or job owns
-
-NOWHERE = Workload(runtime=UNKNOWN_RUNTIME)  # of a process whose cgroup cannot be read; it has no row
-
-
-class Model(NamedTuple):
-    """A running AI model; ``phase`` is training, inference or unknown, ``source`` how it was recognised."""
-
-    model_name: str
-    namespace: str = ""
-    phase: str = "unknown"
-    source: str = ""
-
-    @property
-    def key(self) -> ModelKey:
-        """What identifies its series."""
-        return (self.model_name, self.namespace, self.phase)
-
-
-class ProcessOwner(NamedTuple):
-    """Labels of a process series."""
-
-    pid: int
-    comm: str
-    namespace: str
-    pod: str
-    container: str
 
 
 @dataclass(frozen=True, slots=True)
