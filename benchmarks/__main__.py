@@ -8,7 +8,20 @@ import platform
 import sys
 from collections.abc import Callable
 
-from . import bytecodes, footprint, gpus, impact, inference, memory, rendering, rules, security, serving, ticks
+from . import (
+    bytecodes,
+    comparisons,
+    footprint,
+    gpus,
+    impact,
+    inference,
+    memory,
+    rendering,
+    rules,
+    security,
+    serving,
+    ticks,
+)
 from .native import CannotMeasure
 
 PARTS: dict[str, Callable[[], None]] = {
@@ -24,6 +37,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "rules-victoria-metrics": rules.victoria_metrics,
     "security": security.main,
     "inference": inference.main,
+    "compare": comparisons.main,
 }
 
 

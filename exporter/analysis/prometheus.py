@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -86,6 +86,14 @@ class Prometheus:
             points = [point for point in points if math.isfinite(point[1])]
             found.append(Series(row["metric"], [at for at, _ in points], [value for _, value in points]))
         return found
+
+    def range(self, query: str, start: float, end: float, step: float) -> Iterator[Series]:
+        """The series of a query evaluated every ``step`` seconds. Raises `QueryError`."""
+        asked = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
+        for row in self._get("query_range", asked):
+            points = [(float(at), float(value)) for at, value in row["values"]]
+            points = [point for point in points if math.isfinite(point[1])]
+            yield Series(row["metric"], [at for at, _ in points], [value for _, value in points])
 
     def _get(self, name: str, fields: dict[str, str]) -> list[dict[str, Any]]:
         try:
