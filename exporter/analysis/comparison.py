@@ -171,7 +171,8 @@ def _left_out(first: Side, second: Side, found: Comparison) -> list[str]:
     if min(found.paired_ratio) < 1 and found.bins:
         a, b = found.paired_ratio
         said.append(
-            f"Traffic without a partner at the same load and mix, which is not compared: A {1 - a:.0%}, B {1 - b:.0%}."
+            "Traffic without a partner at the same load and mix, which is not compared: "
+            f"A {max(0.0, 1 - a):.0%}, B {max(0.0, 1 - b):.0%}."
         )
     return said
 
@@ -180,8 +181,8 @@ def _design(a: Arm, b: Arm) -> list[str]:
     said = []
     if not _overlap(a, b):
         said.append(
-            "One arm after the other: a drift that both windows show is allowed for; whatever else changed between them "
-            "is part of the figure. Both at the same time, on equal hardware, is better evidence."
+            "One arm after the other: a drift that both windows show is allowed for; whatever else changed between "
+            "them is part of the figure. Both at the same time, on equal hardware, is better evidence."
         )
         if (b.window.start - a.window.start) % _WEEK_SECONDS > 1 or a.window.seconds % _WEEK_SECONDS > 1:
             said.append("The windows are not whole weeks apart: weekdays may differ.")

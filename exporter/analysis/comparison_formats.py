@@ -28,9 +28,9 @@ def headline(outcome: Outcome) -> str:
         return f"B saves {saving.middle:.1%} of A's {per} ({saving.low:.1%} to {saving.high:.1%}, {sure})."
     if found.verdict == "costs more":
         return f"B costs {-saving.middle:.1%} more {per} than A ({-saving.high:.1%} to {-saving.low:.1%}, {sure})."
-    between = f"B uses between {_signed(saving.high)} and {_signed(saving.low)} ({sure})"
+    between = f"B uses between {_signed(saving.high)} and {_signed(saving.low)} {per} ({sure})"
     more = f" {_blocks(outcome, found.more_blocks)} more of each arm would show a difference as large as the one seen."
-    return f"No difference seen: {between} {per}.{more if 0 < found.more_blocks < 20_000 else ''}"
+    return f"No difference seen: {between}.{more if 0 < found.more_blocks < 20_000 else ''}"
 
 
 def _signed(saving: float) -> str:
@@ -74,7 +74,7 @@ def table(outcome: Outcome) -> list[tuple[str, str, str]]:
         row("to", lambda side: _time(side.arm.window.end)),
         row("ran on", lambda side: ", ".join(sorted(side.arm.ran_on))),
         row("blocks", lambda side: f"{len(side.blocks)}"),
-        ("blocks, of independent ones", f"{found.effective_blocks[0]:.0f}", f"{found.effective_blocks[1]:.0f}"),
+        ("blocks, as independent ones", f"{found.effective_blocks[0]:.0f}", f"{found.effective_blocks[1]:.0f}"),
         ("work in common bins", f"{found.paired_ratio[0]:.0%}", f"{found.paired_ratio[1]:.0%}"),
         (f"J per {unit}, same load and mix", quantity(at_mix[0]), quantity(at_mix[1])),
         row(f"J per {unit}, as it ran", lambda side: quantity(side.joules_per_work)),
@@ -109,10 +109,11 @@ def _time(unix: float) -> str:
 
 
 def bins(outcome: Outcome) -> list[tuple[str, ...]]:
-    """Rows of the bins: load, blocks and joules by work of A and B, saving."""
+    """Rows of the bins: load, mix, blocks and joules by work of A and B, saving."""
     return [
         (
             f"{quantity(one.low_load)} to {quantity(one.high_load)}",
+            quantity(one.mix) if one.mix else "",
             str(one.blocks[0]),
             str(one.blocks[1]),
             quantity(one.joules_per_work[0]),
@@ -125,7 +126,7 @@ def bins(outcome: Outcome) -> list[tuple[str, ...]]:
 
 def _bin_titles(outcome: Outcome) -> tuple[str, ...]:
     per = f"J per {outcome.unit}"
-    return (f"{outcome.unit}s/s", "blocks A", "blocks B", f"{per}, A", f"{per}, B", "saving")
+    return (f"{outcome.unit}s/s", "prompt by output", "blocks A", "blocks B", f"{per}, A", f"{per}, B", "saving")
 
 
 def text(outcome: Outcome) -> str:

@@ -34,6 +34,7 @@ _MOST_CORRELATION = 0.95
 _LEAST_CORRELATION = 0.1
 _MOST_LEVERAGE = 0.9
 _LEAST_RUNS, _MOST_RUNS = 6, 200
+_MOST_BLOCKS_FOR_ONE = 4.0  # beyond that the correlation of a few blocks is no estimate
 
 Verdict = Literal["saves", "costs more", "no difference seen", "not enough data"]
 
@@ -54,10 +55,11 @@ class Block(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Blocks of both arms at one load and mix. ``low_load`` and ``high_load`` are work per second."""
+    """Blocks of both arms at one load, from ``low_load`` to ``high_load`` in work per second, and mix, 0 if unknown."""
 
     low_load: float
     high_load: float
+    mix: float
     blocks: tuple[int, int]
     work: tuple[float, float]
     joules_per_work: tuple[float, float]
@@ -121,7 +123,8 @@ def compare(a: Sequence[Block], b: Sequence[Block], block_seconds: float, level:
     if fit.least_freedom < LEAST_BLOCKS - 1:
         arm = 0 if effective[0] <= effective[1] else 1
         needed = LEAST_BLOCKS - 1 - fit.least_freedom
-        return without("too few blocks that do not resemble their neighbours", needed * paired[arm] / effective[arm])
+        each = min(paired[arm] / effective[arm], _MOST_BLOCKS_FOR_ONE)
+        return without("too few blocks that do not resemble their neighbours", needed * each)
     change = fit.interval(level)
     saving = Interval(1 - math.exp(change.high), 1 - math.exp(change.middle), 1 - math.exp(change.low))
     verdict: Verdict = "saves" if saving.low > 0 else "costs more" if saving.high < 0 else "no difference seen"
@@ -137,7 +140,7 @@ def _paired(a: Sequence[Block], b: Sequence[Block], resolution: float) -> Cells:
     found: defaultdict[Key, tuple[list[Block], list[Block]]] = defaultdict(lambda: ([], []))
     for arm, blocks in enumerate((a, b)):
         for block in blocks:
-            mix = math.floor(math.log2(block.mix)) if block.mix > 0 else -math.inf
+            mix = round(math.log2(block.mix)) if block.mix > 0 else -math.inf
             found[math.floor(resolution * math.log2(block.load)), mix][arm].append(block)
     return {key: cell for key, cell in found.items() if min(map(len, cell)) >= _LEAST_IN_CELL}
 
@@ -157,6 +160,7 @@ def _bin(key: Key, cell: tuple[list[Block], list[Block]], resolution: float) -> 
     return Bin(
         2 ** (key[0] / resolution),
         2 ** ((key[0] + 1) / resolution),
+        2 ** key[1],
         (len(cell[0]), len(cell[1])),
         (work[0], work[1]),
         (joules[0] / work[0], joules[1] / work[1]),
