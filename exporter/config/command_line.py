@@ -16,6 +16,7 @@ COMMANDS = {
     "healthcheck": "query the running exporter's health; exit status 0 if it is healthy",
     "explain": "print how a process, container or pod is named, and from which evidence; must come first",
     "report": "print energy, CO2e, money and tokens from Prometheus; must come first, has its own flags",
+    "compare": "say whether one of two uses less energy for the same work; must come first, has its own flags",
     "budgets": "check a file of energy budgets and write their rules; must come first, has its own flags",
 }
 OPERANDS = {"explain": "PID|CONTAINER|POD", "budgets": "FILE"}
