@@ -10,7 +10,7 @@ from typing import Literal
 
 from .growth import expression
 from .paired import Block
-from .prometheus import Prometheus
+from .prometheus import Prometheus, Sample, TooMuchDataError
 from .window import DAY_SECONDS, Window
 
 Boundary = Literal["gpu", "gpu+cpu+dram", "node"]
@@ -306,7 +306,10 @@ class _Reader:
         return money, sum(sample.value for sample in self._prometheus.instant(used, window.end))
 
     def guard_rails(self, window: Window) -> dict[str, float]:
-        """Means of the servers' histograms in the window, and the share of requests that failed; only what is there."""
+        """Means of the servers' histograms in the window, and the share of requests that failed; only what is there.
+
+        What the engine refuses to read at once is not there either: it is no part of the verdict.
+        """
         span = f"[{window.seconds:.0f}s]"
         in_pods = _and(self._served, PODS)
         pods = f"group by (namespace, pod) (last_over_time(energy_container_info{{{in_pods}}}{span}))"
@@ -318,13 +321,19 @@ class _Reader:
         found = {}
         for name, histograms in GUARD_RAILS:
             sums, counts = (f"(?:{histograms})_{end}" for end in ("sum", "count"))
-            for sample in self._prometheus.instant(f"{summed(sums)} / {summed(counts)}", window.end):
+            for sample in self._if_allowed(f"{summed(sums)} / {summed(counts)}", window.end):
                 found[name] = sample.value
         requests = "vllm:request_success_total"
         failed = f"({summed(requests, FAILED)} or 0 * {summed(requests)}) / {summed(requests)}"
-        for sample in self._prometheus.instant(failed, window.end):
+        for sample in self._if_allowed(failed, window.end):
             found["share of requests that were aborted"] = sample.value
         return found
+
+    def _if_allowed(self, query: str, at: float) -> list[Sample]:
+        try:
+            return self._prometheus.instant(query, at)
+        except TooMuchDataError:
+            return []
 
 
 def _and(*matchers: str) -> str:

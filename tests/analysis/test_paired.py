@@ -122,3 +122,30 @@ def test_solve(rows: list[list[float]], wanted: list[float]) -> None:
     again = [sum(line[j] * found[j] for j in range(3)) for line in matrix]
     scale = 1e-4 * (1 + max(map(abs, right)))
     assert again == pytest.approx(right, abs=scale)
+
+
+BLOCKS = st.lists(
+    st.builds(
+        Block,
+        st.integers(0, 60).map(lambda number: number * BLOCK_SECONDS),
+        st.floats(1e-3, 1e9),
+        st.floats(1e-3, 1e6),
+        st.floats(1e-3, 1e6),
+        st.sampled_from([0.0, 0.1, 1.0, 7.0]),
+        st.sampled_from([0.0, 10.0, 1000.0]),
+    ),
+    max_size=20,
+    unique_by=lambda block: block.start,
+).map(sorted)
+
+
+@given(BLOCKS, BLOCKS)
+def test_any_blocks_have_an_answer(a: list[Block], b: list[Block]) -> None:
+    """A verdict with an interval around its middle, or that there is not enough data."""
+    found = compare(a, b, BLOCK_SECONDS)
+    assert (found.saving is None) == (found.verdict == "not enough data")
+    if found.saving is not None:
+        assert found.saving.low <= found.saving.middle <= found.saving.high
+        assert min(found.blocks) >= 6
+    assert found.more_blocks >= 0
+    assert all(0 <= ratio <= 1.000001 for ratio in found.paired_ratio)
