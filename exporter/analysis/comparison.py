@@ -187,5 +187,5 @@ def _design(a: Arm, b: Arm) -> list[str]:
         if (b.window.start - a.window.start) % _WEEK_SECONDS > 1 or a.window.seconds % _WEEK_SECONDS > 1:
             said.append("The windows are not whole weeks apart: weekdays may differ.")
     said.append("Quality of the answers is not measured here.")
-    said.append("The interval is for one look: whoever looks until it excludes zero is wrong more often than it says.")
+    said.append("The interval is for one look: looking again until it excludes zero is wrong more often than it says.")
     return said
