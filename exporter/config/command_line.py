@@ -26,6 +26,7 @@ TITLES = {
     "path": "Host paths",
     "sample": "Sampling",
     "state": "Checkpoint",
+    "history": "History",
     "source": "Sources",
     "hwmon": "Sensors of boards",
     "estimate": "Estimate without a meter",

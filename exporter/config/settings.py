@@ -96,6 +96,19 @@ class Settings:
     state_interval: float = _setting(
         "state.interval", duration(1.0, 3600.0), 60.0, "Time between two full checkpoints."
     )
+    history_file: str = _setting(
+        "history.file",
+        text("FILE"),
+        "",
+        "File in which the exporter keeps its own hourly history, for report without a Prometheus (report.md); empty "
+        "disables it.",
+    )
+    history_retention: float = _setting(
+        "history.retention",
+        duration(86_400.0, 3650 * 86_400.0),
+        400 * 86_400.0,
+        "Length of the history; only hours in which the exporter ran count.",
+    )
     source_timeout: float = _setting(
         "source.timeout",
         duration(0.01, 60.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..config.settings import Settings
 from ..host import FdBudget, Host
@@ -24,6 +25,9 @@ from ..workloads.models.resolver import Models
 from ..workloads.namer import WorkloadNamer
 from ..workloads.paths.precedence import path_resolvers
 from ..workloads.protocol import Namer
+
+if TYPE_CHECKING:
+    from ..history.recorder import Recorder
 
 
 def make_host(settings: Settings) -> Host:
@@ -132,6 +136,17 @@ def make_sampler(
         factors=make_factors(settings),
         demo=settings.demo,
     )
+
+
+def make_recorder(settings: Settings, node: str, on_write: Callable[[], None]) -> Recorder | None:
+    """What records the history of this ``node``, None without one."""
+    if not settings.history_file:
+        return None
+    from ..history.recorder import Recorder  # noqa: PLC0415
+    from ..history.writer import Writer  # noqa: PLC0415 - loads SQLite, which nothing else needs
+
+    writer = Writer(settings.history_file, node, settings.history_retention, on_write)
+    return Recorder(writer.record, writer.close)
 
 
 def sampler_options(settings: Settings) -> SamplerOptions:

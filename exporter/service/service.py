@@ -26,7 +26,7 @@ from ..sampling.sampler import Sampler, SamplerOptions
 from ..sampling.state_file import StateForeign, StateLocked, StateStore
 from ..snapshot import Snapshot
 from . import logs
-from .assembly import make_host, make_node_name, make_sampler, sampler_options
+from .assembly import make_host, make_node_name, make_recorder, make_sampler, sampler_options
 from .endpoints import REFERENCE_PATH, Endpoints
 from .scrapers import ScrapeLog
 from .systemd import Notifier
@@ -133,6 +133,11 @@ class Service:
         )
         sys.setswitchinterval(SWITCH_SECONDS)
         bound = server.start()
+        recorder = make_recorder(
+            settings, node, lambda: instruments.history_last_write_timestamp_seconds.set(self._host.wall())
+        )
+        if recorder is not None:
+            instruments.history_last_write_timestamp_seconds.set(0)
         try:
             store = _open_store(
                 settings.state_file,
@@ -140,20 +145,23 @@ class Service:
             )
             # The prerenderer observes a snapshot before the server does; systemd is notified last.
             notify = Notifier(os.environ).observe
-            observers = (
+            observers = [
                 instruments.observe,
                 prepared.observe,
                 latest.observe,
                 history.observe,
+                *(() if recorder is None else (recorder.observe,)),
                 self._reconfigure,
                 notify,
-            )
+            ]
             sampler = make_sampler(settings, self._host, store, observers, scrapes.received_by_all)
             self._announce(bound, server.health_addresses)
             return self._supervise(sampler, server)
         finally:
             server.stop()
             prepared.stop()
+            if recorder is not None:
+                recorder.close()
 
     def _announce(self, bound: Sequence[Address], health: Sequence[Address]) -> None:
         scheme = "https" if self._access is not None and self._access.tls is not None else "http"

@@ -33,7 +33,9 @@ ROOMS: dict[str, set[str]] = {
     "exposition.status": {"records", "snapshot", "exposition.metrics"},
     "exposition.web": {"config"},
     "budgets": {"config"},
-    "analysis": {"config"},
+    "analysis": {"config", "history.schema"},
+    "history": {"records", "snapshot", "history.schema"},
+    "history.schema": set(),
     "sampling": {
         "records",
         "snapshot",
@@ -52,6 +54,7 @@ ROOMS: dict[str, set[str]] = {
         "snapshot",
         "host",
         "config",
+        "history",
         "impact",
         "impact.protocol",
         "impact.values",

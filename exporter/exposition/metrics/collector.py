@@ -95,6 +95,13 @@ class Instruments:
             registry=None,
         )
         self.config_last_reload_successful.set(1)
+        self.history_last_write_timestamp_seconds = LateGauge(
+            "energy_history_last_write_timestamp_seconds",
+            "Unix time of the last successful write of the history, in seconds, 0 if there was none; absent without a "
+            "history file.",
+            unit="seconds",
+            registry=None,
+        )
         self.http_requests = Counter(
             "energy_http_requests_total",
             "HTTP requests answered, by status code.",
@@ -130,6 +137,7 @@ class Instruments:
         """Every instrument, in the order of the exposition."""
         return (
             self.config_last_reload_successful,
+            self.history_last_write_timestamp_seconds,
             self.http_requests,
             self.sample_duration_seconds,
             self.scrape_duration_seconds,

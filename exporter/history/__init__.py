@@ -1,0 +1,1 @@
+"""KEEP: the embedded history, hourly growth of the published counters in a file of SQLite."""
