@@ -22,13 +22,13 @@ USER = 65532
 
 LEFT_OUT = {
     *("__phello__", "__pycache__", "curses", "dbm", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3"),
-    *("msilib", "pydoc_data", "site-packages", "sqlite3", "test", "tkinter", "turtle.py", "turtledemo", "unittest"),
+    *("msilib", "pydoc_data", "site-packages", "test", "tkinter", "turtle.py", "turtledemo", "unittest"),
     *("venv", "xmlrpc"),
 }
 """Packages of the standard library that the exporter never imports, and installers of packages."""
 
 LEFT_OUT_PREFIXES = (
-    *("config-", "_codecs_", "_curses", "_dbm", "_gdbm", "_sqlite3", "_test", "_tkinter", "_xxtest"),
+    *("config-", "_codecs_", "_curses", "_dbm", "_gdbm", "_test", "_tkinter", "_xxtest"),
     *("nis.", "readline.", "xxlimited"),
 )
 """The same for folders and extension modules, some of which need further libraries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import socket
@@ -40,6 +41,7 @@ def run_checks(settings: Settings, host: Host) -> Iterator[HostCheck]:
     yield groups(host)
     yield descriptors()
     yield state_file(settings.state_file)
+    yield history_file(settings.history_file)
     for address in settings.web_listen_address:
         yield port(address)
     yield clock(host)
@@ -141,18 +143,31 @@ def state_file(path: str) -> HostCheck:
     """Whether the checkpoint can be written."""
     if not path:
         return HostCheck("state file", "none (--state.file): counters start at 0 after a restart")
+    return _writable("state file", path)
+
+
+def history_file(path: str) -> HostCheck:
+    """Whether the history can be written."""
+    if not path:
+        return HostCheck("history", "none (--history.file): report asks Prometheus")
+    if importlib.util.find_spec("sqlite3") is None or importlib.util.find_spec("_sqlite3") is None:
+        return HostCheck("history", "this Python has no module sqlite3", "install it, or leave --history.file out")
+    return _writable("history", path)
+
+
+def _writable(what: str, path: str) -> HostCheck:
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        return HostCheck("state file", f"{folder} is not a directory", f"mkdir -p {folder}")
+        return HostCheck(what, f"{folder} is not a directory", f"mkdir -p {folder}")
     if os.path.isdir(path):
-        return HostCheck("state file", f"{path} is a directory", "name a file in it")
-    if not os.access(folder, os.W_OK | os.X_OK):
+        return HostCheck(what, f"{path} is a directory", "name a file in it")
+    if not os.access(folder, os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         return HostCheck(
-            "state file",
+            what,
             f"{folder} is not writable for this user",
             "chown the directory to this user, or mount it writable",
         )
-    return HostCheck("state file", f"{path} can be written")
+    return HostCheck(what, f"{path} can be written")
 
 
 def port(address: Address) -> HostCheck:

@@ -16,9 +16,9 @@ _MOST_WAITING = 2
 
 
 class Recorder:
-    """Has ``record`` called with the first snapshot, every five minutes, with the last one of each hour, and at the end.
+    """Its thread calls ``record`` for the first snapshot, one in five minutes, the last of each hour and the very last.
 
-    Its own thread calls ``record``, and ``close`` when it ends. `observe` takes no time.
+    Then it calls ``close``. `observe` takes no time.
     """
 
     def __init__(self, record: Callable[[Snapshot], None], close: Callable[[], None]) -> None:

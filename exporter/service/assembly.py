@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ from ..workloads.protocol import Namer
 
 if TYPE_CHECKING:
     from ..history.recorder import Recorder
+
+
+_log = logging.getLogger(__name__)
 
 
 def make_host(settings: Settings) -> Host:
@@ -143,8 +147,12 @@ def make_recorder(settings: Settings, node: str, on_write: Callable[[], None]) -
     if not settings.history_file:
         return None
     from ..history.recorder import Recorder  # noqa: PLC0415
-    from ..history.writer import Writer  # noqa: PLC0415 - loads SQLite, which nothing else needs
 
+    try:
+        from ..history.writer import Writer  # noqa: PLC0415 - loads SQLite, which nothing else needs
+    except ModuleNotFoundError as missing:
+        _log.warning("no history is written: this Python has no module %s", missing.name)
+        return None
     writer = Writer(settings.history_file, node, settings.history_retention, on_write)
     return Recorder(writer.record, writer.close)
 

@@ -292,11 +292,12 @@ class TestCheckup:
     def test_other_families_do_not_raise(self, listen: str) -> None:
         assert host_checks.port(Address(listen, 0)).what == "address"
 
-    def test_state_file(self, tmp_path: Path) -> None:
-        assert host_checks.state_file("").fix == ""
-        assert host_checks.state_file(str(tmp_path / "state")).fix == ""
-        assert host_checks.state_file(str(tmp_path)).fix != ""
-        assert "is not a directory" in host_checks.state_file(str(tmp_path / "none/state")).text
+    @pytest.mark.parametrize("check", [host_checks.state_file, host_checks.history_file])
+    def test_files_that_are_written(self, tmp_path: Path, check: Callable[[str], host_checks.HostCheck]) -> None:
+        assert check("").fix == ""
+        assert check(str(tmp_path / "state")).fix == ""
+        assert check(str(tmp_path)).fix != ""
+        assert "is not a directory" in check(str(tmp_path / "none/state")).text
 
     def test_a_container_that_sees_only_its_own_cgroup(self, tmp_path: Path) -> None:
         (tmp_path / "cgroup.controllers").write_text("cpu\n")
