@@ -11,6 +11,7 @@ NEEDS  := $(PYTHON) -m tests.support.prerequisites
 COMPILE = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command "make lock" $(ARGS)
 ARGS   ?=
+HISTORY ?= $(or $(XDG_STATE_HOME),$(HOME)/.local/state)/ai-energy-exporter
 RENDER  := grafana/render
 PROFILE ?= demo
 ENGINE ?= docker
@@ -19,7 +20,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +41,12 @@ $(DEV): $(RUN) requirements-dev.lock
 	@$(PIP) install --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
-run: $(RUN) ## Start the exporter on http://127.0.0.1:9400 (flags: ARGS="--sample.interval 2s")
-	@$(BIN)/ai-energy-exporter $(ARGS)
+run: $(RUN) ## Start the exporter on http://127.0.0.1:9400 (flags: ARGS="--sample.interval 2s"); `make report` reads it back
+	@mkdir -p "$(HISTORY)"
+	@$(BIN)/ai-energy-exporter --history.file "$(HISTORY)/history.db" $(ARGS)
+
+report: $(RUN) ## What models used since `make run` was started first, or what Prometheus has (ARGS="--since 24h --by workload")
+	@$(BIN)/ai-energy-exporter report $(ARGS)
 
 demo: $(RUN) ## The same on a simulated GPU node
 	@$(BIN)/ai-energy-exporter --demo $(ARGS)

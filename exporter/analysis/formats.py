@@ -51,7 +51,12 @@ def _percent(part: float, whole: float) -> str:
 
 
 def _money(cost: Mapping[str, float]) -> str:
-    return " + ".join([f"{amount:,.2f} {currency}" for currency, amount in sorted(cost.items())])
+    return " + ".join(
+        [
+            f"{'<0.01' if 0 < amount < 0.005 else f'{amount:,.2f}'} {currency}"
+            for currency, amount in sorted(cost.items())
+        ]
+    )
 
 
 def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
@@ -102,11 +107,12 @@ def _titles(labels: Sequence[str]) -> list[str]:
 def notes(report: Report) -> list[str]:
     """What a reader must know of the numbers, in sentences."""
     window = report.window
-    said = [f"From {_time(window.start)} to {_time(window.end)}."]
+    source = f", read from {report.source}" if report.source else ""
+    said = [f"From {_time(window.start)} to {_time(window.end)}{source}."]
     if report.covered < 0.98 * window.seconds:
         said.append(
-            f"Samples cover {report.covered / window.seconds:.0%} of it, from {_time(report.since)} on; "
-            "the rest counts as no energy."
+            f"Samples cover {_duration(report.covered)}, {report.covered / window.seconds:.0%} of it, from "
+            f"{_time(report.since)} on; the rest counts as no energy."
         )
     if report.spread != "none":
         rule = {"even": "evenly", "proportional": "in proportion to their own energy"}[report.spread]
@@ -118,6 +124,13 @@ def notes(report: Report) -> list[str]:
     if len(report.currencies) > 1:
         said.append("Several currencies are never added up.")
     return said
+
+
+def _duration(seconds: float) -> str:
+    for name, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{quantity(seconds / length)} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def _time(unix: float) -> str:

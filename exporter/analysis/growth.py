@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
-from .prometheus import Prometheus, TooMuchDataError
+from .prometheus import NoDataError, Prometheus, TooMuchDataError
 from .window import DAY_SECONDS, Window
 
 _SHORTEST_SECONDS = 900.0
@@ -14,6 +15,44 @@ _SHORTEST_SECONDS = 900.0
 Labels = tuple[str, ...]
 Growth = dict[Labels, float]
 """Values of the labels that were asked for, in that order → what their counters grew by; "" is a label not there."""
+
+PLACE = ("cluster", "instance", "namespace", "pod", "container")
+"""The labels of a container."""
+
+
+class Coverage(NamedTuple):
+    """The first moment of a window with samples, in Unix seconds, and for how many seconds there are any."""
+
+    since: float
+    seconds: float
+
+
+class Source(Protocol):
+    """Where the growth of counters is read: a Prometheus, or the history that one exporter keeps itself.
+
+    ``advance`` is called after each part that was read. Every method raises `QueryError`.
+    """
+
+    advance: Callable[[], None]
+
+    @property
+    def name(self) -> str:
+        """What it is, for a note: an address or a file."""
+
+    def aligned(self, window: Window) -> Window:
+        """The window that is read for one that is asked for."""
+
+    def of(self, metric: str, by: Sequence[str], window: Window, where: str = "") -> Growth:
+        """Growth in ``window`` by some labels, of the series with the matchers ``where`` (``kind="output"``)."""
+
+    def parts(self, window: Window) -> list[Window]:
+        """The parts of a window that are read one by one."""
+
+    def coverage(self, window: Window) -> Coverage:
+        """Which part of a window there are samples of; an error if there are none."""
+
+    def described(self, by: Sequence[str], window: Window) -> Mapping[Labels, Labels]:
+        """`PLACE` → labels that `energy_container_info` had last in the window; places without any are left out."""
 
 
 def expression(metric: str, matchers: str, by: Sequence[str], seconds: float) -> str:
@@ -38,10 +77,19 @@ class Growths:
     """
 
     def __init__(self, prometheus: Prometheus, matchers: str = "", advance: Callable[[], None] = lambda: None) -> None:
-        self._prometheus = prometheus
-        self._matchers = matchers
-        self._advance = advance
+        self.prometheus = prometheus
+        self.matchers = matchers
+        self.advance = advance
         self._part_seconds = DAY_SECONDS
+
+    @property
+    def name(self) -> str:
+        """The address of the Prometheus."""
+        return self.prometheus.url
+
+    def aligned(self, window: Window) -> Window:
+        """The same window."""
+        return window
 
     def of(self, metric: str, by: Sequence[str], window: Window, where: str = "") -> Growth:
         """Growth in ``window`` by some labels. Raises `QueryError`."""
@@ -49,21 +97,45 @@ class Growths:
         for part in self.parts(window):
             for labels, amount in self._read(metric, by, part, where):
                 grown[labels] += amount
-            self._advance()
+            self.advance()
         return dict(grown)
 
-    @staticmethod
-    def parts(window: Window) -> list[Window]:
-        """The parts of a window after which `advance` is called."""
+    def parts(self, window: Window) -> list[Window]:
+        """The parts of a window after which `advance` is called: days."""
         return window.parts(DAY_SECONDS)
 
+    def coverage(self, window: Window) -> Coverage:
+        """Which part of a window has samples. Raises `QueryError` if none has."""
+        step = max(60.0, float(int(window.seconds / 500)))
+        nodes = f"count(energy_node_joules_total{{{self.matchers}}})"
+        times = self.prometheus.times(nodes, window.start, window.end, step)
+        if len(times) < 2:
+            raise NoDataError(
+                f"{self.name}: no samples of energy_node_joules_total"
+                f"{f' with {self.matchers}' if self.matchers else ''} in this window; is an exporter scraped?"
+            )
+        return Coverage(times[0], min(window.seconds, len(times) * step))
+
+    def described(self, by: Sequence[str], window: Window) -> Mapping[Labels, Labels]:
+        """Labels of `energy_container_info` by place. Raises `QueryError`."""
+        query = (
+            f"group by ({', '.join((*PLACE, *by))}) "
+            f"(last_over_time(energy_container_info{{{self.matchers}}}[{window.seconds:.0f}s]))"
+        )
+        found = {}
+        for labels, _ in self.prometheus.instant(query, window.end):
+            known = tuple([labels.get(label, "") for label in by])
+            if any(known):
+                found[tuple([labels.get(label, "") for label in PLACE])] = known
+        return found
+
     def _read(self, metric: str, by: Sequence[str], window: Window, where: str) -> Iterator[tuple[Labels, float]]:
-        matchers = ",".join(filter(None, (self._matchers, where)))
+        matchers = ",".join(filter(None, (self.matchers, where)))
         start = window.start
         while start < window.end:
             part = Window(start, min(start + self._part_seconds, window.end))
             try:
-                samples = self._prometheus.instant(expression(metric, matchers, by, part.seconds), part.end)
+                samples = self.prometheus.instant(expression(metric, matchers, by, part.seconds), part.end)
             except TooMuchDataError:
                 if part.seconds / 2 < _SHORTEST_SECONDS:
                     raise

@@ -96,7 +96,7 @@ class Report:
     """``lines`` by falling energy, ``shared`` what no line used, ``total`` all of it: what the nodes used.
 
     ``labels`` are the names of the lines' labels. ``covered`` is the time for which there are samples, in seconds,
-    and ``since`` the first of them in Unix time.
+    and ``since`` the first of them in Unix time. ``source`` is where they were read.
     """
 
     window: Window
@@ -106,6 +106,7 @@ class Report:
     total: Amounts
     covered: float
     since: float
+    source: str = ""
     spread: Spread = "none"
 
     @property

@@ -24,6 +24,10 @@ class QueryError(Exception):
     """A query was not answered; the text is one line for the user."""
 
 
+class NoDataError(QueryError):
+    """There is nothing in the window that was asked for."""
+
+
 class TooMuchDataError(QueryError):
     """The engine refuses to read so much at once."""
 

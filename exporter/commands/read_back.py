@@ -1,8 +1,9 @@
-"""What the commands that read Prometheus back have in common: its flags, the window, errors, output, exit status."""
+"""What the commands that read back have in common: where from, the window, errors, output, exit status."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -10,11 +11,17 @@ from typing import Any, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ..analysis import http_config
+from ..analysis.growth import Growths, Source
+from ..analysis.history import History
 from ..analysis.prometheus import Prometheus, QueryError
 from ..analysis.window import Window, parse
 from ..config.loading import ConfigError
 
-_ENVIRONMENT = {"AI_ENERGY_PROMETHEUS_URL": "prometheus.url", "AI_ENERGY_PROMETHEUS_CONFIG": "prometheus.config"}
+_ENVIRONMENT = {
+    "AI_ENERGY_PROMETHEUS_URL": "prometheus.url",
+    "AI_ENERGY_PROMETHEUS_CONFIG": "prometheus.config",
+}
+DEFAULT_URL = "http://localhost:9090"
 
 Given = Mapping[str, Any]
 """Flag without its dashes → its value."""
@@ -45,9 +52,16 @@ def parser(name: str, description: str, epilog: str) -> Parser:
     add(
         "--prometheus.url",
         metavar="URL",
-        default="http://localhost:9090",
+        default="",
         help="Prometheus, VictoriaMetrics, Thanos or "
         "Mimir, the address below which /api/v1 is (default: http://localhost:9090) [AI_ENERGY_PROMETHEUS_URL]",
+    )
+    add(
+        "--history.file",
+        metavar="FILE",
+        default="",
+        help="the history of an exporter instead (its --history.file); without either flag that of this machine, if "
+        "there is one [AI_ENERGY_HISTORY_FILE]",
     )
     add(
         "--prometheus.config",
@@ -105,7 +119,25 @@ def matchers(given: Given) -> str:
 
 def connect(given: Given) -> Prometheus:
     """The server that was asked for. Raises `QueryError`, `ConfigError`."""
-    return Prometheus(given["prometheus.url"], http_config.read(given["prometheus.config"], given["prometheus.header"]))
+    url = given["prometheus.url"] or DEFAULT_URL
+    return Prometheus(url, http_config.read(given["prometheus.config"], given["prometheus.header"]))
+
+
+def source(given: Given, environ: Mapping[str, str]) -> Source:
+    """The history that was asked for, else the server, else the history of this machine, if it has one.
+
+    Raises `QueryError`, `ConfigError`.
+    """
+    file = given["history.file"]
+    if not file and not given["prometheus.url"]:
+        file = environ.get("AI_ENERGY_HISTORY_FILE") or next(filter(os.path.isfile, history_files(environ)), "")
+    return History(file, matchers(given)) if file else Growths(connect(given), matchers(given))
+
+
+def history_files(environ: Mapping[str, str]) -> list[str]:
+    """Where exporters of this machine keep their history: ``make run`` in the first place, systemd in the second."""
+    home = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME", "/root"), ".local/state")
+    return [os.path.join(folder, "ai-energy-exporter/history.db") for folder in (home, "/var/lib")]
 
 
 def run(

@@ -1,14 +1,15 @@
-"""``ai-energy-exporter report``: energy, grams, money and tokens by model, team or workload, read from Prometheus."""
+"""``ai-energy-exporter report``: energy, grams, money and tokens by model, team, workload or run."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..analysis import focus, formats, league, lines
-from ..analysis.growth import Growths
-from ..analysis.prometheus import QueryError
+from ..analysis.growth import Source
+from ..analysis.prometheus import NoDataError, QueryError
+from ..analysis.window import Window
 from . import read_back
 from .progress import progress
 
@@ -61,19 +62,16 @@ def parser() -> read_back.Parser:
 
 def run(words: Sequence[str], environ: Mapping[str, str] = os.environ, now: Callable[[], float] = time.time) -> int:
     """Run the command. Returns the exit status: 0 on success, 2 for invalid usage, 1 if there is no data."""
-    return read_back.run(parser(), words, environ, lambda given: (_render(given, now()), 0))
+    return read_back.run(parser(), words, environ, lambda given: (_render(given, environ, now()), 0))
 
 
-def _render(given: read_back.Given, now: float) -> str:
-    zone, asked = read_back.zone(given), read_back.window(given, now)
-    by = league.level(given["by"])
-    prometheus, matchers = read_back.connect(given), read_back.matchers(given)
+def _render(given: read_back.Given, environ: Mapping[str, str], now: float) -> str:
+    zone, by = read_back.zone(given), league.level(given["by"])
+    asked, source = read_back.window(given, now), read_back.source(given, environ)
+    asked = source.aligned(asked)
     days = asked.days(zone) if given["format"] == "focus" else [asked]
-    reports = []
-    with progress(sum(league.steps(by, day) for day in days)) as advance:
-        for day in days:
-            found = league.collect(prometheus, Growths(prometheus, matchers, advance), by, day, matchers)
-            reports.append(lines.spread(found, given["spread"]))
+    with progress(sum(league.steps(by, len(source.parts(day))) for day in days)) as source.advance:
+        reports = [lines.spread(report, given["spread"]) for report in _collected(source, by, days)]
     if given["format"] == "focus":
         if not any(report.currencies for report in reports):
             raise QueryError("nothing to charge: the exporters have no price (--impact.price)")
@@ -89,3 +87,15 @@ def _render(given: read_back.Given, now: float) -> str:
         "html": lambda: formats.page(report),
     }
     return render[given["format"]]()
+
+
+def _collected(source: Source, by: league.Level, windows: Sequence[Window]) -> Iterator[lines.Report]:
+    """A report of each window that there are samples of. Raises `QueryError` if there is none."""
+    empty = 0
+    for window in windows:
+        try:
+            yield league.collect(source, by, window)
+        except NoDataError:
+            empty += 1
+            if empty == len(windows):
+                raise

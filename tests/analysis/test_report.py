@@ -125,7 +125,9 @@ class TestFormats:
         ]
         assert chat.split()[:6] == ["chat", "org/chat-8B", "inference", "19.2", "85%", "15%"]
         assert "4.80 EUR" in chat
-        assert text.endswith("From 2026-11-01 00:00 UTC to 2026-11-03 00:00 UTC.\n")
+        assert text.splitlines()[-1].startswith(
+            "From 2026-11-01 00:00 UTC to 2026-11-03 00:00 UTC, read from http://127.0.0.1:"
+        )
 
     def test_the_smallest_lines_become_one(self, report: Report) -> None:
         text = report("--by", "workload", "--top", "1")
@@ -135,7 +137,7 @@ class TestFormats:
     def test_a_window_that_is_half_covered_says_so(self, prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["report", "--prometheus.url", prometheus, "--since", "2026-10-30", "--until", "2026-11-03"]
         assert main(words, {}) == 0
-        assert "Samples cover 50% of it, from 2026-11-01" in capsys.readouterr().out
+        assert "Samples cover 48.0 hours, 50% of it, from 2026-11-01" in capsys.readouterr().out
 
     def test_json_has_si_units(self, report: Report) -> None:
         document: dict[str, Any] = json.loads(report("--format", "json", "--spread", "even"))
