@@ -42,7 +42,7 @@ $(DEV): $(RUN) requirements-dev.lock
 	@touch $@
 
 run: $(RUN) ## Start the exporter on http://127.0.0.1:9400 (flags: ARGS="--sample.interval 2s"); `make report` reads it back
-	@mkdir -p "$(HISTORY)"
+	@mkdir -p "$(HISTORY)" 2>/dev/null || true
 	@$(BIN)/ai-energy-exporter --history.file "$(HISTORY)/history.db" $(ARGS)
 
 report: $(RUN) ## What models used since `make run` was started first, or what Prometheus has (ARGS="--since 24h --by workload")

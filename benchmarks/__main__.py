@@ -13,6 +13,7 @@ from . import (
     comparisons,
     footprint,
     gpus,
+    history,
     impact,
     inference,
     memory,
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "security": security.main,
     "inference": inference.main,
     "compare": comparisons.main,
+    "history": history.main,
 }
 
 

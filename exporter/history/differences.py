@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
@@ -102,12 +103,21 @@ def _joules(cells: Mapping[Cell, float], metric: str) -> float:
     return sum(value for cell, value in cells.items() if cell.metric == metric)
 
 
-def smallest(joules: Mapping[int, float], most: int, least_ratio: float) -> list[int]:
-    """The owners that become one row: those below ``least_ratio`` of the sum, and beyond the ``most`` largest.
+def smallest(joules: Mapping[int, Mapping[str, float]], most: int, least_ratio: float) -> set[int]:
+    """The owners that become one row, by their joules by component: those beyond the ``most`` largest, and those below
+    ``least_ratio`` of every component.
 
     An owner with less than nothing keeps its row: it corrects what the hours before have of it.
     """
-    ranked = sorted(((amount, owner) for owner, amount in joules.items() if amount >= 0), reverse=True)
-    least = least_ratio * sum(amount for amount, _ in ranked)
-    folded = [owner for place, (amount, owner) in enumerate(ranked) if place >= most or amount < least]
-    return folded if len(folded) > 1 else []
+    totals: defaultdict[str, float] = defaultdict(float)
+    for cells in joules.values():
+        for component, amount in cells.items():
+            totals[component] += amount
+    ranked = sorted(((sum(cells.values()), owner) for owner, cells in joules.items()), reverse=True)
+    folded = {
+        owner
+        for place, (amount, owner) in enumerate(ranked)
+        if amount >= 0
+        and (place >= most or all(part < least_ratio * totals[name] for name, part in joules[owner].items()))
+    }
+    return folded if len(folded) > 1 else set()

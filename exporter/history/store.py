@@ -15,11 +15,11 @@ from .differences import Moment, smallest
 from .schema import APPLICATION_ID, TABLES, VERSION
 
 _MAGIC = b"SQLite format 3\0"
-_MOST_ROWS: dict[Family, int] = {"container": 50, "model": 50}
-"""Rows that an hour keeps of a family, besides the one that the smallest of them become."""
+_MOST_ROWS = 50
+"""Containers, and models, that an hour keeps, besides the row that the smallest of them become."""
 
-_LEAST_RATIO = 0.001
-"""Share of the joules of an hour's rows below which one of them becomes part of that row."""
+_LEAST_RATIO = 0.005
+"""Share of the joules of an hour below which one is part of that row, unless it has more of a component."""
 
 _OTHERS: dict[Family, Labels] = {
     "container": (("namespace", ""), ("pod", ""), ("container", "other"), ("runtime", "host")),
@@ -220,40 +220,30 @@ class Store:
 
     def _fold(self, current: int) -> None:
         """Fold the hours before ``current``; with the first one of a day, drop what is too old."""
-        ended = [
-            hour
-            for (hour,) in self._database.execute("SELECT hour FROM hours WHERE NOT folded AND hour < ?", (current,))
-        ]
+        ended = [hour for (hour,) in self._database.execute(_ENDED, (current,))]
         for hour in ended:
-            for family in _OTHERS:
-                self._fold_family(hour, family)
+            self._fold_hour(hour)
             self._database.execute("UPDATE hours SET folded = 1 WHERE hour = ?", (hour,))
         if ended and ended[-1] // 24 < current // 24:
             self._expire()
 
-    def _fold_family(self, hour: int, family: Family) -> None:
-        joules = self._database.execute(
-            "SELECT owner, sum(amount) FROM growth JOIN series ON series.id = series JOIN owners ON owners.id = owner "
-            "WHERE hour = ? AND family = ? AND metric = ? GROUP BY owner",
-            (hour, family, JOULES.replace("container", family)),
-        )
-        for owner in smallest(dict(joules.fetchall()), _MOST_ROWS[family], _LEAST_RATIO):
-            rows = self._database.execute(
-                "SELECT series, metric, labels, amount FROM growth JOIN series ON series.id = series "
-                "WHERE hour = ? AND owner = ?",
-                (hour, owner),
-            ).fetchall()
-            others = Owner(family, _OTHERS[family])
-            self._database.executemany(
-                _ADD,
-                [
-                    (hour, self._series(others, Cell(metric, _labels(labels))), amount)
-                    for _, metric, labels, amount in rows
-                ],
-            )
-            self._database.executemany(
-                "DELETE FROM growth WHERE hour = ? AND series = ?", [(hour, row[0]) for row in rows]
-            )
+    def _fold_hour(self, hour: int) -> None:
+        """Write an hour again, without the smallest owners: as a whole, so that its pages are full."""
+        rows = self._database.execute(_HOUR, (hour,)).fetchall()
+        joules: dict[Family, dict[int, dict[str, float]]] = {family: {} for family in _OTHERS}
+        for _, owner, family, metric, labels, amount in rows:
+            if family in joules and metric == JOULES.replace("container", family):
+                cells = joules[family].setdefault(owner, {})
+                component = dict(_labels(labels))["component"]
+                cells[component] = cells.get(component, 0.0) + amount
+        folded = {owner for family, of in joules.items() for owner in smallest(of, _MOST_ROWS, _LEAST_RATIO)}
+        kept: dict[int, float] = {}
+        for series, owner, family, metric, labels, amount in rows:
+            others = Owner(family, _OTHERS[family]) if owner in folded else None
+            number = series if others is None else self._series(others, Cell(metric, _labels(labels)))
+            kept[number] = kept.get(number, 0.0) + amount
+        self._database.execute("DELETE FROM growth WHERE hour = ?", (hour,))
+        self._database.executemany(_ADD, [(hour, series, kept[series]) for series in sorted(kept)])
 
     def _expire(self) -> None:
         """Keep the newest hours, not those of the last months: a wall clock that is wrong for a day drops one day."""
@@ -278,6 +268,11 @@ class Store:
         return aside
 
 
+_ENDED = "SELECT hour FROM hours WHERE NOT folded AND hour < ? ORDER BY hour"
+_HOUR = (
+    "SELECT series, owner, family, metric, series.labels, amount FROM growth JOIN series ON series.id = series "
+    "JOIN owners ON owners.id = owner WHERE hour = ?"
+)
 _ADD = "INSERT INTO growth VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"
 _OLD = "SELECT hour FROM hours ORDER BY hour DESC LIMIT -1 OFFSET {:d}"
 

@@ -201,16 +201,23 @@ def test_shares_of_hours_are_one(start: float, seconds: float) -> None:
     assert parts[-1][0] in (int((start + seconds) // 3600), int((start + seconds) // 3600) - 1)
 
 
-@given(st.dictionaries(st.integers(0, 99), st.floats(-10, 1e9)), st.integers(1, 20), st.floats(0, 0.1))
-def test_folding_takes_the_smallest(joules: dict[int, float], most: int, least: float) -> None:
+CELLS = st.dictionaries(st.sampled_from(["cpu", "gpu"]), st.floats(-10, 1e9), min_size=1)
+
+
+@given(st.dictionaries(st.integers(0, 99), CELLS), st.integers(1, 20), st.floats(0, 0.1))
+def test_folding_takes_the_smallest(joules: dict[int, dict[str, float]], most: int, least: float) -> None:
     folded = smallest(joules, most, least)
-    kept = joules.keys() - set(folded)
+    kept = joules.keys() - folded
+    sums = {one: sum(cells.values()) for one, cells in joules.items()}
     assert len(folded) != 1
-    assert all(joules[one] >= 0 for one in folded)
-    assert not folded or max(joules[one] for one in folded) <= max(
-        [joules[one] for one in kept if joules[one] >= 0], default=float("inf")
-    )
-    assert len([one for one in kept if joules[one] >= 0]) <= most + 1
+    assert all(sums[one] >= 0 for one in folded)
+    assert len([one for one in kept if sums[one] >= 0]) <= most + 1
+    for component in ("cpu", "gpu"):
+        total = sum(cells.get(component, 0.0) for cells in joules.values())
+        large = [one for one in folded if joules[one].get(component, 0.0) > max(0.0, least * total)]
+        assert len([one for one in kept if sums[one] >= min((sums[each] for each in large), default=0.0)]) >= (
+            most if large else 0
+        )
 
 
 class TestTheFile:
