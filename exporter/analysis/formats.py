@@ -1,9 +1,8 @@
-"""A report as text for a terminal, Markdown, CSV, JSON and one HTML page."""
+"""A report as text for a terminal, Markdown, CSV and JSON."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .lines import JOULES_PER_KWH, Amounts, Report
+from .lines import JOULES_PER_KWH, Amounts, Period, Report
+from .window import Window
 
+_EDGE_SECONDS = 600.0
 _HOST = ("cpu", "dram")
 _TOTAL = "total"
 
@@ -24,11 +25,12 @@ class _Row:
     share: Amounts
     kind: str
     """line, shared or total."""
+    period: Period | None = None
 
 
 def _rows(report: Report) -> list[_Row]:
     width = max(1, len(report.labels))
-    rows = [_Row(line.names, line.used, line.share, "line") for line in report.lines]
+    rows = [_Row(line.names, line.used, line.share, "line", line.period) for line in report.lines]
     if report.spread == "none":
         rows += [
             _Row((*[""] * (width - 1), f"({name})"), amounts, Amounts(), "shared") for name, amounts in report.shared
@@ -46,7 +48,7 @@ def quantity(value: float | None) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _percent(part: float, whole: float) -> str:
+def percent(part: float, whole: float) -> str:
     return f"{part / whole:.0%}" if whole > 0 else ""
 
 
@@ -62,8 +64,8 @@ def _money(cost: Mapping[str, float]) -> str:
 def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
     """Number of columns with names, head and rows as they are shown; columns without any value are left out."""
     labels = len(report.labels)
-    head = [*_titles(report.labels), "kWh", "share", "idle", "GPU kWh", "CPU kWh", "kg CO2e", "cost", "with shared"]
-    head += ["tokens", "J/token", "kWh a year"]
+    head = [*_titles(report.labels), "start", "end", "GPU hours", "kWh", "share", "idle", "GPU kWh", "CPU kWh"]
+    head += ["kg CO2e", "cost", "with shared", "tokens", "J/token", "kWh a year"]
     lines = _rows(report)
     rows = [_cells(report, line) for line in lines]
     last = labels - 1  # always shown: it has the names of what is no line
@@ -84,9 +86,10 @@ def _cells(report: Report, row: _Row) -> list[str]:
     modes = any(mode for _, mode in used.joules)
     return [
         *row.names,
+        *_times(row.period, report.window),
         quantity(joules / JOULES_PER_KWH),
-        _percent(joules, report.total.total_joules),
-        _percent(used.idle_joules, joules) if modes else "",
+        percent(joules, report.total.total_joules),
+        percent(used.idle_joules, joules) if modes else "",
         quantity(used.of("gpu") / JOULES_PER_KWH) if used.of("gpu") else "",
         quantity(used.of(*_HOST) / JOULES_PER_KWH) if used.of(*_HOST) else "",
         quantity(None if used.grams is None else used.grams / 1000),
@@ -98,6 +101,15 @@ def _cells(report: Report, row: _Row) -> list[str]:
         quantity(used.joules_per_token),
         quantity(report.kwh_per_year(used)),
     ]
+
+
+def _times(period: Period | None, window: Window) -> list[str]:
+    """Start, end and GPU hours; what ran at an edge of the window began before it, or goes on."""
+    if period is None:
+        return ["", "", ""]
+    start = "before" if period.start < window.start + _EDGE_SECONDS else _time(period.start)
+    end = "goes on" if period.end > window.end - _EDGE_SECONDS else _time(period.end)
+    return [start, end, quantity(None if period.gpu_seconds is None else period.gpu_seconds / 3600)]
 
 
 def _titles(labels: Sequence[str]) -> list[str]:
@@ -168,7 +180,16 @@ def comma_separated(report: Report) -> str:
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     components = sorted({component for component, _ in report.total.joules})
-    head = ["kind", *report.labels, "kwh", *(f"kwh_{component}" for component in components), "kwh_idle", "kg_co2e"]
+    times = ["start", "end", "gpu_hours"] if any(line.period for line in report.lines) else []
+    head = [
+        "kind",
+        *report.labels,
+        *times,
+        "kwh",
+        *(f"kwh_{component}" for component in components),
+        "kwh_idle",
+        "kg_co2e",
+    ]
     head += [*(f"cost_{currency}" for currency in money), "kwh_shared", "kg_co2e_shared"]
     write(
         [*head, *(f"cost_shared_{currency}" for currency in money), "output_tokens", "joules_per_token", "kwh_per_year"]
@@ -179,6 +200,7 @@ def comma_separated(report: Report) -> str:
             [
                 row.kind,
                 *row.names,
+                *_moments(row.period)[: len(times)],
                 used.total_joules / JOULES_PER_KWH,
                 *(used.of(component) / JOULES_PER_KWH for component in components),
                 used.idle_joules / JOULES_PER_KWH,
@@ -195,6 +217,14 @@ def comma_separated(report: Report) -> str:
     return out.getvalue()
 
 
+def _moments(period: Period | None) -> list[str | float]:
+    """Start and end in ISO 8601, and GPU hours."""
+    if period is None:
+        return ["", "", ""]
+    start, end = (datetime.fromtimestamp(at, UTC).isoformat() for at in (period.start, period.end))
+    return [start, end, "" if period.gpu_seconds is None else period.gpu_seconds / 3600]
+
+
 def _kilograms(amounts: Amounts) -> float | str:
     return "" if amounts.grams is None else amounts.grams / 1000
 
@@ -209,8 +239,13 @@ def as_json(report: Report) -> str:
         found: dict[str, Any] = {"joules": one.total_joules, "idle_joules": one.idle_joules, "components": cells}
         return found | {"carbon_grams": one.grams, "cost": dict(one.cost), "output_tokens": one.tokens}
 
+    def ran(period: Period | None) -> dict[str, Any]:
+        if period is None:
+            return {}
+        return {"start": period.start, "end": period.end, "gpu_seconds": period.gpu_seconds}
+
     lines = [
-        {"labels": dict(zip(report.labels, line.names, strict=True)), **amounts(line.used)}
+        {"labels": dict(zip(report.labels, line.names, strict=True)), **ran(line.period), **amounts(line.used)}
         | ({"shared": amounts(line.share)} if report.spread != "none" else {})
         for line in report.lines
     ]
@@ -223,45 +258,3 @@ def as_json(report: Report) -> str:
         "notes": notes(report),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #8885; text-align: right; white-space: nowrap; }
-td { font-variant-numeric: tabular-nums; }
-th:nth-child(-n+NAMES), td:nth-child(-n+NAMES) { text-align: left; white-space: normal; overflow-wrap: break-word; }
-tr:last-child td { font-weight: 600; }
-.bar { display: flex; height: 1.1rem; margin: .15rem 0 .6rem; }
-.active { background: #3274d9; } .held { background: #e0a030; }
-.key span { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; vertical-align: -1px; }
-"""
-
-
-def page(report: Report) -> str:
-    """One HTML page without scripts and without requests to anywhere."""
-    names, head, rows = table(report)
-    most = max([line.used.total_joules for line in report.lines], default=0.0) or 1.0
-    bars = []
-    for line in report.lines[:20]:
-        name = html.escape(" / ".join(filter(None, line.names)) or "–")
-        idle, used = line.used.idle_joules, line.used.total_joules
-        kwh = quantity(used / JOULES_PER_KWH)
-        bars.append(
-            f'<div>{name}: {kwh} kWh</div><div class="bar" role="img" aria-label="{name}: {kwh} kWh, '
-            f'{_percent(idle, used) or "0%"} idle">'
-            f'<span class="active" style="width:{(used - idle) / most:.2%}"></span>'
-            f'<span class="held" style="width:{idle / most:.2%}"></span></div>'
-        )
-    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
-    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
-    style = _STYLE.replace("NAMES", str(names))
-    said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(report))
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Energy report</title>\n'
-        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head>\n'
-        f"<body><h1>Energy report</h1>\n{said}"
-        f'<p class="key"><span class="active"></span>used<span class="held"></span>held without being used</p>\n'
-        f"{''.join(bars)}\n<table><thead><tr>{titles}</tr></thead><tbody>\n{cells}</tbody></table></body></html>\n"
-    )

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from .lines import Period
 from .prometheus import NoDataError, Prometheus, TooMuchDataError
 from .window import DAY_SECONDS, Window
 
@@ -53,6 +54,9 @@ class Source(Protocol):
 
     def described(self, by: Sequence[str], window: Window) -> Mapping[Labels, Labels]:
         """`PLACE` → labels that `energy_container_info` had last in the window; places without any are left out."""
+
+    def presence(self, window: Window) -> Mapping[Labels, Period]:
+        """`PLACE` → when a container that works for a model ran in the window, to five minutes or to the hour."""
 
 
 def expression(metric: str, matchers: str, by: Sequence[str], seconds: float) -> str:
@@ -128,6 +132,36 @@ class Growths:
             if any(known):
                 found[tuple([labels.get(label, "") for label in PLACE])] = known
         return found
+
+    def presence(self, window: Window) -> Mapping[Labels, Period]:
+        """Containers that work for a model, by place: first sample, last growth, cards. Raises `QueryError`.
+
+        Both times are looked for every five minutes.
+        """
+        by, steps = f"by ({', '.join(PLACE)})", f"[{window.seconds:.0f}s:300s]"
+        info = self._selector("energy_container_info", 'model_name!=""')
+        active = self._selector("energy_container_joules_total", 'mode="active"')
+        cards = self._selector("energy_container_gpu_joules_total")
+        growth = f"{active} - ({active} offset 5m or 0 * {active}) > 0"
+        starts = self._at(f"min {by} (min_over_time(timestamp({info}){steps}))", window)
+        ends = self._at(f"max {by} (max_over_time(timestamp({growth}){steps}))", window)
+        held = f"group by ({', '.join((*PLACE, 'uuid'))}) (last_over_time({cards}[{window.seconds:.0f}s]))"
+        counts = self._at(f"count {by} ({held})", window)
+        return {
+            place: Period(start, ends[place], counts.get(place, 0.0) * (ends[place] - start))
+            for place, start in starts.items()
+            if ends.get(place, 0.0) > start
+        }
+
+    def _selector(self, metric: str, where: str = "") -> str:
+        return f"{metric}{{{','.join(filter(None, (self.matchers, where)))}}}"
+
+    def _at(self, query: str, window: Window) -> Growth:
+        """Values of a query by place at the end of a window."""
+        return {
+            tuple([labels.get(label, "") for label in PLACE]): value
+            for labels, value in self.prometheus.instant(query, window.end)
+        }
 
     def _read(self, metric: str, by: Sequence[str], window: Window, where: str) -> Iterator[tuple[Labels, float]]:
         matchers = ",".join(filter(None, (self.matchers, where)))

@@ -12,6 +12,7 @@ from contextlib import closing
 
 from ..history.schema import APPLICATION_ID, HOUR_SECONDS, VERSION
 from .growth import PLACE, Coverage, Growth, Labels
+from .lines import Period
 from .prometheus import NoDataError, QueryError
 from .window import DAY_SECONDS, Window
 
@@ -82,6 +83,15 @@ class History:
             known = tuple([labels.get(label, "") for label in by])
             if any(known):
                 found[tuple([labels.get(label, "") for label in PLACE])] = known
+        return found
+
+    def presence(self, window: Window) -> Mapping[Labels, Period]:
+        """The hours in which containers that work for a model used anything, by place. Raises `QueryError`."""
+        found: dict[Labels, Period] = {}
+        for hour, labels, _ in self._read("energy_container_joules_total", window, 'model_name!=""'):
+            place = tuple([labels.get(label, "") for label in PLACE])
+            start = hour * HOUR_SECONDS
+            found[place] = Period(start, min(window.end, start + HOUR_SECONDS)).joined(found.get(place))
         return found
 
     def _read(self, metric: str, window: Window, where: str = "") -> Iterator[tuple[int, Mapping[str, str], float]]:

@@ -1,11 +1,12 @@
-"""Collects a report: energy, grams, money and tokens by model, namespace, workload, node, label."""
+"""Collects a report: energy, grams, money and tokens by model, namespace, workload, run, node, label."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from . import amounts, runs
 from .growth import PLACE, Growth, Labels, Source
 from .lines import Amounts, Line, Report, add_up
 from .window import Window
@@ -48,6 +49,7 @@ LEVELS = {
     "namespace": Level("container", ("cluster", "namespace")),
     "workload": Level("container", PLACE, ("owner_kind", "owner_name")),
     "node": Level("node", ("cluster", "instance")),
+    "run": Level("run", runs.LABELS),
 }
 
 
@@ -62,60 +64,48 @@ def level(by: str) -> Level:
 
 def steps(by: Level, parts: int) -> int:
     """How often a `Source` calls ``advance`` for one report of a window with ``parts``."""
-    families = {by.family, "container", "unattributed", "node"} if by.family != "node" else {"node"}
-    return parts * (4 * len(families) + (by.family == "model"))
+    families = {by.family, "container", "unattributed", "node"} - {"run"} if by.family != "node" else {"node"}
+    return parts * (4 * len(families) + (by.family == "model" or bool(by.owner)) + 2 * (by.family == "run"))
 
 
 def collect(source: Source, by: Level, window: Window) -> Report:
     """The report of a window. Raises `QueryError`, also if there is no data."""
     since, covered = source.coverage(window)
-    nodes = _amounts(source, "node", (), window)
-    total = add_up(nodes.values()).by_component()
+    total = add_up(amounts.read(source, "node", (), window).values()).by_component()
+    shared: list[tuple[str, Amounts]] = []
     if by.family == "node":
-        lines = _amounts(source, "node", by.labels, window)
-        return Report(window, by.names, _lines(lines), (), total, covered, since, source.name)
-    found = _by_owner(source, by, window) if by.owner else _amounts(source, by.family, by.labels, window)
+        lines = _lines(amounts.read(source, "node", by.labels, window))
+    else:
+        lines, used = _used(source, by, window, _LEAST_RATIO * total.total_joules)
+        for (reason,), unattributed in amounts.read(source, "unattributed", ("reason",), window).items():
+            shared.append((_REASONS.get(reason, reason), unattributed.by_component()))
+        shared.sort(key=lambda item: -item[1].total_joules)
+        rest = total.plus(used.by_component(), -1.0).plus(add_up(each for _, each in shared), -1.0)
+        if abs(rest.total_joules) > _LEAST_RATIO * total.total_joules:
+            shared.append((BETWEEN, rest))
+    lines.sort(key=lambda line: (-line.used.total_joules, line.names))
+    return Report(window, by.names, lines, shared, total, covered, since, source.name)
+
+
+def _used(source: Source, by: Level, window: Window, least_joules: float) -> tuple[list[Line], Amounts]:
+    """The lines of workloads, and what all containers used; a remainder below ``least_joules`` is no line."""
+    if by.family == "run":
+        lines = runs.read(source, window)
+        return lines, add_up(line.used for line in lines)
+    found = _by_owner(source, by, window) if by.owner else amounts.read(source, by.family, by.labels, window)
     used = add_up(found.values())
     if by.family == "model":
         found = _with_tokens(found, source.of("energy_model_tokens_total", by.labels[:-1], window, 'kind="output"'))
-        containers = add_up(_amounts(source, "container", (), window).values())
+        containers = add_up(amounts.read(source, "container", (), window).values())
         rest = containers.plus(used, -1.0)
-        if rest.total_joules > _LEAST_RATIO * total.total_joules:
+        if rest.total_joules > least_joules:
             found["", "", NO_MODEL, "", ""] = rest
         used = containers
-    shared = [
-        (_REASONS.get(reason, reason), amounts.by_component())
-        for (reason,), amounts in _amounts(source, "unattributed", ("reason",), window).items()
-    ]
-    shared.sort(key=lambda item: -item[1].total_joules)
-    rest = total.plus(used.by_component(), -1.0).plus(add_up(amounts for _, amounts in shared), -1.0)
-    if abs(rest.total_joules) > _LEAST_RATIO * total.total_joules:
-        shared.append((BETWEEN, rest))
-    return Report(window, by.names, _lines(found), shared, total, covered, since, source.name)
+    return _lines(found), used
 
 
 def _lines(found: Mapping[Labels, Amounts]) -> list[Line]:
-    lines = [Line(names, amounts) for names, amounts in found.items()]
-    return sorted(lines, key=lambda line: (-line.used.total_joules, line.names))
-
-
-def _amounts(source: Source, family: str, labels: Sequence[str], window: Window) -> dict[Labels, Amounts]:
-    """Joules, grams and money of a family of counters by some labels."""
-    cell = {"node": ("component",), "unattributed": ("component",)}.get(family, ("component", "mode"))
-    count = len(labels)
-
-    def read(metric: str, *further: str) -> Growth:
-        return source.of(f"energy_{family}_{metric}_total", (*labels, *further), window)
-
-    joules: defaultdict[Labels, dict[tuple[str, str], float]] = defaultdict(dict)
-    for key, amount in read("joules", *cell).items():
-        joules[key[:count]][key[count], key[count + 1] if len(cell) > 1 else ""] = amount
-    grams = read("carbon_grams")
-    cost: defaultdict[Labels, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for sign, metric in ((1.0, "cost"), (-1.0, "credit")):
-        for key, amount in read(metric, "currency").items():
-            cost[key[:count]][key[count]] += sign * amount
-    return {key: Amounts(cells, grams.get(key), dict(cost.get(key, {}))) for key, cells in joules.items()}
+    return [Line(names, each) for names, each in found.items()]
 
 
 def _by_owner(source: Source, by: Level, window: Window) -> dict[Labels, Amounts]:
@@ -124,13 +114,13 @@ def _by_owner(source: Source, by: Level, window: Window) -> dict[Labels, Amounts
     for part in source.parts(window):
         owners = source.described(by.owner, part)
         nothing = tuple(["" for _ in by.owner])
-        for place, amounts in _amounts(source, by.family, by.labels, part).items():
+        for place, used in amounts.of_containers(source, part).items():
             cluster, _, namespace, pod, container = place
             owner = owners.get(place, nothing)
             if len(owner) > 1 and not any(owner):  # without an owner it is the pod, outside Kubernetes the container
                 owner = ("Pod", pod) if pod else ("", container)
             key = (cluster, namespace, *owner)
-            summed[key] = summed[key].plus(amounts)
+            summed[key] = summed[key].plus(used)
     return dict(summed)
 
 

@@ -83,12 +83,29 @@ def add_up(amounts: Iterable[Amounts]) -> Amounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """From when to when something ran, in Unix seconds, and GPU seconds: its cards times the time; None is unknown."""
+
+    start: float
+    end: float
+    gpu_seconds: float | None = None
+
+    def joined(self, other: Period | None) -> Period:
+        """Of both together."""
+        if other is None:
+            return self
+        gpu_seconds = _plus(self.gpu_seconds, other.gpu_seconds, 1.0)
+        return Period(min(self.start, other.start), max(self.end, other.end), gpu_seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
-    """One line: the values of the report's labels, what it used, and its share of what no line used."""
+    """One line: the values of the report's labels, what it used, its share of what no line used, and when it ran."""
 
     names: tuple[str, ...]
     used: Amounts
     share: Amounts = field(default_factory=Amounts)
+    period: Period | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..analysis import focus, formats, league, lines
+from ..analysis import focus, formats, league, lines, page
 from ..analysis.growth import Source
 from ..analysis.prometheus import NoDataError, QueryError
 from ..analysis.window import Window
@@ -37,7 +37,7 @@ def parser() -> read_back.Parser:
         "--by",
         default="model",
         metavar="LEVEL",
-        help="model (default), namespace, workload, node, or label:NAME for a "
+        help="model (default), namespace, workload, run (of training), node, or label:NAME for a "
         "pod label that the exporter exposes (--kubernetes.pod-labels)",
     )
     add(
@@ -84,7 +84,7 @@ def _render(given: read_back.Given, environ: Mapping[str, str], now: float) -> s
         "markdown": lambda: formats.markdown(report),
         "csv": lambda: formats.comma_separated(report),
         "json": lambda: formats.as_json(report),
-        "html": lambda: formats.page(report),
+        "html": lambda: page.page(report),
     }
     return render[given["format"]]()
 

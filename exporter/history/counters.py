@@ -12,7 +12,7 @@ from ..snapshot import AccountRow, Snapshot
 Labels = tuple[tuple[str, str], ...]
 """Names and values, those that identify the owner first."""
 
-Family = Literal["node", "unattributed", "retired", "container", "model", "tokens"]
+Family = Literal["node", "unattributed", "retired", "container", "model", "tokens", "container_tokens"]
 
 IDENTITY: Mapping[Family, int] = {
     "node": 0,
@@ -21,6 +21,7 @@ IDENTITY: Mapping[Family, int] = {
     "container": 4,
     "model": 3,
     "tokens": 2,
+    "container_tokens": 4,
 }
 """How many of an owner's labels identify its counters; the others may change while the counters continue."""
 
@@ -127,11 +128,16 @@ def _impact(family: str, labels: Labels, impact: Iterable[float], currency: str)
 
 
 def _tokens(snapshot: Snapshot) -> Iterator[Counted]:
-    counted: dict[Labels, dict[Cell, float]] = {}
-    for _, (model_name, namespace), kind, total in snapshot.tokens.models:
-        cells = counted.setdefault((("model_name", model_name), ("namespace", namespace)), {})
-        requests = kind == "requests"
-        cell = Cell("energy_model_requests_total") if requests else Cell("energy_model_tokens_total", (("kind", kind),))
-        cells[cell] = total
-    for labels, cells in counted.items():
-        yield Counted(Owner("tokens", labels), cells)
+    found: dict[Owner, dict[Cell, float]] = {}
+    for row in (*snapshot.tokens.models, *snapshot.tokens.containers):
+        model_name, namespace = row.model
+        owner = Owner("tokens", (("model_name", model_name), ("namespace", namespace)))
+        metric = "energy_model_requests_total" if row.kind == "requests" else "energy_model_tokens_total"
+        if any(row.place):
+            place = zip(("namespace", "pod", "container"), row.place, strict=True)
+            owner = Owner("container_tokens", (*place, ("model_name", model_name)))
+            metric = "energy_container_tokens_total"
+        cell = Cell(metric, () if row.kind == "requests" else (("kind", row.kind),))
+        found.setdefault(owner, {})[cell] = row.total
+    for owner, cells in found.items():
+        yield Counted(owner, cells)

@@ -199,7 +199,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("flags", "status", "said"),
         [
-            (["--by", "team"], 2, "team: one of model, namespace, workload, node, label:NAME"),
+            (["--by", "team"], 2, "team: one of model, namespace, workload, node, run, label:NAME"),
             (["--since", "yesterday"], 2, "'yesterday': neither a duration (7d), a date (2026-11-01)"),
             (["--since", "2026-11-04"], 2, "the window is shorter than a minute"),
             (["--until", "2999-01-01"], 2, "the end 2999-01-01 is in the future"),
