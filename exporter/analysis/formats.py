@@ -135,7 +135,7 @@ def notes(report: Report) -> list[str]:
         said.append("No grams of CO2e: the exporters have no carbon intensity (--impact.zone).")
     if len(report.currencies) > 1:
         said.append("Several currencies are never added up.")
-    return said
+    return [*said, *report.remarks]
 
 
 def _duration(seconds: float) -> str:

@@ -6,12 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from .. import __version__
 from .lines import Period
 from .prometheus import NoDataError, Prometheus, TooMuchDataError
 from .window import DAY_SECONDS, Window
 
 _SHORTEST_SECONDS = 900.0
 """An engine that cannot read so little at once is not asked for less."""
+
+_MOST_SKEW_SECONDS = 60.0
 
 Labels = tuple[str, ...]
 Growth = dict[Labels, float]
@@ -54,6 +57,9 @@ class Source(Protocol):
 
     def described(self, by: Sequence[str], window: Window) -> Mapping[Labels, Labels]:
         """`PLACE` → labels that `energy_container_info` had last in the window; places without any are left out."""
+
+    def remarks(self, window: Window) -> Sequence[str]:
+        """What a reader must know of the source, in sentences."""
 
     def presence(self, window: Window) -> Mapping[Labels, Period]:
         """`PLACE` → when a container that works for a model ran in the window, to five minutes or to the hour."""
@@ -152,6 +158,32 @@ class Growths:
             for place, start in starts.items()
             if ends.get(place, 0.0) > start
         }
+
+    def remarks(self, window: Window) -> Sequence[str]:
+        """Exporters of other versions, and clocks that differ. Raises `QueryError`."""
+        return [*self._versions(window), *self._clocks(window)]
+
+    def _versions(self, window: Window) -> Iterator[str]:
+        info = self._selector("energy_exporter_build_info")
+        found = self.prometheus.instant(
+            f"group by (version) (last_over_time({info}[{window.seconds:.0f}s]))", window.end
+        )
+        others = sorted({labels.get("version", "") for labels, _ in found} - {__version__, ""})
+        if others:
+            yield (
+                f"This command is of version {__version__}, exporters are of {', '.join(others)}: what one of them "
+                "does not count is missing here."
+            )
+
+    def _clocks(self, window: Window) -> Iterator[str]:
+        at = self._selector("energy_sample_timestamp_seconds")
+        skew = f"max by (instance) (abs(max_over_time((timestamp({at}) - {at})[1h:5m])))"
+        late = [(labels.get("instance", ""), value) for labels, value in self.prometheus.instant(skew, window.end)]
+        wrong = sorted(((value, name) for name, value in late if value > _MOST_SKEW_SECONDS), reverse=True)
+        if wrong:
+            value, name = wrong[0]
+            more = f", and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            yield f"The clock of {name}{more} differs from that of Prometheus, by {value:.0f} s."
 
     def _selector(self, metric: str, where: str = "") -> str:
         return f"{metric}{{{','.join(filter(None, (self.matchers, where)))}}}"

@@ -85,6 +85,10 @@ class History:
                 found[tuple([labels.get(label, "") for label in PLACE])] = known
         return found
 
+    def remarks(self, window: Window) -> Sequence[str]:  # noqa: ARG002 - as a `Source` has it
+        """There is one exporter and one clock."""
+        return ()
+
     def presence(self, window: Window) -> Mapping[Labels, Period]:
         """The hours in which containers that work for a model used anything, by place. Raises `QueryError`."""
         found: dict[Labels, Period] = {}

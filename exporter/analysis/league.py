@@ -84,7 +84,7 @@ def collect(source: Source, by: Level, window: Window) -> Report:
         if abs(rest.total_joules) > _LEAST_RATIO * total.total_joules:
             shared.append((BETWEEN, rest))
     lines.sort(key=lambda line: (-line.used.total_joules, line.names))
-    return Report(window, by.names, lines, shared, total, covered, since, source.name)
+    return Report(window, by.names, lines, shared, total, covered, since, source.name, source.remarks(window))
 
 
 def _used(source: Source, by: Level, window: Window, least_joules: float) -> tuple[list[Line], Amounts]:

@@ -113,7 +113,8 @@ class Report:
     """``lines`` by falling energy, ``shared`` what no line used, ``total`` all of it: what the nodes used.
 
     ``labels`` are the names of the lines' labels. ``covered`` is the time for which there are samples, in seconds,
-    and ``since`` the first of them in Unix time. ``source`` is where they were read.
+    and ``since`` the first of them in Unix time. ``source`` is where they were read, ``remarks`` what a
+    reader must know of it.
     """
 
     window: Window
@@ -124,6 +125,7 @@ class Report:
     covered: float
     since: float
     source: str = ""
+    remarks: Sequence[str] = ()
     spread: Spread = "none"
 
     @property

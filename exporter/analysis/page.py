@@ -9,10 +9,10 @@ from .formats import notes, percent, quantity, table
 from .lines import JOULES_PER_KWH, Amounts, Line, Report
 
 _MOST_BARS = 20
-_ROW, _NAME, _BAR, _VALUE = 26, 300, 480, 130
+_ROW, _NAME, _BAR, _VALUE = 26, 350, 480, 130
 """Of the picture, in its own units: height of a row, widths of the name, of the longest bar, and of the value."""
 
-_NAME_LETTERS = 42
+_NAME_LETTERS = 46
 _PARTS = ("gpu", "host", "other", "idle")
 _KEY = {"gpu": "GPU", "host": "CPU and memory", "other": "other", "idle": "held without being used"}
 
@@ -21,17 +21,18 @@ _STYLE = """
   --gpu: #2d6bcf; --host: #178575; --other: #8a8a94; --idle: #c9731b; font: 15px/1.45 system-ui, sans-serif; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6ea; --soft: #a3a3ad; --line: #3d3d46; --page: #17171a;
   --gpu: #6a9ff0; --host: #43b8a4; --other: #85858f; --idle: #e39a4c; } }
-body { max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--page); }
+body { max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: var(--text); background: var(--page); }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; } .notes { color: var(--soft); }
 .figures { display: flex; flex-wrap: wrap; gap: .5rem 2.5rem; margin: 1.2rem 0; padding: 0; list-style: none; }
 .figures b { display: block; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-svg { width: 100%; height: auto; } svg text { fill: var(--text); font-size: 14px; }
+svg { width: 100%; height: auto; } svg text { fill: var(--text); font-size: 13.5px; }
 .gpu { fill: var(--gpu); } .host { fill: var(--host); } .other { fill: var(--other); } .idle { fill: var(--idle); }
 .key span { margin-right: 1.2rem; white-space: nowrap; } .key svg { width: .8rem; height: .8rem; margin-right: .35rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; } tr:last-child td { font-weight: 600; }
-th:nth-child(-n+NAMES), td:nth-child(-n+NAMES) { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+th:nth-child(-n+NAMES), td:nth-child(-n+NAMES) { text-align: left; white-space: normal; overflow-wrap: anywhere;
+  min-width: 6rem; }
 @media print { :root { font-size: 10px; color-scheme: light; --text: #000; --soft: #333; --line: #999; --page: #fff; }
   body { max-width: none; margin: 0; } svg, tr, .figures { break-inside: avoid; } .wide { overflow: visible; }
   .gpu, .host, .other, .idle { print-color-adjust: exact; } th, td { padding: .15rem .3rem; } }
@@ -75,7 +76,7 @@ def _picture(report: Report) -> str:
         return ""
     most = max(line.used.total_joules for line in lines)
     rows = "\n".join(_bar(number, line, most) for number, line in enumerate(lines))
-    shown = [part for part in _PARTS if any(dict(_divided(line.used))[part] > 0 for line in lines)]
+    shown = [part for part in _PARTS if any(dict(_divided(line.used))[part] > 1e-6 * most for line in lines)]
     return (
         f"<h2>{_title(report, len(lines))}</h2>\n{_key(shown)}\n"
         f'<svg viewBox="0 0 {_NAME + _BAR + _VALUE} {_ROW * len(lines)}" role="list">\n{rows}\n</svg>'
@@ -83,7 +84,8 @@ def _picture(report: Report) -> str:
 
 
 def _title(report: Report, count: int) -> str:
-    what = report.labels[-1].removeprefix("label_").removesuffix("_name").replace("_", " ")
+    kinds = {"run": "training run", "model_name": "model", "owner_name": "workload"}
+    what = next((kind for label, kind in kinds.items() if label in report.labels), report.labels[-1])
     return html.escape(f"Energy of the largest {count}" if count < len(report.lines) else f"Energy by {what}")
 
 

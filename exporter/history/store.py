@@ -18,7 +18,7 @@ _MAGIC = b"SQLite format 3\0"
 _MOST_ROWS = 50
 """Containers, and models, that an hour keeps, besides the row that the smallest of them become."""
 
-_LEAST_RATIO = 0.005
+_LEAST_RATIO = 0.01
 """Share of the joules of an hour below which one is part of that row, unless it has more of a component."""
 
 _OTHERS: dict[Family, Labels] = {

@@ -118,6 +118,49 @@ def _budgets() -> Iterator[Written]:
             yield Written("budget:energy_burn:ratio", f'{labels},burn="slow",span="{span}"', 0, held=ratio)
 
 
+RUNS = (5 * DAY, 7 * DAY)
+"""Two other days, of training runs and of a service that changes hands at midnight."""
+
+TRAINER_WATTS, LONE_WATTS, WEB_WATTS = 500.0, 100.0, 20.0
+TRAINED = (5 * DAY + 20 * HOUR, 6 * DAY + 4 * HOUR)
+"""Two pods of a PyTorchJob with two cards each."""
+
+LONE = (5 * DAY + 2 * HOUR, 5 * DAY + 3 * HOUR)
+"""A container outside Kubernetes, without a card."""
+
+
+def trained() -> list[Written]:
+    """Every series of those days."""
+    found = []
+    for number in (0, 1):
+        pod = f'{AT},namespace="train",pod="sft-{number}",container="trainer"'
+        found.append(_joules(pod, "gpu", TRAINER_WATTS, TRAINED))
+        for card in (0, 1):
+            cell = f'uuid="GPU-{number}{card}",gpu="{card}",mode="active"'
+            found.append(Written("energy_container_gpu_joules_total", f"{pod},{cell}", 250.0, *TRAINED, 0.0))
+        info = 'owner_kind="PyTorchJob",owner_name="sft",model_name="org/net"'
+        found.append(Written("energy_container_info", f"{pod},{info}", 0, *TRAINED, 1))
+    lone, web = f'{AT},namespace="",pod="",container="trial"', f'{AT},namespace="web",pod="web-0",container="web"'
+    found.append(_joules(lone, "cpu", LONE_WATTS, LONE))
+    found.append(Written("energy_container_info", f'{lone},model_name="org/net"', 0, *LONE, 1))
+    found.append(_joules(web, "cpu", WEB_WATTS, RUNS))
+    for owner, since, until in (("red", RUNS[0], 6 * DAY - STEP), ("blue", 6 * DAY, RUNS[1])):
+        found.append(Written("energy_container_info", f'{web},owner_name="{owner}"', 0, since, until, 1))
+    for namespace, watts, times in (("train", 2 * TRAINER_WATTS, TRAINED), ("", LONE_WATTS, LONE)):
+        labels = f'{AT},namespace="{namespace}",model_name="org/net",phase="training",component="gpu",mode="active"'
+        found.append(Written("energy_model_joules_total", labels, watts, *times, 0.0))
+    found.append(Written("energy_exporter_build_info", f'{AT},version="0.0.7"', 0, *RUNS, 1))
+    found.append(Written("energy_sample_timestamp_seconds", AT, 1, *RUNS, START + RUNS[0] - 130.0))
+    node = f'{AT.replace("n1", "n2")},component="cpu"'
+    watts = ((TRAINED[1] - TRAINED[0]) * 2 * TRAINER_WATTS + (LONE[1] - LONE[0]) * LONE_WATTS) / (2 * DAY) + WEB_WATTS
+    return [*found, Written("energy_node_joules_total", node, watts, *RUNS)]
+
+
+def _joules(place: str, component: str, watts: float, times: tuple[int, int]) -> Written:
+    labels = f'{place},component="{component}",mode="active"'
+    return Written("energy_container_joules_total", labels, watts, *times, held=0.0)
+
+
 def _steps(name: str, labels: str, pieces: list[tuple[int, int, float]]) -> Iterator[str]:
     """A counter whose rate changes."""
     held = 1000.0
@@ -142,6 +185,8 @@ def exposition() -> str:
         ("energy_node_cost_total", f'{AT},currency="EUR"', PRICE),
     ):
         families[name] = list(_steps(name, labels, [(since, until, rate * factor) for since, until, rate in kwh]))
+    for series in trained():
+        families.setdefault(series.name, []).extend(series.lines())
     lines = []
     for name, samples in families.items():
         kind = "counter" if name.endswith("_total") else "gauge"
