@@ -18,6 +18,7 @@ from . import (
     inference,
     memory,
     rendering,
+    report,
     rules,
     security,
     serving,
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "inference": inference.main,
     "compare": comparisons.main,
     "history": history.main,
+    "report": report.main,
 }
 
 

@@ -76,6 +76,7 @@ def _tail() -> Iterator[str]:
     for path, about in {
         "/etc/ai-energy-exporter/environment": "Settings of the systemd unit, as environment variables.",
         "/var/lib/ai-energy-exporter/state": "Counters that continue after a restart of the unit.",
+        "/var/lib/ai-energy-exporter/history.db": "The unit's own history, which report reads.",
         "/usr/share/ai-energy-exporter": "Drop-ins of the unit, and the udev rule for RAPL without root.",
         f"/usr/share/doc/{NAME}": "Documents.",
     }.items():

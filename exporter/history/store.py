@@ -65,9 +65,13 @@ class Store:
             except BlockingIOError:
                 raise HistoryUnusable(f"{path}: in use by another exporter; name another --history.file") from None
             self._database = self._open()
-            self._claim(node, "simulated" if demo else "real")
         except BaseException:
             os.close(self._lock)
+            raise
+        try:
+            self._claim(node, "simulated" if demo else "real")
+        except BaseException:
+            self.close()
             raise
 
     def _open(self) -> sqlite3.Connection:
