@@ -61,7 +61,7 @@ class Workstation:
                 impact=ImpactView(factors, rates, Impact(joules * (rates.grams or 0), joules * (rates.cost or 0))),
                 tokens=TokenView(
                     tuple(
-                        TokenRow(("", "", ""), (model.model_name, ""), kind, 3.0 * number * step)
+                        TokenRow(("", "", ""), model.place, kind, 3.0 * number * step)
                         for model in self._models
                         for kind in ("prompt", "output", "requests")
                     )

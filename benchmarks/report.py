@@ -20,8 +20,8 @@ from .native import CannotMeasure
 from .table import show, verdict
 
 MODELS, NODES, DAYS, STEP = 200, 25, 30, 600
-START = 1_793_491_200
-"""2026-11-01 00:00 UTC."""
+START = 1_790_812_800
+"""2026-10-01 00:00 UTC."""
 
 GOAL_SECONDS, GOAL_MIB = 10.0, 150.0
 _TIMES = [str(START + second) for second in range(0, DAYS * 86400 + 1, STEP)]
@@ -66,7 +66,7 @@ def main() -> None:
 
 def _measure(url: str, by: str) -> list[str]:
     words = [sys.executable, "-m", "exporter", "report", "--prometheus.url", url, "--by", by, "--format", "csv"]
-    words += ["--since", "2026-11-01", "--until", "2026-12-01"]
+    words += ["--since", "2026-10-01", "--until", "2026-10-31"]
     began = time.monotonic()
     with subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -19,9 +19,9 @@ IDENTITY: Mapping[Family, int] = {
     "unattributed": 0,
     "retired": 0,
     "container": 4,
-    "model": 3,
-    "tokens": 2,
-    "container_tokens": 4,
+    "model": 4,
+    "tokens": 3,
+    "container_tokens": 5,
 }
 """How many of an owner's labels identify its counters; the others may change while the counters continue."""
 
@@ -97,12 +97,18 @@ def _container(owner: Workload, model: Model | None) -> Labels:
     names = ("namespace", "pod", "container", "runtime", "owner_kind", "owner_name")
     known = tuple(zip(names, (*owner.key, owner.owner_kind, owner.owner_name), strict=True))
     if model is not None:
-        known = (*known, ("model_name", model.model_name), ("phase", model.phase))
+        known = (*known, ("model_name", model.model_name), ("phase", model.phase), *_variant(model.variant))
     return (*known, *((f"label_{_NOT_IN_A_NAME.sub('_', name)}", value) for name, value in owner.labels))
 
 
 def _model(model: Model) -> Labels:
-    return (("model_name", model.model_name), ("namespace", model.namespace), ("phase", model.phase))
+    known = (("model_name", model.model_name), ("namespace", model.namespace), ("phase", model.phase))
+    return (*known, *_variant(model.variant))
+
+
+def _variant(variant: str) -> Labels:
+    """A label that is there only if it has a value, as in the metrics."""
+    return (("variant", variant),) if variant else ()
 
 
 def _account(family: str, row: AccountRow, snapshot: Snapshot) -> dict[Cell, float]:
@@ -130,12 +136,12 @@ def _impact(family: str, labels: Labels, impact: Iterable[float], currency: str)
 def _tokens(snapshot: Snapshot) -> Iterator[Counted]:
     found: dict[Owner, dict[Cell, float]] = {}
     for row in (*snapshot.tokens.models, *snapshot.tokens.containers):
-        model_name, namespace = row.model
-        owner = Owner("tokens", (("model_name", model_name), ("namespace", namespace)))
+        model_name, namespace, variant = row.model
+        owner = Owner("tokens", (("model_name", model_name), ("namespace", namespace), *_variant(variant)))
         metric = "energy_model_requests_total" if row.kind == "requests" else "energy_model_tokens_total"
         if any(row.place):
             place = zip(("namespace", "pod", "container"), row.place, strict=True)
-            owner = Owner("container_tokens", (*place, ("model_name", model_name)))
+            owner = Owner("container_tokens", (*place, ("model_name", model_name), *_variant(variant)))
             metric = "energy_container_tokens_total"
         cell = Cell(metric, () if row.kind == "requests" else (("kind", row.kind),))
         found.setdefault(owner, {})[cell] = row.total

@@ -83,7 +83,9 @@ class Node:
                 container_models={row.serial: model for row in rows if row.owner == owner},
             ),
             impact=ImpactView(Factors(360.0, 0.36, 1.0, "EUR"), rates, Impact(grams, price)),
-            tokens=TokenView(models=(TokenRow(("", "", ""), ("m", ""), "output", self.tokens),) if self.tokens else ()),
+            tokens=TokenView(
+                models=(TokenRow(("", "", ""), ("m", "", ""), "output", self.tokens),) if self.tokens else ()
+            ),
             exporter=ExporterState(counted_since=self.counted_since, start_time=self.started),
         )
 
