@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from .lines import JOULES_PER_KWH, Amounts, Period, Report
 from .window import Window
@@ -61,13 +61,47 @@ def _money(cost: Mapping[str, float]) -> str:
     )
 
 
+class Units(NamedTuple):
+    """Units of energy and of carbon that a table is in, and what they are in joules and grams."""
+
+    energy: str
+    joules: float
+    carbon: str
+    grams: float
+
+    def of(self, joules: float) -> str:
+        """An amount of energy, without its unit."""
+        return quantity(joules / self.joules)
+
+    def of_carbon(self, grams: float | None) -> str:
+        """An amount of CO2e, without its unit; "" for one that is unknown."""
+        return quantity(None if grams is None else grams / self.grams)
+
+
+def units(report: Report) -> Units:
+    """Kilowatt-hours and kilograms, a thousandth of both where all together is less than one kilowatt-hour."""
+    if report.total.total_joules < JOULES_PER_KWH:
+        return Units("Wh", JOULES_PER_KWH / 1000, "g CO2e", 1.0)
+    return Units("kWh", JOULES_PER_KWH, "kg CO2e", 1000.0)
+
+
 def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
     """Number of columns with names, head and rows as they are shown; columns without any value are left out."""
     labels = len(report.labels)
-    head = [*_titles(report.labels), "start", "end", "GPU hours", "kWh", "share", "idle", "GPU kWh", "CPU kWh"]
-    head += ["kg CO2e", "cost", "with shared", "tokens", "J/token", "kWh a year"]
+    unit = units(report)
+    head = [*_titles(report.labels), "start", "end", "GPU hours", unit.energy, "share", "idle"]
+    head += [
+        f"GPU {unit.energy}",
+        f"CPU {unit.energy}",
+        unit.carbon,
+        "cost",
+        "with shared",
+        "tokens",
+        "J/token",
+        "kWh a year",
+    ]
     lines = _rows(report)
-    rows = [_cells(report, line) for line in lines]
+    rows = [_cells(report, unit, line) for line in lines]
     last = labels - 1  # always shown: it has the names of what is no line
     named = [
         column for column in range(labels) if column == last or any(row[column] for row in rows[: len(report.lines)])
@@ -80,21 +114,21 @@ def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
     return len(named), [head[column] for column in kept], shown
 
 
-def _cells(report: Report, row: _Row) -> list[str]:
+def _cells(report: Report, unit: Units, row: _Row) -> list[str]:
     used, borne = row.used, row.used.plus(row.share)
     joules = used.total_joules
     modes = any(mode for _, mode in used.joules)
     return [
         *row.names,
         *_times(row.period, report.window),
-        quantity(joules / JOULES_PER_KWH),
+        unit.of(joules),
         percent(joules, report.total.total_joules),
         percent(used.idle_joules, joules) if modes else "",
-        quantity(used.of("gpu") / JOULES_PER_KWH) if used.of("gpu") else "",
-        quantity(used.of(*_HOST) / JOULES_PER_KWH) if used.of(*_HOST) else "",
-        quantity(None if used.grams is None else used.grams / 1000),
+        unit.of(used.of("gpu")) if used.of("gpu") else "",
+        unit.of(used.of(*_HOST)) if used.of(*_HOST) else "",
+        unit.of_carbon(used.grams),
         _money(used.cost),
-        f"{quantity(borne.total_joules / JOULES_PER_KWH)} kWh {_money(borne.cost)}".strip()
+        f"{unit.of(borne.total_joules)} {unit.energy} {_money(borne.cost)}".strip()
         if row.kind == "line" and report.spread != "none"
         else "",
         "" if used.tokens is None else f"{used.tokens:,.0f}",

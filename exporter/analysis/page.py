@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from .formats import notes, percent, quantity, table
-from .lines import JOULES_PER_KWH, Amounts, Line, Report
+from .formats import Units, notes, percent, quantity, table, units
+from .lines import Amounts, Line, Report
 
 _MOST_BARS = 20
 _ROW, _NAME, _BAR, _VALUE = 26, 350, 480, 130
@@ -57,11 +57,11 @@ def page(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     """The totals, and how much of them devices used that were held without being used."""
-    used, idle = report.total, sum(line.used.idle_joules for line in report.lines)
+    used, idle, unit = report.total, sum(line.used.idle_joules for line in report.lines), units(report)
     figures = [
-        ("kWh", quantity(used.total_joules / JOULES_PER_KWH)),
+        (unit.energy, unit.of(used.total_joules)),
         ("kWh a year at this rate", quantity(report.kwh_per_year(used))),
-        ("kg CO2e", quantity(None if used.grams is None else used.grams / 1000)),
+        (unit.carbon, unit.of_carbon(used.grams)),
         *((currency, f"{amount:,.2f}") for currency, amount in sorted(used.cost.items())),
         ("of it held without being used", percent(idle, used.total_joules) if idle else ""),
     ]
@@ -75,7 +75,8 @@ def _picture(report: Report) -> str:
     if not lines:
         return ""
     most = max(line.used.total_joules for line in lines)
-    rows = "\n".join(_bar(number, line, most) for number, line in enumerate(lines))
+    unit = units(report)
+    rows = "\n".join(_bar(number, line, most, unit) for number, line in enumerate(lines))
     shown = [part for part in _PARTS if any(dict(_divided(line.used))[part] > 1e-6 * most for line in lines)]
     return (
         f"<h2>{_title(report, len(lines))}</h2>\n{_key(shown)}\n"
@@ -94,21 +95,21 @@ def _key(parts: Iterable[str]) -> str:
     return f'<p class="key">{"".join(f"<span>{square.format(part)}{_KEY[part]}</span>" for part in parts)}</p>'
 
 
-def _bar(number: int, line: Line, most: float) -> str:
+def _bar(number: int, line: Line, most: float, unit: Units) -> str:
     name, joules = " / ".join(filter(None, line.names)) or "–", line.used.total_joules
-    kwh, idle = quantity(joules / JOULES_PER_KWH), percent(line.used.idle_joules, joules)
+    energy, idle = f"{unit.of(joules)} {unit.energy}", percent(line.used.idle_joules, joules)
     top, left, bars = number * _ROW, float(_NAME), []
     for part, amount in _divided(line.used):
         width = max(0.0, amount) / most * _BAR
         if width > 0:
             bars.append(f'<rect class="{part}" x="{left:.1f}" y="{top + 5}" width="{width:.1f}" height="{_ROW - 10}"/>')
         left += width
-    label = html.escape(f"{name}: {kwh} kWh, {idle} idle")
+    label = html.escape(f"{name}: {energy}, {idle} idle")
     short = name if len(name) <= _NAME_LETTERS else f"…{name[1 - _NAME_LETTERS :]}"
     return (
         f'<g role="listitem" aria-label="{label}"><title>{label}</title><text x="{_NAME - 8}" y="{top + 18}" '
         f'text-anchor="end">{html.escape(short)}</text>{"".join(bars)}'
-        f'<text x="{left + 8:.1f}" y="{top + 18}">{kwh} kWh</text></g>'
+        f'<text x="{left + 8:.1f}" y="{top + 18}">{energy}</text></g>'
     )
 
 
