@@ -10,11 +10,12 @@ from pathlib import Path
 
 from exporter.accounting.checkpoint import StateCorruptError, decode
 from tests.support.live import Exporter, Scrape
+from tests.support.patience import patience
 
 from .clients import Honest, Inspector
 
 STOP_SECONDS = 5.0
-"""What is promised after SIGTERM."""
+"""What is promised after SIGTERM, on a machine that is not overloaded."""
 
 ROUNDED = 1e-12
 """A scrape shows 15 digits, a state file has them all."""
@@ -48,7 +49,7 @@ class Victim:
         status, seconds = ended(self.exporter)
         self.ends += 1
         self.slowest_seconds = max(self.slowest_seconds, seconds)
-        if status != 0 or seconds > STOP_SECONDS:
+        if status != 0 or seconds > patience(STOP_SECONDS):
             self.inspector.fail(f"SIGTERM while {fault}: status {status} after {seconds:.1f} s")
         try:
             saved = decode(self._state.read_bytes()).devices.joules
