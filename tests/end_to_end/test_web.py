@@ -8,6 +8,7 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import bcrypt
@@ -55,7 +56,7 @@ def test_a_scrape_through_all_of_it_and_a_clean_stop(start: Start, web: WebFolde
     assert running.samples()["energy_exporter_build_info"] == 1
     for guess in ("one", "two"):
         request = urllib.request.Request(running.url, headers={"Authorization": basic("bob", guess)})
-        assert wait_for(lambda request=request: _answered(request, running.tls), "an answer") == 401
+        assert wait_for(partial(_answered, request, running.tls), "an answer") == 401
     status, seconds = running.stop()
     assert (status, seconds < patience(5)) == (0, True)
     running.logged("stopping: SIGTERM")
