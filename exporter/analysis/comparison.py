@@ -166,6 +166,8 @@ def _left_out(first: Side, second: Side, found: Comparison) -> list[str]:
         parts = [f"{count} {reason}" for reason, count in sorted(side.arm.dropped.items())]
         if parts:
             said.append(f"Blocks of {name} that are left out: {'; '.join(parts)}.")
+        if missing := len(side.arm.blocks) - len(side.blocks):
+            said.append(f"Blocks of {name} without work, or without energy inside the boundary: {missing}.")
         if side.arm.idle_joules > 0:
             said.append(f"{name} used {side.arm.idle_joules / JOULES_PER_KWH:.3g} kWh in blocks without a token.")
     if min(found.paired_ratio) < 1 and found.bins:

@@ -15,6 +15,7 @@ from exporter.budgets.selector import check, contradiction, rate
         ("namespace", "team-*", 'sum(increase(energy_container_joules_total{namespace=~"team-.*"}[5m])) / 300'),
         ("model", "org/m-1.5", 'sum(increase(energy_model_joules_total{model_name="org/m-1.5"}[5m])) / 300'),
         ("model", "org/m-1.5*", 'sum(increase(energy_model_joules_total{model_name=~"org/m-1\\\\.5.*"}[5m])) / 300'),
+        ("variant", "awq", 'sum(increase(energy_model_joules_total{variant="awq"}[5m])) / 300'),
         ("phase", "training", 'sum(increase(energy_model_joules_total{phase="training"}[5m])) / 300'),
         ("node", "n1", 'sum(increase(energy_node_joules_total{instance="n1"}[5m])) / 300'),
         ("rack", "r12", 'sum(increase(energy_node_joules_total{rack="r12"}[5m])) / 300'),
