@@ -57,13 +57,6 @@ def parser(name: str, description: str, epilog: str) -> Parser:
         "Mimir, the address below which /api/v1 is (default: http://localhost:9090) [AI_ENERGY_PROMETHEUS_URL]",
     )
     add(
-        "--history.file",
-        metavar="FILE",
-        default="",
-        help="the history of an exporter instead (its --history.file); without either flag that of this machine, if "
-        "there is one [AI_ENERGY_HISTORY_FILE]",
-    )
-    add(
         "--prometheus.config",
         metavar="FILE",
         default="",
@@ -83,6 +76,17 @@ def parser(name: str, description: str, epilog: str) -> Parser:
         help='count only series with these labels, such as cluster="eu",job="energy"',
     )
     return made
+
+
+def add_history(made: Parser) -> None:
+    """Add the flag of the history, for commands that take a `source`."""
+    made.add_argument(
+        "--history.file",
+        metavar="FILE",
+        default="",
+        help="the history of an exporter instead (its --history.file); without either flag that of this machine, if "
+        "there is one [AI_ENERGY_HISTORY_FILE]",
+    )
 
 
 def add_window(made: Parser, since: str) -> None:

@@ -31,6 +31,7 @@ def parser() -> read_back.Parser:
         "Print what models, teams or workloads used: energy, CO2e, money and tokens. See docs/report.md.",
         _EXAMPLES,
     )
+    read_back.add_history(made)
     read_back.add_window(made, since="7d")
     add = made.add_argument
     add(
