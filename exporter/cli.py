@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
             return _budgets(words[1:], environ)
         if words and words[0] in _READ_BACK:
             return _read_back(words[0], words[1:], environ)
-        return _explain(words[1:], environ) if words[:1] == ["explain"] else _run(parse(words), environ)
+        return _run_apart(words, environ) if words[:1] in (["explain"], ["run"]) else _run(parse(words), environ)
     except SystemExit as leave:
         return int(leave.code or 0)
     except ConfigError as error:
@@ -36,10 +36,15 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return 1
 
 
-def _explain(words: Sequence[str], environ: Mapping[str, str]) -> int:
+def _run_apart(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """A command whose words are not only settings."""
+    if words[0] == "run":
+        from .commands import run
+
+        return run.run(words[1:], environ)
     from .commands import explain
 
-    return explain.run(words, environ)
+    return explain.run(words[1:], environ)
 
 
 def _budgets(words: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from ...records import HOST, UNKNOWN_RUNTIME, Workload
-from . import batch, container, kubernetes, lxc, machine, slurm, systemd
+from . import batch, container, kubernetes, lxc, machine, run, slurm, systemd
 
 PathResolver = Callable[[str], Workload | None]
 """Maps a cgroup path (below the hierarchy's root, without the controller) to its workload, None without a match."""
@@ -17,15 +17,16 @@ PATHS: tuple[PathResolver, ...] = (
     batch.resolve,
     lxc.resolve,
     machine.resolve,
+    run.resolve,
     systemd.resolve,
 )
-"""In order of precedence (pod, job, container, machine, unit): the first resolver that matches a path names it."""
+"""In order of precedence (pod, job, container, machine, run, unit): the first resolver that matches a path names it."""
 
 SLURM = "slurm"
 """In place of a unit in `path_resolvers`: the jobs of Slurm, whose units differ between its versions."""
 
 _JOBS = frozenset(("slurm", "pbs", "htcondor", "yarn", "nomad"))
-_RANKS = {"kubernetes": 1, UNKNOWN_RUNTIME: 3, "systemd": 4, "host": 5}
+_RANKS = {"kubernetes": 1, UNKNOWN_RUNTIME: 3, "run": 3, "systemd": 4, "host": 5}
 """Job, pod, container, unit: the lowest names a process that is in several."""
 
 

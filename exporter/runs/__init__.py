@@ -1,0 +1,1 @@
+"""RUN: the energy of one command and its children on this machine."""
