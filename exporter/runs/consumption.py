@@ -55,8 +55,8 @@ class Consumption:
         self._group = group
         self._subreaper = subreaper
         self._reaped: float | None = None
-        self._seconds = 0.0
         self._moved = False
+        self.seconds = 0.0
 
     @property
     def method(self) -> Method:
@@ -70,12 +70,17 @@ class Consumption:
         """Processes of the run that still ran when it was last read."""
         return len(self._descendants.living)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the command has ended."""
+        return self._reaped is not None
+
     def ended(self, reaped_seconds: float) -> None:
         """The command ended, and this is the exact CPU time of all that has exited."""
         self._reaped = reaped_seconds
 
     def read(self) -> float:
-        """CPU seconds so far; they never decrease."""
+        """CPU seconds so far, as ``seconds`` from then on; they never decrease."""
         living, reaped = self._descendants.read()
         seconds = living + (reaped if self._reaped is None else self._reaped)
         if self._group is not None:
@@ -86,26 +91,45 @@ class Consumption:
                 counted = 0.0
             self._moved = seconds > counted * 1.01 + 0.05
             seconds = max(seconds, counted)
-        self._seconds = max(self._seconds, seconds)
-        return self._seconds
+        self.seconds = max(self.seconds, seconds)
+        return self.seconds
+
+    def used(self, cpu: CpuUse) -> float:
+        """CPU seconds by the machine's own count: of the run's cgroup, and of its processes in other ones."""
+        seconds = 0.0
+        for group in cpu.groups:
+            if self._contains(group.group):
+                seconds += group.seconds
+            else:
+                seen = self._descendants.seen
+                seconds += sum([each.seconds for each in group.processes if each.process.key in seen])
+        return seconds
 
     def owns(self, use: GpuUse) -> bool:
         """Whether a process on a GPU is one of the run's."""
         if use.process is not None and use.process.key in self._descendants.seen:
             return True
-        group = self._group
-        return use.group is not None and group is not None and any(group.contains(path) for path in use.group.paths)
+        return use.group is not None and self._contains(use.group)
+
+    def _contains(self, key: GroupKey) -> bool:
+        return self._group is not None and any(self._group.contains(path) for path in key.paths)
 
 
 class Focused:
-    """A source whose reading knows two owners: the run and all others. ``gpu_seconds`` of the run are added up."""
+    """A source whose reading knows two owners: the run and all others. ``gpu_seconds`` of the run are added up.
+
+    ``undivided`` is why joules of the machine's CPU meter cannot be divided by the use that is visible here, "" if they
+    can.
+    """
 
     def __init__(self, source: Source, consumption: Consumption) -> None:
         self._source = source
         self._consumption = consumption
-        self._seconds: float | None = None
+        self._known: float | None = None  # CPU seconds of the run by the last reading
+        self._charged = 0.0
         self.gpu_seconds: dict[str, float] = {}
         self.unreported: set[str] = set()
+        self.undivided = ""
 
     @property
     def name(self) -> str:
@@ -116,20 +140,35 @@ class Focused:
         """Read it once. Raises `Unavailable`."""
         reading = self._source.read(now)
         reading = replace(reading, allocations=None, tokens=None)
+        if reading.machine is not None:
+            self.undivided = reading.machine.partial if reading.machine.busy_seconds is None else ""
         if reading.cpu is None and not reading.gpu_uses:
             return reading
-        seconds = self._consumption.read()
+        before = self._known
+        self._known = self._consumption.read()
         uses = tuple([self._focus(use) for use in reading.gpu_uses])
         if reading.cpu is None:
             return replace(reading, gpu_uses=uses)
-        first = self._seconds is None
-        used = 0.0 if self._seconds is None else seconds - self._seconds
-        self._seconds = seconds
-        return replace(reading, gpu_uses=uses, cpu=_reduce(reading.cpu, used, first=first))
+        if before is None:
+            self._charged = self._known
+            return replace(reading, gpu_uses=uses, cpu=_reduce(reading.cpu, 0.0, first=True))
+        return replace(reading, gpu_uses=uses, cpu=_reduce(reading.cpu, self._charge(reading.cpu, before), first=False))
 
     def close(self) -> None:
         """Close it."""
         self._source.close()
+
+    def _charge(self, cpu: CpuUse, before: float) -> float:
+        """CPU seconds to charge: what was read together with the machine's, and what that has missed until ``before``.
+
+        What the machine's count attributes to no process, because that has exited, is known from the parents. Until the
+        end, it is charged one reading late: this one covers all that the last one knew.
+        """
+        used = self._consumption.used(cpu)
+        known = self._consumption.seconds if self._consumption.has_ended else before
+        used += max(0.0, known - self._charged - used)
+        self._charged += used
+        return used
 
     def _focus(self, use: GpuUse) -> GpuUse:
         if not self._consumption.owns(use):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections import defaultdict
 
 from ..host import Host, list_dir, read_file
 from ..records import ProcessKey, Unavailable
-from ..sources.usage.process_clock import parse_family, parse_stat
+from ..sources.usage.process_clock import clock_of, is_own_namespace, parse_family, parse_stat
 
 
 class Descendants:
@@ -22,6 +24,7 @@ class Descendants:
         self._root = root
         self._apart = apart
         self._hertz = os.sysconf("SC_CLK_TCK")
+        self._native = is_own_namespace(host)
         self._listed = os.path.exists(host.proc(str(root), "task", str(root), "children"))
         self.seen: set[ProcessKey] = set()
         self.living: frozenset[int] = frozenset()
@@ -52,6 +55,9 @@ class Descendants:
     def _stat(self, pid: int) -> tuple[ProcessKey, float, float]:
         raw = read_file(self._host.proc(str(pid), "stat"), 1024)
         process, seconds = parse_stat(raw, self._hertz)
+        if self._native:
+            with contextlib.suppress(OSError):
+                seconds = time.clock_gettime(clock_of(pid))  # in nanoseconds: /proc counts in scheduler ticks
         return process.key, seconds, parse_family(raw, self._hertz)[1]
 
     def _children(self, pid: int) -> list[int]:

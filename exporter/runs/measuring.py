@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,9 @@ from .consumption import WORKLOAD, Consumption, Focused, Method, gpu_seconds
 from .launcher import Ending, Link
 from .local_exporter import LocalExporter
 
+_SETTLE_SECONDS = 0.1
+"""Time from the end of the command to the last reading: counters of joules step up to so much later."""
+
 _PEAK_WINDOW = 0.5
 """Shortest part of an interval whose mean power counts as a peak: meters step by milliseconds."""
 
@@ -25,6 +29,7 @@ class Result:
     A component without a meter is in neither. ``gpu_seconds`` is None where a driver does not report them, and where
     there is no GPU. ``impact`` is at ``factors``, None if neither intensity nor price is known. ``living`` is how many
     of its processes still ran at the end. ``sources`` is the state of every source that was read.
+    ``undivided`` is why the CPU's joules cannot be divided, "" if they can.
     """
 
     ending: Ending
@@ -39,6 +44,7 @@ class Result:
     factors: Factors = field(default_factory=Factors)
     devices: Sequence[DeviceRow] = ()
     sources: Sequence[SourceHealth] = ()
+    undivided: str = ""
 
     @property
     def duration_seconds(self) -> float:
@@ -108,6 +114,7 @@ class Measurement:
                 self._follow()
                 self._tick()
         self._consumption.ended(ending.seconds)
+        time.sleep(max(0.0, ending.ended_at + _SETTLE_SECONDS - self._host.clock()))
         ended_at = self._host.wall() - (self._host.clock() - ending.ended_at)
         while self._exporter is not None and self._exporter.page is not None:
             if self._exporter.page.sampled_at >= ended_at or not self._follow():
@@ -153,6 +160,7 @@ class Measurement:
 
     def _result(self, ending: Ending, first: Snapshot, last: Snapshot, cpu_seconds: float) -> Result:
         row = _row(last)
+        devices = last.energy.devices
         view = last.impact
         known = view is not None and view.rates != UNKNOWN_RATES
         impact = None
@@ -161,21 +169,28 @@ class Measurement:
             for part in row.impacts(view.rates).values():
                 impact = impact.plus(part)
         before = {node.component: node.joules for node in first.energy.nodes}
+        joules = _joules(last)
+        undivided = next((source.undivided for source in self._sources if source.undivided), "")
+        if undivided and any(row.device.component == "cpu" and row.device.quality == "measured" for row in devices):
+            joules = {cell: amount for cell, amount in joules.items() if cell[0] not in ("cpu", "dram")}
+        else:
+            undivided = ""
         seconds, reported = gpu_seconds({source.name: source for source in self._sources})
-        has_gpu = any(row.device.component == "gpu" for row in last.energy.devices)
+        has_gpu = any(row.device.component == "gpu" for row in devices)
         result = Result(
             ending,
             cpu_seconds,
             seconds if has_gpu and reported else None,
             self._consumption.method,
             self._consumption.living,
-            _joules(last),
+            joules,
             {node.component: node.joules - before.get(node.component, 0.0) for node in last.energy.nodes},
             self._peak,
             impact,
             Factors() if view is None else view.factors,
-            last.energy.devices,
+            devices,
             tuple(self._health.values()),
+            undivided,
         )
         if self._peak is None or (result.mean_watts or 0.0) > self._peak:
             return replace(result, peak_watts=result.mean_watts)

@@ -114,6 +114,8 @@ def line(result: Result) -> str:
 def remarks(result: Result) -> Iterator[str]:
     """Lines about what was not measured, with reason and fix, and about what the numbers leave out."""
     measured = result.measured_components()
+    if result.undivided:
+        yield f"cpu is not measured: {result.undivided}"
     for component in ("cpu", "gpu"):
         if component in measured and result.of(component) is not None:
             continue
@@ -182,6 +184,7 @@ def as_json(run: Run, result: Result) -> str:
             for health in result.sources
             if not health.up
         ],
+        "undivided": result.undivided or None,
         "version": run.version,
     }
     return json.dumps(content, indent=2) + "\n"

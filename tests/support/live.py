@@ -44,6 +44,8 @@ Key = tuple[str, tuple[tuple[str, str], ...]]
 class Meter:
     """A written powercap zone, driven at so many watts by a thread of its own."""
 
+    period_seconds = 0.005
+
     def __init__(
         self, sysfs: Path, watts: float = WATTS, *, zone: str = "intel-rapl:0", name: str = "package-0"
     ) -> None:
@@ -63,7 +65,7 @@ class Meter:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._stop.wait(0.005):
+        while not self._stop.wait(self.period_seconds):
             with self._lock:
                 if not self._held:
                     self._write()

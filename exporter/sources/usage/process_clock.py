@@ -60,6 +60,11 @@ class Tracked:
         self.group: object = None
 
 
+def clock_of(pid: int) -> int:
+    """Clock of the CPU time of a process, all its threads included, exited ones too (clock_getcpuclockid(3))."""
+    return (~pid << 3) | _CPUCLOCK_SCHED
+
+
 def parse_stat(raw: bytes, hertz: int) -> tuple[Process, float]:
     """Parse ``/proc/PID/stat`` into the process and its CPU seconds (user + system, proc(5)).
 
@@ -95,7 +100,7 @@ class ProcessTable:
         self._hertz = os.sysconf("SC_CLK_TCK")
         self._by_pid: dict[int, Tracked] = {}
         self._by_fd: dict[int, Tracked] = {}
-        self.native = _is_own_namespace(host)
+        self.native = is_own_namespace(host)
         self._epoll = select.epoll() if self.native else None
         self._unwatched: set[Tracked] = set()
 
@@ -132,7 +137,7 @@ class ProcessTable:
         tracked = Tracked(process, seconds, parent, children)
         if pidfd >= 0 and self._epoll is not None:
             tracked.pidfd = pidfd
-            tracked.clock_id = (~pid << 3) | _CPUCLOCK_SCHED
+            tracked.clock_id = clock_of(pid)
             self._epoll.register(pidfd, select.EPOLLIN)
             self._by_fd[pidfd] = tracked
         else:
@@ -255,7 +260,7 @@ class ProcessTable:
             self.native = False
 
 
-def _is_own_namespace(host: Host) -> bool:
+def is_own_namespace(host: Host) -> bool:
     """Whether ``host.procfs`` shows our own pid namespace: then its ``self`` is this process."""
     try:
         return os.readlink(host.proc("self")) == str(os.getpid()) and hasattr(os, "pidfd_open")
