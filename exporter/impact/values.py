@@ -100,6 +100,10 @@ class Impact(NamedTuple):
         """Of both together."""
         return Impact(self.grams + other.grams, self.cost + other.cost, self.credit + other.credit)
 
+    def times(self, factor: float) -> Impact:
+        """Of so many times the joules."""
+        return Impact(self.grams * factor, self.cost * factor, self.credit * factor)
+
 
 NO_IMPACT = Impact()
 

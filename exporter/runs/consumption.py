@@ -89,27 +89,25 @@ class Consumption:
             except Unavailable:
                 self._group = None
                 counted = 0.0
-            self._moved = seconds > counted * 1.01 + 0.05
+            self._moved = self._moved or seconds > counted * 1.01 + 0.05 or self._any_elsewhere()
             seconds = max(seconds, counted)
         self.seconds = max(self.seconds, seconds)
         return self.seconds
 
-    def used(self, cpu: CpuUse) -> float:
-        """CPU seconds by the machine's own count: of the run's cgroup, and of its processes in other ones."""
-        seconds = 0.0
-        for group in cpu.groups:
-            if self._contains(group.group):
-                seconds += group.seconds
-            else:
-                seen = self._descendants.seen
-                seconds += sum([each.seconds for each in group.processes if each.process.key in seen])
-        return seconds
+    def used(self, cpu: CpuUse) -> float | None:
+        """CPU seconds of the run's cgroup by the machine's own count; None if some of its processes are elsewhere."""
+        if self._group is None or self._moved:
+            return None
+        return sum([group.seconds for group in cpu.groups if self._contains(group.group)])
 
     def owns(self, use: GpuUse) -> bool:
         """Whether a process on a GPU is one of the run's."""
         if use.process is not None and use.process.key in self._descendants.seen:
             return True
         return use.group is not None and self._contains(use.group)
+
+    def _any_elsewhere(self) -> bool:
+        return self._group is not None and not all(map(self._group.holds, self._descendants.living))
 
     def _contains(self, key: GroupKey) -> bool:
         return self._group is not None and any(self._group.contains(path) for path in key.paths)
@@ -125,8 +123,8 @@ class Focused:
     def __init__(self, source: Source, consumption: Consumption) -> None:
         self._source = source
         self._consumption = consumption
-        self._known: float | None = None  # CPU seconds of the run by the last reading
-        self._charged = 0.0
+        self._base = 0.0
+        self._charged: float | None = None
         self.gpu_seconds: dict[str, float] = {}
         self.unreported: set[str] = set()
         self.undivided = ""
@@ -144,31 +142,39 @@ class Focused:
             self.undivided = reading.machine.partial if reading.machine.busy_seconds is None else ""
         if reading.cpu is None and not reading.gpu_uses:
             return reading
-        before = self._known
-        self._known = self._consumption.read()
+        seconds = self._consumption.read()
         uses = tuple([self._focus(use) for use in reading.gpu_uses])
         if reading.cpu is None:
             return replace(reading, gpu_uses=uses)
-        if before is None:
-            self._charged = self._known
+        if self._charged is None:
+            self._base = self._charged = seconds
             return replace(reading, gpu_uses=uses, cpu=_reduce(reading.cpu, 0.0, first=True))
-        return replace(reading, gpu_uses=uses, cpu=_reduce(reading.cpu, self._charge(reading.cpu, before), first=False))
+        used = min(
+            self._charge(reading.cpu, seconds - self._charged),
+            max(0.0, reading.cpu.busy_seconds - reading.cpu.kernel_seconds),
+        )
+        self._charged += used
+        return replace(reading, gpu_uses=uses, cpu=_reduce(reading.cpu, used, first=False))
 
     def close(self) -> None:
         """Close it."""
         self._source.close()
 
-    def _charge(self, cpu: CpuUse, before: float) -> float:
-        """CPU seconds to charge: what was read together with the machine's, and what that has missed until ``before``.
+    @property
+    def charged_seconds(self) -> float:
+        """CPU seconds that joules were charged for: no more in a reading than the machine was busy for.
 
-        What the machine's count attributes to no process, because that has exited, is known from the parents. Until the
-        end, it is charged one reading late: this one covers all that the last one knew.
+        The clocks of processes and of the machine differ, by scheduler ticks, so a little may be left at the end.
+        """
+        return 0.0 if self._charged is None else self._charged - self._base
+
+    def _charge(self, cpu: CpuUse, left: float) -> float:
+        """CPU seconds since the last reading, of which ``left`` is all that is known and was not charged.
+
+        Where the machine's own count has all of them, that is taken, because it was read together with the rest.
         """
         used = self._consumption.used(cpu)
-        known = self._consumption.seconds if self._consumption.has_ended else before
-        used += max(0.0, known - self._charged - used)
-        self._charged += used
-        return used
+        return max(0.0, left) if used is None else max(used, left) if self._consumption.has_ended else used
 
     def _focus(self, use: GpuUse) -> GpuUse:
         if not self._consumption.owns(use):
@@ -181,13 +187,15 @@ class Focused:
 
 
 def _reduce(cpu: CpuUse, used: float, *, first: bool) -> CpuUse:
-    """One group used ``used`` seconds, and all others together the rest: their clocks may lag behind by a tick."""
-    busy = max(cpu.busy_seconds, used + cpu.kernel_seconds)
-    groups = (GroupUse(RUN, used, ()),) if used > 0 else ()
-    outside = busy - used - cpu.kernel_seconds
-    started = (RUN,) if first else ()
-    return CpuUse(
-        cpu.at, cpu.window_seconds, busy, groups, cpu.kernel_seconds, 0.0, started=started, outside_seconds=outside
+    """One group used ``used`` seconds, and all others together the rest."""
+    return replace(
+        cpu,
+        groups=(GroupUse(RUN, used, ()),) if used > 0 else (),
+        exited_seconds=0.0,
+        started=(RUN,) if first else (),
+        ended=(),
+        exited=(),
+        outside_seconds=cpu.busy_seconds - used - cpu.kernel_seconds,
     )
 
 

@@ -175,6 +175,14 @@ class Measurement:
             joules = {cell: amount for cell, amount in joules.items() if cell[0] not in ("cpu", "dram")}
         else:
             undivided = ""
+        charged = sum(source.charged_seconds for source in self._sources)
+        if charged > 0:
+            # CPU time that was known only after the last reading costs what the rest did.
+            before_scaling = sum(joules.values())
+            scale = max(1.0, cpu_seconds / charged)
+            joules = {(one, m): j * (scale if one in ("cpu", "dram") else 1.0) for (one, m), j in joules.items()}
+            if impact is not None and before_scaling > 0:
+                impact = impact.times(sum(joules.values()) / before_scaling)
         seconds, reported = gpu_seconds({source.name: source for source in self._sources})
         has_gpu = any(row.device.component == "gpu" for row in devices)
         result = Result(

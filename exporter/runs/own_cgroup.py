@@ -29,9 +29,13 @@ class OwnCgroup:
     def __init__(self, host: Host, name: str) -> None:
         """Make it below the cgroup of this process. Raises `Unavailable`."""
         tree = find_hierarchy(host)
-        self._parent = _own_directory(host, tree)
+        above = counting_path(tree, host.text(host.proc("self", "cgroup")))
+        self._parent = _own_directory(tree, above)
+        self._host = host
         self._tree = tree
-        self.directory = f"{self._parent}/{directory_name(name, os.getpid())}"
+        directory = directory_name(name, os.getpid())
+        self._listed = f"{above.rstrip('/')}/{directory}"  # as /proc/PID/cgroup has it
+        self.directory = f"{self._parent}/{directory}"
         self.path = self.directory.removeprefix(tree.root)
         try:
             os.mkdir(self.directory)
@@ -55,6 +59,14 @@ class OwnCgroup:
         """Whether a cgroup, by its path below the hierarchy's root, is this one or below it."""
         return path == self.path or path.startswith(f"{self.path}/")
 
+    def holds(self, pid: int) -> bool:
+        """Whether a process is in it or below it, or has exited."""
+        try:
+            path = counting_path(self._tree, self._host.text(self._host.proc(str(pid), "cgroup")))
+        except Unavailable:
+            return True
+        return path == self._listed or path.startswith(f"{self._listed}/")
+
     def remove(self) -> None:
         """Remove it; processes that still run go back to the cgroup above."""
         for directory, _, _ in os.walk(self.directory, topdown=False):
@@ -64,13 +76,12 @@ class OwnCgroup:
                 os.rmdir(directory)
 
 
-def _own_directory(host: Host, tree: Hierarchy) -> str:
-    """The directory of this process's cgroup. Raises `Unavailable` if it cannot be seen.
+def _own_directory(tree: Hierarchy, path: str) -> str:
+    """The directory of this process's cgroup ``path``. Raises `Unavailable` if it cannot be seen.
 
     In a container the path begins above what is mounted, or the other way round, so its beginning is left out until
     the directory has this process.
     """
-    path = counting_path(tree, host.text(host.proc("self", "cgroup")))
     parts = [part for part in path.split("/") if part]
     for first in range(len(parts) + 1):
         directory = "/".join((tree.root, *parts[first:]))

@@ -1,164 +1,286 @@
-"""``run`` with real commands on a written meter, beside an exporter that reads the same one."""
+"""``run`` as people meet it: exit status, signals, files, and the exporter of the machine."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import pty
 import signal
 import subprocess
-import sys
-import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.live import Exporter, Meter, Tree, tree
+from tests.support.live import Exporter, Meter
 from tests.support.patience import patience, wait_for
-from tests.support.program import COMMAND, ENVIRONMENT, free_port
+from tests.support.program import COMMAND, ENVIRONMENT, children_of
 from tests.support.repository import REPOSITORY
 
-CONTAINER = "c0ffee" * 10 + "0123"
-IDLE_WATTS = 20.0
-WATTS_PER_CPU = 40.0
-FAST = ("--sample.interval", "100ms", "--idle.watts", f"package-0={IDLE_WATTS}", "--attribution.cpu-scope", "machine")
-AGREEMENT = 0.01
-
-SPIN = textwrap.dedent("""
-    import sys, time
-    end = time.process_time() + float(sys.argv[1])
-    while time.process_time() < end: pass
-""")
+ALONE = ("--exporter.url=", "--sample.interval", "100ms")
 
 
-class LoadMeter(Meter):
-    """A package that needs so many watts for each CPU that is busy in a tree, as real ones do, besides idle power."""
-
-    period_seconds = 0.001
-
-    def __init__(self, sysfs: Path, groups: Tree) -> None:
-        self._groups = groups
-        super().__init__(sysfs, IDLE_WATTS)
-
-    def joules(self) -> float:
-        return super().joules() + WATTS_PER_CPU * used(self._groups)
+def words(*flags: str, script: str = "") -> list[str]:
+    """The program with a script of the shell, or without a command."""
+    return [*COMMAND, "run", *flags, *(["--", "/bin/sh", "-c", script] if script else [])]
 
 
-def used(groups: Tree) -> float:
-    """CPU seconds of a tree so far."""
-    counter = groups.root / "cpuacct.usage"
-    if counter.exists():
-        return int(counter.read_text()) / 1e9
-    return int((groups.root / "cpu.stat").read_text().split()[1]) / 1e6
+def run(*flags: str, script: str = "", environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    return subprocess.run(
+        words(*flags, script=script),
+        cwd=REPOSITORY,
+        env=ENVIRONMENT | (environ or {}),
+        capture_output=True,
+        text=True,
+        timeout=patience(),
+        check=False,
+    )
 
 
-@pytest.fixture(params=["v1", "v2"])
-def groups(request: pytest.FixtureRequest) -> Iterator[Tree]:
-    with tree(request.param) as made:
-        yield made
+def sh(*flags: str, script: str) -> subprocess.CompletedProcess[str]:
+    """The same, without an exporter."""
+    return run(*ALONE, *flags, script=script)
+
+
+class Started:
+    """A run that prints ``ready`` once its command is at work."""
+
+    def __init__(self, script: str, *flags: str) -> None:
+        self.process = subprocess.Popen(
+            words(*ALONE, *flags, script=script),
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit status, output and errors."""
+        out, err = self.process.communicate(timeout=patience())
+        return self.process.returncode, out, err
 
 
 @pytest.fixture
-def meter(tmp_path: Path, groups: Tree) -> Iterator[Meter]:
-    made = LoadMeter(tmp_path / "sys", groups)
+def meter(tmp_path: Path) -> Iterator[Meter]:
+    made = Meter(tmp_path / "sys")
     yield made
     made.stop()
 
 
-def spin(seconds: float) -> str:
-    """A shell command that uses so much CPU time, and a little more."""
-    return f"{sys.executable} -S -E {{spin}} {seconds}"
+def test_the_line_is_on_stderr_and_the_output_is_the_commands(tmp_path: Path) -> None:
+    done = sh("--json", str(tmp_path / "run.json"), script="echo out; echo err >&2; exit 3")
+    assert done.returncode == 3
+    assert done.stdout == "out\n"
+    assert done.stderr.startswith("err\nai-energy-exporter run: ")
+    assert " J (cpu " in done.stderr
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert written["exit_status"] == 3
+    assert written["command"][:2] == ["/bin/sh", "-c"]
+    assert written["name"] == "sh"
 
 
-class Runs:
-    """Starts ``run`` with the tree and the meter of a test."""
+@pytest.mark.parametrize(
+    ("command", "status", "reason"),
+    [
+        (["/nonexistent/program"], 127, "/nonexistent/program: No such file or directory"),
+        (["no-such-program-anywhere"], 127, "no-such-program-anywhere: No such file or directory"),
+        (["/etc/passwd"], 126, "/etc/passwd: Permission denied"),
+        (["/"], 126, "/: Permission denied"),
+    ],
+)
+def test_a_command_that_cannot_be_executed(command: list[str], status: int, reason: str) -> None:
+    done = run(*ALONE, "--", *command)
+    assert done.returncode == status
+    assert done.stderr == f"ai-energy-exporter run: {reason}\n"
 
-    def __init__(self, folder: Path, groups: Tree | None) -> None:
-        self.folder = folder
-        self.spin = folder / "spin.py"
-        self.spin.write_text(SPIN)
-        self._groups = groups
 
-    @property
-    def flags(self) -> list[str]:
-        """Settings that the exporter and the run have in common."""
-        flags = [*FAST, "--path.sysfs", str(self.folder / "sys")]
-        return flags if self._groups is None else [*flags, "--path.cgroupfs", str(self._groups.root)]
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ([], "needs a command after --"),
+        (["true"], "unknown command"),
+        (["--jsn", "x", "--", "true"], "unknown flag: --jsn"),
+        (["--csv", "/nonexistent/runs.csv", "--", "true"], "/nonexistent/runs.csv: No such file or directory"),
+        (["--sample.interval", "1x", "--", "true"], "--sample.interval"),
+        (["--demo", "--", "true"], "--demo"),
+    ],
+)
+def test_usage_errors_start_nothing(flags: list[str], reason: str) -> None:
+    done = run(*flags)
+    assert done.returncode == 2
+    assert reason in done.stderr
 
-    def command(self, script: str, *flags: str) -> list[str]:
-        """Words of the program that runs a script of the shell; ``{spin}`` in it uses CPU time."""
-        script = script.replace("{spin}", str(self.spin))
-        return [*COMMAND, "run", "--exporter.url=", *self.flags, *flags, "--", "/bin/sh", "-c", script]
 
-    def run(self, script: str, *flags: str, status: int = 0) -> dict[str, Any]:
-        """What it writes as JSON."""
-        path = self.folder / "run.json"
-        words = self.command(script, "--json", str(path), *flags)
-        if self._groups is not None:
-            enter = 'echo 0 > "$0/cgroup.procs" && exec "$@"'
-            (self._groups.root / "shell").mkdir(exist_ok=True)
-            words = ["/bin/sh", "-c", enter, str(self._groups.root / "shell"), *words]
-        done = subprocess.run(
-            words, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(), check=False
+class TestSignals:
+    def test_one_that_ends_the_command_is_its_status(self) -> None:
+        assert sh("--quiet", script="kill -KILL $$").returncode == 128 + signal.SIGKILL
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_it_is_passed_on_once(self, number: int) -> None:
+        name = signal.Signals(number).name.removeprefix("SIG")
+        script = f"trap 'echo got' {name}; echo ready; n=0; while [ $n -lt 3 ]; do sleep 0.1; n=$((n+1)); done; exit 7"
+        started = Started(script)
+        started.process.send_signal(number)
+        status, out, err = started.end()
+        assert (status, out) == (7, "got\n")
+        assert "CPU s" in err
+
+    def test_stop_and_continue(self) -> None:
+        started = Started("echo ready; read x < /dev/null; exec sleep 0.5")
+        pid = started.process.pid
+        started.process.send_signal(signal.SIGTSTP)
+        wait_for(lambda: state(pid) == "T", "the launcher to stop")
+        assert "T" in {state(child) for child in children_of(pid)}
+        started.process.send_signal(signal.SIGCONT)
+        assert started.end()[0] == 0
+
+    def test_the_terminal_stops_and_interrupts_the_whole_job(self) -> None:
+        """Ctrl-Z and Ctrl-C reach the command through its process group, and once: they are not passed on."""
+        leader, terminal = pty.openpty()
+        script = "trap 'n=$((n+1))' INT; n=0; echo ready; sleep 0.6; sleep 0.6; echo interrupted $n"
+        job = subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *words(*ALONE, "--quiet", script=script)],
+            cwd=REPOSITORY,
+            env=ENVIRONMENT,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
         )
-        assert done.returncode == status, done.stderr
+        os.close(terminal)
+        output = b""
+        while b"ready" not in output:
+            output += os.read(leader, 1024)
+        os.write(leader, b"\x03")
+        while b"interrupted" not in output:
+            output += os.read(leader, 1024)
+        output += os.read(leader, 1024)
+        assert b"interrupted 1" in output.replace(b"\r\n", b"\n")
+        assert job.wait(patience()) == 0
+        os.close(leader)
+
+
+def state(pid: int) -> str:
+    """State of a process; "" if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+class TestChildren:
+    def test_orphans_are_adopted_counted_and_reaped(self, tmp_path: Path) -> None:
+        script = "(sleep 0.2 & ) ; (sleep 0.2 & ); echo ready; sleep 0.6; ps -o stat= --ppid $PPID"
+        done = sh("--json", str(tmp_path / "run.json"), script=script)
+        assert done.returncode == 0
+        assert "Z" not in done.stdout
+        assert json.loads((tmp_path / "run.json").read_text())["still_running"] == 0
+
+    def test_what_is_left_behind_is_said(self, tmp_path: Path) -> None:
+        done = sh("--json", str(tmp_path / "run.json"), script="(sleep 30 > /dev/null 2>&1 & echo $! )")
+        os.kill(int(done.stdout), signal.SIGKILL)
+        assert "1 process still runs" in done.stderr
+        assert json.loads((tmp_path / "run.json").read_text())["still_running"] == 1
+
+    def test_it_waits_for_all_if_asked(self) -> None:
+        done = sh("--wait-all", "--quiet", script="(sleep 0.5; echo late) & exit 5")
+        assert (done.returncode, done.stdout) == (5, "late\n")
+
+
+def test_rows_of_a_csv_file(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    for name in ("one", 'the "second", with commas'):
+        assert sh("--csv", str(path), "--name", name, "--quiet", script="true").returncode == 0
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["one", 'the "second", with commas']
+    assert all(float(row["joules"]) > 0 and row["exit_status"] == "0" and row["gpu_joules"] == "" for row in rows)
+    other = tmp_path / "emissions.csv"
+    other.write_text("timestamp,project_name\n")
+    refused = sh("--csv", str(other), script="true")
+    assert refused.returncode == 2
+    assert f"{other}: its first line is not the header" in refused.stderr
+    assert other.read_text() == "timestamp,project_name\n"
+
+
+class TestBesideAnExporter:
+    """Of a machine whose meter the user of the run may not read."""
+
+    def found(self, tmp_path: Path, exporter: Exporter, *flags: str) -> dict[str, Any]:
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        path = tmp_path / "run.json"
+        url = exporter.url.removesuffix("/metrics")
+        script = "n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done"
+        flags = (
+            "--exporter.url",
+            url,
+            "--path.sysfs",
+            str(tmp_path / "empty"),
+            "--path.cgroupfs",
+            "/sys/fs/cgroup",
+            *flags,
+        )
+        done = run("--attribution.cpu-scope", "machine", "--json", str(path), *flags, script=script)
+        assert done.returncode == 0, done.stderr
         written: dict[str, Any] = json.loads(path.read_text())
         return written
 
+    def test_its_meter_its_factors_and_its_word_on_quality(self, tmp_path: Path, meter: Meter) -> None:
+        flags = (
+            "--path.sysfs",
+            str(tmp_path / "sys"),
+            "--attribution.cpu-scope",
+            "machine",
+            "--idle.watts=package-0=5",
+        )
+        exporter = Exporter(*flags, "--impact.intensity", "360", "--impact.price", "0.36", "--impact.currency", "EUR")
+        try:
+            written = self.found(tmp_path, exporter)
+        finally:
+            exporter.end()
+        assert written["exporter"] == exporter.url.removesuffix("/metrics")
+        assert [device["source"] for device in written["devices"]] == ["exporter"]
+        assert written["quality"] == {"cpu": "measured"}
+        assert 0 < written["joules"] < 60 * written["duration_seconds"] + 60
+        assert written["carbon_grams"] == pytest.approx(written["joules"] * 360 / 3.6e6)
+        assert written["cost"] == pytest.approx(written["joules"] * 0.36 / 3.6e6)
+        assert written["currency"] == "EUR"
 
-@pytest.fixture
-def runs(tmp_path: Path, meter: Meter, groups: Tree) -> Runs:
-    return Runs(tmp_path, groups)
+    def test_one_that_simulates_is_not_used(self, tmp_path: Path) -> None:
+        exporter = Exporter("--demo")
+        try:
+            written = self.found(tmp_path, exporter)
+        finally:
+            exporter.end()
+        assert written["exporter"] is None
+        assert written["quality"] == {"cpu": "estimated"}
 
 
-@pytest.fixture
-def exporter(runs: Runs) -> Iterator[Exporter]:
-    made = Exporter(*runs.flags)
-    yield made
-    made.end()
+def test_a_named_exporter_that_does_not_answer_is_said(tmp_path: Path) -> None:
+    done = run("--exporter.url", "http://127.0.0.1:1", script="true")
+    assert done.returncode == 0
+    assert "http://127.0.0.1:1/metrics" in done.stderr
+    assert "reads the meters itself" in done.stderr
 
 
-def charged(exporter: Exporter, **labels: str) -> float:
-    """Joules of a container by the exporter, once two more samples have found nothing new."""
-    seen: list[float] = []
-
-    def settled() -> bool:
-        seen.append(exporter.scrape().total("energy_container_joules_total", component="cpu", **labels))
-        time.sleep(0.25)
-        return len(seen) > 1 and seen[-1] > 0 and seen[-1] == seen[-2]
-
-    wait_for(settled, "the exporter's last joules")
-    return seen[-1]
-
-
-class TestAgreement:
-    """With the exporter's own counters, within a hundredth."""
-
-    def test_a_make_of_many_short_processes(self, runs: Runs, exporter: Exporter) -> None:
-        many = runs.folder / "Makefile"
-        names = " ".join(f"t{number}" for number in range(300))
-        many.write_text(f"all: {names}\nt%:\n\t@/bin/true; n=0; while [ $$n -lt 300 ]; do n=$$((n+1)); done\n")
-        written = runs.run(f"make -s -j4 -f {many}", "--name", "many")
-        assert written["cpu_seconds_method"] == "cgroup"
-        assert written["cpu_joules"] == pytest.approx(charged(exporter, runtime="run", container="many"), rel=AGREEMENT)
-
-    def test_a_double_fork_that_outlives_its_parent(self, runs: Runs, exporter: Exporter) -> None:
-        script = f"({spin(0.6)} & ) ; {spin(0.3)}; sleep 1"
-        written = runs.run(script, "--name", "orphan")
-        assert written["cpu_seconds"] > 0.9
-        found = charged(exporter, runtime="run", container="orphan")
-        assert written["cpu_joules"] == pytest.approx(found, rel=AGREEMENT)
-
-    def test_a_container_that_its_processes_enter(self, runs: Runs, exporter: Exporter) -> None:
-        """As conmon and a shim do: the cgroup of the run never counts that time."""
-        assert runs._groups is not None
-        inside = runs._groups.root / "docker" / CONTAINER
-        inside.mkdir(parents=True)
-        script = f"( echo 0 > {inside}/cgroup.procs; {spin(0.5)} & wait; {spin(0.5)} )"
-        written = runs.run(script)
-        assert written["cpu_seconds_method"] == "subreaper"
-        assert written["cpu_seconds"] > 1.0
-        assert written["cpu_joules"] == pytest.approx(charged(exporter, runtime="docker"), rel=AGREEMENT)
+def test_a_user_without_rights_gets_the_reason_and_the_fix(meter: Meter, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root, to become nobody")
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    meter.path.chmod(0o400)
+    drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    command = [*drop, *words(*ALONE, "--path.sysfs", str(tmp_path / "sys"), script="true")]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{meter.path}: Permission denied" in done.stderr
+    assert "chgrp GROUP" in done.stderr
+    assert "CPU time of its descendants (wait4)" in done.stderr
