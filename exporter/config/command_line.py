@@ -15,11 +15,12 @@ COMMANDS = {
     "doctor": "check every source on this machine and print how to fix what does not work",
     "healthcheck": "query the running exporter's health; exit status 0 if it is healthy",
     "explain": "print how a process, container or pod is named, and from which evidence; must come first",
+    "run": "run a command and print its energy, CO2e and cost; must come first, has its own flags",
     "report": "print energy, CO2e, money and tokens from Prometheus; must come first, has its own flags",
     "compare": "say whether one of two uses less energy for the same work; must come first, has its own flags",
     "budgets": "check a file of energy budgets and write their rules; must come first, has its own flags",
 }
-OPERANDS = {"explain": "PID|CONTAINER|POD", "budgets": "FILE"}
+OPERANDS = {"explain": "PID|CONTAINER|POD", "run": "-- COMMAND", "budgets": "FILE"}
 TITLES = {
     "config": "Configuration",
     "web": "Web server",
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [doctor | healthcheck] [--once] [--demo] [--config.file FILE]\n"
         "                          [--SETTING VALUE]...\n"
         "       %(prog)s explain PID|CONTAINER|POD [--SETTING VALUE]...\n"
+        "       %(prog)s run [--json FILE] [--csv FILE] [--SETTING VALUE]... -- COMMAND...\n"
         "       %(prog)s budgets FILE [--output FILE] [--format rules|prometheusrule]",
         description="Prometheus exporter that attributes energy in joules to models, containers and processes",
         epilog=_EPILOG,

@@ -188,6 +188,8 @@ class _Launcher:
             found = signal.sigtimedwait(self._signals, 0)
             if found is not None and found.si_signo in _ENDING:
                 return found.si_signo
+            if found is not None and found.si_signo != signal.SIGCHLD:
+                self._pass_on(found)
         else:
             self._fail("no meter answered in time: the command starts without a first reading")
         os.close(ready)
@@ -213,7 +215,10 @@ class _Launcher:
         if number == signal.SIGCONT:
             _kill(self._measuring, number)
         elif number == signal.SIGTSTP:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # By its default action, which the kernel leaves out where no shell could continue the job.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+            os.kill(os.getpid(), number)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {number})
 
     def _reap(self) -> None:
         """Wait for all children that have exited, and add up what they and their own children used."""

@@ -160,6 +160,10 @@ PATHS: dict[str, Workload] = {
     f"/machine.slice/libpod-{B}.scope/container/docker/{A}": engine("docker"),
     "/system.slice/foo.service/runtime": unit("foo.service"),
     # Buildah in podman 4.3.1: one container for each step of a build, cgroupfs and systemd driver
+    # Commands under ``ai-energy-exporter run``; in a container they are the container's.
+    f"{USER}/app.slice/vte-1.scope/ai-energy-run.train.py.4711": Workload(container="train.py", runtime="run"),
+    "/ai-energy-run.make.1/podman-build": Workload(container="make", runtime="run"),
+    f"/docker/{A}/ai-energy-run.make.1": engine("docker"),
     "/buildah-buildah2248002461": Workload(container="buildah", runtime="podman"),
     "/system.slice/runc-buildah-buildah3834082189.scope": Workload(container="buildah", runtime="podman"),
     f"{USER}/user.slice/crun-buildah-buildah1.scope": Workload(container="buildah", runtime="podman"),
@@ -325,7 +329,7 @@ def test_the_table_is_wide_enough_to_be_worth_something() -> None:
     assert len(PATHS) >= 80
     assert {owner.runtime for owner in PATHS.values()} == {
         "kubernetes", "docker", "podman", "containerd", "systemd", "slurm", "host",
-        "pbs", "htcondor", "yarn", "nomad", "kata", "runc", "crun", "unknown",
+        "pbs", "htcondor", "yarn", "nomad", "kata", "runc", "crun", "run", "unknown",
     }  # fmt: skip
 
 
