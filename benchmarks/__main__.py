@@ -20,6 +20,7 @@ from . import (
     rendering,
     report,
     rules,
+    runs,
     security,
     serving,
     ticks,
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "compare": comparisons.main,
     "history": history.main,
     "report": report.main,
+    "runs": runs.main,
 }
 
 
