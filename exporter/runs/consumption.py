@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -199,7 +199,8 @@ def _reduce(cpu: CpuUse, used: float, *, first: bool) -> CpuUse:
     )
 
 
-def gpu_seconds(sources: Mapping[str, Focused]) -> tuple[float, bool]:
-    """GPU seconds of the run over all sources, and whether every driver reports them."""
-    total = sum(sum(source.gpu_seconds.values()) for source in sources.values())
-    return total, not any(source.unreported for source in sources.values())
+def gpu_seconds(sources: Sequence[Focused]) -> float | None:
+    """GPU seconds of the run over all sources, None if a driver does not report them."""
+    if any(source.unreported for source in sources):
+        return None
+    return sum(sum(source.gpu_seconds.values()) for source in sources)

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..host import Host
-from ..impact.values import UNKNOWN_RATES, Factors, Impact
+from ..impact.values import NO_IMPACT, UNKNOWN_RATES, Factors, Impact
 from ..records import Component, Mode, SourceHealth, Unavailable
 from ..sampling.sampler import Sampler
 from ..snapshot import AccountRow, DeviceRow, Snapshot
 from .consumption import WORKLOAD, Consumption, Focused, Method, gpu_seconds
 from .launcher import Ending, Link
 from .local_exporter import LocalExporter
+
+Cells = Mapping[tuple[Component, Mode], float]
+
+_BY_CPU_TIME: tuple[Component, ...] = ("cpu", "dram")
 
 _SETTLE_SECONDS = 0.1
 """Time from the end of the command to the last reading: counters of joules step up to so much later."""
@@ -37,7 +41,7 @@ class Result:
     gpu_seconds: float | None
     method: Method
     living: int
-    joules: Mapping[tuple[Component, Mode], float] = field(default_factory=dict)
+    joules: Cells = field(default_factory=dict)
     machine_joules: Mapping[Component, float] = field(default_factory=dict)
     peak_watts: float | None = None
     impact: Impact | None = None
@@ -159,43 +163,27 @@ class Measurement:
         return snapshot
 
     def _result(self, ending: Ending, first: Snapshot, last: Snapshot, cpu_seconds: float) -> Result:
-        row = _row(last)
         devices = last.energy.devices
-        view = last.impact
-        known = view is not None and view.rates != UNKNOWN_RATES
-        impact = None
-        if row is not None and view is not None and known:
-            impact = Impact()
-            for part in row.impacts(view.rates).values():
-                impact = impact.plus(part)
-        before = {node.component: node.joules for node in first.energy.nodes}
-        joules = _joules(last)
         undivided = next((source.undivided for source in self._sources if source.undivided), "")
-        if undivided and any(row.device.component == "cpu" and row.device.quality == "measured" for row in devices):
-            joules = {cell: amount for cell, amount in joules.items() if cell[0] not in ("cpu", "dram")}
-        else:
-            undivided = ""
-        charged = sum(source.charged_seconds for source in self._sources)
-        if charged > 0:
-            # CPU time that was known only after the last reading costs what the rest did.
-            before_scaling = sum(joules.values())
-            scale = max(1.0, cpu_seconds / charged)
-            joules = {(one, m): j * (scale if one in ("cpu", "dram") else 1.0) for (one, m), j in joules.items()}
-            if impact is not None and before_scaling > 0:
-                impact = impact.times(sum(joules.values()) / before_scaling)
-        seconds, reported = gpu_seconds({source.name: source for source in self._sources})
+        if not any(row.device.component == "cpu" and row.device.quality == "measured" for row in devices):
+            undivided = ""  # an estimate is of the CPUs that are visible here
+        counted = _joules(last)
+        if undivided:
+            counted = {cell: joules for cell, joules in counted.items() if cell[0] not in _BY_CPU_TIME}
+        joules = self._complete(counted, cpu_seconds)
+        before = {node.component: node.joules for node in first.energy.nodes}
         has_gpu = any(row.device.component == "gpu" for row in devices)
         result = Result(
             ending,
             cpu_seconds,
-            seconds if has_gpu and reported else None,
+            gpu_seconds(self._sources) if has_gpu else None,
             self._consumption.method,
             self._consumption.living,
             joules,
             {node.component: node.joules - before.get(node.component, 0.0) for node in last.energy.nodes},
             self._peak,
-            impact,
-            Factors() if view is None else view.factors,
+            _impact(last, sum(joules.values())),
+            Factors() if last.impact is None else last.impact.factors,
             devices,
             tuple(self._health.values()),
             undivided,
@@ -204,11 +192,29 @@ class Measurement:
             return replace(result, peak_watts=result.mean_watts)
         return result
 
+    def _complete(self, joules: Cells, cpu_seconds: float) -> Cells:
+        """CPU time that was known only after the last reading costs as much as the rest."""
+        charged = sum(source.charged_seconds for source in self._sources)
+        scale = max(1.0, cpu_seconds / charged) if charged > 0 else 1.0
+        return {cell: amount * scale if cell[0] in _BY_CPU_TIME else amount for cell, amount in joules.items()}
+
+
+def _impact(snapshot: Snapshot, joules: float) -> Impact | None:
+    """Grams and money of so many joules of the run, at the rates of the time in which they were counted."""
+    row, view = _row(snapshot), snapshot.impact
+    if row is None or view is None or view.rates == UNKNOWN_RATES:
+        return None
+    impact = NO_IMPACT
+    for part in row.impacts(view.rates).values():
+        impact = impact.plus(part)
+    counted = sum(row.joules)
+    return impact.times(joules / counted) if counted > 0 else impact
+
 
 def _row(snapshot: Snapshot) -> AccountRow | None:
     return next((row for row in snapshot.energy.containers if row.owner == WORKLOAD), None)
 
 
-def _joules(snapshot: Snapshot) -> dict[tuple[Component, Mode], float]:
+def _joules(snapshot: Snapshot) -> Cells:
     row = _row(snapshot)
     return {} if row is None else dict(zip(row.cells, row.joules, strict=True))

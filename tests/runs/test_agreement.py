@@ -87,6 +87,7 @@ def test_a_make_of_many_short_processes(pair: Pair) -> None:
     check(found, "run/paired")
 
 
+@pytest.mark.parametrize("groups", ["v2"], indirect=True)
 def test_a_double_fork_whose_parent_has_ended(pair: Pair) -> None:
     found = pair.run("({spin} 0.3 & ) ; {spin} 0.1")
     assert found["cpu_seconds"] > 0.4
@@ -104,6 +105,7 @@ def test_a_container_that_its_processes_enter(pair: Pair) -> None:
     check(found, "docker/c0ffeec0ffee", "run/paired")
 
 
+@pytest.mark.parametrize("groups", ["v2"], indirect=True)
 def test_many_short_processes_in_a_container(pair: Pair) -> None:
     """None of them is ever seen: their time is known from the parents that waited for them."""
     inside = pair.root / "docker" / CONTAINER

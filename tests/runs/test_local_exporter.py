@@ -1,0 +1,97 @@
+"""What a run takes from the page of an exporter, and what it refuses."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from exporter.host import Host
+from exporter.records import Unavailable
+from exporter.runs.local_exporter import LocalExporter
+
+PAGE = """\
+# TYPE energy_node_joules_total counter
+energy_node_joules_total{component="cpu"} 1000.5
+energy_node_joules_total{component="dram"} 50
+energy_node_joules_total{component="other"} 700
+energy_unattributed_joules_total{component="cpu",reason="idle"} 400
+energy_unattributed_joules_total{component="cpu",reason="gap"} 100
+energy_unattributed_joules_total{component="cpu",reason="kernel"} 7
+energy_power_source_info{component="cpu",device="package-0",source="rapl",quality="measured",method="energy_counter"} 1
+energy_power_source_info{component="dram",device="dram-0",source="x",quality="estimated",method="energy_counter"} 1
+energy_device_idle_watts{component="cpu",device="package-0",source="rapl"} 18.5
+energy_sample_timestamp_seconds 1000
+energy_sample_interval_seconds 1
+energy_exporter_build_info{version="1",python_version="3",demo="false"} 1
+something_else_total{text="energy_node_joules_total"} 3
+"""
+
+
+class Server:
+    """Answers every request with a status and a page."""
+
+    def __init__(self) -> None:
+        self.status, self.page = 200, PAGE
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(server.status)
+                self.end_headers()
+                self.wfile.write(server.page.encode())
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._http = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.stop()
+
+
+def test_joules_that_workloads_owe_are_a_meter(server: Server) -> None:
+    exporter = LocalExporter(server.url, Host(wall=lambda: 1000.25))
+    page = exporter.ask()
+    assert (page.quality("cpu"), page.quality("dram"), page.quality("gpu")) == ("measured", "estimated", "")
+    assert page.idle_watts == {"package-0": 18.5}
+    cpu, dram = exporter.read(77.0).meters
+    assert (cpu.device.component, cpu.device.quality, cpu.at) == ("cpu", "measured", 76.75)
+    assert cpu.joules == 1000.5 - 400 - 100  # type: ignore[union-attr]
+    assert (dram.device.component, dram.device.quality) == ("dram", "estimated")
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "reason"),
+    [
+        (200, "node_cpu_seconds_total 1\n", "is no page of this exporter"),
+        (200, PAGE.replace("} 1000.5", "} many"), "many"),
+        (401, "", "status 401"),
+        (503, "", "status 503"),
+    ],
+)
+def test_what_is_no_page_is_refused(server: Server, status: int, page: str, reason: str) -> None:
+    server.status, server.page = status, page
+    with pytest.raises(Unavailable, match=reason):
+        LocalExporter(server.url, Host()).ask()
+
+
+def test_without_factors_there_are_none(server: Server) -> None:
+    server.status = 404
+    assert LocalExporter(server.url, Host()).factors() is None
+    server.status, server.page = 200, '{"intensity": "much"}'
+    with pytest.raises(Unavailable, match="no plausible intensity"):
+        LocalExporter(server.url, Host()).factors()
