@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -77,6 +78,8 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         return _refuse("needs a command after --")
     if arguments.command or arguments.once or arguments.check:
         return _refuse("takes flags before --, and the command after it")
+    if not hasattr(signal, "sigtimedwait"):
+        return _refuse("needs Linux: nothing else returns the CPU time of orphans")
     settings = load(arguments.flags, environ)
     if settings.demo:
         return _refuse("--demo has no meter that a command could be measured with")

@@ -95,6 +95,7 @@ def test_a_double_fork_whose_parent_has_ended(pair: Pair) -> None:
     check(found, "run/paired")
 
 
+@pytest.mark.parametrize("groups", ["v2"], indirect=True)
 def test_a_container_that_its_processes_enter(pair: Pair) -> None:
     """As those of conmon and of a shim do: the cgroup of the run does not count their time."""
     inside = pair.root / "docker" / CONTAINER
