@@ -71,23 +71,15 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
         known, rest = parser().parse_known_args(list(words[:end]))
     except SystemExit as leave:
         return int(leave.code or 0)
-    given = vars(known)
-    command = list(words[end + 1 :])
+    given, command = vars(known), list(words[end + 1 :])
     arguments = parse(rest)
-    if not command:
-        return _refuse("needs a command after --")
     if arguments.command or arguments.once or arguments.check:
         return _refuse("takes flags before --, and the command after it")
-    if not hasattr(signal, "sigtimedwait"):
-        return _refuse("needs Linux: nothing else returns the CPU time of orphans")
     settings = load(arguments.flags, environ)
-    if settings.demo:
-        return _refuse("--demo has no meter that a command could be measured with")
     from ..impact.build import build  # noqa: PLC0415 - as little as possible in the process that waits
 
     build(settings)  # it raises ConfigError before anything is started
-    problem = _check_files(given)
-    if problem:
+    if problem := _problem(settings, given, command):
         return _refuse(problem)
     given["name"] = given["name"] or os.path.basename(command[0]) or "command"
     group = _own_cgroup(settings, given["name"])
@@ -120,6 +112,17 @@ def _own_cgroup(settings: Settings, name: str) -> OwnCgroup | None:
         return OwnCgroup(make_host(settings), name)
     except Unavailable:
         return None
+
+
+def _problem(settings: Settings, given: Mapping[str, Any], command: Sequence[str]) -> str:
+    """Why the command is not started, "" if it is."""
+    if not command:
+        return "needs a command after --"
+    if not hasattr(signal, "sigtimedwait"):
+        return "needs Linux: nothing else returns the CPU time of orphans"
+    if settings.demo:
+        return "--demo has no meter that a command could be measured with"
+    return _check_files(given)
 
 
 def _check_files(given: Mapping[str, Any]) -> str:
