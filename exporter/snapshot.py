@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args
 
 from .impact.values import NO_IMPACT, UNKNOWN_RATES, Embodied, Factors, Impact, Rates, Settled
 from .records import (
@@ -25,6 +26,12 @@ from .records import (
     WorkloadKey,
 )
 
+Activity = Literal["idle", "throttled", "compute_bound", "memory_bound", "underused", "host_bound", "mixed", "unknown"]
+ACTIVITIES: tuple[Activity, ...] = get_args(Activity)
+"""What a GPU does while a workload holds it, as `exporter.accounting.activity` decides."""
+
+NO_ACTIVITIES: Mapping[Activity, float] = MappingProxyType({})
+
 _NOTHING = Settled()
 
 
@@ -36,7 +43,8 @@ class AccountRow(NamedTuple):
     per second over the node's capacity for that component (a DRAM meter has joules but no busy seconds;
     a machine without meters has busy seconds but no joules). ``serial`` is unique per account for the
     exporter's lifetime, so a renderer may cache the account's labels under it. ``settled`` has the impact of each
-    cell's joules up to the last change of the rates.
+    cell's joules up to the last change of the rates. ``activities`` are the GPU joules of a model by what the card did,
+    all of them; of a container only those of ``idle`` cards.
     """
 
     serial: int
@@ -48,6 +56,7 @@ class AccountRow(NamedTuple):
     busy_components: tuple[Component, ...]
     ratios: tuple[float, ...]
     settled: Mapping[tuple[Component, Mode], Settled] = {}
+    activities: Mapping[Activity, float] = NO_ACTIVITIES
 
     def impacts(self, rates: Rates) -> dict[Mode, Impact]:
         """Grams and money by mode; a cell that is new, and still published at 0, has none yet."""

@@ -1,17 +1,17 @@
-"""One account, the period that its tick covers, and the form in which both survive a restart."""
+"""One account: its joules, its row after each tick, and the form in which it survives a restart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ..impact.values import Rates, Settled
 from ..records import Component, Mode, Model, ProcessOwner, UnattributedReason, Workload
-from ..snapshot import AccountRow
-from .attribution import Rate
+from ..snapshot import ACTIVITIES, NO_ACTIVITIES, AccountRow, Activity
 from .impacts import merge, settle, sum_of
+from .period import Period
 
 Owner = Workload | ProcessOwner | Model
 Joules = dict[tuple[Component, Mode], float]
@@ -19,82 +19,21 @@ SettledCells = Mapping[tuple[Component, Mode], Settled]
 CardJoules = dict[tuple[str, Mode], float]
 """GPU joules by device id and mode; device "" are those of an earlier version, which kept no cards."""
 
+Activities = dict[Activity, float]
+
 _ROUNDING = 1e-9
 """Relative difference between two sums of the same joules that is rounding."""
 
 _UNSETTLED: SettledCells = MappingProxyType({})
 
-_CPU_ONLY: tuple[Component, ...] = ("cpu",)
-_CPU_LIKE: tuple[Component, ...] = ("cpu", "dram")
-"""Components that are divided by CPU seconds, and so concern every workload."""
+_KEPT_ACTIVITIES: Mapping[type[Owner], tuple[Activity, ...]] = {
+    Workload: ("idle",),
+    ProcessOwner: ACTIVITIES,
+    Model: ACTIVITIES,
+}
+"""Of a process until its model is recognised, which then has them."""
 
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """The time one tick covers, and what a busy CPU second of weight 1 costs in it: made once, used by every account.
-
-    It ends at boot time ``now``, and is ``gpu_seconds`` long for GPUs. ``tariff`` is joules per busy CPU second of
-    each cell. ``components`` are the CPU-like ones that have a meter, ``watts`` what a busy CPU second adds to the mean
-    power of each; ``cpu_ratio`` and ``gpu_ratio`` the same for utilisation. What is unknown is left out or None, not 0.
-    With ``born_at_zero``, new counters are published at 0 until every regular scraper has seen them.
-    """
-
-    now: float
-    gpu_seconds: float
-    tariff: tuple[tuple[tuple[Component, Mode], float], ...]
-    components: tuple[Component, ...]
-    watts: tuple[float, ...]
-    cpu_known: tuple[Component, ...]
-    cpu_ratio: float
-    gpu_metered: bool
-    gpu_ratio: float | None
-    born_at_zero: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        now: float,
-        window_seconds: float,
-        metered: frozenset[Component],
-        capacity: Mapping[Component, float],
-        rates: Sequence[Rate],
-        gpu_window_seconds: float | None = None,
-        *,
-        born_at_zero: bool = False,
-    ) -> Period:
-        """A period of ``window_seconds`` (> 0); ``gpu_window_seconds`` is that of the GPUs where they were read late.
-
-        ``capacity`` is busy seconds per second by component.
-        """
-        gpu_window = gpu_window_seconds or window_seconds
-        tariff: list[tuple[tuple[Component, Mode], float]] = []
-        price: dict[Component, float] = {}
-        for component, active, idle in rates:
-            tariff.append(((component, "active"), active))
-            if idle:
-                tariff.append(((component, "idle"), idle))
-            price[component] = (active + idle) / window_seconds
-        components = tuple([component for component in _CPU_LIKE if component in metered])
-        watts = tuple([price.get(component, 0.0) for component in components])
-        windows: dict[Component, float] = {"gpu": gpu_window}
-        ratios = {key: 1 / windows.get(key, window_seconds) / most for key, most in capacity.items()}
-        return cls(
-            now,
-            gpu_window,
-            tuple(tariff),
-            components,
-            watts,
-            _CPU_ONLY if "cpu" in ratios else (),
-            ratios.get("cpu", 0.0),
-            "gpu" in metered,
-            ratios.get("gpu"),
-            born_at_zero,
-        )
-
-    @property
-    def known(self) -> tuple[object, ...]:
-        """What is known in this period; the rows' shape depends on it."""
-        return (self.components, self.cpu_known, self.gpu_metered, self.gpu_ratio is None)
+_GPU_CELLS: tuple[tuple[Component, Mode], ...] = (("gpu", "active"), ("gpu", "idle"))
 
 
 class Account:
@@ -104,7 +43,8 @@ class Account:
     last of them left. ``held_until`` is set while the account is not published because its owner's name is still being
     looked up. ``hidden`` accounts (processes beyond the top N) have no rows. ``newborn`` cells are published at 0: they
     are new since the last scrapes, and ``increase()`` leaves out what a counter holds at its first sample. ``cards`` is
-    a container's GPU joules by card. ``settled`` is the impact of its joules up to the last change of the rates; it is
+    a container's GPU joules by card, ``activities`` a model's by what the card did (of a container those of idle cards
+    only). ``settled`` is the impact of its joules up to the last change of the rates; it is
     replaced, never changed, because rows hold it.
 
     During a tick, seconds and GPU joules are collected; ``surplus_seconds`` is what the seconds' weights add to them.
@@ -116,6 +56,7 @@ class Account:
         "_gpu_joules",
         "_gpu_seconds",
         "_saved",
+        "activities",
         "cards",
         "cpu_seconds",
         "ended_at",
@@ -139,6 +80,7 @@ class Account:
         self.start_ticks = start_ticks
         self.joules: Joules = {}
         self.cards: CardJoules | None = None
+        self.activities: Activities | None = None
         self.cpu_seconds = 0.0
         self.surplus_seconds = 0.0
         self.on_cpu = False
@@ -159,6 +101,8 @@ class Account:
         """The account of an earlier run; without members it expires unless one joins."""
         account = cls(serial, saved.owner, saved.start_ticks)
         account.joules = dict(saved.joules)
+        if not isinstance(saved.owner, ProcessOwner):
+            account._restore_activities(saved.activities)
         account._cells = tuple(account.joules)
         account.settled = saved.settled or _UNSETTLED
         if isinstance(saved.owner, Workload):
@@ -227,9 +171,23 @@ class Account:
         cell = (device, mode)
         self.cards[cell] = self.cards.get(cell, 0.0) + joules
 
+    def add_activity(self, activity: Activity, joules: float) -> None:
+        """Note what the card did while joules of `add_gpu` were used."""
+        if self.activities is None:
+            self.activities = self._start_activities()
+        if activity in self.activities:
+            self.activities[activity] += joules
+
+    def take_activities(self, other: Account) -> None:
+        """Take over those of another account, whose joules are merged."""
+        for activity, joules in (other.activities or {}).items():
+            self.add_activity(activity, joules)
+        other.activities = None
+
     def absorb(self, other: Account) -> None:
         """Add all joules of another account, which ends."""
         self.merge(other.joules)
+        self.take_activities(other)
         if other.settled or self.settled:
             self.settled = merge(self.settled, other.settled.items())
         for (device, mode), joules in (other.cards or {}).items():
@@ -291,6 +249,7 @@ class Account:
                 period.cpu_known,
                 (busy_seconds * period.cpu_ratio,) if period.cpu_known else (),
                 self.settled,
+                NO_ACTIVITIES if self.activities is None else self._published_activities(),
             )
             return seconds > 0
         return self._finish_gpu_tick(period, busy_seconds, seconds)
@@ -321,8 +280,31 @@ class Account:
             busy,
             ratios,
             self.settled,
+            NO_ACTIVITIES if self.activities is None else self._published_activities(),
         )
         return seconds > 0 or gpu_seconds > 0 or gpu_joules > 0
+
+    def _start_activities(self) -> Activities:
+        """All at 0. A model has both modes from then on, so that all its GPU counters are born in one tick."""
+        if isinstance(self.owner, Model):
+            for cell in _GPU_CELLS:
+                self.joules.setdefault(cell, 0.0)
+        return dict.fromkeys(_KEPT_ACTIVITIES[type(self.owner)], 0.0)
+
+    def _restore_activities(self, saved: Mapping[Activity, float]) -> None:
+        """Their sum is the GPU joules: what is missing was saved by a version that kept none, so it is unknown."""
+        total = sum([self.joules.get(cell, 0.0) for cell in _GPU_CELLS])
+        if not saved and not total:
+            return
+        for activity, joules in saved.items():
+            self.add_activity(activity, joules)
+        missing = total - sum(saved.values())
+        if missing > _ROUNDING * total:
+            self.add_activity("unknown", missing)  # which containers do not keep
+
+    def _published_activities(self) -> Mapping[Activity, float]:
+        assert self.activities is not None
+        return dict.fromkeys(self.activities, 0.0) if ("gpu", "idle") in self.newborn else dict(self.activities)
 
     def _published_joules(self) -> tuple[float, ...]:
         return tuple([0.0 if cell in self.newborn else joules for cell, joules in self.joules.items()])
@@ -335,7 +317,9 @@ class Account:
         """As the checkpoint keeps it; in a line of the journal, not ``whole``, without what has not changed."""
         settled = self.settled if whole or self.settled is not self._saved else None
         self._saved = self.settled
-        return SavedAccount(self.owner, self.start_ticks, dict(self.joules), dict(self.cards or {}), settled)
+        activities = self.activities if self.activities and not isinstance(self.owner, ProcessOwner) else {}
+        cards = dict(self.cards or {})
+        return SavedAccount(self.owner, self.start_ticks, dict(self.joules), cards, settled, dict(activities))
 
 
 def _complete(cards: Mapping[tuple[str, Mode], float], joules: Joules) -> CardJoules:
@@ -357,6 +341,7 @@ class SavedAccount(NamedTuple):
     cards: Mapping[tuple[str, Mode], float] = MappingProxyType({})
     settled: SettledCells | None = _UNSETTLED
     """None is unchanged since the last checkpoint or line."""
+    activities: Mapping[Activity, float] = NO_ACTIVITIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..impact.values import NOTHING_IN_FORCE, InForce, Rates, Settled
 from ..records import Device, Model, ProcessOwner, Workload, WorkloadKey
+from ..snapshot import ACTIVITIES, Activity
 from .accounts import CardJoules, LedgerState, Owner, SavedAccount, SettledCells, SettledTotals
 from .baseline import Sample
 from .device_inventory import SavedDevice
@@ -84,6 +85,10 @@ def encode(state: State, *, whole: bool) -> bytes:
             if account.cards
         },
     }
+    if any(account.activities for account in ledger.accounts):
+        content["account_activities"] = {
+            str(at): dict(account.activities) for at, account in enumerate(ledger.accounts) if account.activities
+        }
     if any(account.settled for account in ledger.accounts):
         content["account_impacts"] = {
             str(at): {f"{component}/{mode}": settled for (component, mode), settled in account.settled.items()}
@@ -180,6 +185,7 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
             }
         )
     cards, impacts = content.get("account_cards", {}), content.get("account_impacts", {})
+    activities = content.get("account_activities", {})
     for at, (kind, fields, start_ticks, cells) in enumerate(content["accounts"]):
         owner = _decode_owner(kind, fields)
         joules = {tuple(cell.split("/")): float(value) for cell, value in cells.items()}
@@ -190,7 +196,12 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
         else:
             settled = accounts[identity].settled if identity in accounts else {}
         accounts[identity] = SavedAccount(
-            owner, int(start_ticks), joules, _decode_cards(cards.get(str(at), {})), settled
+            owner,
+            int(start_ticks),
+            joules,
+            _decode_cards(cards.get(str(at), {})),
+            settled,
+            _decode_activities(activities.get(str(at), {})),
         )
 
 
@@ -207,6 +218,11 @@ def _decode_settled(cells: Mapping[Any, Sequence[float]]) -> dict[Any, Settled]:
 def _decode_cards(cells: Mapping[str, float]) -> CardJoules:
     parts = ((cell.partition("/"), float(joules)) for cell, joules in cells.items())
     return {(device, "idle" if mode == "idle" else "active"): joules for (mode, _, device), joules in parts}
+
+
+def _decode_activities(cells: Mapping[str, float]) -> dict[Activity, float]:
+    """Those that this version has; joules of others are missing in the sum, as those of an older file."""
+    return {activity: float(cells[activity]) for activity in ACTIVITIES if activity in cells}
 
 
 def _encode_device(saved: SavedDevice) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from ..impact.values import Impact, Rates
 from ..records import HOST, Component, GroupKey, Place, Workload, WorkloadKey
 from ..snapshot import AccountRow, CardRow
 from ..workloads.protocol import Namer
-from .accounts import Account, Period
+from .accounts import Account
 from .impacts import total
+from .period import Period
 
 OVERFLOW = Workload(container="other", runtime="host")
 """The one row for every workload beyond the series limit (fault 66 in docs/faults.md)."""

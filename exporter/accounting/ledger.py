@@ -17,19 +17,21 @@ from ..records import (
     Model,
     Place,
     Process,
-    ProcessKey,
     ProcessOwner,
     UnattributedReason,
     Workload,
 )
 from ..snapshot import AccountRow, CardRow
 from ..workloads.protocol import Namer
-from .accounts import Account, LedgerState, Owner, Period, SettledTotals
+from .accounts import Account, LedgerState, Owner, SettledTotals
 from .attribution import Shares
 from .births import Births
+from .card_watch import CardWatch
 from .containers import OVERFLOW, ContainerAccounts
+from .gpu_posting import GpuPosting
 from .impacts import add_up, settle
 from .models import ModelAccounts, is_alone
+from .period import Period
 from .processes import ProcessAccounts, ProcessRecord
 
 _HOUSEKEEPING_SECONDS = 5.0
@@ -62,6 +64,7 @@ class Ledger:
         self._models = ModelAccounts(self._serials, namer.is_shared)
         self._processes = ProcessAccounts(self._serials, self._models)
         self._containers = ContainerAccounts(self._serials, namer, self._limits.container_max)
+        self._gpus = GpuPosting(self._containers, self._processes, self._models, self._open)
         self._changed: set[Account] = set()
         self._active: set[Account] = set()  # they need a row in the next tick even without usage
         self._known: tuple[object, ...] = ()
@@ -90,13 +93,14 @@ class Ledger:
         cpu: CpuUse | None = None,
         gpu_uses: Sequence[GpuUse] = (),
         allocations: Sequence[Allocation] = (),
+        cards: CardWatch | None = None,
         sequence: int = 0,
         scraped: int | None = None,
     ) -> list[Account]:
         """Charge one tick's shares and make its rows; returns the published accounts that may have changed.
 
         The rows are those of snapshot ``sequence``; ``scraped`` is the newest one that every regular scraper has
-        received, None if there are no regular scrapers.
+        received, None if there are no regular scrapers. ``cards`` have what each GPU did.
         """
         self._changed.update(self._births.release(scraped))
         for key, joules in shares.unattributed.items():
@@ -106,8 +110,8 @@ class Ledger:
             for group in cpu.started:
                 self._containers.start(group, period)
             self._post_cpu(period.now, cpu, shares.cpu_weights)
-        self._post_gpu(period.now, shares, gpu_uses)
-        self._post_allocations(period.now, shares, allocations)
+        cpu_seconds = None if cpu is None else cpu.window_seconds
+        self._changed |= self._gpus.post(period.now, shares, gpu_uses, allocations, cards or CardWatch(), cpu_seconds)
         if cpu is not None:
             for process in cpu.exited:
                 self._processes.exit(process, period.now)
@@ -153,57 +157,6 @@ class Ledger:
                     known = listing if not left.get(container) else "partial"
                     of, apart = self._processes.divide_reaped(reaped, container, left) if reaped else ((), 0.0)
                     changed.update(occupancy.charge_rest(group, rest - apart, surplus, known, of, strangers=beside))
-
-    def _post_gpu(self, now: float, shares: Shares, uses: Sequence[GpuUse]) -> None:
-        if uses:
-            self._processes.gpu_reported_at = now
-        charged: dict[tuple[ProcessKey, GroupKey | None], list[Account]] = {}
-        for use in uses:
-            if use.process is None or use.group is None:
-                continue
-            record, container = self._gpu_record(use.process, use.group, now)
-            accounts = charged[use.process.key, use.group] = [container, record.account]
-            if record.model is not None:
-                accounts.append(record.model)
-            if (occupancy := self._models.occupancy.get(container)) is not None:
-                if record.model is not None:
-                    occupancy.add(use.seconds, 0.0, now)
-                else:
-                    occupancy.add(0.0, use.seconds, now)
-                    record.unnamed_seconds += use.seconds
-            for account in accounts:
-                account.use_gpu(use.seconds)
-                self._changed.add(account)
-        for use, mode, joules, _ in shares.gpu:
-            assert use.process is not None
-            accounts = charged[use.process.key, use.group]
-            for account in accounts:
-                account.add_gpu(mode, joules)
-            accounts[0].add_card(use.device, mode, joules)
-
-    def _post_allocations(self, now: float, shares: Shares, allocations: Sequence[Allocation]) -> None:
-        """Charge containers, and the model that they as a whole work for, for the GPUs that are allocated to them."""
-        accounts = {
-            place: [account] if (model := self._models.sole(account)) is None else [account, model]
-            for place, account in self._containers.allocate({one.place for one in allocations}, now).items()
-        }
-        for account in chain.from_iterable(accounts.values()):
-            account.use_gpu(0.0)
-            self._changed.add(account)
-        for device, place, mode, joules, _ in shares.places:
-            for account in accounts[place]:
-                account.add_gpu(mode, joules)
-            accounts[place][0].add_card(device, mode, joules)
-
-    def _gpu_record(self, process: Process, group: GroupKey, now: float) -> tuple[ProcessRecord, Account]:
-        """The record of a process on a GPU, and the account of its container."""
-        record = self._processes.records.get(process.key)
-        container = self._containers.find(group, now)
-        if record is None or record.container is not container:
-            record = self._open(process, group, container, now)
-        record.gpu = True
-        record.seen_at = now
-        return record, container
 
     def _finish_tick(self, period: Period, sequence: int) -> list[Account]:
         if period.known != self._known:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, ProcessUse, Workload
 from ..snapshot import AccountRow
-from .accounts import Account, Period
+from .accounts import Account
 from .models import ModelAccounts
+from .period import Period
 
 _HALF_LIFE_SECONDS = 300.0
 
@@ -25,8 +26,8 @@ _UNREPORTED_SECONDS = 10.0
 class ProcessRecord:
     """A process account with what is needed to charge and rank it. ``container`` is None if not seen since a restart.
 
-    ``before`` are the joules of an earlier run, which its model's account already includes. ``unnamed_seconds`` is CPU
-    and GPU time from before its model was recognised.
+    ``before`` are the joules of an earlier run or under another model, which a model's account already includes.
+    ``unnamed_seconds`` is CPU and GPU time from before its model was recognised.
     """
 
     __slots__ = (
@@ -154,6 +155,7 @@ class ProcessAccounts:
                 self._publish(process.key, record, now)
         before = record.model
         if before is not None:
+            record.before = dict(account.joules)
             if account.ended_at is None:
                 assert record.container is not None
                 self._models.leave(before, record.container, now)
@@ -167,6 +169,7 @@ class ProcessAccounts:
                 account_of_model.merge(
                     {cell: joules - record.before.get(cell, 0.0) for cell, joules in account.joules.items()}
                 )
+                account_of_model.take_activities(account)
         return [account] if record.model is None else [account, record.model]
 
     def exit(self, key: ProcessKey, now: float) -> None:

@@ -224,7 +224,7 @@ class GpuUse(NamedTuple):
     weight when idle joules are divided among the holders: the slice fraction under MIG, else 1.0. ``group`` is its
     cgroup, None if unknown. ``process`` is None for processes that the driver reports and /proc does not show. Without
     either it is not ``known``. ``reported`` is False where the driver reports no use by process: then ``seconds`` are
-    unknown and not 0.
+    unknown and not 0. ``gpu_instance`` is the MIG instance that it holds.
     """
 
     device: str
@@ -233,6 +233,7 @@ class GpuUse(NamedTuple):
     seconds: float
     hold: float = 1.0
     reported: bool = True
+    gpu_instance: str = ""
 
     @property
     def known(self) -> bool:

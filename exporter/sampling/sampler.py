@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..accounting.accounts import Period
 from ..accounting.attribution import CpuIdle, CpuMethod, Shares, share
+from ..accounting.card_watch import CardWatch
 from ..accounting.cpu_prices import CpuPrices
 from ..accounting.devices import Devices, Restart
 from ..accounting.gpu_allocations import AllocationCache
@@ -16,6 +16,7 @@ from ..accounting.gpu_claims import Reservations
 from ..accounting.held_time import HeldSeconds, HeldTime
 from ..accounting.ledger import Ledger, Limits
 from ..accounting.measurement import Measured, Use
+from ..accounting.period import Period
 from ..accounting.scope import ScopeCheck
 from ..host import Host
 from ..impact.protocol import FactorProvider, NoFactors
@@ -108,6 +109,7 @@ class Sampler:
         self._held = HeldTime() if self.options.embodied is not None else None
         self._devices = self._restore()
         self._allocations = AllocationCache()
+        self._cards = CardWatch()
         self._reservations = Reservations(self.options.gpu_reservations)
         self._scope = ScopeCheck()
         self._last_at: float | None = None
@@ -220,8 +222,8 @@ class Sampler:
         if self._cpu_prices is not None and cpu is not None:
             weights = self._cpu_prices.weights(measured, cpu, self._ledger.by_group)
         reserved = self._reservations.places(allocations, self._ledger.pod_labels)
-        idle = self.options.cpu_idle
-        shares = share(measured.energies, cpu, gpu_uses, idle, allocations, owners, weights, reserved)
+        shares = share(measured.energies, cpu, gpu_uses, self.options.cpu_idle, allocations, owners, weights, reserved)
+        self._cards.update(use.gpus, window)
         scraped = self._received_by_all(began)
         period = Period.of(
             began,
@@ -238,6 +240,7 @@ class Sampler:
             cpu=use.cpu,
             gpu_uses=gpu_uses,
             allocations=allocations,
+            cards=self._cards,
             sequence=self._sequence + 1,
             scraped=scraped,
         )
@@ -247,8 +250,7 @@ class Sampler:
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
-            every = self.options.checkpoint_seconds
-            self._checkpointer.write(began, self._accounts(), changes, every)
+            self._checkpointer.write(began, self._accounts(), changes, self.options.checkpoint_seconds)
         self._sequence += 1
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:

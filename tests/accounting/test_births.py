@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.accounting.accounts import Period
 from exporter.accounting.attribution import Energy, share
 from exporter.accounting.ledger import Ledger
+from exporter.accounting.period import Period
 from exporter.records import CpuUse, GpuUse, GroupKey, GroupUse, ProcessKey, Workload
 from tests.support.ledger_bench import GPU, PACKAGE, PathNames, group, process, use
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from exporter.accounting.accounts import Account, Period
+from exporter.accounting.accounts import Account
 from exporter.accounting.attribution import CpuIdle, Energy, share
 from exporter.accounting.ledger import Ledger, Limits
+from exporter.accounting.period import Period
 from exporter.records import (
     Component,
     CpuUse,

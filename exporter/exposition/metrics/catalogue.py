@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .cards import CARDS, CONTAINER_CARDS
+from .activities import ACTIVITY
+from .cards import CONTAINER_CARDS
 from .families import (
     CONTAINER,
     DEVICE_LABELS,
-    GPU_LABELS,
     IDENTITY,
     ContainerInfo,
     Family,
@@ -14,19 +14,16 @@ from .families import (
     container_info,
     container_prices,
     failures,
-    gpu_allocated,
-    gpu_info,
     idle_info,
     level_families,
     of_device,
-    of_gpu,
-    of_gpu_parts,
     of_meter,
     of_source,
     plain,
     power_source_info,
     retired_devices,
 )
+from .gpus import GPUS
 from .impact import IMPACT
 from .tokens import TOKENS
 
@@ -144,110 +141,11 @@ CATALOGUE: tuple[Family, ...] = (
         ("component",),
         retired_devices,
     ),
-    # GPUs
-    *CARDS,
-    of_gpu(
-        "energy_gpu_power_limit_watts",
-        "Power limit enforced by the GPU's driver, in watts.",
-        lambda gpu: gpu.power_limit_watts,
-    ),
-    of_gpu(
-        "energy_gpu_memory_used_bytes",
-        "GPU memory in use, in bytes.",
-        lambda gpu: gpu.memory_used_bytes,
-    ),
-    of_gpu(
-        "energy_gpu_memory_total_bytes",
-        "GPU memory installed (of the instance under MIG), in bytes.",
-        lambda gpu: gpu.memory_total_bytes,
-    ),
-    of_gpu(
-        "energy_gpu_temperature_celsius",
-        "GPU core temperature, in degrees Celsius.",
-        lambda gpu: gpu.temperature_celsius,
-    ),
-    of_gpu(
-        "energy_gpu_utilization_ratio",
-        "Share of time during which at least one kernel ran on the GPU, from 0 to 1; it does not show how much of the "
-        "chip was used.",
-        lambda gpu: gpu.utilization_ratio,
-    ),
-    of_gpu(
-        "energy_gpu_sm_active_ratio",
-        "Share of the GPU's streaming multiprocessors that had work, averaged over time, from 0 to 1.",
-        lambda gpu: gpu.sm_active_ratio,
-    ),
-    of_gpu(
-        "energy_gpu_tensor_active_ratio",
-        "Share of cycles in which the GPU's tensor cores were active, from 0 to 1.",
-        lambda gpu: gpu.tensor_active_ratio,
-    ),
-    of_gpu(
-        "energy_gpu_dram_active_ratio",
-        "Share of cycles in which the GPU's memory interface moved data, from 0 to 1.",
-        lambda gpu: gpu.dram_active_ratio,
-    ),
-    of_gpu_parts(
-        "energy_gpu_clock_hertz",
-        "gauge",
-        "Clock of a GPU domain, in hertz.",
-        "domain",
-        lambda gpu: gpu.clock_hertz,
-    ),
-    of_gpu_parts(
-        "energy_gpu_throttle_seconds_total",
-        "counter",
-        "Time during which the GPU's clocks were throttled, in seconds, by reason.",
-        "reason",
-        lambda gpu: gpu.throttle_seconds,
-    ),
-    of_gpu_parts(
-        "energy_gpu_ecc_errors_total",
-        "counter",
-        "Memory errors over the GPU's lifetime, by whether ECC corrected them; absent where ECC is off.",
-        "error",
-        lambda gpu: gpu.ecc_errors,
-    ),
-    of_gpu_parts(
-        "energy_gpu_memory_repair",
-        "gauge",
-        "1 if a bad memory page or row of the GPU will be retired at the next reset (pending) or could not be retired "
-        "(failed: replace the card), else 0.",
-        "state",
-        lambda gpu: gpu.memory_repair,
-    ),
-    Family(
-        "energy_gpu_xid_errors_total",
-        "counter",
-        "Xid errors that the driver reported for the GPU since the exporter started; none is reported when a GPU falls "
-        "off the bus (Xid 79), where energy_device_up becomes 0.",
-        GPU_LABELS,
-        lambda snapshot: (((g.index, g.uuid, g.gpu_instance), g.xid_errors) for g in snapshot.gpu.states),
-    ),
-    of_gpu(
-        "energy_gpu_last_xid",
-        "Number of the last Xid error of the GPU since the exporter started, as in NVIDIA's catalog; absent if there "
-        "was none.",
-        lambda gpu: gpu.last_xid,
-    ),
-    Family(
-        "energy_gpu_info",
-        "gauge",
-        "Always 1; names a GPU (or MIG instance), to be joined on uuid.",
-        (*GPU_LABELS, "gpu_model", "driver_version", "pci_bus_id"),
-        gpu_info,
-    ),
-    Family(
-        "energy_gpu_allocated_ratio",
-        "gauge",
-        "Share of a GPU that Kubernetes allocated to a container, used or not, from 0 to 1: a MIG device is its "
-        "fraction of the GPU's slices, and equal requests for a shared GPU have equal shares.",
-        (*GPU_LABELS, "namespace", "pod", "container"),
-        gpu_allocated,
-    ),
+    *GPUS,
     # its users
     *level_families(),
     CONTAINER_CARDS,
+    *ACTIVITY,
     *IMPACT,
     *TOKENS,
     ContainerInfo(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
@@ -12,7 +11,7 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from ... import __version__
-from ...records import REASONS, GpuState, Model, SourceHealth, Workload
+from ...records import REASONS, Model, SourceHealth, Workload
 from ...snapshot import AccountRow, DeviceRow, Snapshot
 from .labels import clean, escape, escape_help, is_shown
 
@@ -211,52 +210,11 @@ def of_meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> 
     return Family(name, "counter", help_text, ("device",), samples)
 
 
-GPU_LABELS = ("gpu", "uuid", "gpu_instance")
-
-
-def of_gpu(name: str, help_text: str, value: Callable[[GpuState], float | None]) -> Family:
-    """Family with a series per GPU and MIG instance."""
-
-    def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for gpu in snapshot.gpu.states:
-            yield (gpu.index, gpu.uuid, gpu.gpu_instance), value(gpu)
-
-    return Family(name, "gauge", help_text, GPU_LABELS, samples)
-
-
-def of_gpu_parts(
-    name: str, kind: Kind, help_text: str, label: str, parts: Callable[[GpuState], Iterable[tuple[str, float]]]
-) -> Family:
-    """Family with several series per GPU."""
-
-    def samples(snapshot: Snapshot) -> Iterator[Sample]:
-        for gpu in snapshot.gpu.states:
-            for part, value in parts(gpu):
-                yield (gpu.index, gpu.uuid, gpu.gpu_instance, part), value
-
-    return Family(name, kind, help_text, (*GPU_LABELS, label), samples)
-
-
 def of_source(name: str, kind: Kind, help_text: str, value: Callable[[SourceHealth], float | None]) -> Family:
     """Family with a series per source."""
     return Family(
         name, kind, help_text, ("source",), lambda snapshot: (((s.name,), value(s)) for s in snapshot.exporter.sources)
     )
-
-
-def gpu_info(snapshot: Snapshot) -> Iterator[Sample]:
-    """Identity of each GPU."""
-    for gpu in snapshot.gpu.states:
-        yield (gpu.index, gpu.uuid, gpu.gpu_instance, gpu.gpu_model, gpu.driver_version, gpu.pci_bus_id), 1
-
-
-def gpu_allocated(snapshot: Snapshot) -> Iterator[Sample]:
-    """Share of each GPU that is allocated to each container, by replicas or by MIG slices."""
-    allocated: defaultdict[str, float] = defaultdict(float)
-    for allocation in snapshot.gpu.allocations:
-        allocated[allocation.device] += allocation.share
-    for device, namespace, pod, container, share, gpu_instance, gpu in snapshot.gpu.allocations:
-        yield (gpu, device, gpu_instance, namespace, pod, container), share / max(1.0, allocated[device])
 
 
 IDENTITY = (

@@ -53,7 +53,8 @@ class Holder:
     def take(self) -> GpuUse:
         """Use since it was last taken; 0 seconds for a process that only holds the card."""
         seconds, self.seconds = self.seconds, 0.0
-        return GpuUse(CARDS[self.load.card].uuid, self.group, self.process, seconds, self.hold)
+        card, instance = CARDS[self.load.card].uuid, self.load.instance
+        return GpuUse(card, self.group, self.process, seconds, self.hold, gpu_instance=instance)
 
 
 class Board:

@@ -192,7 +192,8 @@ class Holders:
             if not count:
                 lost += seconds  # used by a process that has exited
                 continue
-            uses += [_use(card, identity, seconds / count, instance.fraction / count) for identity in found.values()]
+            part, hold = str(instance.number), instance.fraction / count
+            uses += [_use(card, identity, seconds / count, hold, part) for identity in found.values()]
             lost += seconds * len(unknown) / count
             held += instance.fraction * len(unknown) / count
         return [*uses, *_of_unknown(card, lost, held)]
@@ -264,8 +265,8 @@ class Holders:
         return found, unknown
 
 
-def _use(card: Card, identity: ProcessIdentity, seconds: float, hold: float) -> GpuUse:
-    return GpuUse(card.uuid, identity.group, identity.process, seconds, hold)
+def _use(card: Card, identity: ProcessIdentity, seconds: float, hold: float, gpu_instance: str = "") -> GpuUse:
+    return GpuUse(card.uuid, identity.group, identity.process, seconds, hold, gpu_instance=gpu_instance)
 
 
 def _of_unknown(card: Card, seconds: float, hold: float) -> list[GpuUse]:
