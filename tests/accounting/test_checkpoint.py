@@ -53,7 +53,7 @@ def state(joules: float = 1.0) -> State:
                     {("cpu", "active"): Settled(1.0, 0.5), ("gpu", "idle"): Settled(2.0, 0.0, 0.0, 1e-9)},
                 ),
                 SavedAccount(PROCESS, 99, {("cpu", "active"): joules, ("gpu", "idle"): 3.0}),
-                SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}),
+                SavedAccount(MODEL, 0, {("gpu", "active"): 0.1}, activities={"throttled": 0.06, "unknown": 0.04}),
             ],
             SettledTotals({("cpu", "idle"): Settled(0.25, 1.0)}, {"cpu": Settled()}),
         ),

@@ -23,6 +23,7 @@ from exporter.records import (
     CpuUse,
     Device,
     EnergyReading,
+    GpuState,
     GpuUse,
     GroupKey,
     GroupUse,
@@ -134,6 +135,8 @@ class UseSource:
         self.started: list[GroupKey] = []
         self.ended: list[GroupKey] = []
         self.exited: list[ProcessKey] = []
+        self.card: tuple[float | None, ...] = (None, None)
+        self.throttled = 0.0
 
     def restart(self) -> None:
         self.started, self.ended, self.exited = list(self.groups.values()), [], []
@@ -157,7 +160,10 @@ class UseSource:
             if process.key.pid % 2 and home in self.groups
         ]
         self.started, self.ended, self.exited, self.work = [], [], [], {}
-        return Reading(cpu=cpu, gpu_uses=tuple(holders))
+        sm, dram = self.card
+        throttled = (("sw_power_cap", self.throttled),)
+        card = GpuState(GPU.id, "0", sm_active_ratio=sm, dram_active_ratio=dram, throttle_seconds=throttled)
+        return Reading(cpu=cpu, gpu_uses=tuple(holders), gpus=(card,))
 
     def close(self) -> None:
         pass
@@ -231,8 +237,19 @@ class Node(RuleBasedStateMachine):
         seconds=st.sampled_from((1.0, 1.0, 0.5, 3.0, 7.0, 7.0, 120.0)),
         watts=st.tuples(st.floats(20, 390), st.floats(1, 90), st.floats(30, 790)),
         works=st.lists(st.tuples(st.integers(1, 6), st.sampled_from("abc"), st.floats(0.001, 0.9)), max_size=4),
+        card=st.tuples(st.none() | st.sampled_from((0.1, 0.8)), st.none() | st.sampled_from((0.1, 0.7))),
+        throttled=st.sampled_from((0.0, 0.0, 0.6)),
     )
-    def tick(self, seconds: float, watts: tuple[float, float, float], works: list[tuple[int, str, float]]) -> None:
+    def tick(
+        self,
+        seconds: float,
+        watts: tuple[float, float, float],
+        works: list[tuple[int, str, float]],
+        card: tuple[float | None, float | None],
+        throttled: float,
+    ) -> None:
+        self.use.card = card
+        self.use.throttled += throttled * seconds
         for pid, name, work in works:
             self.run(pid, name, work)
         self.now += seconds
@@ -318,6 +335,7 @@ class Node(RuleBasedStateMachine):
         assert all(value >= 0 or name.startswith("energy_electricity_price") for (name, _), value in series.items())
         self._conserve(series)
         self._conserve_impact(series)
+        self._conserve_activities(series)
         self._never_fall(series)
         self._show_devices(series)
 
@@ -348,6 +366,17 @@ class Node(RuleBasedStateMachine):
                 assert node == attributed == []
             else:
                 assert math.isclose(sum(attributed), *node, rel_tol=1e-9, abs_tol=1e-9), kind
+
+    def _conserve_activities(self, series: Series) -> None:
+        """The activities of each model are its GPU joules, in every scrape."""
+        owed: dict[str, float] = {}
+        for (name, labels), value in series.items():
+            if name == "energy_model_activity_joules_total":
+                owed[dict(labels)["model_name"]] = owed.get(dict(labels)["model_name"], 0.0) + value
+            elif name == "energy_model_joules_total" and dict(labels)["component"] == "gpu":
+                owed[dict(labels)["model_name"]] = owed.get(dict(labels)["model_name"], 0.0) - value
+        for model, difference in owed.items():
+            assert math.isclose(difference, 0.0, abs_tol=1e-9 * (self.given["gpu"] + 1.0)), model
 
     def _hidden(self, component: str) -> float:
         """A reset or a glitch below the plausible power looks like use: at most full power all the time."""
