@@ -56,6 +56,8 @@ class CardWatch:
         window = self._window_seconds if state.window_seconds is None else state.window_seconds
         if window <= 0:
             return None
+        if state.throttle_seconds == before.throttle_seconds:
+            return 0.0
         earlier = dict(before.throttle_seconds)
         passed = [seconds - earlier.get(reason, 0.0) for reason, seconds in state.throttle_seconds]
         return max(0.0, *passed) / window

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from ..records import Allocation, GpuUse, GroupKey, Mode, Process, ProcessKey
+from ..records import Allocation, GpuUse, GroupKey, Mode, Process, ProcessKey, Workload
 from .accounts import Account
 from .activity import classify, is_unused
 from .attribution import Shares
@@ -38,39 +39,39 @@ class _Works:
 
     def of_process(self, accounts: Sequence[Account], use: GpuUse, mode: Mode, joules: float) -> None:
         """Joules of a process: of its container, and of its model or, while it has none, of itself."""
-        active = joules if mode == "active" else 0.0
-        facts = self._cards.facts(use.device, use.gpu_instance)
-        unused = is_unused(facts, use.seconds, active, reported=use.reported)
+        device, instance = use.device, use.gpu_instance
+        unused = not use.seconds
+        if unused:
+            active = joules if mode == "active" else 0.0
+            unused = is_unused(self._cards.facts(device, instance), use.seconds, active, reported=use.reported)
         for account in (accounts[0], accounts[-1]):
-            work = self._of(account, use.device, use.gpu_instance)
+            work = self._found.get((account, device, instance)) or self._start(account, device, instance)
             work.joules += joules
-            work.unused &= unused
+            if not unused:
+                work.unused = False
 
     def of_place(self, accounts: Sequence[Account], device: str, mode: Mode, joules: float) -> None:
         """Joules of a container without a known process on its card; one that is not known may be its own."""
         for account in accounts:
-            work = self._of(account, device, "")
+            work = self._found.get((account, device, "")) or self._start(account, device, "")
             work.joules += joules
             work.unused &= not (mode == "active" and joules)
             work.certain &= device not in self._anonymous
 
     def post(self, cpu_seconds: float | None) -> None:
         """Add each account's joules to one activity; ``cpu_seconds`` is the time that its CPU seconds cover."""
+        parts = Counter([account for account, _, _ in self._found])
         for (account, device, instance), work in self._found.items():
             if work.unused:
                 account.add_activity("idle" if work.certain else "unknown", work.joules)
-                continue
-            cores = account.cpu_seconds / cpu_seconds / self._parts(account) if cpu_seconds else None
-            account.add_activity(classify(self._cards.facts(device, instance), cores), work.joules)
+            elif isinstance(account.owner, Workload):
+                account.add_activity("idle", 0.0)  # it keeps no other, and is born at 0
+            else:
+                cores = account.cpu_seconds / cpu_seconds / parts[account] if cpu_seconds else None
+                account.add_activity(classify(self._cards.facts(device, instance), cores), work.joules)
 
-    def _parts(self, account: Account) -> int:
-        return sum([each is account for each, _, _ in self._found])
-
-    def _of(self, account: Account, device: str, instance: str) -> _Work:
-        key = (account, device, instance)
-        work = self._found.get(key)
-        if work is None:
-            work = self._found[key] = _Work()
+    def _start(self, account: Account, device: str, instance: str) -> _Work:
+        work = self._found[account, device, instance] = _Work()
         return work
 
 
