@@ -57,6 +57,6 @@ class CpuPrices:
         if not energies or self._devices != before:
             return None
         for energy in energies:
-            if energy.gap or energy.device.quality != "measured" or energy.device.id not in measured.watts:
+            if energy.gap or energy.device.quality == "estimated" or energy.device.id not in measured.watts:
                 return None
         return sum([energy.active for energy in energies])

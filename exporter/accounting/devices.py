@@ -112,7 +112,7 @@ class Devices:
     def measure(self, readings: Iterable[EnergyReading | PowerReading], use: Use) -> Measured:
         """Convert one tick's readings to joules and add them to the totals."""
         unique = {reading.device.id: reading for reading in readings}
-        measured = {r.device.component for r in unique.values() if r.device.quality == "measured"}
+        measured = {r.device.component for r in unique.values() if r.device.quality != "estimated"}
         self.cpu_metered = self.cpu_metered or "cpu" in measured
         if self.cpu_metered:
             # Once the CPU has a meter, estimates are ignored: their joules would be counted twice.

@@ -216,7 +216,7 @@ def _meter(one: Examination, index: int) -> str:
     for bounds in one.second.bounds:
         if bounds.device == device.id:
             text += f", between {bounds.low_watts:.1f} and {bounds.high_watts:.1f} W"
-    text += "" if device.quality == "measured" else ", estimated"
+    text += "" if device.quality == "measured" else f", {device.quality}"
     return text + (f", part of {device.within}" if device.within else "")
 
 

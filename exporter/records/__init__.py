@@ -22,7 +22,7 @@ from .owners import Workload as Workload
 from .owners import WorkloadKey as WorkloadKey
 
 Component = Literal["cpu", "dram", "gpu", "platform", "other"]
-Quality = Literal["measured", "estimated"]
+Quality = Literal["measured", "estimated", "simulated"]
 Mode = Literal["active", "idle"]
 Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", "error"]
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]

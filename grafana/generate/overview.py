@@ -143,15 +143,15 @@ def _waste() -> Builder[Panel]:
 def _measured() -> Builder[Panel]:
     # of nodes, whose components are disjoint: devices include each other, a package its cores
     rates = q.rate("energy_node_joules_total", q.NOT_OTHER)
-    estimated = q.series("energy_power_source_info", 'quality="estimated"')
-    measured = f"{rates} unless on (cluster, job, instance, component) {estimated}"
+    others = q.series("energy_power_source_info", 'quality!="measured"')
+    measured = f"{rates} unless on (cluster, job, instance, component) {others}"
     return number(
         Ask(
             5,
             "Measured",
             "How much is measured?",
             "Share of the power of CPUs, memory and GPUs that is measured by a meter. The rest is estimated from "
-            "utilisation, as on virtual machines, where the hypervisor hides the meters.",
+            "utilisation, as on virtual machines, where the hypervisor hides the meters, or simulated (--demo).",
             NO_METER,
             [onward(EXPORTER)],
         ),

@@ -204,7 +204,7 @@ CATALOGUE: tuple[Family, ...] = (
     Family(
         "energy_power_source_info",
         "gauge",
-        "Always 1; source of a device's joules, quality (measured or estimated), and method.",
+        "Always 1; source of a device's joules, quality (measured, estimated, or simulated as by --demo), and method.",
         (*DEVICE_LABELS, "quality", "method"),
         power_source_info,
     ),

@@ -204,7 +204,7 @@ def of_meter(name: str, help_text: str, value: Callable[[DeviceRow], float]) -> 
 
     def samples(snapshot: Snapshot) -> Iterator[Sample]:
         for row in snapshot.energy.devices:
-            if row.device.quality == "measured" and row.device.method != "power_integrated":
+            if row.device.quality != "estimated" and row.device.method != "power_integrated":
                 yield (row.device.id,), value(row)
 
     return Family(name, "counter", help_text, ("device",), samples)

@@ -67,7 +67,7 @@ def _order(index: str) -> tuple[int, str]:
 def _kind(state: GpuState | None, row: DeviceRow | None) -> str:
     """Product of a card, and how its joules are known."""
     product = (state.gpu_model if state else "") or (row.device.name if row else "")
-    return name(product) + (f", {text(quality(row))} ({text(row.device.source)})" if row else "")
+    return name(product) + (f", {text(row.device.quality)} ({text(row.device.source)})" if row else "")
 
 
 def _gpu_name(number_: int, uuid: str, index: str, state: GpuState | None, kind: str, row: DeviceRow | None) -> str:
@@ -138,7 +138,7 @@ def devices(snapshot: Snapshot) -> str:
         bounds = ""
         if row.low_watts is not None and row.high_watts is not None:
             bounds = note(f"{number(row.low_watts)} to {number(row.high_watts)}")
-        known = quality(row)
+        known = device.quality
         cells.append(
             (
                 f"{name(device.name or device.id)} {_fault(row)}"
@@ -167,11 +167,6 @@ def devices(snapshot: Snapshot) -> str:
     title = "Other devices" if len(rows) < len(snapshot.energy.devices) else "Devices"
     nested = any(row.device.within for row in rows)
     return card(title, table(heads, cells, "stack"), "some include others: do not add them up" if nested else "")
-
-
-def quality(row: DeviceRow) -> str:
-    """How a device's joules are known: measured, estimated or simulated."""
-    return "simulated" if row.device.method == "simulated" else row.device.quality
 
 
 def _fault(row: DeviceRow) -> str:

@@ -109,7 +109,7 @@ def _device(
         id_,
         component,
         source="demo",
-        quality="measured",
+        quality="simulated",
         name=name or id_,
         capacity=capacity,
         within=None if id_ == PLATFORM else PLATFORM,
