@@ -18,7 +18,7 @@ from tests.support.repository import DEMO_BUDGETS, REPOSITORY, RULE_FILES
 RULES = [*RULE_FILES, DEMO_BUDGETS]
 DOCUMENT = (REPOSITORY / "docs/rules.md").read_text(encoding="utf-8")
 RUNBOOKS = REPOSITORY / "docs/runbooks"
-DASHBOARDS = {"overview", "models", "model", "nodes", "workloads", "budgets", "exporter"}
+DASHBOARDS = {"overview", "models", "model", "nodes", "workloads", "budgets", "advice", "exporter"}
 
 SCRAPE = {"service", "endpoint", "container", "prometheus", "prometheus_replica"}
 """Labels that say who scraped a server and why, not what it is."""
@@ -232,7 +232,7 @@ def test_watts_are_divided_by_the_window_and_not_by_the_age_of_a_series() -> Non
 
 def test_sums_over_time_agree_with_the_interval_of_what_they_add_up() -> None:
     """A sample stands for one interval: 60 s of most rules, 120 s of runs, 300 s of the zero-filled ones."""
-    seconds = {"1m": 60, "2m": 120, "150s": 150, "4m": 240, "5m": 300}
+    seconds = {"1m": 60, "2m": 120, "150s": 150, "4m": 240, "5m": 300, "15m": 900}
     interval = {
         rule["record"]: seconds[group["interval"]] for group in groups() for rule in group["rules"] if "record" in rule
     }

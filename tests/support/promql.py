@@ -13,6 +13,8 @@ _WORDS = {"and", "or", "unless", "bool", "offset", "e", "inf", "nan"}
 _CONTINUED = re.compile(r"(?:[-+*/]|\b(?:and|or|unless)|\bon \([\w, ]*\))$")
 _COUNTED = re.compile(r'count_values\s*\(\s*"(\w+)"')
 _COPIED = re.compile(r'"(\w+)",\s*"\$1",\s*"(\w+)",')
+_SET = re.compile(r'"(\w+)",\s*"\w+",\s*"(\w*)",')
+_JOINED = re.compile(r'"(\w+)",\s*":",((?:\s*"\w+",?)+)')
 
 
 class Names(NamedTuple):
@@ -42,8 +44,11 @@ def queries(block: str) -> list[str]:
 def names(expression: str) -> Names:
     """Everything that an expression names."""
     text = re.sub(r"^\s*#.*$", "", expression, flags=re.MULTILINE)
-    made = {target for target, _ in _COPIED.findall(text)} | set(_COUNTED.findall(text))
-    labels = {source for _, source in _COPIED.findall(text)}
+    copied = [*_COPIED.findall(text), *_SET.findall(text)]
+    joined = _JOINED.findall(text)
+    made = {target for target, _ in (*copied, *joined)} | set(_COUNTED.findall(text))
+    sources = {source for _, source in copied} | {one for _, parts in joined for one in re.findall(r"\w+", parts)}
+    labels = sources - made - {""}
     tokens = _TOKEN.findall(text)
     metrics: list[tuple[str, set[str]]] = []
     position = 0
