@@ -179,7 +179,7 @@ class Account:
             self.activities[activity] += joules
 
     def take_activities(self, other: Account) -> None:
-        """Take over those of another account, whose joules are merged."""
+        """Add those of another account, whose joules are merged; it has none from then on."""
         for activity, joules in (other.activities or {}).items():
             self.add_activity(activity, joules)
         other.activities = None
