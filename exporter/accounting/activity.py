@@ -67,7 +67,7 @@ def classify(card: CardFacts, cores: float | None) -> Activity:
 
 
 def _bound(sm: float, tensor: float | None, dram: float | None) -> Activity:
-    """What bounds a card that is used, which utilization alone does not tell."""
+    """What bounds a card that is used, which utilization alone does not show."""
     if dram is not None and dram >= BOUND_RATIO * sm:
         return "memory_bound"
     if tensor is not None and tensor >= BOUND_RATIO * sm:

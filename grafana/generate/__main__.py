@@ -10,7 +10,7 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from . import budgets, exporter, model, models, nodes, overview, workloads
+from . import advice, budgets, exporter, model, models, nodes, overview, workloads
 from .variables import RUNBOOKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "dashboards"
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "dashboards"
 
 def dashboards(runbooks: str = RUNBOOKS) -> list[Dashboard]:
     """All of them, in the order of the menu; ``runbooks`` is the address of the folder docs/runbooks."""
-    others = [room.dashboard() for room in (models, model, nodes, workloads, budgets, exporter)]
+    others = [room.dashboard() for room in (models, model, nodes, workloads, advice, budgets, exporter)]
     return [overview.dashboard(runbooks), *others]
 
 

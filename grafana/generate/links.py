@@ -9,12 +9,13 @@ TAG = "ai-energy"
 KEPT = ("datasource", "cluster", "job", "instance")
 """Variables that every dashboard has."""
 
-OVERVIEW, MODELS, MODEL, NODES, WORKLOADS, BUDGETS, EXPORTER = (
+OVERVIEW, MODELS, MODEL, NODES, WORKLOADS, ADVICE, BUDGETS, EXPORTER = (
     "energy-overview",
     "energy-models",
     "energy-model",
     "energy-nodes",
     "energy-workloads",
+    "energy-advice",
     "energy-budgets",
     "energy-exporter",
 )
@@ -24,6 +25,7 @@ TITLES = {
     MODEL: "Model detail",
     NODES: "Nodes & GPUs",
     WORKLOADS: "Workloads",
+    ADVICE: "Advice",
     BUDGETS: "Budgets",
     EXPORTER: "Exporter health",
 }

@@ -7,11 +7,12 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
+from . import waste
 from .board import Row, board
 from .empty import NO_IMPACT, NO_RULES, NO_TOKENS, Empty
 from .events import rollouts
-from .links import MODEL, MODELS, NODES, WORKLOADS, from_place, onward
-from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, PHASE, PLAIN, WARN
+from .links import ADVICE, MODEL, MODELS, NODES, WORKLOADS, from_place, onward
+from .palette import ACTIVE, COMPONENT, HELD_IDLE, PHASE, PLAIN, WARN
 from .panels import JOULES, KG, KWH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
@@ -91,14 +92,14 @@ def _token() -> Builder[Panel]:
 def _idle() -> Builder[Panel]:
     ask = Ask(
         5,
-        "Idle share",
-        "How much of it is idle?",
-        "Share of its energy in the time range that is idle power of cards that it holds.",
-        _NOT_AT_WORK,
-        [onward(NODES)],
+        "Unused",
+        "How much of it is waste?",
+        f"Share of its energy in the time range, whatever node is selected. {waste.UNUSED_MEANS}.",
+        NO_RULES,
+        [onward(ADVICE)],
     )
-    share = q.idle_share("model", "model_name", *_WHERE)
-    return number(ask, share, "percentunit", steps=[(0.5, WARN), (0.9, BAD)], base=GOOD, decimals=0)
+    share = waste.share(waste.by_activity("idle", "", *_WHERE), waste.of_models("", *_WHERE))
+    return number(ask, share, "percentunit", steps=waste.STEPS, base=waste.BASE, decimals=1)
 
 
 def _why() -> Builder[Panel]:
@@ -106,7 +107,7 @@ def _why() -> Builder[Panel]:
         6,
         "Finding",
         "Why does it use so much?",
-        "The first finding that holds: see docs/dashboards.md.",
+        "What its cards did in the time range: see docs/dashboards.md.",
         _NOT_AT_WORK,
         [onward(NODES)],
     )

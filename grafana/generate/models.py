@@ -6,11 +6,12 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
+from . import waste
 from .board import Row, board
 from .empty import NO_MODEL, NO_RULES, NO_TOKENS, Empty
-from .links import MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
-from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PHASE, TEXT, WARN
-from .panels import JOULES, KG, KWH, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
+from .links import ADVICE, MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
+from .palette import PHASE, TEXT, WARN
+from .panels import JOULES, KG, KWH, KWH_PER_MONTH, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, model_name, namespace
@@ -38,7 +39,7 @@ def dashboard() -> Dashboard:
     """A table that ranks all models, and its two most important columns over time."""
     return board(
         MODELS,
-        "How much power, energy and joules per token does each model use, how much of it is idle, and why?",
+        "How much power, energy and joules per token does each model use, how much is waste, why, and what to do?",
         [*everywhere(), namespace(), model_name(), currency()],
         [
             Row(4, [(5, _power()), (5, _energy()), (5, _share()), (5, _idle()), (4, _count())]),
@@ -94,16 +95,15 @@ def _share() -> Builder[Panel]:
 def _idle() -> Builder[Panel]:
     ask = Ask(
         4,
-        "Idle share",
-        "How much of it is idle?",
-        "Share of the models' energy that is idle power of GPUs that they hold, in the time range.",
-        NO_MODEL,
-        [onward(WORKLOADS)],
+        "Unused",
+        "How much of it is waste?",
+        f"Share of the models' energy in the time range, whatever node is selected. {waste.UNUSED_MEANS}.",
+        NO_RULES,
+        [onward(ADVICE)],
     )
-    idle = q.total(q.increase("energy_model_joules_total", 'mode="idle"', *_WHERE))
-    every = q.total(q.increase("energy_model_joules_total", *_WHERE))
-    steps = [(0.3, WARN), (0.6, BAD)]
-    return number(ask, f"{idle} / ({every} > 0)", "percentunit", steps=steps, base=GOOD, decimals=0)
+    unused = waste.by_activity("idle", "", *_WHERE)
+    share = waste.share(unused, waste.of_models("", *_WHERE))
+    return number(ask, share, "percentunit", steps=waste.STEPS, base=waste.BASE, decimals=1)
 
 
 def _count() -> Builder[Panel]:
@@ -117,17 +117,16 @@ def _count() -> Builder[Panel]:
 def _league() -> Builder[Panel]:
     power = q.watts("model", _BY, *_WHERE)
     energy = q.kwh("model", _BY, *_WHERE)
-    everything = q.total(q.increase("energy_model_joules_total", *_WHERE))
-    used = q.total(q.increase("energy_model_joules_total", *_WHERE), _BY)
+    unused, total = waste.by_activity("idle", _BY, *_WHERE), waste.of_models(_BY, *_WHERE)
     ask = Ask(
         6,
         "Models by energy",
         "Which model uses most, and why?",
-        "Energy, share and idle share are for the time range; power is now. vs 1w ago compares the energy with "
+        "Energy and unused share are for the time range; power is now. vs 1w ago compares the energy with "
         "the same time range a week earlier: +10 % is more. kWh/year is the mean power of the last "
         "week, idle hours included, over a year. J/token is energy, idle included, per generated token of the last "
-        "five minutes; empty if no server reports tokens. Why is the first finding that applies: see "
-        "docs/dashboards.md. Click a model for its details.",
+        "five minutes; empty if no server reports tokens. Why is what its cards did: see docs/dashboards.md. What to "
+        "do is the lever that could save most, and how much at most; a click opens its evidence.",
         NO_MODEL,
     )
     return table(
@@ -142,20 +141,20 @@ def _league() -> Builder[Panel]:
             Value("Power", power, "watt", None, 80, total=True),
             Value("Energy", energy, KWH, 2, 95, total=True),
             Value("vs 1w ago", q.change("model", _BY, *_WHERE), "percentunit", 0, 90),
-            Value("Share", f"{used} / scalar({everything})", "percentunit", 0, 105, base=ACTIVE, bar=1),
             Value("kWh/year", _per_year(), "none", 0, 80, total=True),
             Value("J/token", _of_rows(q.joules_per_token(_SERVED, *_WHERE)), PER_TOKEN, None, 110),
+            Value("Unused", waste.share(unused, total), "percentunit", 1, 75, waste.STEPS),
+            Value("Why", why(_BY, *_WHERE), "none", 0, 150, texts=TEXTS),
             Value(
-                "Idle",
-                q.idle_share("model", _BY, *_WHERE),
-                "percentunit",
+                "What to do",
+                waste.best_lever("model", _BY, *_WHERE),
+                "none",
                 0,
-                100,
-                [(0.5, WARN), (0.9, BAD)],
-                HELD_IDLE,
-                1,
+                165,
+                texts=waste.LEVER_TEXTS,
+                follow=from_place(ADVICE, "Its evidence", namespace="Namespace", model_name="Model"),
             ),
-            Value("Why", why(_BY, *_WHERE), "none", 0, 160, texts=TEXTS),
+            Value("At most", waste.at_most("model", _BY, *_WHERE), KWH_PER_MONTH, 0, 105, total=True),
         ],
         sort="Energy",
     )
@@ -314,7 +313,7 @@ def _bill() -> Builder[Panel]:
             "What did each model bring, emit and cost?",
             "In the time range: generated tokens in millions, requests; CO2e and cost at the carbon intensity and "
             "price of each moment, PUE included, in the currency that is chosen above. J/request is of the last five "
-            "minutes. Idle cost is for holding GPUs without using them.",
+            "minutes. Idle cost is that of the idle power of held GPUs, at work or not.",
             NO_MODEL,
         ),
         [

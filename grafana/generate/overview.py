@@ -7,11 +7,11 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import budget_queries as budget
 from . import queries as q
+from . import waste
 from .board import Row, board
 from .empty import (
     NO_BUDGET,
     NO_EXPORTER,
-    NO_GPU,
     NO_IMPACT,
     NO_METER,
     NO_MODEL,
@@ -20,6 +20,7 @@ from .empty import (
     Empty,
 )
 from .links import (
+    ADVICE,
     BUDGETS,
     EXPORTER,
     MODEL,
@@ -33,19 +34,16 @@ from .links import (
     onward,
     runbook,
 )
-from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, WARN
-from .panels import KG, KWH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, bars, course, number
+from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, UNUSED, WARN
+from .panels import KG, KWH, KWH_PER_MONTH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, namespace, runbooks
 
 _UNATTRIBUTED = "energy_unattributed_joules_total"
-_BY_CARD = "energy_container_gpu_joules_total"
-_HOLDER = "cluster, instance, gpu, namespace, pod, container"
+_HOLDER = "cluster, instance, namespace, pod, container"
 _IDLE = 'mode="idle"'
 _CURRENCY = 'currency="$currency"'
 _OF_WEEK = "Of the last seven days, whatever time range and node are selected, from what the rules have recorded."
-_UNUSED = 0.95
-"""Share of idle energy from which on a card did nothing for its holder."""
 
 
 def dashboard(runbook_address: str) -> Dashboard:
@@ -60,7 +58,7 @@ def dashboard(runbook_address: str) -> Dashboard:
             Row(12, [(13, _week_of_models()), (11, _week_of_teams())]),
             Row(10, [(15, _uses()), (9, _models())]),
             Row(4, [(4, _energy()), (4, _year()), (4, _waste()), (4, _measured()), (4, _intensity()), (4, _price())]),
-            Row(9, [(17, _idle_gpus()), (7, _budgets())]),
+            Row(9, [(17, _unused_gpus()), (7, _budgets())]),
             Row(9, [(24, _firing())]),
         ],
     )
@@ -115,27 +113,20 @@ def _year() -> Builder[Panel]:
 
 
 def _waste() -> Builder[Panel]:
-    def of(*where: str) -> str:
-        return q.total(q.increase(_BY_CARD, *where), _HOLDER)
-
-    unused = f"{of(_IDLE)} and ({of(_IDLE)} / ({of()} > 0) > {_UNUSED})"
-    free = q.total(q.increase(_UNATTRIBUTED, 'reason="idle"', q.GPU), q.NODES)
-    cards = q.total(q.increase("energy_node_joules_total", q.GPU), q.NODES)
     return number(
         Ask(
             4,
-            "Idle waste",
-            "How much energy is wasted on idle GPUs?",
-            "Energy of GPUs that did nothing, as a share of all energy in the time range: cards that no workload "
-            "held, and cards whose holder used them for less than 5 % of their energy. The idle power of cards at "
-            "work is not included.",
-            NO_GPU,
-            [onward(WORKLOADS)],
+            "Waste",
+            "How much energy do GPUs take that do nothing?",
+            f"Unused and free GPUs, as a share of all energy in the time range, whatever node is selected. "
+            f"{waste.UNUSED_MEANS}. Free GPUs have no holder.",
+            NO_RULES,
+            [onward(ADVICE)],
         ),
-        f"sum({unused} or {free} or 0 * {cards}) / ({q.total(q.increase('energy_node_joules_total'))} > 0)",
+        waste.share(waste.of_all_kinds(), waste.of_nodes()),
         "percentunit",
-        steps=[(0.05, WARN), (0.2, BAD)],
-        base=GOOD,
+        steps=waste.STEPS,
+        base=waste.BASE,
         decimals=1,
     )
 
@@ -210,21 +201,23 @@ def _firing() -> Builder[Panel]:
 
 
 def _uses() -> Builder[Panel]:
+    unused, held = q.watts("container_gpu_unused"), q.watts("container", "", _IDLE)
     return course(
         Ask(
             7,
             "Power by use",
             "Where does the power go?",
-            "Work is power above idle power. Idle power of a GPU is attributed to the workload that holds the card. "
-            "Idle power of CPUs, memory and free cards belongs to the node, and so do fans, disks and the power "
-            "supply. Unexplained are the kernel, processes too short to be sampled, and gaps. The dashed line is the "
-            "sum of a week before.",
+            "Work is power above idle power. Unused is a GPU that a workload holds while it does nothing on it; the "
+            "idle floor is idle power of cards at work, which is no waste. Idle power of CPUs, memory and free cards "
+            "belongs to the node, and so do fans, disks and the power supply. Unexplained are the kernel, processes "
+            "too short to be sampled, and gaps. The dashed line is the sum of a week before.",
             NO_EXPORTER,
             [onward(WORKLOADS), onward(NODES)],
         ),
         [
             Line(q.watts("container", "", 'mode="active"'), "Work"),
-            Line(q.watts("container", "", _IDLE), "Idle, held"),
+            Line(unused, "Unused GPUs"),
+            Line(f"clamp_min({held} - ({unused} or 0 * {held}), 0)", "Idle floor"),
             Line(q.watts("unattributed", "", 'reason="idle"'), "Idle, of the node"),
             Line(q.watts("unattributed", "", 'reason!="idle"', q.OTHER), "Fans, disks, supply"),
             Line(q.watts("unattributed", "", 'reason!="idle"', q.NOT_OTHER), "Unexplained"),
@@ -233,7 +226,8 @@ def _uses() -> Builder[Panel]:
         "watt",
         colours={
             "Work": ACTIVE,
-            "Idle, held": HELD_IDLE,
+            "Unused GPUs": UNUSED,
+            "Idle floor": HELD_IDLE,
             "Idle, of the node": NODE_IDLE,
             "Fans, disks, supply": COMPONENT["other"],
             "Unexplained": LOST,
@@ -262,21 +256,19 @@ def _models() -> Builder[Panel]:
     )
 
 
-def _idle_gpus() -> Builder[Panel]:
-    def watts(*where: str) -> str:
-        return q.total(q.rate(_BY_CARD, q.NAMESPACE, *where), _HOLDER)
-
-    top = f"topk(10, {watts(_IDLE)})"
-    energy = f"{q.total(q.increase(_BY_CARD, q.NAMESPACE, _IDLE), _HOLDER)} / {q.KWH:g}"
+def _unused_gpus() -> Builder[Panel]:
+    used = waste.unused_by_pod(_HOLDER, q.NAMESPACE)
+    top = f"topk(10, {used})"
+    now = f"last_over_time({q.series(waste.UNUSED_BY_POD, q.NAMESPACE, node=q.CLUSTER)}[10m])"
     return table(
         Ask(
             10,
-            "Idle GPUs",
-            "Which workloads hold idle GPUs?",
-            "The ten containers and cards with most idle power: the power and energy of the card that the holder did "
-            "not use, and the share of idle power. At 100 % the card does nothing.",
-            Empty("No GPU held", "no workload holds a GPU."),
-            [onward(WORKLOADS)],
+            "Unused GPUs",
+            "Which workloads hold GPUs that they do not use?",
+            f"The ten containers with most, whatever node is selected. {waste.UNUSED_MEANS}. Power is the mean of the "
+            "last five minutes; at most is what a month would save if each container ended when it did nothing.",
+            Empty("No unused GPU", "no workload holds a GPU without using it, or the rules are not loaded."),
+            [onward(ADVICE)],
         ),
         [
             CLUSTER,
@@ -284,23 +276,21 @@ def _idle_gpus() -> Builder[Panel]:
             Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 90),
             Label("instance", "Node", 90, from_place(NODES, "Open this node", instance="Node")),
-            Label("gpu", "GPU", 50, from_place(NODES, "Open this card", instance="Node", gpu="GPU")),
         ],
         [
-            Value("Idle", top, "watt", None, 80, total=True),
-            Value("Idle kWh", f"{energy} and on ({_HOLDER}) {top}", KWH, 2, 95, total=True),
+            Value("Unused", f"{q.total(now, _HOLDER)} and on ({_HOLDER}) {top}", "watt", None, 80, total=True),
+            Value("Energy", f"{top} / {q.KWH:g}", KWH, 2, 95, total=True),
             Value(
-                "Share",
-                f"{watts(_IDLE)} / ({watts()} > 0) and on ({_HOLDER}) {top}",
-                "percentunit",
+                "At most",
+                f"{waste.at_most('pod', _HOLDER, q.NAMESPACE)} and on ({_HOLDER}) {top}",
+                KWH_PER_MONTH,
                 0,
-                115,
-                [(0.5, WARN), (0.9, BAD)],
-                HELD_IDLE,
-                1,
+                120,
+                total=True,
+                follow=from_place(ADVICE, "What to do", namespace="Namespace"),
             ),
         ],
-        sort="Idle",
+        sort="Energy",
     )
 
 
@@ -456,7 +446,7 @@ def _week_of_teams() -> Builder[Panel]:
             "Seven days by namespace",
             "Which team took how much in the week, and what did it cost?",
             "Containers of each namespace; the row without a namespace is what runs outside Kubernetes. Idle cost is "
-            f"for holding GPUs without using them. What no workload caused is on Nodes. {_OF_WEEK}",
+            f"that of the idle power of held GPUs, at work or not. What no workload caused is on Nodes. {_OF_WEEK}",
             Empty("No workload", "no container was seen, or the recording rules are not loaded."),
             [onward(WORKLOADS)],
         ),

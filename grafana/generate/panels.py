@@ -31,6 +31,7 @@ Steps = Sequence[tuple[float, str]]
 """From which value on a colour holds."""
 
 KWH, KWH_PER_YEAR, PER_TOKEN, KG = "suffix:kWh", "suffix:kWh/year", "suffix:J/token", "suffix:kg"
+KWH_PER_MONTH = "suffix:kWh/month"
 JOULES, MILLIONS = "suffix:J", "suffix:M"
 """Units that do not scale, for values that are compared: 679.80 Wh below 5.36 kWh looks larger."""
 

@@ -145,13 +145,6 @@ def per_year(power: str) -> str:
     return f"({power}) * {KWH_PER_YEAR}"
 
 
-def idle_share(level: str, by: str, *where: str) -> str:
-    """Share of the energy in the time range that is idle power of held devices, from 0 to 1."""
-    metric = f"energy_{level}_joules_total"
-    held, everything = total(increase(metric, 'mode="idle"', *where), by), total(increase(metric, *where), by)
-    return f"{held} / ({everything} > 0)"
-
-
 def top(count: int, expr: str, by: str, level: str, *where: str) -> str:
     """Only those that used most in the whole time range, so that a graph shows no more than ``count`` lines."""
     used = total(f"increase({series(f'energy_{level}_joules_total', *where)}[$__range] @ end())", by)

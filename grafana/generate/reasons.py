@@ -1,53 +1,49 @@
-"""Why a model uses its energy: the first of a few findings that applies, as a number with a text."""
+"""Why a model uses its energy: what its cards did, as a number with a text."""
 
 from __future__ import annotations
 
 from . import queries as q
 from .palette import BAD, GOOD, TEXT, WARN
 
-IDLE, THROTTLED, MOSTLY_IDLE, MEMORY_BOUND, COMPUTE_BOUND, UNDERUSED, NOTHING = range(1, 8)
-"""In order of precedence: of several rows, the smallest number counts."""
+LOADED, THROTTLED = 1, 2
+"""In this order they come before the activity that took most."""
+ACTIVITIES = {
+    "idle": (3, "Idle most of the time", WARN),
+    "memory_bound": (4, "Memory-bound", TEXT),
+    "compute_bound": (5, "Compute-bound", GOOD),
+    "underused": (6, "Uses little of its card", WARN),
+    "host_bound": (7, "Waits for the host", WARN),
+    "mixed": (8, "Nothing stands out", TEXT),
+    "unknown": (9, "Not known", TEXT),
+    "throttled": (THROTTLED, "Power or heat limit", WARN),
+}
+
+LOADED_SHARE, THROTTLED_SHARE = 0.95, 0.1
+"""Thresholds: docs/dashboards.md; those of the activities themselves: exporter/accounting/activity.py."""
 
 TEXTS = {
-    float(IDLE): ("Loaded, does nothing", BAD),
-    float(THROTTLED): ("Power or heat limit", WARN),
-    float(MOSTLY_IDLE): ("Idle most of the time", WARN),
-    float(MEMORY_BOUND): ("Memory-bound", TEXT),
-    float(COMPUTE_BOUND): ("Compute-bound", GOOD),
-    float(UNDERUSED): ("Uses little of its card", WARN),
-    float(NOTHING): ("Nothing stands out", TEXT),
+    float(LOADED): ("Loaded, does nothing", BAD),
+    **{float(number): (text, colour) for number, text, colour in ACTIVITIES.values()},
 }
-"""Thresholds: docs/dashboards.md. Memory and tensor activity are divided by the share of time with work; otherwise a
-server with pauses would never be bound by anything."""
-
-
-def _mean(ratio: str) -> str:
-    return f"avg_over_time({q.series(ratio)}[$__range])"
 
 
 def why(by: str, *where: str) -> str:
-    """One of `TEXTS` for each model; ``by`` are the labels of a row, among them cluster, model_name and namespace.
+    """One of `TEXTS` for each model; ``by`` are the labels of a row. Models without GPU energy have none."""
 
-    The activity of a model's cards is known only where Kubernetes reports allocations; elsewhere the idle share is.
-    """
-    rows = f"0 * {q.watts('model', by, *where)}"
-    idle = q.idle_share("model", by, *where)
+    def used(*more: str, each: str = by) -> str:
+        return q.total(q.increase("energy_model_activity_joules_total", *where, *more), each)
 
-    def of_cards(condition: str) -> str:
-        return f"{rows} + on (cluster, model_name, namespace) group_left () 0 * ({condition})"
+    def share(activity: str) -> str:
+        part = used(f'activity="{activity}"')
+        return f"{part} / ({used()} > 0)"
 
-    at_work = _mean("energy_gpu_sm_active_ratio")
-    memory = q.on_cards_of_models(f"{_mean('energy_gpu_dram_active_ratio')} / ({at_work} > 0.02)")
-    tensor = q.on_cards_of_models(f"{_mean('energy_gpu_tensor_active_ratio')} / ({at_work} > 0.02)")
-    sm = q.on_cards_of_models(at_work)
-    throttled = q.on_cards_of_models(q.throttled("cluster, instance, uuid", "$__range"), whole_card=True)
+    numbers = " or ".join(
+        f'label_replace(vector({number}), "activity", "{name}", "", "")' for name, (number, *_) in ACTIVITIES.items()
+    )
+    most = f"topk by ({by}) (1, {used(each=f'{by}, activity')} > 0) > bool 0"
     findings = [
-        (IDLE, f"0 * ({idle} > 0.95)"),
-        (THROTTLED, of_cards(f"{throttled} > 0.1")),
-        (MOSTLY_IDLE, f"0 * ({idle} > 0.5)"),
-        (MEMORY_BOUND, of_cards(f"{memory} >= 0.5")),
-        (COMPUTE_BOUND, of_cards(f"{tensor} >= 0.5")),
-        (UNDERUSED, of_cards(f"{sm} < 0.3")),
-        (NOTHING, rows),
+        f"0 * ({share('idle')} > {LOADED_SHARE}) + {LOADED}",
+        f"0 * ({share('throttled')} > {THROTTLED_SHARE}) + {THROTTLED}",
+        f"sum by ({by}) (({most}) * on (activity) group_left () ({numbers}))",
     ]
-    return " or ".join(f"({condition} + {number})" for number, condition in findings)
+    return " or ".join(f"({finding})" for finding in findings)

@@ -36,7 +36,7 @@ CLUSTER = Label("cluster", "Cluster", 90)
 class Value:
     """A column of values. ``bar`` is the value at which its gauge is full; 0 shows the number alone.
 
-    ``total`` puts the sum of all rows into the table's footer.
+    ``total`` puts the sum of all rows into the table's footer. A click follows ``follow``.
     """
 
     title: str
@@ -49,6 +49,7 @@ class Value:
     bar: float = 0
     texts: Mapping[float, tuple[str, str]] | None = None
     total: bool = False
+    follow: Link | None = None
 
 
 def table(ask: Ask, labels: Sequence[Label], values: Sequence[Value], *, sort: str) -> Builder[Panel]:
@@ -114,6 +115,8 @@ def _of_value(value: Value) -> list[DynamicConfigValue]:
         properties.append(DynamicConfigValue("decimals", value.decimals))
     if value.width:
         properties.append(DynamicConfigValue("custom.width", value.width))
+    if value.follow is not None:
+        properties.append(DynamicConfigValue("links", [value.follow.build()]))
     if value.texts:
         properties.append(DynamicConfigValue("mappings", [words(value.texts)]))
         properties.append(DynamicConfigValue("custom.cellOptions", {"type": "color-text"}))

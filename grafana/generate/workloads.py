@@ -6,11 +6,12 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
+from . import waste
 from .board import Row, board
 from .empty import NO_ALLOCATION, NO_POD, NO_RULES, NO_WORKLOAD, Empty
-from .links import BUDGETS, MODEL, MODELS, NODES, WORKLOADS, from_line, from_place, from_row, onward
-from .palette import ACTIVE, BAD, GOOD, HELD_IDLE, PLAIN, WARN
-from .panels import KG, KWH, Ask, Line, bars, course, days, number
+from .links import ADVICE, BUDGETS, MODEL, MODELS, NODES, WORKLOADS, from_line, from_place, from_row, onward
+from .palette import ACTIVE, PLAIN
+from .panels import KG, KWH, KWH_PER_MONTH, Ask, Line, bars, course, days, number
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, namespace, pod
 
@@ -18,7 +19,6 @@ _NAMED = 'namespace!=""'
 _POD = 'pod=~"$pod"'
 _WHERE = (q.NAMESPACE, _POD)
 _CONTAINER = f"{q.NODES}, namespace, pod, container, runtime"
-_SHARE = [(0.5, WARN), (0.9, BAD)]
 
 
 def dashboard() -> Dashboard:
@@ -59,15 +59,15 @@ def _energy() -> Builder[Panel]:
 def _idle() -> Builder[Panel]:
     ask = Ask(
         3,
-        "Idle share",
-        "How much of it is idle?",
-        "Share of their energy in the time range that is idle power of the devices that they hold.",
-        NO_WORKLOAD,
-        [onward(MODELS)],
+        "Unused",
+        "How much of it is waste?",
+        "Share of the energy of the selected namespaces in the time range, whatever node and pod are selected. "
+        f"{waste.UNUSED_MEANS}.",
+        NO_RULES,
+        [onward(ADVICE)],
     )
-    idle = q.total(q.increase("energy_container_joules_total", 'mode="idle"', *_WHERE))
-    every = q.total(q.increase("energy_container_joules_total", *_WHERE))
-    return number(ask, f"{idle} / ({every} > 0)", "percentunit", steps=_SHARE, base=GOOD, decimals=0)
+    share = waste.share(waste.unused("", q.NAMESPACE), waste.of_containers("", q.NAMESPACE))
+    return number(ask, share, "percentunit", steps=waste.STEPS, base=waste.BASE, decimals=1)
 
 
 def _allocated() -> Builder[Panel]:
@@ -122,15 +122,16 @@ def _pods() -> Builder[Panel]:
     where = (q.NAMESPACE, _POD, 'pod!=""')
     top = f"and on ({by}) topk(50, {q.total(q.increase('energy_container_joules_total', *where), by)})"
     allocated = f"sum by ({by}) ({q.series('energy_gpu_allocated_ratio', *where)})"
-    idle = ('mode="idle"', *where)
+    unused = waste.unused_by_pod(by, *where)
+    energy = waste.joules("pod:energy_container_joules:rate5m", by, *where, seconds=150)
     ask = Ask(
         7,
         "Pods",
         "How much does each pod use, and does it use its GPUs?",
-        "The fifty pods that used most in the time range. GPUs is the number that Kubernetes allocated; Idle is the "
-        "share of their energy that is idle power of these cards. CO2e and cost are for the time range, PUE included, "
-        "in the currency that is chosen above. vs 1w ago compares the energy with the same time "
-        "range a week earlier: +10 % is more.",
+        "The fifty pods that used most in the time range. GPUs is the number that Kubernetes allocated; Unused is the "
+        "share of their energy that these took while the pod did nothing on them. What to do has the kWh that a month "
+        "would save at most. CO2e and cost are for the time range, PUE included, in the currency that is chosen "
+        "above.",
         NO_POD,
     )
     return table(
@@ -148,20 +149,17 @@ def _pods() -> Builder[Panel]:
             Value("GPU", f"{q.watts('container', by, q.GPU, *where)} {top}", "watt", None, 95, total=True),
             Value("CPU", f"{q.watts('container', by, q.CPU, *where)} {top}", "watt", None, 95, total=True),
             Value("GPUs", f"{allocated} {top}", "none", 2, 70),
+            Value("Unused", f"{waste.share(unused, energy)} {top}", "percentunit", 1, 75, waste.STEPS),
             Value(
-                "Idle power", f"{q.watts('container', by, *idle)} {top}", "watt", None, 100, [(50, WARN)], total=True
-            ),
-            Value("vs 1w ago", f"{q.change('container', by, *where)} {top}", "percentunit", 0, 90),
-            Value(
-                "Idle",
-                f"{q.idle_share('container', by, *where)} {top}",
-                "percentunit",
+                "What to do",
+                f"{waste.best_lever('pod', by, *where)} {top}",
+                "none",
                 0,
-                110,
-                _SHARE,
-                HELD_IDLE,
-                1,
+                175,
+                texts=waste.LEVER_TEXTS,
+                follow=from_place(ADVICE, "Its evidence", namespace="Namespace"),
             ),
+            Value("At most", f"{waste.at_most('pod', by, *where)} {top}", KWH_PER_MONTH, 0, 105, total=True),
         ],
         sort="Energy",
     )

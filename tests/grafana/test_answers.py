@@ -24,6 +24,9 @@ PER_TOKEN = 'model:energy_per_output_token_joules:rate5m{namespace="%s",model_na
 IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 
 
+EVERY_FIVE = "_ _ _ _ _ " + "{0} _ _ _ _ " * 12
+"""An hour of a series that is recorded every five minutes."""
+
 WEEK = 7 * 24 * 60
 """Minutes."""
 
@@ -134,7 +137,7 @@ CASES = [
     ),
     Case(
         "a model that is served and trained: the training makes no tokens",
-        "energy-models/6F",
+        "energy-models/6E",
         {
             f'energy_model_joules_total{{{NODE},namespace="a",model_name="m",phase="{phase}"}}': counter(100)
             for phase in ("inference", "training")
@@ -161,8 +164,8 @@ CASES = [
         "a model that idles in one namespace: that is said first",
         "energy-model/6A",
         {
-            f'energy_model_joules_total{{{NODE},namespace="{name}",{SERVED},mode="{mode}"}}': "0+1x60"
-            for name, mode in (("a", "active"), ("b", "idle"))
+            f'energy_model_activity_joules_total{{{NODE},namespace="{name}",{SERVED},activity="{activity}"}}': "0+1x60"
+            for name, activity in (("a", "compute_bound"), ("b", "idle"))
         },
         {"{}": 1.0},
     ),
@@ -188,29 +191,60 @@ CASES = [
         {"{}": 0.5},
     ),
     Case(
-        "a card that is held and not used is waste, the idle power of one at work is not",
-        "energy-overview/4A",
-        {f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(200)}
-        | {
-            f'energy_container_gpu_joules_total{{{HELD},gpu="{gpu}",uuid="GPU-{gpu}",mode="{mode}"}}': counter(watts)
-            for gpu, mode, watts in (("0", "idle", 70), ("0", "active", 1), ("1", "idle", 29), ("1", "active", 100))
-        },
-        {"{}": 0.35},
-    ),
-    Case(
-        "free cards are waste",
+        "a card that is held and not used is waste, and so is a free one",
         "energy-overview/4A",
         {
-            f'energy_node_joules_total{{{NODE},component="gpu"}}': counter(100),
-            f'energy_unattributed_joules_total{{{NODE},component="gpu",reason="idle"}}': counter(40),
+            'cluster:energy_node_joules:rate5m{component="gpu"}': "_ 200x59",
+            'namespace:energy_gpu_unused_joules:rate5m{namespace="a"}': EVERY_FIVE.format(50),
+            'namespace:energy_gpu_unused_joules:rate5m{namespace="b"}': EVERY_FIVE.format(20),
+            "cluster:energy_gpu_free_joules:rate5m": EVERY_FIVE.format(10),
         },
         {"{}": 0.4},
     ),
     Case(
-        "no GPU, no waste",
+        "free cards alone",
         "energy-overview/4A",
-        {f'energy_node_joules_total{{{NODE},component="cpu"}}': counter(9)},
-        {},
+        {
+            'cluster:energy_node_joules:rate5m{component="gpu"}': "_ 100x59",
+            "cluster:energy_gpu_free_joules:rate5m": EVERY_FIVE.format(40),
+        },
+        {"{}": 0.4},
+    ),
+    Case(
+        "all cards at work: no waste",
+        "energy-overview/4A",
+        {'cluster:energy_node_joules:rate5m{component="gpu"}': "_ 100x59"},
+        {"{}": 0.0},
+    ),
+    Case(
+        "no rules, no answer", "energy-overview/4A", {f'energy_node_joules_total{{{NODE},component="cpu"}}': "9x60"}, {}
+    ),
+    Case(
+        "the idle floor is the idle power of cards at work: 100 W idle, 70 W of it unused",
+        "energy-advice/3A",
+        {
+            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="idle"}': "_ 40000x59",
+            'namespace:energy_gpu_unused_joules:rate5m{namespace="a"}': EVERY_FIVE.format(70000),
+        },
+        {"{}": 30.0},
+    ),
+    Case(
+        "unused GPUs of a namespace as a share of its energy",
+        "energy-workloads/3A",
+        {
+            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="idle"}': "_ 40x59",
+            'namespace:energy_gpu_unused_joules:rate5m{namespace="a"}': EVERY_FIVE.format(70),
+        },
+        {"{}": 0.7},
+    ),
+    Case(
+        "of two levers the one that could save more is named",
+        "energy-models/6H",
+        {
+            f'model:energy_advice_kwh_per_month:avg7d{{namespace="a",{SERVED},lever="{lever}"}}': f"{kwh}x60"
+            for lever, kwh in (("stop_idle", 20), ("host_cpu", 30))
+        },
+        {f'{{namespace="a", {SERVED}}}': 6.0},
     ),
     Case(
         "a year, half an hour after the first sample of 1 kW: not half; the first window of five minutes is not full",
@@ -352,12 +386,13 @@ CASES = [
         },
     ),
     Case(
-        "pods of one name in two clusters are two, each with its own idle share",
-        "energy-workloads/7J",
+        "pods of one name in two clusters are two, each with its own share of unused GPUs",
+        "energy-workloads/7H",
         twice(
             {
-                f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(10), counter(30)),
-                f'energy_container_joules_total{{{HELD},component="gpu",mode="active"}}': (counter(90), counter(30)),
+                f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(100), counter(60)),
+                f"pod:energy_gpu_unused_joules:rate5m{{{HELD}}}": (EVERY_FIVE.format(10), EVERY_FIVE.format(30)),
+                'pod:energy_container_joules:rate5m{instance="n1",namespace="a",pod="p"}': ("_ 40x59", "_ 24x59"),
             }
         ),
         {
@@ -367,7 +402,7 @@ CASES = [
     ),
     Case(
         "a model in namespaces of one name in two clusters: each has its own joules by token",
-        "energy-models/6F",
+        "energy-models/6E",
         twice(
             {
                 f'energy_model_joules_total{{{NODE},namespace="a",{SERVED}}}': (counter(100), counter(100)),
@@ -379,21 +414,32 @@ CASES = [
         {f'{{cluster="{cluster}", namespace="a", {SERVED}}}': cost for cluster, cost in (("east", 2.0), ("west", 3.0))},
     ),
     Case(
-        "and its own reason: in the west it only holds its card",
-        "energy-models/6H",
+        "and its own reason: in the west it only holds its card, in the east it is little used most of the time",
+        "energy-models/6G",
         twice(
             {
-                f'energy_model_joules_total{{{NODE},namespace="a",{SERVED},mode="active"}}': (counter(90), counter(0)),
-                f'energy_model_joules_total{{{NODE},namespace="a",{SERVED},mode="idle"}}': (counter(10), counter(50)),
-                f"energy_gpu_sm_active_ratio{{{NODE},{CARD}}}": ("0.1x60", "0x60"),
-                f"energy_gpu_allocated_ratio{{{HELD},{CARD}}}": ("1x60", "1x60"),
-                f'energy_container_info{{{HELD},{IDENTITY},container_id="1",model_name="m"}}': ("1x60", "1x60"),
+                f'energy_model_activity_joules_total{{{NODE},namespace="a",{SERVED},activity="{activity}"}}': watts
+                for activity, watts in (
+                    ("idle", (counter(10), counter(99))),
+                    ("throttled", (counter(9), counter(0))),
+                    ("underused", (counter(60), counter(1))),
+                    ("compute_bound", (counter(40), counter(0))),
+                )
             }
         ),
         {
             f'{{cluster="{cluster}", namespace="a", {SERVED}}}': reason
             for cluster, reason in (("east", 6.0), ("west", 1.0))
         },
+    ),
+    Case(
+        "more than a tenth throttled comes before what takes most",
+        "energy-models/6G",
+        {
+            f'energy_model_activity_joules_total{{{NODE},namespace="a",{SERVED},activity="{activity}"}}': counter(watts)
+            for activity, watts in (("throttled", 20), ("compute_bound", 80))
+        },
+        {f'{{namespace="a", {SERVED}}}': 2.0},
     ),
     Case(
         "containers of one model on nodes of one name",

@@ -34,6 +34,7 @@ def test_addresses_and_titles_are_those_that_alerts_and_bookmarks_have() -> None
         "energy-model": "Energy / Model detail",
         "energy-nodes": "Energy / Nodes & GPUs",
         "energy-workloads": "Energy / Workloads",
+        "energy-advice": "Energy / Advice",
         "energy-budgets": "Energy / Budgets",
         "energy-exporter": "Energy / Exporter health",
     }
