@@ -36,6 +36,7 @@ class Stretch(NamedTuple):
 
 _OF_A_WEEK = (
     r"energy_(node|container|model|unattributed)_(joules|carbon_grams|cost)_total|energy_container_info"
+    r"|energy_model_activity_joules_total|energy_container_gpu_unused_joules_total"
     r"|energy_(model|container)_(tokens|requests)_total|energy_samples_total|energy_exporter_build_info|up"
     r"|(vllm|sglang|tgi).*"
 )
