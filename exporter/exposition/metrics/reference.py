@@ -104,7 +104,9 @@ QUERIES = (
      "sum by (model_name, namespace) (rate(energy_model_joules_total[5m]))\n"
      '  / sum by (model_name, namespace) (rate(energy_model_tokens_total{kind="output"}[5m]))'),
     ("GPUs that are held but not used: watts wasted by each container",
-     'sum by (namespace, pod) (rate(energy_container_joules_total{component="gpu", mode="idle"}[15m]))'),
+     "sum by (namespace, pod) (rate(energy_container_gpu_unused_joules_total[15m]))"),
+    ("What the GPUs of each model did in the last day, in kWh",
+     "sum by (model_name, activity) (increase(energy_model_activity_joules_total[1d])) / 3.6e6"),
     ("Which GPU each workload uses, and with how many watts",
      "sum by (namespace, pod, gpu, uuid) (rate(energy_container_gpu_joules_total[5m])) > 0"),
     ("Power of each GPU, with its product",

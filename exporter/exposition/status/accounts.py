@@ -1,4 +1,4 @@
-"""The tables of models, workloads and processes: power and energy, and how much of each is idle."""
+"""The tables of models, workloads and processes: power and energy, how much is idle now, and how much was unused."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ class _Table:
                 idle_power[i],
                 self._share(row),
                 energy[i],
-                percent(_idle_share(row)) if self._any_idle else UNKNOWN,
+                percent(_unused_share(row)) if self._any_idle else UNKNOWN,
                 _spark(histories[i], most),
             )
             for i, row in enumerate(shown)
         ]
         if others:
-            foot = [f"{len(others):,} more", power[-1], "", "", energy[-1], percent(_idle_share(*others)), ""]
+            foot = [f"{len(others):,} more", power[-1], "", "", energy[-1], percent(_unused_share(*others)), ""]
         scale = f"Last {span(self._points)}<small>0 to {number(most)} W</small>"
         heads = (
             Head(singular),
@@ -147,7 +147,7 @@ class _Table:
             Head(f"{term('idle', 'Idle now')}<small>W</small>", "idle-now"),
             Head(f"{term('share', 'Share')}<small>of the node</small>", "share"),
             Head(f"Energy<small>{self._unit.symbol}</small>", f"energy-{self._unit.symbol}"),
-            Head(f"{term('idle', 'Idle')}<small>of the energy</small>", "idle-part"),
+            Head(f"{term('unused', 'Unused')}<small>of the energy</small>", "idle-part"),
             Head(scale, "t chart"),
         )
         return card(title, table(heads, cells, "stack", foot), f"{len(shown)} of {len(rows):,}, by power now")
@@ -179,11 +179,9 @@ def _spark(uses: Sequence[Use], most: float) -> str:
     return spark(layers, most, f"at most {number(max(watts, default=0.0))} W")
 
 
-def _idle_share(*rows: AccountRow) -> float | None:
-    """Share of idle joules, None without joules."""
-    idle = total = 0.0
-    for row in rows:
-        for (_, mode), joules in zip(row.cells, row.joules, strict=True):
-            total += joules
-            idle += joules if mode == "idle" else 0.0
-    return idle / total if total > 0 else None
+def _unused_share(*rows: AccountRow) -> float | None:
+    """Share of joules of GPUs on which nothing was done; None without joules, and of processes that are a model's."""
+    if any(isinstance(row.owner, ProcessOwner) and ("gpu", "idle") in row.cells and not row.activities for row in rows):
+        return None
+    total = sum([sum(row.joules) for row in rows])
+    return sum([row.activities.get("idle", 0.0) for row in rows]) / total if total > 0 else None

@@ -7,7 +7,12 @@ _WORDS = (
     (
         "idle",
         "Idle",
-        "Of a workload: idle energy of a GPU that it holds. Where all of its power is idle, it is waste.",
+        "Of a workload: idle power of the GPUs that it holds, at work or not.",
+    ),
+    (
+        "unused",
+        "Unused",
+        "Energy of GPUs that a workload held while it did nothing on them: waste. Idle power of GPUs at work is not.",
     ),
     (
         "node-idle",
