@@ -50,7 +50,7 @@ def _unused() -> Builder[Panel]:
         NO_RULES,
         [onward(WORKLOADS)],
     )
-    return number(ask, _kwh(waste.unused("", q.NAMESPACE), waste.of_nodes()), KWH, decimals=1)
+    return number(ask, f"{waste.or_zero(waste.unused('', q.NAMESPACE), waste.of_nodes())} / {q.KWH:g}", KWH, decimals=1)
 
 
 def _free() -> Builder[Panel]:
@@ -62,7 +62,7 @@ def _free() -> Builder[Panel]:
         NO_RULES,
         [onward(NODES)],
     )
-    return number(ask, _kwh(waste.free(), waste.of_nodes()), KWH, decimals=1)
+    return number(ask, f"{waste.or_zero(waste.free(), waste.of_nodes())} / {q.KWH:g}", KWH, decimals=1)
 
 
 def _floor() -> Builder[Panel]:
@@ -87,7 +87,7 @@ def _at_most() -> Builder[Panel]:
         [onward(OVERVIEW)],
     )
     models, free = waste.at_most("model", "", *_WHERE), waste.at_most("cluster", "")
-    return number(ask, f"({models} or vector(0)) + ({free} or vector(0))", KWH_PER_MONTH, decimals=0)
+    return number(ask, f"(({models}) or 0 * ({free})) + (({free}) or 0 * ({models}))", KWH_PER_MONTH, decimals=0)
 
 
 def _limit() -> Builder[Panel]:
@@ -101,8 +101,7 @@ def _limit() -> Builder[Panel]:
         [onward(OVERVIEW)],
     )
     largest = f"max(last_over_time({q.series('namespace:energy_waste_kwh:sum7d', node=q.CLUSTER)}[20m]))"
-    limit = 'max(last_over_time(cluster:energy_waste_limit_kwh:week{cluster=~"$cluster|"}[20m]))'
-    return number(ask, f"{largest} / {limit}", "percentunit", steps=[(1, waste.STEPS[0][1])], decimals=0)
+    return number(ask, f"{largest} / max({waste.LIMIT})", "percentunit", steps=[(1, waste.STEPS[0][1])], decimals=0)
 
 
 def _levers() -> Builder[Panel]:
@@ -185,8 +184,3 @@ def _activities() -> Builder[Panel]:
     watts = q.total(q.rate("energy_model_activity_joules_total", *_WHERE), "activity")
     lines = [Line(f"{watts} > 0", "{{activity}}")]
     return course(ask, lines, "watt", colours=ACTIVITY, stacked=True, summary="right")
-
-
-def _kwh(joules: str, whole: str) -> str:
-    """0 where there is none, because what is 0 is not recorded; absent without rules."""
-    return f"(({joules}) or 0 * ({whole})) / {q.KWH:g}"

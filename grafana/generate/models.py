@@ -144,7 +144,7 @@ def _league() -> Builder[Panel]:
             Value("kWh/year", _per_year(), "none", 0, 80, total=True),
             Value("J/token", _of_rows(q.joules_per_token(_SERVED, *_WHERE)), PER_TOKEN, None, 110),
             Value("Unused", waste.share(unused, total), "percentunit", 1, 75, waste.STEPS),
-            Value("Why", why(_BY, *_WHERE), "none", 0, 150, texts=TEXTS),
+            Value("Why", why(_BY, *_WHERE), "none", 0, 165, texts=TEXTS),
             Value(
                 "What to do",
                 waste.best_lever("model", _BY, *_WHERE),

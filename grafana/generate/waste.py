@@ -66,7 +66,7 @@ def free() -> str:
 
 def of_all_kinds() -> str:
     """Joules of unused and of free GPUs; each is absent where there are none."""
-    return f"(({unused()}) or vector(0)) + (({free()}) or vector(0))"
+    return f"(({unused()}) or 0 * ({free()})) + (({free()}) or 0 * ({unused()}))"
 
 
 def by_activity(activity: str, by: str = "", *where: str) -> str:
@@ -74,9 +74,18 @@ def by_activity(activity: str, by: str = "", *where: str) -> str:
     return joules(ACTIVITY, by, f'activity="{activity}"', *where)
 
 
+LIMIT = 'last_over_time(cluster:energy_waste_limit_kwh:week{cluster=~"$cluster|"}[10m])'
+"""A constant, which is there as soon as the rules are."""
+
+
+def or_zero(part: str, whole: str) -> str:
+    """0 where there is none of the part, because what is 0 is not recorded; absent where the rules are not loaded."""
+    return f"(({part}) or 0 * ({whole}) and on () {LIMIT})"
+
+
 def share(part: str, whole: str) -> str:
-    """From 0 to 1; 0 where there is none of the part, because what is 0 is not recorded."""
-    return f"(({part}) or 0 * ({whole})) / ({whole} > 0)"
+    """From 0 to 1."""
+    return f"{or_zero(part, whole)} / ({whole} > 0)"
 
 
 def of_nodes() -> str:

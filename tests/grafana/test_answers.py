@@ -27,6 +27,8 @@ IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 EVERY_FIVE = "_ _ _ _ _ " + "{0} _ _ _ _ " * 12
 """An hour of a series that is recorded every five minutes."""
 
+LIMIT = "cluster:energy_waste_limit_kwh:week"
+
 WEEK = 7 * 24 * 60
 """Minutes."""
 
@@ -213,7 +215,7 @@ CASES = [
     Case(
         "all cards at work: no waste",
         "energy-overview/4A",
-        {'cluster:energy_node_joules:rate5m{component="gpu"}': "_ 100x59"},
+        {'cluster:energy_node_joules:rate5m{component="gpu"}': "_ 100x59", LIMIT: "100x60"},
         {"{}": 0.0},
     ),
     Case(
