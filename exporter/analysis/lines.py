@@ -20,12 +20,16 @@ Spread = Literal["none", "even", "proportional"]
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Joules by cell, grams of CO2e, money by currency, and generated tokens; None is unknown, never 0."""
+    """Joules by cell, grams of CO2e, money by currency, and generated tokens; None is unknown, never 0.
+
+    ``unused`` are joules of GPUs that were held while nothing was done on them (docs/rules.md, Waste).
+    """
 
     joules: Mapping[Cell, float] = field(default_factory=dict)
     grams: float | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
     tokens: float | None = None
+    unused: float | None = None
 
     @property
     def total_joules(self) -> float:
@@ -34,7 +38,7 @@ class Amounts:
 
     @property
     def idle_joules(self) -> float:
-        """Idle power of devices that were held without being used."""
+        """Idle power of devices that were held, at work or not."""
         return self.of(mode="idle")
 
     @property
@@ -59,7 +63,11 @@ class Amounts:
         for currency, amount in other.cost.items():
             cost[currency] += amount * times
         return Amounts(
-            dict(joules), _plus(self.grams, other.grams, times), dict(cost), _plus(self.tokens, other.tokens, times)
+            dict(joules),
+            _plus(self.grams, other.grams, times),
+            dict(cost),
+            _plus(self.tokens, other.tokens, times),
+            _plus(self.unused, other.unused, times),
         )
 
     def by_component(self) -> Amounts:

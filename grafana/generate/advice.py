@@ -123,11 +123,11 @@ def _levers() -> Builder[Panel]:
             Label("lever", "What to do", 220, from_row(MODEL, "Its evidence", model_name="Model"), waste.LEVERS),
         ],
         [
-            Value("At most", waste.at_most("model", _MODEL, *_WHERE), KWH_PER_MONTH, 1, 150, total=True),
+            Value(waste.AT_MOST, waste.at_most("model", _MODEL, *_WHERE), "none", 1, 120, total=True),
             Value("CO2e", waste.grams_a_month("model", _MODEL, *_WHERE), KG, 1, 120, total=True),
             Value("Cost", waste.cost_a_month("model", _MODEL, *_WHERE), "none", 2, 110, total=True),
         ],
-        sort="At most",
+        sort=waste.AT_MOST,
     )
 
 
@@ -144,17 +144,17 @@ def _containers() -> Builder[Panel]:
         ask,
         [
             CLUSTER,
-            Label("namespace", "Namespace", 105, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("namespace", "Namespace", 118, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
             Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
             Label("container", "Container", 90),
-            Label("instance", "Node", 80, from_place(NODES, "Open this node", instance="Node")),
+            Label("instance", "Node", 95, from_place(NODES, "Open this node", instance="Node")),
         ],
         [
-            Value("At most", waste.at_most("pod", _POD, q.NAMESPACE), KWH_PER_MONTH, 1, 135, total=True),
+            Value(waste.AT_MOST, waste.at_most("pod", _POD, q.NAMESPACE), "none", 1, 105, total=True),
             Value("CO2e", waste.grams_a_month("pod", _POD, q.NAMESPACE), KG, 1, 80, total=True),
             Value("Cost", waste.cost_a_month("pod", _POD, q.NAMESPACE), "none", 2, 75, total=True),
         ],
-        sort="At most",
+        sort=waste.AT_MOST,
     )
 
 

@@ -11,7 +11,7 @@ from .board import Row, board
 from .empty import NO_MODEL, NO_RULES, NO_TOKENS, Empty
 from .links import ADVICE, MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
 from .palette import PHASE, TEXT, WARN
-from .panels import JOULES, KG, KWH, KWH_PER_MONTH, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
+from .panels import JOULES, KG, KWH, MILLIONS, PER_TOKEN, Ask, Line, course, days, number
 from .reasons import TEXTS, why
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, model_name, namespace
@@ -144,17 +144,17 @@ def _league() -> Builder[Panel]:
             Value("kWh/year", _per_year(), "none", 0, 80, total=True),
             Value("J/token", _of_rows(q.joules_per_token(_SERVED, *_WHERE)), PER_TOKEN, None, 110),
             Value("Unused", waste.share(unused, total), "percentunit", 1, 75, waste.STEPS),
-            Value("Why", why(_BY, *_WHERE), "none", 0, 165, texts=TEXTS),
+            Value("Why", why(_BY, *_WHERE), "none", 0, 158, texts=TEXTS),
             Value(
                 "What to do",
                 waste.best_lever("model", _BY, *_WHERE),
                 "none",
                 0,
-                165,
+                160,
                 texts=waste.LEVER_TEXTS,
                 follow=from_place(ADVICE, "Its evidence", namespace="Namespace", model_name="Model"),
             ),
-            Value("At most", waste.at_most("model", _BY, *_WHERE), KWH_PER_MONTH, 0, 105, total=True),
+            Value(waste.AT_MOST, waste.at_most("model", _BY, *_WHERE), "none", 0, 100, total=True),
         ],
         sort="Energy",
     )

@@ -35,7 +35,7 @@ from .links import (
     runbook,
 )
 from .palette import ACTIVE, BAD, COMPONENT, GOOD, HELD_IDLE, LOST, NODE_IDLE, SEVERITY, UNUSED, WARN
-from .panels import KG, KWH, KWH_PER_MONTH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, bars, course, number
+from .panels import KG, KWH, KWH_PER_YEAR, MILLIONS, PER_TOKEN, Ask, Line, bars, course, number
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, namespace, runbooks
 
@@ -258,7 +258,7 @@ def _models() -> Builder[Panel]:
 
 def _unused_gpus() -> Builder[Panel]:
     used = waste.unused_by_pod(_HOLDER, q.NAMESPACE)
-    top = f"topk(10, {used})"
+    top = f"topk(10, {used} > 0)"
     now = f"last_over_time({q.series(waste.UNUSED_BY_POD, q.NAMESPACE, node=q.CLUSTER)}[10m])"
     return table(
         Ask(
@@ -278,14 +278,14 @@ def _unused_gpus() -> Builder[Panel]:
             Label("instance", "Node", 90, from_place(NODES, "Open this node", instance="Node")),
         ],
         [
-            Value("Unused", f"{q.total(now, _HOLDER)} and on ({_HOLDER}) {top}", "watt", None, 80, total=True),
+            Value("Unused", f"{q.total(now, _HOLDER)} > 0 and on ({_HOLDER}) {top}", "watt", None, 80, total=True),
             Value("Energy", f"{top} / {q.KWH:g}", KWH, 2, 95, total=True),
             Value(
-                "At most",
+                waste.AT_MOST,
                 f"{waste.at_most('pod', _HOLDER, q.NAMESPACE)} and on ({_HOLDER}) {top}",
-                KWH_PER_MONTH,
+                "none",
                 0,
-                120,
+                110,
                 total=True,
                 follow=from_place(ADVICE, "What to do", namespace="Namespace"),
             ),

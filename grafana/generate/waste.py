@@ -31,10 +31,13 @@ UNUSED_MEANS = (
     "idle power of cards at work is not included"
 )
 
+AT_MOST = "≤ kWh/month"
+"""Title of a column of upper bounds."""
+
 LEVERS = {
     "stop_idle": ("Stop it, or scale to zero", WARN),
     "free_gpus": ("Switch off, or lend out", WARN),
-    "power_cap": ("Lower power cap or clock", TEXT),
+    "power_cap": ("Lower cap or clock", TEXT),
     "right_size": ("Smaller or shared card", TEXT),
     "data_loader": ("Faster data loading", TEXT),
     "host_cpu": ("Less work on the host", TEXT),

@@ -11,7 +11,7 @@ from .board import Row, board
 from .empty import NO_ALLOCATION, NO_POD, NO_RULES, NO_WORKLOAD, Empty
 from .links import ADVICE, BUDGETS, MODEL, MODELS, NODES, WORKLOADS, from_line, from_place, from_row, onward
 from .palette import ACTIVE, PLAIN
-from .panels import KG, KWH, KWH_PER_MONTH, Ask, Line, bars, course, days, number
+from .panels import KG, KWH, Ask, Line, bars, course, days, number
 from .table import CLUSTER, Label, Value, table
 from .variables import currency, everywhere, namespace, pod
 
@@ -155,11 +155,11 @@ def _pods() -> Builder[Panel]:
                 f"{waste.best_lever('pod', by, *where)} {top}",
                 "none",
                 0,
-                175,
+                160,
                 texts=waste.LEVER_TEXTS,
                 follow=from_place(ADVICE, "Its evidence", namespace="Namespace"),
             ),
-            Value("At most", f"{waste.at_most('pod', by, *where)} {top}", KWH_PER_MONTH, 0, 105, total=True),
+            Value(waste.AT_MOST, f"{waste.at_most('pod', by, *where)} {top}", "none", 0, 100, total=True),
         ],
         sort="Energy",
     )
