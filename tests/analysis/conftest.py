@@ -46,6 +46,7 @@ CHAT = f'{AT},namespace="chat",pod="chat-0",container="server"'
 BATCH = f'{AT},namespace="batch",pod="batch-7",container="main"'
 MODEL = f'{AT},namespace="chat",model_name="org/chat-8B",phase="inference"'
 CHAT_WATTS = {("gpu", "active"): 300.0, ("gpu", "idle"): 60.0, ("cpu", "active"): 40.0}
+UNUSED_WATTS = 40.0
 BATCH_WATTS = {("cpu", "active"): 80.0}
 BATCH_HOURS = (6 * HOUR, 18 * HOUR)
 IDLE_WATTS = 50.0
@@ -69,6 +70,11 @@ def written() -> list[Written]:
             Written("energy_container_joules_total", f"{CHAT},{cell}", watts),
             Written("energy_model_joules_total", f"{MODEL},{cell}", watts),
         ]
+    found += [
+        Written("energy_container_gpu_unused_joules_total", CHAT, UNUSED_WATTS),
+        Written("energy_model_activity_joules_total", f'{MODEL},activity="idle"', UNUSED_WATTS),
+        Written("energy_model_activity_joules_total", f'{MODEL},activity="memory_bound"', 360.0 - UNUSED_WATTS),
+    ]
     for mode in ("active", "idle"):
         watts = sum(power for (_, kind), power in CHAT_WATTS.items() if kind == mode)
         found += _converted("container", f'{CHAT},mode="{mode}"', watts)

@@ -24,6 +24,7 @@ from tests.analysis.conftest import (
     PRICE,
     START,
     TOKENS_PER_SECOND,
+    UNUSED_WATTS,
 )
 from tests.support.stack import Server
 
@@ -62,6 +63,8 @@ class TestNumbers:
         assert float(chat["kwh"]) == pytest.approx(kwh)
         assert float(chat["kwh_gpu"]) == pytest.approx(kwh * 360 / 400)
         assert float(chat["kwh_idle"]) == pytest.approx(kwh * 60 / 400)
+        assert float(chat["kwh_unused"]) == pytest.approx(kwh * UNUSED_WATTS / 400)
+        assert float(other["kwh_unused"]) == 0.0
         assert float(chat["kg_co2e"]) == pytest.approx(kwh * GRAMS_PER_KWH / 1000)
         assert float(chat["cost_EUR"]) == pytest.approx(kwh * PRICE)
         assert float(chat["output_tokens"]) == pytest.approx(TOKENS_PER_SECOND * 2 * DAY)
@@ -120,10 +123,24 @@ class TestFormats:
         text = report()
         head, _, chat, *_ = text.splitlines()
         assert head.split() == [
-            *["namespace", "model", "phase", "kWh", "share", "idle", "GPU", "kWh", "CPU", "kWh", "kg", "CO2e"],
+            *[
+                "namespace",
+                "model",
+                "phase",
+                "kWh",
+                "share",
+                "idle",
+                "unused",
+                "GPU",
+                "kWh",
+                "CPU",
+                "kWh",
+                "kg",
+                "CO2e",
+            ],
             *["cost", "tokens", "J/token", "kWh", "a", "year"],
         ]
-        assert chat.split()[:6] == ["chat", "org/chat-8B", "inference", "19.2", "85%", "15%"]
+        assert chat.split()[:7] == ["chat", "org/chat-8B", "inference", "19.2", "85%", "15%", "10%"]
         assert "4.80 EUR" in chat
         assert text.splitlines()[-1].startswith(
             "From 2026-11-01 00:00 UTC to 2026-11-03 00:00 UTC, read from http://127.0.0.1:"

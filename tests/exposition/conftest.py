@@ -29,6 +29,7 @@ from exporter.records import (
 )
 from exporter.snapshot import (
     AccountRow,
+    Activity,
     CardRow,
     DeviceRow,
     EmbodiedView,
@@ -54,8 +55,14 @@ def make_row(
     watts: Mapping[Any, float] | None = None,
     ratios: Mapping[Any, float] | None = None,
 ) -> AccountRow:
-    """Make an account row: joules by (component, mode), watts and ratios by component."""
+    """Make an account row: joules by (component, mode), watts and ratios by component; idle GPU joules are unused."""
     watts, ratios = watts or {}, ratios or {}
+    gpu: dict[Any, float] = {cell: amount for cell, amount in joules.items() if cell[0] == "gpu"}
+    activities: dict[Activity, float] = {}
+    if gpu and not isinstance(owner, ProcessOwner):
+        activities["idle"] = gpu.pop(("gpu", "idle"), 0.0)
+        if isinstance(owner, Model):
+            activities["mixed"] = sum(gpu.values())
     return AccountRow(
         serial,
         owner,
@@ -65,6 +72,7 @@ def make_row(
         tuple(watts.values()),
         tuple(ratios),
         tuple(ratios.values()),
+        activities=activities,
     )
 
 

@@ -57,6 +57,8 @@ CONTRACT = {
     "energy_gpu_last_xid": ("gauge", GPU),
     "energy_gpu_allocated_ratio": ("gauge", (*GPU, "namespace", "pod", "container")),
     "energy_gpu_info": ("gauge", (*GPU, "gpu_model", "driver_version", "pci_bus_id")),
+    "energy_model_activity_joules_total": ("counter", (*MODEL[:-1], "activity")),
+    "energy_container_gpu_unused_joules_total": ("counter", ("namespace", "pod", "container")),
     "energy_process_joules_total": ("counter", (*PROCESS, "mode")),
     "energy_process_power_watts": ("gauge", PROCESS),
     "energy_process_utilization_ratio": ("gauge", PROCESS),

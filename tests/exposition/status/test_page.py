@@ -114,10 +114,10 @@ def test_what_only_idles_does_not_look_like_work(busy_node: Callable[..., Snapsh
     models = shown(busy_node(120), history).table("Model")
     idle = models["BAAI/bge-large-en-v1.5 idle serving · inference"]
     assert float(idle["Idle now W"]) == float(idle["Power W"]) == 64.0
-    assert idle["Idle of the energy"] == "100 %"
+    assert idle["Unused of the energy"] == "100 %"
     busy = next(row for name, row in models.items() if name.startswith("meta-llama"))
     assert 0 < float(busy["Idle now W"]) < float(busy["Power W"].replace(",", "")) / 2
-    assert busy["Idle of the energy"] == "11 %"
+    assert busy["Unused of the energy"] == "11 %"
     assert not any(" idle " in name for name in models if not name.startswith("BAAI"))
 
 
