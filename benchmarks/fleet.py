@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from exporter.snapshot import ACTIVITIES
+
 from .remote_write import series
 
 NODES = 1000
@@ -17,6 +19,8 @@ NAMESPACES = 40
 MODELS = 200
 RUNS = 50
 RULES = Path(__file__).resolve().parent.parent / "prometheus/rules"
+
+_ACTIVITY_WATTS = {"idle": 40.0, "throttled": 60.0, "memory_bound": 240.0}
 
 Series = tuple[bytes, float, float]
 """Labels, value at the beginning, growth in a second."""
@@ -109,6 +113,9 @@ def _container(number: int, place: int, one: Any) -> Iterator[Series]:
         yield one("container_joules_total", 0, watts, **own, runtime="kubernetes", component="gpu", mode=mode)
         yield one("model_joules_total", 0, watts, **whose, component="gpu", mode=mode)
         yield from _impact("model", one, watts, {**whose, "mode": mode})
+    yield one("container_gpu_unused_joules_total", 0, 40.0, **own)
+    for activity in ACTIVITIES:
+        yield one("model_activity_joules_total", 0, _ACTIVITY_WATTS.get(activity, 0.0), **whose, activity=activity)
     yield from _impact("container", one, 90.0, {**own, "runtime": "kubernetes", "mode": "idle"})
     if not training:
         yield from _tokens(model, own, one)
@@ -138,6 +145,9 @@ def history() -> Iterator[Recorded]:
         yield Recorded("model:energy_model_watts:zero_filled", _labels({**own, **phase}), 30 * 86_400, 300, 900.0)
         for name in ("output_tokens", "requests", "energy_serving_joules"):
             yield Recorded(f"model:{name}:rate5m", _labels(own), 86_400, 60, 400.0)
+        for activity, watts in _ACTIVITY_WATTS.items():
+            kept = _labels({**own, **phase, "activity": activity})
+            yield Recorded("model:energy_model_activity_joules:rate5m", kept, 7 * 86_400, 300, watts)
         if number < RUNS:
             run = _labels({**own, "run": f"run-{number}"})
             yield Recorded("run:energy_container_joules:difference4m", run, 3 * 86_400, 240, 216_000.0)
