@@ -154,7 +154,7 @@ def _league() -> Builder[Panel]:
                 texts=waste.LEVER_TEXTS,
                 follow=from_place(ADVICE, "Its evidence", namespace="Namespace", model_name="Model"),
             ),
-            Value(waste.AT_MOST, waste.at_most("model", _BY, *_WHERE), "none", 0, 100, total=True),
+            Value(waste.AT_MOST, waste.at_most("model", _BY, *_WHERE), "none", 0, 106, total=True),
         ],
         sort="Energy",
     )

@@ -35,7 +35,7 @@ AT_MOST = "≤ kWh/month"
 """Title of a column of upper bounds."""
 
 LEVERS = {
-    "stop_idle": ("Stop it, or scale to zero", WARN),
+    "stop_idle": ("Stop or scale to zero", WARN),
     "free_gpus": ("Switch off, or lend out", WARN),
     "power_cap": ("Lower cap or clock", TEXT),
     "right_size": ("Smaller or shared card", TEXT),

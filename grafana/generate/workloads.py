@@ -159,7 +159,7 @@ def _pods() -> Builder[Panel]:
                 texts=waste.LEVER_TEXTS,
                 follow=from_place(ADVICE, "Its evidence", namespace="Namespace"),
             ),
-            Value(waste.AT_MOST, f"{waste.at_most('pod', by, *where)} {top}", "none", 0, 100, total=True),
+            Value(waste.AT_MOST, f"{waste.at_most('pod', by, *where)} {top}", "none", 0, 106, total=True),
         ],
         sort="Energy",
     )

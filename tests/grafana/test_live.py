@@ -114,7 +114,7 @@ def test_rows_of_tables_meet(server: Server) -> None:
 
 def test_the_reason_fits_what_the_node_plays(server: Server) -> None:
     """Gemma is asked nothing; the training of Llama runs into its card's power limit."""
-    *_, why = [query for query in QUERIES if (query.board, query.panel["id"]) == ("energy-models", 6)]
+    (why,) = [query for query in QUERIES if query.name == "energy-models/6G"]
     expected = {"google/gemma-3-27b-it": 1.0, "meta-llama/Llama-3.1-8B": 2.0}
 
     def found() -> dict[str, float]:
