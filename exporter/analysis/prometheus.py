@@ -82,14 +82,15 @@ class Prometheus:
         asked = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
         return sorted({float(at) for row in self._get("query_range", asked) for at, _ in row["values"]})
 
+    def range(self, query: str, start: float, end: float, step: float) -> Iterator[Series]:
+        """The series of a query evaluated every ``step`` seconds. Raises `QueryError`."""
+        asked = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
+        yield from map(_series, self._get("query_range", asked))
+
     def raw(self, selector: str, start: float, end: float) -> list[Series]:
         """The samples of the series of a selector, as they were scraped. Raises `QueryError`."""
-        found = []
-        for row in self._get("query", {"query": f"{selector}[{max(1, round(end - start))}s]", "time": f"{end:.3f}"}):
-            points = [(float(at), float(value)) for at, value in row["values"]]
-            points = [point for point in points if math.isfinite(point[1])]
-            found.append(Series(row["metric"], [at for at, _ in points], [value for _, value in points]))
-        return found
+        asked = {"query": f"{selector}[{max(1, round(end - start))}s]", "time": f"{end:.3f}"}
+        return [*map(_series, self._get("query", asked))]
 
     def range(self, query: str, start: float, end: float, step: float) -> Iterator[Series]:
         """The series of a query evaluated every ``step`` seconds. Raises `QueryError`."""
@@ -119,6 +120,12 @@ class Prometheus:
         except (TypeError, KeyError):
             raise QueryError(f"{self.url}: an answer without data") from None
         return result
+
+
+def _series(row: Mapping[str, Any]) -> Series:
+    points = [(float(at), float(value)) for at, value in row["values"]]
+    points = [point for point in points if math.isfinite(point[1])]
+    return Series(row["metric"], [at for at, _ in points], [value for _, value in points])
 
 
 def _status(status: int) -> str:
