@@ -42,8 +42,8 @@ class Lever:
     """One thing to change.
 
     ``evidence`` and ``counter_evidence`` are PromQL, in which ``$subject`` are matchers of the subject and ``$range``
-    is the window. ``pools`` are the joules that it saves: of the levers that save the same ones only the first in rank is
-    recommended.
+    is the window. ``pools`` are the joules that it saves: of the levers that save the same ones only the first in rank
+    is recommended.
     """
 
     name: str

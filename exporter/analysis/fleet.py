@@ -1,0 +1,357 @@
+"""Reads the facts of a fleet from Prometheus: each kind once for all models, and puts them together by subject."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .facts import Card, Facts, Fleet, Grid, Steps, Subject, Zone, mean
+from .fleet_queries import CARD, CONTAINER, KV_USE, MODEL, RUNNING, WAITING, Queries
+from .growth import Labels
+from .prometheus import Prometheus, QueryError
+from .steps import StepReader, Table
+from .window import DAY_SECONDS, Window
+
+HOUR_SECONDS = 3600.0
+SHORT_STEP_SECONDS = 300.0
+_LEAST_BARE_STEPS = 3
+STEPS = 35
+"""How often ``advance`` is called by `read`, at most."""
+
+Three = tuple[str, str, str]
+
+
+def grid(prometheus: Prometheus, window: Window, matchers: str = "") -> Grid:
+    """Steps of the part of a window for which there are samples: hours, five minutes where it is less than two days.
+
+    Raises `QueryError` if there are none.
+    """
+    probe = max(60.0, float(int(window.seconds / 500)))
+    times = prometheus.times(f"count(energy_model_joules_total{{{matchers}}})", window.start, window.end, probe)
+    if not times:
+        raise QueryError(
+            f"{prometheus.url}: no samples of energy_model_joules_total"
+            f"{f' with {matchers}' if matchers else ''} in this window; is an exporter scraped, and a model running?"
+        )
+    since = max(window.start, times[0] - probe)
+    step = HOUR_SECONDS if window.end - since >= 2 * DAY_SECONDS else SHORT_STEP_SECONDS
+    length = int((window.end - since) / step)
+    if length < 1:
+        raise QueryError(f"{prometheus.url}: less than five minutes of samples in this window")
+    return Grid(window.end - length * step, step, length)
+
+
+class _Models(NamedTuple):
+    """What is read of models, by the labels of `MODEL` or the first three of them."""
+
+    joules: Mapping[Labels, Mapping[tuple[str, str], Steps]]
+    activities: Mapping[Labels, Mapping[str, Steps]]
+    quiet: Table
+    quiet_seconds: Table
+    tokens: Mapping[tuple[Three, str], Steps]
+    server: Mapping[tuple[Three, str], Steps]
+    replicas: Table
+    images: Mapping[Three, Sequence[str]]
+
+
+def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Callable[[], None] = lambda: None) -> Fleet:
+    """Everything that levers judge. Raises `QueryError`."""
+    fine = StepReader(prometheus, asked, advance)
+    days = max(1, int(asked.seconds / DAY_SECONDS)) if asked.step == HOUR_SECONDS else 1
+    coarse = StepReader(prometheus, Grid(asked.start, asked.seconds / days, days), advance)
+    recorded = asked.step == HOUR_SECONDS and _is_recorded(prometheus, asked, matchers)
+    queries = Queries(asked.step, matchers, recorded)
+    wide = Queries(coarse.grid.step, matchers)
+    models = _models(fine, queries)
+    cards = _Cards.read(fine, coarse, queries, wide)
+    factors = _factors(coarse, wide)
+    subjects = [_model(key, models, cards, factors, asked) for key in models.joules]
+    subjects += _workloads(fine, queries, cards, asked)
+    subjects += _nodes(fine, coarse, queries, wide, asked)
+    return Fleet(asked, subjects, cards.bare_watts(asked), _zones(fine, queries, cards), _missing(models, cards))
+
+
+def _is_recorded(prometheus: Prometheus, asked: Grid, matchers: str) -> bool:
+    """Whether the recording rule has samples for as long as the counters."""
+    rule = f"count(model:energy_model_joules:rate5m{{{matchers}}})"
+    ends = (asked.start + asked.step, asked.start + asked.seconds)
+    counters = prometheus.times(f"count(energy_model_joules_total{{{matchers}}})", *ends, DAY_SECONDS / 2)
+    recorded = set(prometheus.times(rule, *ends, DAY_SECONDS / 2))
+    return bool(counters) and all(at in recorded for at in counters)
+
+
+def _models(reader: StepReader, queries: Queries) -> _Models:
+    joules: defaultdict[Labels, dict[tuple[str, str], Steps]] = defaultdict(dict)
+    for key, steps in reader.read(queries.joules(), (*MODEL, "component", "mode")).items():
+        joules[key[:4]][key[4], key[5]] = steps
+    activities: defaultdict[Labels, dict[str, Steps]] = defaultdict(dict)
+    for key, steps in reader.read(queries.activities(), (*MODEL, "activity")).items():
+        activities[key[:4]][key[4]] = steps
+    served = _served(reader, queries)
+    tokens: dict[tuple[Three, str], Steps] = {}
+    for key, steps in reader.read(queries.tokens(), (*MODEL[:3], "kind")).items():
+        tokens[_three(key), key[3]] = steps
+    for kind in ("output", "prompt"):
+        for key, steps in reader.read(queries.scraped_tokens(kind), MODEL[:3]).items():
+            if (_three(key), "output" if kind == "output" else "cached_prompt") not in tokens:
+                tokens.setdefault((_three(key), kind), steps)
+    server: dict[tuple[Three, str], Steps] = {}
+    for name, gauges, reduce in (("running", RUNNING, "sum"), ("waiting", WAITING, "sum"), ("kv_use", KV_USE, "avg")):
+        for key, steps in reader.read(queries.server(gauges, reduce), MODEL[:3], math.nan).items():
+            model = served.get(_three(key), _three(key))
+            server.setdefault((model, name), steps)
+    images: dict[Three, list[str]] = {}
+    for key, steps in reader.read(queries.images(), (*MODEL[:3], "image")).items():
+        row = images.setdefault(_three(key), [""] * reader.grid.length)
+        for index, there in enumerate(steps):
+            if there:
+                row[index] = " ".join(sorted({*row[index].split(), key[3]}))
+    return _Models(
+        joules,
+        activities,
+        reader.read(queries.quiet(), MODEL),
+        reader.read(queries.quiet(seconds=True), MODEL),
+        tokens,
+        server,
+        reader.read(queries.replicas(), MODEL[:3], math.nan),
+        images,
+    )
+
+
+def _served(reader: StepReader, queries: Queries) -> dict[Three, Three]:
+    """The name under which a server serves a model → the exporter's name of it."""
+    found: dict[Three, Three] = {}
+    for query in queries.served():
+        for cluster, namespace, served, model in reader.read(
+            query, ("cluster", "namespace", "served_model", "model_name")
+        ):
+            found[cluster, namespace, served] = (cluster, namespace, model)
+    return found
+
+
+def _three(key: Labels) -> Three:
+    return (key[0], key[1], key[2])
+
+
+class _Cards(NamedTuple):
+    """Whole cards: their state, and which containers used them."""
+
+    state: Mapping[str, Mapping[Labels, Steps]]
+    models: Mapping[Labels, str]
+    links: Mapping[Labels, Mapping[tuple[Labels, str], float]]
+    """Container → card and mode → joules."""
+    owners: Mapping[Labels, tuple[str, str]]
+    """Container → its model and its owner."""
+    zones: Mapping[tuple[str, str], str]
+    bare: Table
+
+    @classmethod
+    def read(cls, fine: StepReader, coarse: StepReader, queries: Queries, wide: Queries) -> _Cards:
+        state = {
+            "power_limit": fine.read(queries.card("energy_gpu_power_limit_watts"), CARD, math.nan),
+            "clock": fine.read(queries.clock(), CARD, math.nan),
+            "power_watts": coarse.read(wide.power(), CARD, math.nan),
+            "memory_used": coarse.read(wide.memory(), CARD, math.nan),
+            "throttled": coarse.read(wide.throttled(), CARD, math.nan),
+        }
+        for name in ("utilization", "sm_active", "tensor_active", "dram_active"):
+            state[name] = coarse.read(wide.card(f"energy_gpu_{name}_ratio"), CARD, math.nan)
+        links: defaultdict[Labels, dict[tuple[Labels, str], float]] = defaultdict(dict)
+        for key, steps in coarse.read(wide.links(), (*CARD, *CONTAINER[1:], "mode")).items():
+            cluster, instance, uuid, namespace, pod, container, mode = key
+            links[cluster, namespace, pod, container][(cluster, instance, uuid), mode] = math.fsum(steps)
+        owners = {
+            key[:4]: (key[4], key[5])
+            for key in coarse.read(wide.container_models(), (*CONTAINER, "model_name", "owner_name"))
+        }
+        zones = {(key[0], key[1]): key[2] for key in coarse.read(wide.zones(), ("cluster", "instance", "zone"))}
+        models = {key[:3]: key[3] for key in coarse.read(wide.card_models(), (*CARD, "gpu_model"))}
+        return cls(state, models, links, owners, zones, fine.read(queries.bare(), CARD))
+
+    def of(self, containers: Iterable[Labels]) -> tuple[list[Card], list[Labels]]:
+        """The cards that containers used or held, and their labels."""
+        active: defaultdict[Labels, float] = defaultdict(float)
+        for container in containers:
+            for (card, mode), joules in self.links.get(container, {}).items():
+                active[card] += joules if mode == "active" else 0.0
+        return [self._card(card, joules) for card, joules in sorted(active.items())], sorted(active)
+
+    def _card(self, card: Labels, active: float) -> Card:
+        def average(name: str) -> float | None:
+            return mean(self.state[name].get(card, ()))
+
+        return Card(
+            card[2],
+            self.models.get(card, ""),
+            active,
+            average("sm_active"),
+            average("tensor_active"),
+            average("dram_active"),
+            average("utilization"),
+            max((value for value in self.state["memory_used"].get(card, ()) if math.isfinite(value)), default=None),
+            average("power_watts"),
+            average("power_limit"),
+            average("throttled"),
+        )
+
+    def mean_of(self, name: str, cards: Sequence[Labels]) -> Steps:
+        """Mean over cards in each step; steps in which one of them is unknown are unknown."""
+        rows = [self.state[name][card] for card in cards if card in self.state[name]]
+        if not rows or len(rows) < len(cards):
+            return ()
+        return array("d", [math.fsum(values) / len(rows) for values in zip(*rows, strict=True)])
+
+    def zone_of(self, cards: Sequence[Labels]) -> str:
+        """The one zone of cards, "" if there are several."""
+        found = {self.zones.get((cluster, instance), "") for cluster, instance, _ in cards}
+        return found.pop() if len(found) == 1 else ""
+
+    def bare_watts(self, asked: Grid) -> dict[str, float]:
+        """Watts of cards that nothing used or held, by product."""
+        seen: defaultdict[str, list[float]] = defaultdict(list)
+        for card, steps in self.bare.items():
+            seen[self.models.get(card, "")] += [joules / asked.step for joules in steps if joules > 0]
+        least = _LEAST_BARE_STEPS * max(1.0, HOUR_SECONDS / asked.step)
+        return {name: math.fsum(watts) / len(watts) for name, watts in seen.items() if name and len(watts) >= least}
+
+
+class _Factors(NamedTuple):
+    grams: Mapping[Labels, float]
+    money: Mapping[Labels, Mapping[str, float]]
+
+
+def _factors(reader: StepReader, queries: Queries) -> _Factors:
+    grams = {key: math.fsum(steps) for key, steps in reader.read(queries.grams(), MODEL).items()}
+    money: defaultdict[Labels, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for sign, counter in ((1.0, "cost"), (-1.0, "credit")):
+        for key, steps in reader.read(queries.money(counter), (*MODEL, "currency")).items():
+            money[key[:4]][key[4]] += sign * math.fsum(steps)
+    return _Factors(grams, money)
+
+
+def _model(key: Labels, models: _Models, cards: _Cards, factors: _Factors, asked: Grid) -> Facts:
+    joules, three = models.joules[key], _three(key)
+    held, labels = cards.of(
+        container for container, (name, _) in cards.owners.items() if (*container[:2], name) == three
+    )
+    inference = key[3] != "training"  # tokens have no phase
+    values: dict[str, Any] = {
+        name: models.server.get((three, name), ()) if inference else () for name in ("running", "waiting", "kv_use")
+    }
+    for kind in ("output", "prompt", "cached_prompt"):
+        name = "cached_tokens" if kind == "cached_prompt" else f"{kind}_tokens"
+        values[name] = models.tokens.get((three, kind), ()) if inference else ()
+    whole = sum(math.fsum(steps) for steps in joules.values())
+    grams = factors.grams.get(key)
+    return Facts(
+        Subject("model", *key),
+        asked,
+        active=joules.get(("gpu", "active"), ()),
+        idle=joules.get(("gpu", "idle"), ()),
+        cpu=_add(steps for (component, _), steps in joules.items() if component in ("cpu", "dram")),
+        activities=models.activities.get(key, {}),
+        quiet=models.quiet.get(key, ()),
+        quiet_seconds=models.quiet_seconds.get(key, ()),
+        replicas=models.replicas.get(three, ()) if inference else (),
+        power_limit=cards.mean_of("power_limit", labels),
+        clock=cards.mean_of("clock", labels),
+        images=models.images.get(three, ()),
+        cards=held,
+        zone=cards.zone_of(labels),
+        grams_per_joule=grams / whole if grams is not None and whole > 0 else None,
+        price_per_joule={name: cost / whole for name, cost in factors.money.get(key, {}).items()} if whole > 0 else {},
+        **values,
+    )
+
+
+def _workloads(reader: StepReader, queries: Queries, cards: _Cards, asked: Grid) -> list[Facts]:
+    """Containers that hold GPUs and belong to no model, by owner."""
+    members: defaultdict[Labels, list[Labels]] = defaultdict(list)
+    rows = reader.read(queries.held_containers(), (*CONTAINER, "mode"))
+    for container in {key[:4] for key in rows}:
+        _, owner = cards.owners.get(container, ("", ""))
+        cluster, namespace, pod, name = container
+        members[cluster, namespace, owner or pod or name].append(container)
+    quiet = reader.read(queries.quiet_containers(), CONTAINER)
+    seconds = reader.read(queries.quiet_containers(seconds=True), CONTAINER)
+    found = []
+    for (cluster, namespace, name), containers in members.items():
+        held, labels = cards.of(containers)
+        found.append(
+            Facts(
+                Subject("workload", cluster, namespace, name),
+                asked,
+                active=_add(rows.get((*each, "active"), ()) for each in containers),
+                idle=_add(rows.get((*each, "idle"), ()) for each in containers),
+                quiet=_add(quiet.get(each, ()) for each in containers),
+                quiet_seconds=_add(seconds.get(each, ()) for each in containers),
+                cards=held,
+                zone=cards.zone_of(labels),
+            )
+        )
+    return found
+
+
+def _nodes(fine: StepReader, coarse: StepReader, queries: Queries, wide: Queries, asked: Grid) -> list[Facts]:
+    """Nodes with GPUs that nothing holds."""
+    free = fine.read(queries.free(), ("cluster", "instance"))
+    if not free:
+        return []
+    whole: dict[str, dict[Labels, float]] = {}
+    for counter in ("joules", "carbon_grams", "cost"):
+        table = coarse.read(wide.of_nodes(counter), ("cluster", "instance", "currency"))
+        whole[counter] = {key: math.fsum(steps) for key, steps in table.items()}
+    found = []
+    for (cluster, instance), steps in free.items():
+        joules = whole["joules"].get((cluster, instance, ""), 0.0)
+        grams = whole["carbon_grams"].get((cluster, instance, ""))
+        prices = {
+            key[2]: cost / joules for key, cost in whole["cost"].items() if key[:2] == (cluster, instance) and joules
+        }
+        found.append(
+            Facts(
+                Subject("node", cluster, "", instance),
+                asked,
+                idle=steps,
+                grams_per_joule=grams / joules if grams is not None and joules > 0 else None,
+                price_per_joule=prices,
+            )
+        )
+    return found
+
+
+def _zones(reader: StepReader, queries: Queries, cards: _Cards) -> list[Zone]:
+    there: defaultdict[str, set[str]] = defaultdict(set)
+    for (cluster, instance, _), name in ((card, name) for card, name in cards.models.items()):
+        there[cards.zones.get((cluster, instance), "")].add(name)
+    found = reader.read(queries.intensity(), ("cluster", "zone"), math.nan)
+    return [Zone(zone, steps, frozenset(there.get(zone, ())), cluster) for (cluster, zone), steps in found.items()]
+
+
+def _missing(models: _Models, cards: _Cards) -> dict[str, str]:
+    """Kinds of facts that no series has, with the reason."""
+    reasons = {
+        "activities": (models.activities, "the exporters are older than energy_model_activity_joules_total"),
+        "tokens": (models.tokens, "no model server is read by an exporter or scraped"),
+        "server metrics": (
+            models.server,
+            "running and waiting requests and KV caches of model servers are not scraped",
+        ),
+        "cards": (cards.links, "energy_container_gpu_joules_total has no series: which card a model uses is not known"),
+        "GPM": (
+            cards.state["tensor_active"],
+            "no card reports tensor activity: GPM is of Hopper and newer, with driver 520 and newer",
+        ),
+        "carbon intensity": (cards.zones, "the exporters have no zone (--impact.zone)"),
+    }
+    return {name: reason for name, (found, reason) in reasons.items() if not found}
+
+
+def _add(rows: Iterable[Steps]) -> Steps:
+    known = [row for row in rows if row]
+    if len(known) < 2:
+        return known[0] if known else ()
+    return array("d", [math.fsum(values) for values in zip(*known, strict=True)])
