@@ -13,7 +13,7 @@ from .config.settings import Settings
 
 # Imports inside functions: each command loads only what it needs.
 
-_READ_BACK = ("report", "compare", "trace")
+_READ_BACK = ("report", "compare", "trace", "advise")
 """Commands that read Prometheus back, each a module of that name in `exporter.commands`."""
 
 
