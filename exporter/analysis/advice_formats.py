@@ -339,8 +339,8 @@ def _row(advice: Advice, advised: Advised, most: float) -> str:
     who, title, key, saves, level, because, unless, risk, undo, query, counter, published = escaped
     return (
         f"<tr><td><b>{who}</b><br>{title} <code>{key}</code></td><td>{saves}<br><small>{level}</small></td>"
-        f"<td>{bar}</td><td>{because}<br><small>Not if: {unless}. Risk: {risk}. Undo: {undo}. For: <code>{query}</code>. "
-        f"Against: <code>{counter}</code>. Elsewhere: {published}.</small></td></tr>\n"
+        f"<td>{bar}</td><td>{because}<br><small>Not if: {unless}. Risk: {risk}. Undo: {undo}. "
+        f"For: <code>{query}</code>. Against: <code>{counter}</code>. Elsewhere: {published}.</small></td></tr>\n"
     )
 
 

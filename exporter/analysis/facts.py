@@ -119,7 +119,7 @@ class Facts:
 
     @property
     def watched_seconds(self) -> float:
-        """From the first step with joules to the last."""
+        """From the first block with joules to the last."""
         first, last = self._alive()
         return (last - first) * self.grid.step
 
@@ -133,16 +133,16 @@ class Facts:
         total = sum(sum(steps) for steps in self.activities.values())
         return sum(self.activities.get(activity, ())) / total if total > 0 else None
 
-    def blocks(self, steps: Steps, size: int = 0) -> list[float]:
-        """Sums of blocks of ``size`` steps, those of the grid by default, from the first step with joules on.
+    def blocks(self, steps: Steps) -> list[float]:
+        """Sums of the blocks, from the first with joules to the last.
 
         The last one is left out where it is shorter than half a block, else taken at its length.
         """
-        return [math.fsum(steps[part]) for part in self.parts(size)] if steps else []
+        return [math.fsum(steps[part]) for part in self.parts()] if steps else []
 
-    def parts(self, size: int = 0) -> list[slice]:
-        """The steps of each block of ``size`` steps."""
-        size = size or self.grid.block
+    def parts(self) -> list[slice]:
+        """The steps of each block."""
+        size = self.grid.block
         first, last = self._alive()
         found = [slice(start, min(start + size, last)) for start in range(first, last, size)]
         return [part for part in found if part.stop - part.start > size // 2 or len(found) == 1]
@@ -164,7 +164,10 @@ class Facts:
     def _alive(self) -> tuple[int, int]:
         used = [index for index, joules in enumerate(self.gpu) if joules > 0]
         used += [index for index, joules in enumerate(self.cpu) if joules > 0]
-        return (min(used), max(used) + 1) if used else (0, 0)
+        if not used:
+            return 0, 0
+        size = self.grid.block
+        return min(used) // size * size, min(-(-(max(used) + 1) // size) * size, self.grid.length)
 
 
 STEPS = (

@@ -227,7 +227,9 @@ class Queries(NamedTuple):
         at = "on (cluster, instance)"
         each = self._of("energy_carbon_intensity_grams_per_kilowatt_hour")
         times = f"({each} * {at} {self._of('energy_pue_ratio')} or {each})"
-        return f"avg by (cluster, zone) ({times} * {at} group_left (zone) {self._of('energy_impact_info', _ZONED)})"
+        return self._mean(
+            f"avg by (cluster, zone) ({times} * {at} group_left (zone) {self._of('energy_impact_info', _ZONED)})"
+        )
 
     def zones(self) -> str:
         """The zone of each node."""

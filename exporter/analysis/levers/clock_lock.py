@@ -12,7 +12,7 @@ _LEAST_SHARE = 0.5
 
 def judge(facts: Facts, fleet: Fleet) -> Finding:
     """Measured where the clock was lower at some time; else only signals: memory-bound, and power below the limit."""
-    if found := best(facts, facts.clock, "SM clock", "MHz", 1e-6, lower=True):
+    if found := best(facts, facts.clock, "an SM clock", "MHz", 1e-6, lower=True):
         return found
     bound = facts.share("memory_bound")
     if bound is None:

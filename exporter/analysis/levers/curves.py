@@ -1,11 +1,12 @@
-"""Joules per token at loads that a model really had: compared between settings, and read at another load. Pure."""
+"""Joules of a step by its load, at loads that a model really had: compared between settings, read at another load."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ..bootstrap import LEAST_BLOCKS, Interval, of_strata
 from ..facts import Facts, Steps
@@ -18,19 +19,42 @@ LEAST_BIN_SECONDS = 1800.0
 SAME_SETTING = 0.02
 """Values of a setting that differ by less than this are the same one."""
 _LEAST_CHANGE = 0.03
-_BLOCK_SECONDS = 4 * 3600.0
 
 
 class Used(NamedTuple):
-    """Joules of some steps, and the output tokens that they bought."""
+    """GPU joules and output tokens of some steps, and how many steps they are."""
 
     joules: float
     tokens: float
+    steps: float
+
+    @property
+    def load(self) -> float:
+        """Tokens of a step."""
+        return self.tokens / self.steps
+
+
+Curve = Mapping[int, Used]
+"""Bin of the load → what was used at it."""
 
 
 def bin_of(load: float) -> int:
     """The bin of a positive load."""
     return round(math.log(load) / math.log(BIN_RATIO))
+
+
+def joules_at(load: float, curve: Sequence[tuple[float, float]]) -> float:
+    """Joules of a step with this load: on the straight line between the neighbours of a sorted curve."""
+    place = min(max(bisect_left(curve, (load,)), 1), len(curve) - 1)
+    (left, low), (right, high) = curve[place - 1], curve[place]
+    if len(curve) == 1 or right <= left:
+        return low * load / left
+    return low + (high - low) * (load - left) / (right - left)
+
+
+def points(curve: Curve) -> list[tuple[float, float]]:
+    """Load and joules of a step in each bin, by rising load."""
+    return sorted((used.load, used.joules / used.steps) for used in curve.values())
 
 
 class Settings(NamedTuple):
@@ -62,149 +86,164 @@ def settings(values: Steps) -> list[Settings]:
 
 
 class Difference(NamedTuple):
-    """What one group of steps would have saved at the joules per token of another, at equal loads."""
+    """Share of its joules that one group of steps would have saved with the joules of another, at equal loads."""
 
-    joules: Interval
+    share: Interval
     paired: float
     """Share of the first group's tokens at loads that the other had as well."""
 
 
 def difference(facts: Facts, first: frozenset[int], second: frozenset[int]) -> Difference | None:
-    """GPU joules that the steps ``first`` would have saved with those of ``second``; None with too little data.
+    """What the steps ``first`` would have saved with the GPU joules of ``second``; None with too little data.
 
-    Loads are output tokens of a step; within a bin of loads both are compared, weighted by the tokens of ``first``.
+    Loads are output tokens of a step. Joules of ``second`` are read at the mean load of each bin of ``first``. Days are
+    the blocks of the interval, because days differ by more than steps do.
     """
     if not facts.output_tokens or not facts.gpu:
         return None
-    groups = [_blocks(facts, steps) for steps in (first, second)]
+    groups = [_blocks(facts, sorted(steps)) for steps in (first, second)]
     if min(len(group) for group in groups) < LEAST_BLOCKS:
         return None
-    wholes = [_sum(group) for group in groups]
+    one, other = (_sum(group) for group in groups)
     shared = {
         load
-        for load in wholes[0].keys() & wholes[1].keys()
-        if _seconds(facts, first, load) >= LEAST_BIN_SECONDS and _seconds(facts, second, load) >= LEAST_BIN_SECONDS
+        for load in one.keys() & other.keys()
+        if min(one[load].steps, other[load].steps) * facts.grid.step >= LEAST_BIN_SECONDS
     }
-    tokens = math.fsum(used.tokens for used in wholes[0].values())
-    if not shared:
+    if len(shared) < 2:
         return None
 
-    def saving(drawn: Sequence[Sequence[Mapping[int, Used]]]) -> float:
-        one, other = _sum(drawn[0]), _sum(drawn[1])
-        both = [load for load in shared if load in one and load in other]
-        scale = len(groups[0]) / len(drawn[0])
-        return scale * math.fsum(
-            one[load].joules - one[load].tokens * other[load].joules / other[load].tokens for load in both
-        )
+    def saved(drawn: Sequence[Sequence[Curve]]) -> float:
+        mine = _sum(drawn[0], shared)
+        theirs = points(_sum(drawn[1], shared))
+        if len(theirs) < 2:
+            return math.nan
+        now = math.fsum(used.joules for used in mine.values())
+        then = math.fsum(used.steps * joules_at(used.load, theirs) for used in mine.values())
+        return 1 - then / now if now > 0 else math.nan
 
-    found = of_strata(groups, saving, CONFIDENCE)
-    return Difference(found, math.fsum(wholes[0][load].tokens for load in shared) / tokens)
+    tokens = math.fsum(used.tokens for used in one.values())
+    return Difference(of_strata(groups, saved, CONFIDENCE), math.fsum(one[load].tokens for load in shared) / tokens)
 
 
-def _blocks(facts: Facts, steps: frozenset[int]) -> list[dict[int, Used]]:
-    size = max(1, round(_BLOCK_SECONDS / facts.grid.step))
-    gpu, tokens = facts.gpu, facts.output_tokens
-    blocks: defaultdict[int, list[int]] = defaultdict(list)
-    for index in sorted(steps):
+def _blocks(facts: Facts, steps: Iterable[int]) -> list[Curve]:
+    gpu, tokens, size = facts.gpu, facts.output_tokens, facts.grid.block
+    blocks: defaultdict[int, list[Curve]] = defaultdict(list)
+    for index in steps:
         if tokens[index] > 0:
-            blocks[index // size].append(index)
-    return [
-        _sum([{bin_of(tokens[index]): Used(gpu[index], tokens[index])} for index in block]) for block in blocks.values()
-    ]
+            blocks[index // size].append({bin_of(tokens[index]): Used(gpu[index], tokens[index], 1)})
+    return [_sum(block) for block in blocks.values()]
 
 
-def _sum(blocks: Sequence[Mapping[int, Used]]) -> dict[int, Used]:
-    found: dict[int, Used] = {}
+def _sum(blocks: Sequence[Curve], wanted: Iterable[int] | None = None) -> dict[int, Used]:
+    found: dict[int, list[float]] = {}
+    keep = None if wanted is None else frozenset(wanted)
     for block in blocks:
         for load, used in block.items():
-            old = found.get(load)
-            found[load] = Used(old.joules + used.joules, old.tokens + used.tokens) if old else used
-    return found
-
-
-def _seconds(facts: Facts, steps: frozenset[int], load: int) -> float:
-    tokens = facts.output_tokens
-    return facts.grid.step * sum(1 for index in steps if tokens[index] > 0 and bin_of(tokens[index]) == load)
+            if keep is not None and load not in keep:
+                continue
+            row = found.get(load)
+            if row is None:
+                found[load] = list(used)
+            else:
+                row[0] += used[0]
+                row[1] += used[1]
+                row[2] += used[2]
+    return {load: Used(*row) for load, row in found.items()}
 
 
 class Fuller(NamedTuple):
-    """What fewer replicas would have saved, how many of them, and the share of the time in which fewer sufficed."""
+    """What fewer replicas would have saved, how many of them, and the share of the time in which fewer sufficed.
+
+    ``largest`` is the largest load of one replica that was seen without requests that wait, in tokens of a step.
+    """
 
     joules: Interval
     replicas: float
     share: float
+    largest: float
 
 
 def fuller(facts: Facts) -> Fuller | None:
     """GPU joules that the fewest replicas that sufficed would have saved; None where no bin of loads shows it.
 
-    Replicas suffice at loads of one replica that were seen for half an hour without requests that wait. Joules per
-    token are those of all steps with that load of a replica.
+    Replicas suffice at loads of one replica that were seen in six steps, for half an hour at least, without requests
+    that wait. Joules of a replica at another load are read between bins that were seen.
     """
     tokens, gpu = facts.output_tokens, facts.gpu
     if not tokens or not facts.replicas or not gpu:
         return None
-    loads = [
-        count / replicas if count > 0 and replicas >= 1 else 0.0
-        for count, replicas in zip(tokens, facts.replicas, strict=True)
-    ]
-    seen: defaultdict[int, float] = defaultdict(float)
-    for index, load in enumerate(loads):
-        if load > 0 and not _crowded(facts, index):
-            seen[bin_of(load)] += facts.grid.step
-    known = {load for load, seconds in seen.items() if seconds >= LEAST_BIN_SECONDS}
-    if not known:
+    counts = [round(count) if math.isfinite(count) else 0 for count in facts.replicas]
+    loads = [count / many if count > 0 and many else 0.0 for count, many in zip(tokens, counts, strict=True)]
+    seen = _seen(facts, loads, counts)
+    if len(seen) < 2:
         return None
-    most = BIN_RATIO ** max(known)
-    targets: dict[int, int] = {}
+    largest = max(load for load, _ in points(_sum([each for bins in seen.values() for each in bins])))
+    targets: dict[int, tuple[int, int]] = {}
     fewest: list[float] = []
     for index, load in enumerate(loads):
         if load <= 0:
             continue
-        count = min(math.ceil(tokens[index] / most - 1e-9) or 1, round(facts.replicas[index]))
+        count = min(max(1, math.ceil(tokens[index] / largest - 1e-9)), counts[index])
         fewest.append(count)
-        target = bin_of(tokens[index] / count)
-        if count < round(facts.replicas[index]) and target in known:
-            targets[index] = target
-    if not targets:
+        if count < counts[index]:
+            targets[index] = (count, bin_of(tokens[index] / count))
+    days = [_wanted(facts, part, targets) for part in facts.parts()]
+    if not targets or len(days) < LEAST_BLOCKS:
         return None
-    blocks = [_Block.of(range(part.start, part.stop), loads, targets, facts) for part in facts.parts()]
-    if len(blocks) < LEAST_BLOCKS:
-        return None
+    bins = sorted(seen)
 
-    def saving(drawn: Sequence[Sequence[_Block]]) -> float:
-        curve = _sum([block.curve for block in drawn[0]])
-        wanted = _sum([block.wanted for block in drawn[0]])
-        return (
-            len(blocks)
-            / len(drawn[0])
-            * math.fsum(
-                used.joules - used.tokens * curve[load].joules / curve[load].tokens
-                for load, used in wanted.items()
-                if load in curve
-            )
-        )
+    def saving(drawn: Sequence[Sequence[Any]]) -> float:
+        curve = points({load: _total(each) for load, each in zip(bins, drawn[1:], strict=True)})
+        spared = _sum(drawn[0])
+        then = math.fsum(used.steps * joules_at(used.load, curve) for used in spared.values())
+        now = math.fsum(used.joules for used in spared.values())
+        return (now - then) * len(days) / len(drawn[0])
 
-    interval = of_strata([blocks], saving, CONFIDENCE)
-    return Fuller(interval, math.fsum(fewest) / len(fewest), len(targets) / len(fewest))
+    blocks = [[used for each in seen[load] for used in each.values()] for load in bins]
+    interval = of_strata([days, *blocks], saving, CONFIDENCE)
+    return Fuller(interval, math.fsum(fewest) / len(fewest), len(targets) / len(fewest), largest)
+
+
+def _wanted(facts: Facts, part: slice, targets: Mapping[int, tuple[int, int]]) -> dict[int, Used]:
+    """What steps used for which fewer replicas sufficed, by the load of one of these; steps are theirs, one by one."""
+    gpu, tokens = facts.gpu, facts.output_tokens
+    return _sum(
+        [
+            {load: Used(gpu[index], tokens[index], count)}
+            for index in range(part.start, part.stop)
+            if index in targets
+            for count, load in (targets[index],)
+        ]
+    )
+
+
+def _seen(facts: Facts, loads: Steps, counts: Sequence[int]) -> dict[int, list[Curve]]:
+    """What one replica used at each load, in blocks; only loads that were seen for long enough, and at ease."""
+    steps: defaultdict[int, list[int]] = defaultdict(list)
+    for index, load in enumerate(loads):
+        if load > 0 and not _crowded(facts, index):
+            steps[bin_of(load)].append(index)
+    gpu = facts.gpu
+    found: dict[int, list[Curve]] = {}
+    for load, indexes in steps.items():
+        if len(indexes) < LEAST_BLOCKS or len(indexes) * facts.grid.step < LEAST_BIN_SECONDS:
+            continue
+        days: defaultdict[int, list[Curve]] = defaultdict(list)
+        for index in indexes:
+            days[index // facts.grid.block].append({load: Used(gpu[index], facts.output_tokens[index], counts[index])})
+        groups = list(days.values())
+        if len(groups) < LEAST_BLOCKS:
+            groups = [[each] for group in groups for each in group]
+        found[load] = [*map(_sum, groups)]
+    return found
+
+
+def _total(blocks: Sequence[Used]) -> Used:
+    return Used(*(math.fsum(column) for column in zip(*blocks, strict=True)))
 
 
 def _crowded(facts: Facts, index: int) -> bool:
     waiting = facts.waiting[index] if facts.waiting else 0.0
     used = facts.kv_use[index] if facts.kv_use else 0.0
     return waiting > 0.5 or used > 0.9
-
-
-class _Block(NamedTuple):
-    curve: dict[int, Used]
-    """By the load of one replica."""
-    wanted: dict[int, Used]
-    """By the load that one of fewer replicas would have had: what was used instead, and the tokens."""
-
-    @classmethod
-    def of(cls, steps: range, loads: Steps, targets: Mapping[int, int], facts: Facts) -> _Block:
-        gpu, tokens = facts.gpu, facts.output_tokens
-        return cls(
-            _sum([{bin_of(loads[step]): Used(gpu[step], tokens[step])} for step in steps if loads[step] > 0]),
-            _sum([{targets[step]: Used(gpu[step], tokens[step])} for step in steps if step in targets]),
-        )

@@ -12,7 +12,7 @@ _THROTTLED = 0.05
 
 def judge(facts: Facts, fleet: Fleet) -> Finding:
     """Measured where the limit was lower at some time; else signals, and none where power is far from the limit."""
-    if found := best(facts, facts.power_limit, "power limit", "W", 1.0, lower=True):
+    if found := best(facts, facts.power_limit, "a power limit", "W", 1.0, lower=True):
         return found
     ratios = [card.power_watts / card.limit_watts for card in facts.cards if card.power_watts and card.limit_watts]
     if not ratios:

@@ -6,7 +6,7 @@ from ..facts import Facts, Steps
 from .curves import difference, settings
 from .lever import Finding, percent, saves
 
-LEAST_PAIRED = 0.5
+LEAST_PAIRED = 0.8
 """Share of the tokens that must have been made at loads that both settings had."""
 
 
@@ -20,15 +20,14 @@ def best(facts: Facts, values: Steps, what: str, unit: str, scale: float, lower:
         if lower and pair.other > pair.current:
             continue
         seen = difference(facts, pair.current_steps, pair.other_steps)
-        if seen is None or seen.paired < LEAST_PAIRED or seen.joules.low <= 0:
+        if seen is None or seen.paired < LEAST_PAIRED or seen.share.low <= 0:
             continue
-        whole = sum(facts.gpu)
+        seconds = len(pair.current_steps) * facts.grid.step
         now = sum(facts.gpu[step] for step in pair.current_steps)
-        joules = seen.joules.times(whole / now)  # from the steps with the present value to all
-        shares = [end / whole for end in joules]
+        joules = seen.share.times(now * facts.watched_seconds / seconds)
         evidence = (
-            f"with a {what} of {pair.other * scale:,.0f} {unit} instead of {pair.current * scale:,.0f} {unit} it used "
-            f"{percent(shares[0])} to {percent(shares[2])} less for the same tokens at the same load "
+            f"with {what} of {pair.other * scale:,.0f} {unit} instead of {pair.current * scale:,.0f} {unit} it used "
+            f"{percent(seen.share.low)} to {percent(seen.share.high)} less for the same tokens at the same load "
             f"({percent(seen.paired)} of its tokens had a load that both were seen at)"
         )
         found.append(saves("measured", joules, evidence))
