@@ -107,15 +107,15 @@ class Loads:
 
 def watts(load: float, most: float) -> float:
     """Active watts of a replica at a share ``load`` of its capacity: less for each token, the fuller the batch."""
-    return most * load**0.6
+    return most * float(load**0.6)
 
 
 def intensity(step: int) -> float:
     """Grams per kWh of the zone DE in a step: lowest at noon."""
-    return 380.0 + 120.0 * math.cos(2 * math.pi * (step % PER_DAY) / PER_DAY)
+    return MEAN_INTENSITY + 120.0 * math.cos(2 * math.pi * (step % PER_DAY) / PER_DAY)
 
 
-OTHER_ZONE = 40.0
+MEAN_INTENSITY, OTHER_ZONE = 380.0, 40.0
 FAILED_DAYS = (9, 10)
 """On which two of four replicas failed, so that the others had twice the load."""
 
@@ -143,8 +143,9 @@ class Written:
         track.cpu = track.cpu or [0.05 * (one + other) for one, other in zip(track.active, track.idle, strict=True)]
         self.tracks.append(track)
         self.planted += planted
-        if card == H100:  # the grams of all its joules, at the mean of the process: scaled by who checks it
-            self.planted.append(Planted(track.name, "move_in_region", grams=math.nan))
+        if card == H100:  # of the joules that it used in this window
+            kwh = math.fsum((*track.active, *track.idle, *track.cpu)) / KWH
+            self.planted.append(Planted(track.name, "move_in_region", grams=kwh * (MEAN_INTENSITY - OTHER_ZONE)))
         return track
 
     def _held(self, card: str, count: int = 1) -> Values:

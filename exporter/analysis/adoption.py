@@ -92,7 +92,7 @@ def _at_equal_load(facts: Facts, at: int) -> Interval | None:
     if seen is None:
         return None
     seconds = (facts.grid.length - at) * facts.grid.step
-    return seen.share.times(-math.fsum(facts.gpu[at:]) * _MONTH_SECONDS / seconds / JOULES_PER_KWH)
+    return seen.joules.times(-_MONTH_SECONDS / seconds / JOULES_PER_KWH)
 
 
 def _idle(facts: Facts, fleet: Fleet) -> Followed | None:

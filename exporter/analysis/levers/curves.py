@@ -86,9 +86,9 @@ def settings(values: Steps) -> list[Settings]:
 
 
 class Difference(NamedTuple):
-    """Share of its joules that one group of steps would have saved with the joules of another, at equal loads."""
+    """GPU joules that one group of steps would have saved with those of another, at equal loads."""
 
-    share: Interval
+    joules: Interval
     paired: float
     """Share of the first group's tokens at loads that the other had as well."""
 
@@ -96,8 +96,8 @@ class Difference(NamedTuple):
 def difference(facts: Facts, first: frozenset[int], second: frozenset[int]) -> Difference | None:
     """What the steps ``first`` would have saved with the GPU joules of ``second``; None with too little data.
 
-    Loads are output tokens of a step. Joules of ``second`` are read at the mean load of each bin of ``first``. Days are
-    the blocks of the interval, because days differ by more than steps do.
+    Loads are output tokens of a step. Joules of ``second`` are read at the mean load of each bin of ``first``; what
+    had no such load is taken to save the same share. Days are the blocks, because they differ by more than steps do.
     """
     if not facts.output_tokens or not facts.gpu:
         return None
@@ -114,13 +114,15 @@ def difference(facts: Facts, first: frozenset[int], second: frozenset[int]) -> D
         return None
 
     def saved(drawn: Sequence[Sequence[Curve]]) -> float:
-        mine = _sum(drawn[0], shared)
-        theirs = points(_sum(drawn[1], shared))
+        mine = _sum(drawn[0])
+        whole = math.fsum(used.joules for used in mine.values()) * len(groups[0]) / len(drawn[0])
+        mine = {load: used for load, used in mine.items() if load in shared}
+        theirs = points({load: used for load, used in _sum(drawn[1]).items() if load in shared})
         if len(theirs) < 2:
             return math.nan
         now = math.fsum(used.joules for used in mine.values())
         then = math.fsum(used.steps * joules_at(used.load, theirs) for used in mine.values())
-        return 1 - then / now if now > 0 else math.nan
+        return whole * (1 - then / now) if now > 0 else math.nan
 
     tokens = math.fsum(used.tokens for used in one.values())
     return Difference(of_strata(groups, saved, CONFIDENCE), math.fsum(one[load].tokens for load in shared) / tokens)
@@ -135,13 +137,10 @@ def _blocks(facts: Facts, steps: Iterable[int]) -> list[Curve]:
     return [_sum(block) for block in blocks.values()]
 
 
-def _sum(blocks: Sequence[Curve], wanted: Iterable[int] | None = None) -> dict[int, Used]:
+def _sum(blocks: Sequence[Curve]) -> dict[int, Used]:
     found: dict[int, list[float]] = {}
-    keep = None if wanted is None else frozenset(wanted)
     for block in blocks:
         for load, used in block.items():
-            if keep is not None and load not in keep:
-                continue
             row = found.get(load)
             if row is None:
                 found[load] = list(used)

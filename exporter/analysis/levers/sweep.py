@@ -20,15 +20,15 @@ def best(facts: Facts, values: Steps, what: str, unit: str, scale: float, lower:
         if lower and pair.other > pair.current:
             continue
         seen = difference(facts, pair.current_steps, pair.other_steps)
-        if seen is None or seen.paired < LEAST_PAIRED or seen.share.low <= 0:
+        if seen is None or seen.paired < LEAST_PAIRED or seen.joules.low <= 0:
             continue
         seconds = len(pair.current_steps) * facts.grid.step
         now = sum(facts.gpu[step] for step in pair.current_steps)
-        joules = seen.share.times(now * facts.watched_seconds / seconds)
+        joules = seen.joules.times(facts.watched_seconds / seconds)
         evidence = (
             f"with {what} of {pair.other * scale:,.0f} {unit} instead of {pair.current * scale:,.0f} {unit} it used "
-            f"{percent(seen.share.low)} to {percent(seen.share.high)} less for the same tokens at the same load "
-            f"({percent(seen.paired)} of its tokens had a load that both were seen at)"
+            f"{percent(seen.joules.low / now)} to {percent(seen.joules.high / now)} less for the same tokens at the "
+            f"same load ({percent(seen.paired)} of its tokens had a load that both were seen at)"
         )
         found.append(saves("measured", joules, evidence))
     return max(found, key=lambda finding: finding.floor, default=None)
