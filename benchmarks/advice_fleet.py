@@ -116,6 +116,8 @@ def intensity(step: int) -> float:
 
 
 MEAN_INTENSITY, OTHER_ZONE = 380.0, 40.0
+_LONG = 4
+"""Months over which means of the process are taken."""
 FAILED_DAYS = (9, 10)
 """On which two of four replicas failed, so that the others had twice the load."""
 
@@ -216,7 +218,7 @@ class Written:
         """What the fewest replicas of at most a load of ``largest`` each would save ``assist`` in 30 days, in mean."""
         saved, count = 0.0, 0
         failed = len(FAILED_DAYS) / self.days
-        for each in range(8):
+        for each in range(_LONG):
             for load in Loads(Random(f"truth {each}"), 0.5).values:
                 whole = 0.8 * load
                 for number, share in ((4, 1 - failed), (2, failed)):
@@ -247,7 +249,9 @@ class Written:
     @staticmethod
     def _mean_active(scale: float, swing: float, most: float) -> float:
         """Active kWh of 30 days of a replica, on average."""
-        found = [watts(scale * load, most) for each in range(8) for load in Loads(Random(f"mean {each}"), swing).values]
+        found = [
+            watts(scale * load, most) for each in range(_LONG) for load in Loads(Random(f"mean {each}"), swing).values
+        ]
         return math.fsum(found) / len(found) * 720 / 1000
 
     def _embed(self) -> None:
