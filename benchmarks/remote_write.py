@@ -66,3 +66,25 @@ def _post(url: str, body: bytes) -> None:
     request = urllib.request.Request(f"{url}/api/v1/write", _snappy(body), headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
         answer.read()
+
+
+def stamps(seconds: Sequence[int]) -> list[bytes]:
+    """Unix times as `send_many` needs them, encoded once for all series."""
+    return [b"\x10" + _varint(1000 * second) for second in seconds]
+
+
+def send_many(url: str, rows: Iterable[tuple[bytes, Sequence[float]]], times: Sequence[bytes]) -> None:
+    """Push series that all have a sample at each of ``times``, several times as fast as `send`."""
+    heads = [b"\x12" + _varint(9 + len(each)) + b"\x09" for each in times]
+    batch: list[bytes] = []
+    for labels, values in rows:
+        packed = struct.pack(f"<{len(values)}d", *values)
+        samples = [
+            head + packed[8 * at : 8 * at + 8] + each for at, (head, each) in enumerate(zip(heads, times, strict=True))
+        ]
+        batch.append(_field(1, labels + b"".join(samples)))
+        if len(batch) * len(times) > 200_000:
+            _post(url, b"".join(batch))
+            batch = []
+    if batch:
+        _post(url, b"".join(batch))

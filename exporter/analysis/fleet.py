@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .facts import Card, Facts, Fleet, Grid, Steps, Subject, Zone, mean
-from .fleet_queries import CARD, CONTAINER, KV_USE, MODEL, RUNNING, WAITING, Queries
+from .fleet_queries import CARD, CONTAINER, GAP_STEP_SECONDS, KV_USE, MODEL, RUNNING, WAITING, Queries
 from .growth import Labels
 from .prometheus import Prometheus, QueryError
 from .steps import StepReader, Table
@@ -17,8 +17,9 @@ from .window import DAY_SECONDS, Window
 
 HOUR_SECONDS = 3600.0
 SHORT_STEP_SECONDS = 300.0
+SPARSE_SECONDS = 3 * HOUR_SECONDS
 _LEAST_BARE_STEPS = 3
-STEPS = 35
+STEPS = 34
 """How often ``advance`` is called by `read`, at most."""
 
 Three = tuple[str, str, str]
@@ -62,11 +63,18 @@ def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Calla
     fine = StepReader(prometheus, asked, advance)
     days = max(1, int(asked.seconds / DAY_SECONDS)) if asked.step == HOUR_SECONDS else 1
     coarse = StepReader(prometheus, Grid(asked.start, asked.seconds / days, days), advance)
-    recorded = asked.step == HOUR_SECONDS and _is_recorded(prometheus, asked, matchers)
-    queries = Queries(asked.step, matchers, recorded)
+    recorded = [
+        asked.step == HOUR_SECONDS and _is_recorded(prometheus, asked, matchers, *names)
+        for names in (
+            ("energy_model_joules_total", "model:energy_model_joules:rate5m"),
+            ("energy_model_activity_joules_total", "model:energy_model_activity_joules:rate5m"),
+        )
+    ]
+    queries = Queries(asked.step, matchers, *recorded)
     wide = Queries(coarse.grid.step, matchers)
     models = _models(fine, queries)
-    cards = _Cards.read(fine, coarse, queries, wide)
+    sparse = StepReader(prometheus, _sparse(asked), advance)
+    cards = _Cards.read(fine, coarse, sparse, queries, wide)
     factors = _factors(coarse, wide)
     subjects = [_model(key, models, cards, factors, asked) for key in models.joules]
     subjects += _workloads(fine, queries, cards, asked)
@@ -74,13 +82,20 @@ def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Calla
     return Fleet(asked, subjects, cards.bare_watts(asked), _zones(fine, queries, cards), _missing(models, cards))
 
 
-def _is_recorded(prometheus: Prometheus, asked: Grid, matchers: str) -> bool:
-    """Whether the recording rule has samples for as long as the counters."""
-    rule = f"count(model:energy_model_joules:rate5m{{{matchers}}})"
+def _sparse(asked: Grid) -> Grid:
+    """Steps of three hours where there are days of them: enough for the mean of a gauge."""
+    step = min(SPARSE_SECONDS, asked.seconds) if asked.step == HOUR_SECONDS else asked.step
+    length = int(asked.seconds / step)
+    return Grid(asked.start + asked.seconds - length * step, step, length)
+
+
+def _is_recorded(prometheus: Prometheus, asked: Grid, matchers: str, counter: str, rule: str) -> bool:
+    """Whether a recording rule has samples for as long as its counter."""
     ends = (asked.start + asked.step, asked.start + asked.seconds)
-    counters = prometheus.times(f"count(energy_model_joules_total{{{matchers}}})", *ends, DAY_SECONDS / 2)
-    recorded = set(prometheus.times(rule, *ends, DAY_SECONDS / 2))
-    return bool(counters) and all(at in recorded for at in counters)
+    counted, recorded = (
+        prometheus.times(f"count({name}{{{matchers}}})", *ends, DAY_SECONDS / 2) for name in (counter, rule)
+    )
+    return bool(counted) and set(counted) <= set(recorded)
 
 
 def _models(reader: StepReader, queries: Queries) -> _Models:
@@ -112,13 +127,20 @@ def _models(reader: StepReader, queries: Queries) -> _Models:
     return _Models(
         joules,
         activities,
-        reader.read(queries.quiet(), MODEL),
-        reader.read(queries.quiet(seconds=True), MODEL),
+        *_gaps(reader, queries.quiet(), MODEL),
         tokens,
         server,
         reader.read(queries.replicas(), MODEL[:3], math.nan),
         images,
     )
+
+
+def _gaps(reader: StepReader, query: str, labels: Sequence[str]) -> tuple[Table, Table]:
+    """Joules and seconds of gaps."""
+    joules, counts = reader.read_often(query, labels, GAP_STEP_SECONDS)
+    for row in counts.values():
+        row[:] = array("d", [count * GAP_STEP_SECONDS for count in row])
+    return joules, counts
 
 
 def _served(reader: StepReader, queries: Queries) -> dict[Three, Three]:
@@ -149,16 +171,16 @@ class _Cards(NamedTuple):
     bare: Table
 
     @classmethod
-    def read(cls, fine: StepReader, coarse: StepReader, queries: Queries, wide: Queries) -> _Cards:
+    def read(cls, fine: StepReader, coarse: StepReader, sparse: StepReader, queries: Queries, wide: Queries) -> _Cards:
         state = {
             "power_limit": fine.read(queries.card("energy_gpu_power_limit_watts"), CARD, math.nan),
             "clock": fine.read(queries.clock(), CARD, math.nan),
             "power_watts": coarse.read(wide.power(), CARD, math.nan),
-            "memory_used": coarse.read(wide.memory(), CARD, math.nan),
+            "memory_used": sparse.read(wide.memory(), CARD, math.nan),
             "throttled": coarse.read(wide.throttled(), CARD, math.nan),
         }
         for name in ("utilization", "sm_active", "tensor_active", "dram_active"):
-            state[name] = coarse.read(wide.card(f"energy_gpu_{name}_ratio"), CARD, math.nan)
+            state[name] = sparse.read(wide.card(f"energy_gpu_{name}_ratio"), CARD, math.nan)
         links: defaultdict[Labels, dict[tuple[Labels, str], float]] = defaultdict(dict)
         for key, steps in coarse.read(wide.links(), (*CARD, *CONTAINER[1:], "mode")).items():
             cluster, instance, uuid, namespace, pod, container, mode = key
@@ -275,8 +297,7 @@ def _workloads(reader: StepReader, queries: Queries, cards: _Cards, asked: Grid)
         _, owner = cards.owners.get(container, ("", ""))
         cluster, namespace, pod, name = container
         members[cluster, namespace, owner or pod or name].append(container)
-    quiet = reader.read(queries.quiet_containers(), CONTAINER)
-    seconds = reader.read(queries.quiet_containers(seconds=True), CONTAINER)
+    quiet, seconds = _gaps(reader, queries.quiet_containers(), CONTAINER)
     found = []
     for (cluster, namespace, name), containers in members.items():
         held, labels = cards.of(containers)

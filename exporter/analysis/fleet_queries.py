@@ -43,8 +43,9 @@ KV_USE = (
 
 _GPU, _IDLE, _ACTIVE = 'component="gpu"', 'mode="idle"', 'mode="active"'
 _NAMED, _IMAGE, _ZONED = 'model_name!=""', 'image!=""', 'zone!=""'
-_POWER_CAP = 'reason="sw_power_cap"'
+_POWER_CAP, _WHOLE = 'reason="sw_power_cap"', 'gpu_instance=""'
 
+GAP_STEP_SECONDS = 300.0
 QUIET_SHARE = 0.02
 """Active joules below this share of the GPU's joules are none."""
 
@@ -53,22 +54,19 @@ class Queries(NamedTuple):
     """Queries for steps of ``step`` seconds, 300 at least, and series with ``matchers``.
 
     ``recorded`` takes watts of models from the shipped recording rule, which has a sample each minute, whatever the
-    scrape interval and the number of nodes.
+    scrape interval and the number of nodes; ``recorded_activities`` those by activity, every five minutes.
     """
 
     step: float
     matchers: str = ""
     recorded: bool = False
+    recorded_activities: bool = False
 
     def _of(self, metric: str, *where: str) -> str:
         return f"{metric}{{{','.join(filter(None, (self.matchers, *where)))}}}"
 
     def _grown(self, metric: str, by: Sequence[str], *where: str, seconds: float = 0.0) -> str:
         return f"sum by ({', '.join(by)}) (increase({self._of(metric, *where)}[{seconds or self.step:.0f}s]))"
-
-    def _mean(self, inner: str) -> str:
-        """Mean over the step of an expression that is evaluated every five minutes, or ten times a step."""
-        return f"avg_over_time(({inner})[{self.step - 1:.0f}s:{min(300.0, self.step / 5):.0f}s])"
 
     def joules(self) -> str:
         """Joules of models by component and mode."""
@@ -80,46 +78,45 @@ class Queries(NamedTuple):
 
     def activities(self) -> str:
         """GPU joules of models by activity."""
-        return self._grown("energy_model_activity_joules_total", (*MODEL, "activity"))
+        by = (*MODEL, "activity")
+        if self.recorded_activities:
+            rule = self._of("model:energy_model_activity_joules:rate5m")
+            return f"sum by ({', '.join(by)}) (sum_over_time({rule}[{self.step - 1:.0f}s])) * 300"
+        return self._grown("energy_model_activity_joules_total", by)
 
-    def quiet(self, seconds: bool = False) -> str:
-        """GPU joules, or seconds, of models in gaps of more than ten minutes, their first ten minutes left out."""
-        by = ", ".join(MODEL)
-        if self.recorded:
-            rule = "model:energy_model_joules:rate5m"
+    def quiet(self) -> str:
+        """GPU joules of the last five minutes of models that did nothing in the last ten."""
+        if not self.recorded:
+            return self._gap("energy_model_joules_total", MODEL)
+        by, rule = ", ".join(MODEL), "model:energy_model_joules:rate5m"
+        idle, active, both = (self._of(rule, _GPU, *mode) for mode in ((_IDLE,), (_ACTIVE,), ()))
 
-            def active(offset: str) -> str:
-                one = self._of(rule, _GPU, _ACTIVE)
-                both = self._of(rule, _GPU)
-                return f"sum by ({by}) ({one}{offset}) > {QUIET_SHARE} * sum by ({by}) ({both}{offset})"
+        def worked(offset: str) -> str:
+            return f"sum by ({by}) ({active}{offset}) > {QUIET_SHARE} * sum by ({by}) ({both}{offset})"
 
-            inner = f"sum by ({by}) ({self._of(rule, _GPU, _IDLE)}) * 300"
-            gap = f"{inner} unless on ({by}) ({active('')}) unless on ({by}) ({active(' offset 5m')})"
-        else:
-            gap = self._gap("energy_model_joules_total", MODEL)
-        return self._gaps(gap, seconds)
+        return (
+            f"(sum by ({by}) ({idle}) * 300 > 0) unless on ({by}) ({worked('')}) "
+            f"unless on ({by}) ({worked(' offset 5m')})"
+        )
 
-    def quiet_containers(self, seconds: bool = False) -> str:
+    def quiet_containers(self) -> str:
         """The same of containers that no model is known of."""
-        by = ", ".join(CONTAINER)
-        named = f"group by ({by}) ({self._of('energy_container_info', _NAMED)})"
-        return self._gaps(f"{self._gap('energy_container_joules_total', CONTAINER)} unless on ({by}) {named}", seconds)
+        gap = self._gap("energy_container_joules_total", CONTAINER)
+        return f"{gap} unless on ({', '.join(CONTAINER)}) {self._named()}"
 
     def held_containers(self) -> str:
         """GPU joules of those containers by mode."""
-        by = ", ".join(CONTAINER)
-        named = f"group by ({by}) ({self._of('energy_container_info', _NAMED)})"
-        return f"{self._grown('energy_container_joules_total', (*CONTAINER, 'mode'), _GPU)} unless on ({by}) {named}"
+        joules = self._grown("energy_container_joules_total", (*CONTAINER, "mode"), _GPU)
+        return f"{joules} unless on ({', '.join(CONTAINER)}) {self._named()}"
+
+    def _named(self) -> str:
+        return f"group by ({', '.join(CONTAINER)}) ({self._of('energy_container_info', _NAMED)})"
 
     def _gap(self, metric: str, labels: Sequence[str]) -> str:
-        idle = self._grown(metric, labels, _GPU, _IDLE, seconds=300)
-        active = self._grown(metric, labels, _GPU, _ACTIVE, seconds=600)
-        both = self._grown(metric, labels, _GPU, seconds=600)
+        idle = self._grown(metric, labels, _GPU, _IDLE, seconds=GAP_STEP_SECONDS)
+        active = self._grown(metric, labels, _GPU, _ACTIVE, seconds=2 * GAP_STEP_SECONDS)
+        both = self._grown(metric, labels, _GPU, seconds=2 * GAP_STEP_SECONDS)
         return f"({idle} > 0) unless on ({', '.join(labels)}) ({active} > {QUIET_SHARE} * {both})"
-
-    def _gaps(self, gap: str, seconds: bool) -> str:
-        function = "count_over_time" if seconds else "sum_over_time"
-        return f"{function}(({gap})[{self.step - 1:.0f}s:300s]){' * 300' if seconds else ''}"
 
     def tokens(self) -> str:
         """Tokens of models by kind, as exporters count them."""
@@ -128,14 +125,15 @@ class Queries(NamedTuple):
     def scraped_tokens(self, kind: str) -> str:
         """Tokens of models whose servers Prometheus scrapes."""
         rule = self._of(f"model:{kind}_tokens:rate5m")
-        by = "cluster, namespace, model_name"
-        return f"avg_over_time((sum by ({by}) ({rule}))[{self.step - 1:.0f}s:60s]) * {self.step:.0f}"
+        return (
+            f"sum by (cluster, namespace, model_name) (avg_over_time({rule}[{self.step - 1:.0f}s])) * {self.step:.0f}"
+        )
 
     def server(self, gauges: Sequence[str], reduce: str) -> str:
         """Mean of gauges of model servers by the name under which they serve a model."""
         by = "cluster, namespace, pod, instance, model_name"
-        each = " or ".join(f"max by ({by}) ({self._of(gauge)})" for gauge in gauges)
-        return self._mean(f"{reduce} by (cluster, namespace, model_name) ({each})")
+        each = " or ".join(f"max by ({by}) (avg_over_time({self._of(gauge)}[{self.step:.0f}s]))" for gauge in gauges)
+        return f"{reduce} by (cluster, namespace, model_name) ({each})"
 
     def served(self) -> tuple[str, str]:
         """The exporter's name of a model by the one under which its server serves it: by exporters, and by rules."""
@@ -146,20 +144,16 @@ class Queries(NamedTuple):
     def replicas(self) -> str:
         """Containers that count output tokens of a model."""
         source = self._of("energy_container_tokens_total", 'kind="output"')
-        return self._mean(
-            "count by (cluster, namespace, model_name) "
-            f"(group by (cluster, instance, namespace, pod, container, model_name) ({source}))"
-        )
+        by = "cluster, instance, namespace, pod, container, model_name"
+        return f"count by (cluster, namespace, model_name) (group by ({by}) ({source}))"
 
     def images(self) -> str:
         """Images of the containers of models."""
         return f"group by (cluster, namespace, model_name, image) ({self._of('energy_container_info', _NAMED, _IMAGE)})"
 
-    def card(self, metric: str, *where: str) -> str:
-        """Mean of a gauge of whole cards, read every ten minutes."""
-        by = ", ".join(CARD)
-        each = self._of(metric, 'gpu_instance=""', *where)
-        return f"max by ({by}) (avg_over_time({each}[{self.step - 1:.0f}s:{min(600.0, self.step / 5):.0f}s]))"
+    def card(self, metric: str) -> str:
+        """A gauge of whole cards, at the end of a step."""
+        return f"max by ({', '.join(CARD)}) ({self._of(metric, _WHOLE)})"
 
     def power(self) -> str:
         """Mean watts of cards."""
@@ -167,19 +161,13 @@ class Queries(NamedTuple):
 
     def clock(self) -> str:
         """Highest SM clock of cards in a step: it is at the lock, or at the card's maximum, while the card works."""
-        each = self._of("energy_gpu_clock_hertz", 'gpu_instance=""', 'domain="sm"')
-        return (
-            f"max by ({', '.join(CARD)}) (max_over_time({each}[{self.step - 1:.0f}s:{min(300.0, self.step / 5):.0f}s]))"
-        )
+        each = self._of("energy_gpu_clock_hertz", _WHOLE, 'domain="sm"')
+        return f"max by ({', '.join(CARD)}) (max_over_time({each}[{self.step:.0f}s]))"
 
     def memory(self) -> str:
-        """Largest used share of the memory of cards in a step."""
-        by = ", ".join(CARD)
-        used, whole = (self._of(f"energy_gpu_memory_{each}_bytes", 'gpu_instance=""') for each in ("used", "total"))
-        return (
-            f"max by ({by}) (max_over_time({used}[{self.step - 1:.0f}s:{min(600.0, self.step / 5):.0f}s])) "
-            f"/ on ({by}) (max by ({by}) ({whole}) > 0)"
-        )
+        """Used share of the memory of cards, at the end of a step."""
+        used, whole = (self.card(f"energy_gpu_memory_{each}_bytes") for each in ("used", "total"))
+        return f"{used} / on ({', '.join(CARD)}) ({whole} > 0)"
 
     def throttled(self) -> str:
         """Share of the time for which cards were at their power limit."""
@@ -187,7 +175,7 @@ class Queries(NamedTuple):
 
     def card_models(self) -> str:
         """Which product a card is."""
-        each = self._of("energy_gpu_info", 'gpu_instance=""')
+        each = self._of("energy_gpu_info", _WHOLE)
         return f"group by ({', '.join((*CARD, 'gpu_model'))}) (last_over_time({each}[{self.step:.0f}s]))"
 
     def links(self) -> str:
@@ -225,11 +213,9 @@ class Queries(NamedTuple):
     def intensity(self) -> str:
         """Grams of CO2e per kWh by zone, PUE included."""
         at = "on (cluster, instance)"
-        each = self._of("energy_carbon_intensity_grams_per_kilowatt_hour")
+        each = f"avg_over_time({self._of('energy_carbon_intensity_grams_per_kilowatt_hour')}[{self.step:.0f}s])"
         times = f"({each} * {at} {self._of('energy_pue_ratio')} or {each})"
-        return self._mean(
-            f"avg by (cluster, zone) ({times} * {at} group_left (zone) {self._of('energy_impact_info', _ZONED)})"
-        )
+        return f"avg by (cluster, zone) ({times} * {at} group_left (zone) {self._of('energy_impact_info', _ZONED)})"
 
     def zones(self) -> str:
         """The zone of each node."""
