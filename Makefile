@@ -20,7 +20,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check advise-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,13 +101,18 @@ serving-check: $(DEV) ## Start real model servers from PyPI; compare tokens with
 accuracy: $(DEV) ## Measure how truly joules are divided
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
+advise-check: $(DEV) ## Plant waste into fifty synthetic fleets, and a real Prometheus; see what advise finds
+	@$(NEEDS) install $@
+	$(BIN)/python -m benchmarks.advise --engine $(ARGS)
+
 soak: $(DEV) ## Let it run for an hour while everything comes, goes and fails (other lengths: ARGS=SECONDS)
 	$(BIN)/python -m benchmarks.soak $(ARGS)
 
-docs: $(DEV) ## Write docs/metrics.md, docs/configuration.md and the schema of the chart's values anew
+docs: $(DEV) ## Write docs/metrics.md, docs/configuration.md, the levers of docs/advise.md and the chart's schema anew
 	$(BIN)/python -m exporter.exposition.metrics.reference > docs/metrics.md
 	$(BIN)/python -m exporter.config.reference > docs/configuration.md
 	$(BIN)/python -m deploy.helm.schema
+	$(BIN)/python -m exporter.analysis.levers.reference docs/advise.md
 
 rules: $(DEV) ## Write the rules of the demonstration's budgets and of fleets anew, and check all rules
 	$(BIN)/python -m exporter budgets prometheus/demo/budgets.yaml --output prometheus/demo/budgets.yml

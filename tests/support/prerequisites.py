@@ -33,18 +33,15 @@ class Prerequisite(NamedTuple):
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _INTER = "/usr/share/fonts/opentype/inter"
 
+_PROMETHEUS = ("test", "grafana-check", "scale-check", "advise-check")
+
 TABLE = (
     Prerequisite("import ensurepip", "python3-venv", "the virtual environment"),
     Prerequisite("make", "make", "the targets of the Makefile"),
     Prerequisite("cc", "gcc", "compiles the fake NVIDIA driver"),
     Prerequisite("/usr/include/stdio.h", "libc6-dev", "compiles the fake NVIDIA driver"),
-    Prerequisite("promtool", "prometheus", "checks rules and scrapes", ("test", "grafana-check", "scale-check")),
-    Prerequisite(
-        "prometheus",
-        "prometheus",
-        "scrapes the exporter and evaluates the rules",
-        ("test", "grafana-check", "scale-check"),
-    ),
+    Prerequisite("promtool", "prometheus", "checks rules and scrapes", _PROMETHEUS),
+    Prerequisite("prometheus", "prometheus", "scrapes the exporter and evaluates the rules", _PROMETHEUS),
     Prerequisite("victoria-metrics", "victoria-metrics", "answers the same queries", ("scale-check",)),
     Prerequisite("vmagent", "victoria-metrics", "checks its flags and scrape configuration", ("scale-check",)),
     Prerequisite("vmalert", "victoria-metrics", "checks its flags and rules", ("scale-check",)),
