@@ -59,6 +59,8 @@ class Advised:
     followed: Sequence[Followed]
     joules: Mapping[Subject, float]
     missing: Mapping[str, str]
+    asked_seconds: float = 0.0
+    """Length of the window that was asked for; the grid begins with the first sample."""
 
     @property
     def floor_kwh(self) -> float:

@@ -66,6 +66,8 @@ def notes(advised: Advised) -> list[str]:
         f"intervals cover {CONFIDENCE:.0%}. Savings named for one model exclude each other nowhere: each joule is "
         "saved by one lever only."
     ]
+    if advised.asked_seconds > 1.02 * grid.seconds:
+        said.append(f"Samples cover {grid.seconds / advised.asked_seconds:.0%} of the window that was asked for.")
     return said + [f"No {kind}: {reason}." for kind, reason in advised.missing.items()]
 
 

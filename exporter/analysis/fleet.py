@@ -17,6 +17,8 @@ from .window import DAY_SECONDS, Window
 
 HOUR_SECONDS = 3600.0
 SHORT_STEP_SECONDS = 300.0
+MOST = 1_000_000
+"""Models times steps; a million take 150 MiB."""
 SPARSE_SECONDS = 3 * HOUR_SECONDS
 _LEAST_BARE_STEPS = 3
 STEPS = 34
@@ -25,10 +27,10 @@ STEPS = 34
 Three = tuple[str, str, str]
 
 
-def grid(prometheus: Prometheus, window: Window, matchers: str = "") -> Grid:
+def grid(prometheus: Prometheus, window: Window, matchers: str = "", most: int = MOST) -> Grid:
     """Steps of the part of a window for which there are samples: hours, five minutes where it is less than two days.
 
-    Raises `QueryError` if there are none.
+    Raises `QueryError` if there are none, or models times steps are more than ``most``.
     """
     probe = max(60.0, float(int(window.seconds / 500)))
     times = prometheus.times(f"count(energy_model_joules_total{{{matchers}}})", window.start, window.end, probe)
@@ -42,6 +44,13 @@ def grid(prometheus: Prometheus, window: Window, matchers: str = "") -> Grid:
     length = int((window.end - since) / step)
     if length < 1:
         raise QueryError(f"{prometheus.url}: less than five minutes of samples in this window")
+    counted = prometheus.instant(f"count({Queries(step, matchers).models()})", window.end)
+    count = max([sample.value for sample in counted], default=0.0)
+    if count * length > most:
+        raise QueryError(
+            f"{count:,.0f} models with {length} steps each are too many at once: shorten --since, or choose some of "
+            "the series by --prometheus.matchers, such as 'cluster=\"a\"'"
+        )
     return Grid(window.end - length * step, step, length)
 
 

@@ -68,6 +68,12 @@ class Queries(NamedTuple):
     def _grown(self, metric: str, by: Sequence[str], *where: str, seconds: float = 0.0) -> str:
         return f"sum by ({', '.join(by)}) (increase({self._of(metric, *where)}[{seconds or self.step:.0f}s]))"
 
+    def models(self) -> str:
+        """One series for each model and phase of the last step."""
+        return (
+            f"group by ({', '.join(MODEL)}) (last_over_time({self._of('energy_model_joules_total')}[{self.step:.0f}s]))"
+        )
+
     def joules(self) -> str:
         """Joules of models by component and mode."""
         by = (*MODEL, "component", "mode")

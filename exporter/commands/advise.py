@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from ..analysis import advice, advice_formats, fleet
@@ -75,7 +76,7 @@ def _answer(given: read_back.Given, now: float) -> tuple[str, int]:
 
     if not any(wanted(each.subject) for each in facts.subjects):
         raise ValueError(f"{pattern}: no model of this name used energy in the window")
-    advised = advice.advise(facts, wanted)
+    advised = replace(advice.advise(facts, wanted), asked_seconds=asked.seconds)
     if given["by"] != "rank":
         advised = advice.group(advised, given["by"])
     render: dict[str, Callable[[], str]] = {

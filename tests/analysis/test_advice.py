@@ -193,6 +193,9 @@ class TestCommand:
         assert "chat/org/chat-8B: " in out
         assert "No GPM: no card reports tensor activity" in out
 
+    def test_half_a_window_is_said_to_be_half(self, run: Callable[..., tuple[int, str, str]]) -> None:
+        assert "Samples cover 50% of the window" in run("--since", "2026-10-30T00:00")[1]
+
     def test_reasons_are_shown_with_all(self, run: Callable[..., tuple[int, str, str]]) -> None:
         assert "host_cpu: its CPU joules are 11% of those of its GPUs" in run("--all")[1]
 
