@@ -51,6 +51,9 @@ def followed(facts: Facts, fleet: Fleet) -> list[Followed]:
 
 
 def _setting(facts: Facts, fleet: Fleet, values: Steps, lever: str, what: str, scale: float) -> Followed | None:
+    if not facts.output_tokens:
+        return None
+    values = [value if tokens > 0 else math.nan for value, tokens in zip(values, facts.output_tokens, strict=False)]
     at = fall(values)
     if at is None:
         return None
@@ -65,7 +68,7 @@ def _setting(facts: Facts, fleet: Fleet, values: Steps, lever: str, what: str, s
 def fall(values: Steps) -> int | None:
     """The step at which a setting fell and stayed: nine tenths of the steps on either side have its two values."""
     known = _known(values)
-    if len(known) < 2 * LEAST_BLOCKS or len(known) < _STEADY * len(values):
+    if len(known) < 2 * LEAST_BLOCKS:
         return None
     last = median(known[-max(1, len(known) // 10) :])
     different = [

@@ -307,3 +307,30 @@ def test_savings_of_a_model_never_exceed_its_joules(
     assert sum(of_idle) <= whole * sum(idle) / max(facts.joules, 1e-9) * (1 + 1e-9)
     pools = [pool for one in advised.recommended if one.kwh or one.grams for pool in one.lever.pools]
     assert len(pools) == len(set(pools))
+
+
+def test_a_clock_that_boosts_as_heat_allows_is_no_setting() -> None:
+    loads = [1e6 * (1 + 0.5 * math.sin(hour / 4)) for hour in HOURS]
+    hot = [hour % 3 == 0 for hour in HOURS]
+    facts = model(
+        active=[(0.5 * load + 4e5) * (0.8 if low else 1.0) for load, low in zip(loads, hot, strict=True)],
+        output_tokens=loads,
+        clock=[1.7e9 if low else 1.98e9 for low in hot],
+    )
+    assert judge("clock_lock", facts).level == "silent"
+
+
+def test_a_clock_that_is_locked_counts_only_while_it_works() -> None:
+    night = [hour % 24 < 8 for hour in HOURS]
+    tried = [hour // 24 in range(2, 8) for hour in HOURS]
+    loads = [0.0 if idle else 1e6 * (1 + 0.5 * math.sin(hour / 4)) for hour, idle in enumerate(night)]
+    active = [
+        (0.5 * load + 4e5) * (0.8 if low else 1.0) * (1 + (hour // 24 % 5) / 1000) if load else 0.0
+        for hour, (load, low) in enumerate(zip(loads, tried, strict=True))
+    ]
+    clock = [2.1e8 if idle else 1.2e9 if low else 1.98e9 for idle, low in zip(night, tried, strict=True)]
+    finding = judge("clock_lock", model(active=active, idle=flat(0.0), output_tokens=loads, clock=clock))
+    assert finding.level == "measured"
+    assert finding.joules is not None
+    now = sum(joules for joules, low in zip(active, tried, strict=True) if not low) * 14 / 8
+    assert finding.joules.middle == pytest.approx(0.2 * now, rel=0.02)

@@ -66,22 +66,32 @@ class Settings(NamedTuple):
     other_steps: frozenset[int]
 
 
-def settings(values: Steps) -> list[Settings]:
-    """The last value of a setting against each other one that it had, by falling number of steps."""
-    groups: dict[float, set[int]] = {}
+def settings(facts: Facts, values: Steps) -> list[Settings]:
+    """The last value of a setting against each other one that it had, by falling number of steps; only at work.
+
+    A setting is held: for half a day at a time, or half a block. What changes more often, as a clock does that boosts
+    as far as heat and power allow, is no setting.
+    """
+    if not facts.output_tokens:
+        return []
+    groups: dict[float, list[int]] = {}
+    runs: defaultdict[float, int] = defaultdict(int)
+    before = math.nan
     for index, value in enumerate(values):
-        if not math.isfinite(value) or value <= 0:
+        if not math.isfinite(value) or value <= 0 or facts.output_tokens[index] <= 0:
             continue
         known = next((each for each in groups if abs(each - value) <= SAME_SETTING * each), value)
-        groups.setdefault(known, set()).add(index)
-    if len(groups) < 2:
+        groups.setdefault(known, []).append(index)
+        runs[known] += known != before
+        before = known
+    held = {value: steps for value, steps in groups.items() if len(steps) >= facts.grid.block / 2 * runs[value]}
+    if len(held) < 2 or before not in held:
         return []
-    last = max(groups, key=lambda value: max(groups[value]))
-    others = sorted((value for value in groups if value != last), key=lambda value: -len(groups[value]))
+    others = sorted((value for value in held if value != before), key=lambda value: -len(held[value]))
     return [
-        Settings(last, other, frozenset(groups[last]), frozenset(groups[other]))
+        Settings(before, other, frozenset(held[before]), frozenset(held[other]))
         for other in others
-        if abs(other - last) > _LEAST_CHANGE * last
+        if abs(other - before) > _LEAST_CHANGE * before
     ]
 
 

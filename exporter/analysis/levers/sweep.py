@@ -16,13 +16,15 @@ def best(facts: Facts, values: Steps, what: str, unit: str, scale: float, lower:
     Only values below the present one with ``lower``. ``scale`` turns ``values`` into ``unit``.
     """
     found: list[Finding] = []
-    for pair in settings(values):
+    for pair in settings(facts, values):
         if lower and pair.other > pair.current:
             continue
         seen = difference(facts, pair.current_steps, pair.other_steps)
         if seen is None or seen.paired < LEAST_PAIRED or seen.joules.low <= 0:
             continue
-        seconds = len(pair.current_steps) * facts.grid.step
+        seconds = (
+            facts.watched_seconds * len(pair.current_steps) / sum(1 for tokens in facts.output_tokens if tokens > 0)
+        )
         now = sum(facts.gpu[step] for step in pair.current_steps)
         joules = seen.joules.times(facts.watched_seconds / seconds)
         evidence = (
