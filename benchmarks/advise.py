@@ -35,6 +35,8 @@ from .advice_fleet import DAYS, HOUR, PER_HOUR, START, Written, exposition
 from .table import show, verdict
 
 Key = tuple[str, str]
+_READING = 1e-3
+"""What increase() may differ by; constant power has no interval of its own."""
 COVERED_GOAL, CLEAN_GOAL = 0.90, 0.95
 _SECONDS_GOAL, _MEMORY_GOAL = 20.0, 150.0
 
@@ -63,7 +65,8 @@ def compare(written: Written, facts: Fleet) -> Judged:
     for key, each in planted.items():
         one = advised.get(key)
         interval = one and (one.grams if each.kwh is None else one.kwh)
-        if interval and interval.covers(_truth(written, key, subjects)):
+        truth = _truth(written, key, subjects)
+        if interval and interval.low * (1 - _READING) <= truth <= interval.high * (1 + _READING):
             covered.append(key)
     return Judged(
         tuple(planted),

@@ -9,7 +9,7 @@ from typing import Literal
 from .adoption import Followed, followed
 from .bootstrap import Interval
 from .facts import Facts, Fleet, Grid, Subject
-from .levers.lever import WEIGHTS, Finding, Lever, Pool, silent
+from .levers.lever import WEIGHTS, Finding, Lever, Pool, silent, too_short
 from .levers.registry import LEVERS
 from .lines import JOULES_PER_KWH
 from .window import DAY_SECONDS
@@ -64,7 +64,7 @@ class Advised:
 
     @property
     def floor_kwh(self) -> float:
-        """Lower bounds of the savings of a month, in sum; they exclude each other nowhere."""
+        """Lower bounds of the savings of a month, in sum."""
         return sum(advice.floor_kwh for advice in self.recommended)
 
     def floor_cost(self, currency: str) -> float:
@@ -113,6 +113,8 @@ def _judge(facts: Facts, fleet: Fleet) -> list[Advice]:
 
 
 def _advice(facts: Facts, lever: Lever, finding: Finding) -> Advice:
+    if finding.level == "hint" and (short := too_short(facts)):
+        finding = short
     if finding.joules is None and finding.grams is None:
         return Advice(facts.subject, lever, finding)
     monthly = MONTH_SECONDS / facts.watched_seconds

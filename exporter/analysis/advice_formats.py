@@ -6,7 +6,8 @@ import csv
 import html
 import io
 import json
-from collections import defaultdict
+import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -63,8 +64,7 @@ def notes(advised: Advised) -> list[str]:
     grid = advised.grid
     said = [
         f"From {_time(grid.start)} to {_time(grid.start + grid.seconds)}; savings are of 30 days like these, "
-        f"intervals cover {CONFIDENCE:.0%}. Savings named for one model exclude each other nowhere: each joule is "
-        "saved by one lever only."
+        f"intervals cover {CONFIDENCE:.0%}. Each joule is saved by one lever only, so savings add up."
     ]
     if advised.asked_seconds > 1.02 * grid.seconds:
         said.append(f"Samples cover {grid.seconds / advised.asked_seconds:.0%} of the window that was asked for.")
@@ -140,21 +140,21 @@ def text(advised: Advised, everything: bool = False) -> str:
     return "\n".join([*lines, *notes(advised), ""])
 
 
-_SHORT = 10
-
-
 def _checked(advised: Advised, everything: bool) -> list[str]:
-    lines = ["Checked, does not apply:" if everything else "Checked, does not apply (reasons: --all):"]
-    subjects = list(_reasons(advised))
-    for subject, found in subjects if everything else subjects[:_SHORT]:
-        if everything:
+    if not advised.checked:
+        return []
+    if everything:
+        lines = ["Checked, does not apply:"]
+        for subject, found in _reasons(advised):
             lines += [f"  {name(subject)}", *(f"    {one.lever.name}: {one.finding.because}" for one in found)]
-        else:
-            lines.append(f"  {name(subject)}: {', '.join(one.lever.name for one in found)}")
-    if not everything and len(subjects) > _SHORT:
-        lines.append(f"  and {len(subjects) - _SHORT} others")
-    return [*lines, ""] if subjects else []
+        return [*lines, ""]
+    counts = Counter(one.lever.name for one in advised.checked)
+    words = ", ".join(f"{lever} {count}" for lever, count in counts.most_common())
+    said = f"Checked, does not apply, and for how many (why: --all): {words}."
+    return [*textwrap.wrap(said, _WIDTH, subsequent_indent="  "), ""]
 
+
+_WIDTH = 120
 
 _HEAD = ("model", "lever", "kWh a month", "kg CO2e a month", "cost a month", "level", "why")
 

@@ -130,7 +130,7 @@ class TestFormats:
         assert "(measured here)" in text
         assert "at most" in text
         assert "undo    nvidia-smi -rgc" in text
-        assert "Checked, does not apply (reasons: --all):" in text
+        assert "Checked, does not apply, and for how many (why: --all): " in text
         assert "increase(" not in text
 
     def test_all_has_queries_and_reasons(self, advised: Advised) -> None:
@@ -190,7 +190,7 @@ class TestCommand:
         status, out, err = run()
         assert (status, err) == (0, "")
         assert out.startswith("Nothing to change whose saving is known.")
-        assert "chat/org/chat-8B: " in out
+        assert "stop_idle 1" in out
         assert "No GPM: no card reports tensor activity" in out
 
     def test_half_a_window_is_said_to_be_half(self, run: Callable[..., tuple[int, str, str]]) -> None:

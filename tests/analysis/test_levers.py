@@ -334,3 +334,13 @@ def test_a_clock_that_is_locked_counts_only_while_it_works() -> None:
     assert finding.joules is not None
     now = sum(joules for joules, low in zip(active, tried, strict=True) if not low) * 14 / 8
     assert finding.joules.middle == pytest.approx(0.2 * now, rel=0.02)
+
+
+def test_a_limit_that_was_tried_for_too_few_days_says_how_many_are_missing() -> None:
+    loads = [1e6 * (1 + 0.5 * math.sin(hour / 4)) for hour in HOURS]
+    limit = [300.0 if hour // 24 in (2, 3) else 400.0 for hour in HOURS]
+    finding = judge("power_cap", model(output_tokens=loads, power_limit=limit))
+    assert finding.level == "silent"
+    assert finding.because.endswith(
+        "; a power limit of 300 W was tried for 2 blocks of 24 h, 4 more are needed to judge it"
+    )

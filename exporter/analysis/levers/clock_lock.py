@@ -5,26 +5,28 @@ from __future__ import annotations
 from ..facts import Facts, Fleet
 from .lever import Finding, Lever, hint, percent, silent
 from .power_cap import NEAR
-from .sweep import best
+from .sweep import best, tried
 
 _LEAST_SHARE = 0.5
 
 
 def judge(facts: Facts, fleet: Fleet) -> Finding:
     """Measured where the clock was lower at some time; else only signals: memory-bound, and power below the limit."""
-    if found := best(facts, facts.clock, "an SM clock", "MHz", 1e-6, lower=True):
+    setting = (facts.clock, "an SM clock", "MHz", 1e-6)
+    if found := best(facts, *setting):
         return found
+    clocks = tried(facts, *setting)
     bound = facts.share("memory_bound")
     if bound is None:
         return silent("no activities: what its cards are bound by is not known")
     if facts.subject.phase == "training":
         return silent("training is seldom bound by memory for long")
     if bound < _LEAST_SHARE:
-        return silent(f"{percent(bound)} of its GPU joules are memory-bound")
+        return silent(f"{percent(bound)} of its GPU joules are memory-bound{clocks}")
     ratios = [card.power_watts / card.limit_watts for card in facts.cards if card.power_watts and card.limit_watts]
     if ratios and max(ratios) > NEAR:
         return silent("its cards are near their power limit: power_cap comes first")
-    return hint(f"{percent(bound)} of its GPU joules are memory-bound, where a lower clock costs little time")
+    return hint(f"{percent(bound)} of its GPU joules are memory-bound, where a lower clock costs little time{clocks}")
 
 
 LEVER = Lever(

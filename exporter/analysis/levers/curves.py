@@ -95,6 +95,11 @@ def settings(facts: Facts, values: Steps) -> list[Settings]:
     ]
 
 
+def days_of(facts: Facts, steps: frozenset[int]) -> int:
+    """In how many blocks some steps are."""
+    return len({step // facts.grid.block for step in steps})
+
+
 class Difference(NamedTuple):
     """GPU joules that one group of steps would have saved with those of another, at equal loads."""
 

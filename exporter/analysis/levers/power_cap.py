@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..facts import Facts, Fleet
 from .lever import Finding, Lever, hint, percent, silent
-from .sweep import best
+from .sweep import best, tried
 
 NEAR = 0.85
 _THROTTLED = 0.05
@@ -12,17 +12,19 @@ _THROTTLED = 0.05
 
 def judge(facts: Facts, fleet: Fleet) -> Finding:
     """Measured where the limit was lower at some time; else signals, and none where power is far from the limit."""
-    if found := best(facts, facts.power_limit, "a power limit", "W", 1.0, lower=True):
+    setting = (facts.power_limit, "a power limit", "W", 1.0)
+    if found := best(facts, *setting):
         return found
+    limits = tried(facts, *setting)
     ratios = [card.power_watts / card.limit_watts for card in facts.cards if card.power_watts and card.limit_watts]
     if not ratios:
         return silent("power or limit of its cards is not known")
     throttled = max([card.throttled for card in facts.cards if card.throttled is not None], default=0.0)
     if throttled > _THROTTLED:
-        return hint(f"its cards were at their power limit {percent(throttled)} of the time")
+        return hint(f"its cards were at their power limit {percent(throttled)} of the time{limits}")
     if max(ratios) > NEAR:
-        return hint(f"its cards draw {percent(max(ratios))} of their power limit on average")
-    return silent(f"its cards draw {percent(max(ratios))} of their power limit: a cap would not be reached")
+        return hint(f"its cards draw {percent(max(ratios))} of their power limit on average{limits}")
+    return silent(f"its cards draw {percent(max(ratios))} of their power limit: a cap would not be reached{limits}")
 
 
 LEVER = Lever(

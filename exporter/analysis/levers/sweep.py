@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from ..bootstrap import LEAST_BLOCKS
 from ..facts import Facts, Steps
-from .curves import difference, settings
+from .curves import days_of, difference, settings
 from .lever import Finding, percent, saves
 
 LEAST_PAIRED = 0.8
 """Share of the tokens that must have been made at loads that both settings had."""
 
 
-def best(facts: Facts, values: Steps, what: str, unit: str, scale: float, lower: bool) -> Finding | None:
-    """The saving of the other value that is surest to save, None where none was seen to.
+def best(facts: Facts, values: Steps, what: str, unit: str, scale: float) -> Finding | None:
+    """The saving of the value below the present one that is surest to save, None where none was seen to.
 
-    Only values below the present one with ``lower``. ``scale`` turns ``values`` into ``unit``.
+    ``scale`` turns ``values`` into ``unit``.
     """
     found: list[Finding] = []
     for pair in settings(facts, values):
-        if lower and pair.other > pair.current:
+        if pair.other > pair.current:
             continue
         seen = difference(facts, pair.current_steps, pair.other_steps)
         if seen is None or seen.paired < LEAST_PAIRED or seen.joules.low <= 0:
@@ -34,3 +35,15 @@ def best(facts: Facts, values: Steps, what: str, unit: str, scale: float, lower:
         )
         found.append(saves("measured", joules, evidence))
     return max(found, key=lambda finding: finding.floor, default=None)
+
+
+def tried(facts: Facts, values: Steps, what: str, unit: str, scale: float) -> str:
+    """What is missing to judge the values that a setting had, as the end of a sentence; "" if it had only one."""
+    for pair in settings(facts, values):
+        days = days_of(facts, pair.other_steps)
+        if pair.other < pair.current and days < LEAST_BLOCKS:
+            return (
+                f"; {what} of {pair.other * scale:,.0f} {unit} was tried for {days} blocks of "
+                f"{facts.grid.block * facts.grid.step / 3600:.3g} h, {LEAST_BLOCKS - days} more are needed to judge it"
+            )
+    return ""
