@@ -190,7 +190,7 @@ class TestCommand:
         status, out, err = run()
         assert (status, err) == (0, "")
         assert out.startswith("Nothing to change whose saving is known.")
-        assert "stop_idle 1" in out
+        assert "stop_idle 2" in out
         assert "No GPM: no card reports tensor activity" in out
 
     def test_half_a_window_is_said_to_be_half(self, run: Callable[..., tuple[int, str, str]]) -> None:

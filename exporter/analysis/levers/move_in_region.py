@@ -36,7 +36,8 @@ def judge(facts: Facts, fleet: Fleet) -> Finding:
     evidence = (
         f"{name} has the same GPUs at {mean:.0f} g/kWh instead of {here.mean:.0f}, {percent(1 - mean / here.mean)} less"
     )
-    return Finding("bound", f"{evidence}, PUE included; accounting by average intensity", grams=saved)
+    boundary = "PUE included; accounting by average intensity, as if nothing else were changed"
+    return Finding("bound", f"{evidence}, {boundary}", grams=saved)
 
 
 def _zeros(facts: Facts) -> list[float]:

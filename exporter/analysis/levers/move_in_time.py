@@ -48,7 +48,7 @@ def judge(facts: Facts, fleet: Fleet) -> Finding:
     if interval.low <= 0 or interval.middle < _LEAST_SHARE * whole:
         return silent("no other hour of the day has a carbon intensity that is lower by a twentieth")
     said = f"{best * facts.grid.step / 3600:.0f} hours later each day the same joules would emit less"
-    return Finding("bound", f"{said}, by average intensity", grams=interval)
+    return Finding("bound", f"{said}, by average intensity, as if nothing else were changed", grams=interval)
 
 
 LEVER = Lever(
