@@ -31,7 +31,7 @@ from tests.support.program import free_port
 from tests.support.stack import Server
 
 from . import advice_fleet
-from .advice_fleet import DAYS, HOUR, PER_HOUR, START, Written, exposition
+from .advice_fleet import DAYS, HOUR, PER_DAY, START, Written, exposition
 from .table import show, verdict
 
 Key = tuple[str, str]
@@ -109,12 +109,13 @@ def seeds(count: int) -> bool:
 
 
 def write_blocks(written: Written, folder: Path, every: int = 150) -> None:
-    """Blocks of a Prometheus with all samples, six hours at a time: promtool reads its input once for each block."""
-    for first in range(0, written.steps, 6 * PER_HOUR):
+    """Blocks of a Prometheus with all samples, two days at a time: promtool reads its input once for each block."""
+    for first in range(0, written.steps, 2 * PER_DAY):
         text = folder / "samples.txt"
         with text.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in exposition(written, first, first + 6 * PER_HOUR, every))
-        command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(text), str(folder / "data")]
+            file.writelines(f"{line}\n" for line in exposition(written, first, first + 2 * PER_DAY, every))
+        command = ["promtool", "tsdb", "create-blocks-from", "--max-block-duration=54h", "openmetrics", str(text)]
+        command.append(str(folder / "data"))
         subprocess.run(command, check=True, capture_output=True)
     text.unlink()
 

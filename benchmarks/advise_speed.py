@@ -17,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.patience import wait_for
 from tests.support.program import free_port
@@ -103,11 +105,21 @@ def _known(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def measure(url: str, command: str) -> tuple[float, float, str]:
-    """Seconds, MiB of the largest resident memory, and the output of a command."""
+class Measured(NamedTuple):
+    """Seconds of a command, CPU seconds of it and of Prometheus meanwhile, MiB of its resident memory, its output."""
+
+    seconds: float
+    cpu: float
+    server_cpu: float
+    memory: float
+    output: str
+
+
+def measure(url: str, command: str) -> Measured:
+    """Run a command on 30 days."""
     words = [sys.executable, "-m", "exporter", command, "--prometheus.url", url, "--since", "30d"]
-    words += ["--until", str(_date(START + DAYS * 86400)), "--format", "json"]
-    began = time.monotonic()
+    words = [*words[:-1], _date(START), "--until", _date(START + DAYS * 86400), "--format", "json"]
+    before, began = _cpu(url), time.monotonic()
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         out = process.stdout.read()
@@ -115,7 +127,15 @@ def measure(url: str, command: str) -> tuple[float, float, str]:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode and process.stderr:
             raise SystemExit(process.stderr.read())
-    return time.monotonic() - began, usage.ru_maxrss / 1024, out
+    seconds = time.monotonic() - began
+    return Measured(seconds, usage.ru_utime + usage.ru_stime, _cpu(url) - before, usage.ru_maxrss / 1024, out)
+
+
+def _cpu(url: str) -> float:
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+        text = answer.read().decode()
+    found = re.search(r"^process_cpu_seconds_total ([0-9.e+]+)$", text, re.MULTILINE)
+    return float(found[1]) if found else math.nan
 
 
 def _date(unix: int) -> str:
@@ -138,13 +158,17 @@ def main() -> int:
                 print(f"{write(url, given.copies, given.every)} series")
             rows = []
             for command in ("advise", "report"):
-                seconds, memory, out = measure(url, command)
+                seconds, cpu, server, memory, out = measure(url, command)
                 lines = len(json.loads(out)["recommended" if command == "advise" else "lines"])
-                rows.append((command, f"{seconds:.1f}", f"{memory:.0f}", str(lines)))
+                rows.append(
+                    (command, *(f"{value:.1f}" for value in (seconds, cpu, server)), f"{memory:.0f}", str(lines))
+                )
                 if command == "advise":
                     met = seconds <= SECONDS_GOAL and memory <= MEMORY_GOAL
-            show(f"{10 * given.copies} models, {DAYS} days", ("command", "s", "MiB", "lines"), rows)
-    print(f"advise: {SECONDS_GOAL:.0f} s and {MEMORY_GOAL:.0f} MiB: {verdict(met)}")
+                    calm = cpu + server <= SECONDS_GOAL
+            head = ("command", "s", "CPU s", "Prometheus's CPU s", "MiB", "lines")
+            show(f"{10 * given.copies} models, {DAYS} days", head, rows)
+    print(f"advise: {SECONDS_GOAL:.0f} s and {MEMORY_GOAL:.0f} MiB: {verdict(met)}; its CPU seconds: {verdict(calm)}")
     return 0 if met else 1
 
 
