@@ -26,7 +26,8 @@ def best(facts: Facts, values: Steps, what: str, unit: str, scale: float) -> Fin
         seconds = (
             facts.watched_seconds * len(pair.current_steps) / sum(1 for tokens in facts.output_tokens if tokens > 0)
         )
-        now = sum(facts.gpu[step] for step in pair.current_steps)
+        gpu = facts.gpu
+        now = sum(gpu[step] for step in pair.current_steps)
         joules = seen.joules.times(facts.watched_seconds / seconds)
         evidence = (
             f"with {what} of {pair.other * scale:,.0f} {unit} instead of {pair.current * scale:,.0f} {unit} it used "
