@@ -79,10 +79,16 @@ def evidence(advice: Advice, advised: Advised) -> tuple[str, str]:
         "workload": {"cluster": subject.cluster, "namespace": subject.namespace},
         "node": {"cluster": subject.cluster, "instance": subject.name},
     }[subject.kind]
-    matchers = ",".join(f"{label}={json.dumps(value, ensure_ascii=False)}" for label, value in labels.items() if value)
+    matchers = ",".join(
+        f"{label}={json.dumps(value, ensure_ascii=False)}"
+        for label, value in labels.items()
+        if value or label != "cluster"
+    )
     window = f"{max(1, round(advised.grid.seconds / 3600))}h"
 
     def filled(query: str) -> str:
+        if subject.kind == "workload":
+            query = query.replace("energy_model_joules_total", "energy_container_joules_total")
         return query.replace("$subject", matchers).replace("$range", window)
 
     return filled(advice.lever.evidence), filled(advice.lever.counter_evidence)

@@ -17,9 +17,11 @@ import pytest
 from benchmarks import advice_fleet
 from benchmarks.advise import compare
 from exporter.analysis import advice_formats
-from exporter.analysis.advice import Advised, advise, group
+from exporter.analysis.advice import Advice, Advised, advise, group
 from exporter.analysis.facts import Facts, Fleet, Grid, Subject
+from exporter.analysis.levers.lever import silent
 from exporter.analysis.levers.registry import LEVERS
+from exporter.analysis.prometheus import Prometheus
 from exporter.cli import main
 
 SEED = 1
@@ -138,6 +140,15 @@ class TestFormats:
         assert 'energy_model_joules_total{namespace="ai",model_name="embed",component="cpu"}[720h]' in text
         assert "    straggler: its GPUs differ by 3% at most" in text
         assert "$" not in text.replace("$0.", "")
+
+    @pytest.mark.parametrize("kind", ["model", "workload", "node"])
+    def test_every_query_is_understood(self, advised: Advised, prometheus: str, kind: Any) -> None:
+        server = Prometheus(prometheus)
+        for lever in LEVERS:
+            if kind in lever.about:
+                advice = Advice(Subject(kind, name='a "b"'), lever, silent("no reason"))
+                for query in advice_formats.evidence(advice, advised):
+                    server.instant(query, advised.grid.start)
 
     def test_csv_has_every_subject_and_lever(self, advised: Advised) -> None:
         rows = list(csv.DictReader(io.StringIO(advice_formats.comma_separated(advised))))

@@ -64,7 +64,7 @@ LEVER = Lever(
     title="Spare CPU energy that does not depend on the load",
     applies="CPU joules above 30 % of those of the GPUs, most of which remain at no load",
     evidence='sum(increase(energy_model_joules_total{$subject,component="cpu"}[$range])) / 3.6e6',
-    counter_evidence="sum(rate(model:output_tokens:rate5m{$subject}[$range]))",
+    counter_evidence="sum(avg_over_time(model:output_tokens:rate5m{$subject}[$range]))",
     would_change="tokenisation or image decoding that is really needed",
     risk="threads that sleep instead of polling add latency of microseconds to milliseconds",
     undo="the former number of threads and polling settings",
