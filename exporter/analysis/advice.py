@@ -67,8 +67,18 @@ class Advised:
         """Lower bounds of the savings of a month, in sum."""
         return sum(advice.floor_kwh for advice in self.recommended)
 
+    @property
+    def seen_kwh(self) -> float:
+        """Lower bounds of a month's savings that were measured or observed here."""
+        return sum(one.floor_kwh for one in self.recommended if one.finding.level != "bound")
+
+    @property
+    def bound_kwh(self) -> float:
+        """What a month's bounds are at most, in sum."""
+        return sum(one.kwh.high for one in self.recommended if one.kwh and one.finding.level == "bound")
+
     def floor_cost(self, currency: str) -> float:
-        """The same in money."""
+        """``floor_kwh`` in money."""
         return sum(advice.floor_cost(currency) for advice in self.recommended)
 
 

@@ -71,6 +71,15 @@ def notes(advised: Advised) -> list[str]:
     return said + [f"No {kind}: {reason}." for kind, reason in advised.missing.items()]
 
 
+def summary(advised: Advised) -> str:
+    """What was used, and what could be saved, in a sentence."""
+    whole = sum(advised.joules.values()) / JOULES_PER_KWH
+    return (
+        f"{quantity(whole)} kWh were used. A month's savings that were seen here: at least "
+        f"{quantity(advised.seen_kwh)} kWh; bounds besides: at most {quantity(advised.bound_kwh)} kWh."
+    )
+
+
 def evidence(advice: Advice, advised: Advised) -> tuple[str, str]:
     """The queries of evidence and counter-evidence, with the subject's labels and the window."""
     subject = advice.subject
@@ -132,7 +141,9 @@ def text(advised: Advised, everything: bool = False) -> str:
             shown, against = evidence(advice, advised)
             lines += [f"   for     {shown}", f"   against {against}", f"   others  {lever.published}"]
         lines.append("")
-    if not numbered:
+    if numbered:
+        lines += [summary(advised), ""]
+    else:
         lines += ["Nothing to change whose saving is known.", ""]
     if hints:
         lines.append("Worth a try, saving not known (compare measures it):")
@@ -278,6 +289,9 @@ def as_json(advised: Advised) -> str:
             for each in advised.followed
         ],
         "joules": [{"subject": subject._asdict(), "joules": joules} for subject, joules in advised.joules.items()],
+        "seen_kwh": advised.seen_kwh,
+        "bound_kwh": advised.bound_kwh,
+        "floor_kwh": advised.floor_kwh,
         "notes": notes(advised),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -300,7 +314,6 @@ def page(advised: Advised) -> str:
     numbered, hints = _numbered(advised)
     most = max((advice.kwh.high for advice in numbered if advice.kwh), default=0.0) or 1.0
     rows = "".join(_row(advice, advised, most) for advice in numbered)
-    whole = sum(advised.joules.values()) / JOULES_PER_KWH
     said = "".join(f"<p>{html.escape(note)}</p>\n" for note in notes(advised))
     sections = [
         (
@@ -321,8 +334,7 @@ def page(advised: Advised) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>What to change</title>\n'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
         f"<body><h1>What to change</h1>\n{said}"
-        f"<p>{quantity(whole)} kWh were used; at least {quantity(advised.floor_kwh)} kWh a month are in the savings "
-        "and bounds below.</p>\n"
+        f"<p>{html.escape(summary(advised))}</p>\n"
         "<table><thead><tr><th>What</th><th>Saves a month</th><th></th><th>Why, and when not</th></tr></thead><tbody>\n"
         f"{rows}</tbody></table>\n{lists}</body></html>\n"
     )
