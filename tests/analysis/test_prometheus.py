@@ -13,8 +13,10 @@ from urllib.parse import parse_qs
 import pytest
 
 from exporter.analysis import http_config
+from exporter.analysis.facts import Grid
 from exporter.analysis.growth import Growths
 from exporter.analysis.prometheus import Prometheus, QueryError, TooMuchDataError
+from exporter.analysis.steps import StepReader
 from exporter.analysis.window import Window
 from exporter.config.loading import ConfigError
 
@@ -146,6 +148,28 @@ def test_an_engine_that_cannot_read_a_quarter_of_an_hour_is_not_asked_for_ever(s
     server = serve(lambda _: (422, error("too many samples")))
     with pytest.raises(TooMuchDataError, match="too many samples"):
         Growths(Prometheus(server.url)).of("energy_node_joules_total", (), Window(0.0, 86_400.0))
+    assert len(server.queries) < 10
+
+
+def test_steps_are_read_in_smaller_parts_where_an_engine_refuses_so_many(serve: Serve) -> None:
+    """Until it can; the answers are the same as in one part."""
+
+    def answer(fields: dict[str, str]) -> tuple[int, str]:
+        start, end, step = (float(fields[name]) for name in ("start", "end", "step"))
+        times = [start + step * number for number in range(round((end - start) / step) + 1)]
+        if len(times) > 10:
+            return 422, error("query processing would load too many samples into memory in query execution")
+        rows = [{"metric": {"a": "b"}, "values": [[at, str(at)] for at in times]}]
+        return 200, json.dumps({"status": "success", "data": {"result": rows}})
+
+    reader = StepReader(Prometheus(serve(answer).url), Grid(0.0, 3600.0, 100))
+    assert list(reader.read("x", ("a",))[("b",)]) == [3600.0 * (number + 1) for number in range(100)]
+
+
+def test_a_step_that_an_engine_refuses_alone_is_not_asked_for_ever(serve: Serve) -> None:
+    server = serve(lambda _: (422, error("too many samples")))
+    with pytest.raises(TooMuchDataError, match="too many samples"):
+        StepReader(Prometheus(server.url), Grid(0.0, 3600.0, 100)).read("x", ())
     assert len(server.queries) < 10
 
 
