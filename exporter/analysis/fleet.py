@@ -19,6 +19,8 @@ HOUR_SECONDS = 3600.0
 SHORT_STEP_SECONDS = 300.0
 MOST = 1_000_000
 """Models times steps; a million take 150 MiB."""
+_PARTS = 32
+"""Few samples are looked at, far apart, to find the first: what is between them is not read."""
 SPARSE_SECONDS = 3 * HOUR_SECONDS
 _LEAST_BARE_STEPS = 3
 STEPS = 34
@@ -32,14 +34,12 @@ def grid(prometheus: Prometheus, window: Window, matchers: str = "", most: int =
 
     Raises `QueryError` if there are none, or models times steps are more than ``most``.
     """
-    probe = max(60.0, float(int(window.seconds / 500)))
-    times = prometheus.times(f"count(energy_model_joules_total{{{matchers}}})", window.start, window.end, probe)
-    if not times:
+    since = _first(prometheus, window, f"count(energy_model_joules_total{{{matchers}}})")
+    if since is None:
         raise QueryError(
             f"{prometheus.url}: no samples of energy_model_joules_total"
             f"{f' with {matchers}' if matchers else ''} in this window; is an exporter scraped, and a model running?"
         )
-    since = max(window.start, times[0] - probe)
     step = HOUR_SECONDS if window.end - since >= 2 * DAY_SECONDS else SHORT_STEP_SECONDS
     length = int((window.end - since) / step)
     if length < 1:
@@ -52,6 +52,17 @@ def grid(prometheus: Prometheus, window: Window, matchers: str = "", most: int =
             "the series by --prometheus.matchers, such as 'cluster=\"a\"'"
         )
     return Grid(window.end - length * step, step, length)
+
+
+def _first(prometheus: Prometheus, window: Window, query: str) -> float | None:
+    """When a query first has a value in a window, to a thousandth of it or a minute; none is seen in less than that."""
+    start, step = window.start, max(60.0, window.seconds / _PARTS)
+    times = prometheus.times(query, start, window.end, step)
+    while times and step > max(60.0, window.seconds / _PARTS**2):
+        start, end = max(window.start, times[0] - step), times[0]
+        step = max(60.0, (end - start) / _PARTS)
+        times = prometheus.times(query, start, end, step) if end - start >= step else [end]
+    return max(window.start, times[0] - step) if times else None
 
 
 class _Models(NamedTuple):
