@@ -6,10 +6,12 @@ import math
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from .facts import Card, Facts, Fleet, Grid, Steps, Subject, Zone, mean
-from .fleet_queries import CARD, CONTAINER, GAP_STEP_SECONDS, KV_USE, MODEL, RUNNING, WAITING, Queries
+from .facts import Facts, Fleet, Grid, Steps, Subject, Zone
+from .fleet_cards import Cards
+from .fleet_queries import CONTAINER, GAP_STEP_SECONDS, KV_USE, MODEL, RUNNING, WAITING, Queries
 from .growth import Labels
 from .prometheus import Prometheus, QueryError
 from .steps import StepReader, Table
@@ -21,8 +23,9 @@ MOST = 1_000_000
 """Models times steps; a million take 150 MiB."""
 _PARTS = 32
 """Few samples are looked at, far apart, to find the first: what is between them is not read."""
+_LEAST_IDLE = 0.01
+"""Models that did nothing for less have no gaps that matter."""
 SPARSE_SECONDS = 3 * HOUR_SECONDS
-_LEAST_BARE_STEPS = 3
 STEPS = 34
 """How often ``advance`` is called by `read`, at most."""
 
@@ -92,10 +95,12 @@ def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Calla
     ]
     queries = Queries(asked.step, matchers, *recorded)
     wide = Queries(coarse.grid.step, matchers)
-    models = _models(fine, queries)
     sparse = StepReader(prometheus, _sparse(asked), advance)
-    cards = _Cards.read(fine, coarse, sparse, queries, wide)
-    factors = _factors(coarse, wide)
+    with ThreadPoolExecutor(max_workers=2) as pool:  # a server answers two queries at once in little more than half
+        reading = pool.submit(_models, fine, queries)
+        cards = Cards.read(fine, coarse, sparse, queries, wide)
+        factors = _factors(coarse, wide)
+        models = reading.result()
     subjects = [_model(key, models, cards, factors, asked) for key in models.joules]
     subjects += _workloads(fine, queries, cards, asked)
     subjects += _nodes(fine, coarse, queries, wide, asked)
@@ -147,12 +152,21 @@ def _models(reader: StepReader, queries: Queries) -> _Models:
     return _Models(
         joules,
         activities,
-        *_gaps(reader, queries.quiet(), MODEL),
+        *_gaps(reader, queries.quiet(_resting(activities)), MODEL),
         tokens,
         server,
         reader.read(queries.replicas(), MODEL[:3], math.nan),
         images,
     )
+
+
+def _resting(activities: Mapping[Labels, Mapping[str, Steps]]) -> list[str]:
+    """Names of the models that did nothing for a share of their GPU joules; [""] without any, [] if none is known."""
+    names = set()
+    for key, by in activities.items():
+        if math.fsum(by.get("idle", ())) >= _LEAST_IDLE * math.fsum(map(math.fsum, by.values())):
+            names.add(key[2])
+    return sorted(names) or ([""] if activities else [])
 
 
 def _gaps(reader: StepReader, query: str, labels: Sequence[str]) -> tuple[Table, Table]:
@@ -178,88 +192,6 @@ def _three(key: Labels) -> Three:
     return (key[0], key[1], key[2])
 
 
-class _Cards(NamedTuple):
-    """Whole cards: their state, and which containers used them."""
-
-    state: Mapping[str, Mapping[Labels, Steps]]
-    models: Mapping[Labels, str]
-    links: Mapping[Labels, Mapping[tuple[Labels, str], float]]
-    """Container → card and mode → joules."""
-    owners: Mapping[Labels, tuple[str, str]]
-    """Container → its model and its owner."""
-    zones: Mapping[tuple[str, str], str]
-    bare: Table
-
-    @classmethod
-    def read(cls, fine: StepReader, coarse: StepReader, sparse: StepReader, queries: Queries, wide: Queries) -> _Cards:
-        state = {
-            "power_limit": fine.read(queries.card("energy_gpu_power_limit_watts"), CARD, math.nan),
-            "clock": fine.read(queries.clock(), CARD, math.nan),
-            "power_watts": coarse.read(wide.power(), CARD, math.nan),
-            "memory_used": sparse.read(wide.memory(), CARD, math.nan),
-            "throttled": coarse.read(wide.throttled(), CARD, math.nan),
-        }
-        for name in ("utilization", "sm_active", "tensor_active", "dram_active"):
-            state[name] = sparse.read(wide.card(f"energy_gpu_{name}_ratio"), CARD, math.nan)
-        links: defaultdict[Labels, dict[tuple[Labels, str], float]] = defaultdict(dict)
-        for key, steps in coarse.read(wide.links(), (*CARD, *CONTAINER[1:], "mode")).items():
-            cluster, instance, uuid, namespace, pod, container, mode = key
-            links[cluster, namespace, pod, container][(cluster, instance, uuid), mode] = math.fsum(steps)
-        owners = {
-            key[:4]: (key[4], key[5])
-            for key in coarse.read(wide.container_models(), (*CONTAINER, "model_name", "owner_name"))
-        }
-        zones = {(key[0], key[1]): key[2] for key in coarse.read(wide.zones(), ("cluster", "instance", "zone"))}
-        models = {key[:3]: key[3] for key in coarse.read(wide.card_models(), (*CARD, "gpu_model"))}
-        return cls(state, models, links, owners, zones, fine.read(queries.bare(), CARD))
-
-    def of(self, containers: Iterable[Labels]) -> tuple[list[Card], list[Labels]]:
-        """The cards that containers used or held, and their labels."""
-        active: defaultdict[Labels, float] = defaultdict(float)
-        for container in containers:
-            for (card, mode), joules in self.links.get(container, {}).items():
-                active[card] += joules if mode == "active" else 0.0
-        return [self._card(card, joules) for card, joules in sorted(active.items())], sorted(active)
-
-    def _card(self, card: Labels, active: float) -> Card:
-        def average(name: str) -> float | None:
-            return mean(self.state[name].get(card, ()))
-
-        return Card(
-            card[2],
-            self.models.get(card, ""),
-            active,
-            average("sm_active"),
-            average("tensor_active"),
-            average("dram_active"),
-            average("utilization"),
-            max((value for value in self.state["memory_used"].get(card, ()) if math.isfinite(value)), default=None),
-            average("power_watts"),
-            average("power_limit"),
-            average("throttled"),
-        )
-
-    def mean_of(self, name: str, cards: Sequence[Labels]) -> Steps:
-        """Mean over cards in each step; steps in which one of them is unknown are unknown."""
-        rows = [self.state[name][card] for card in cards if card in self.state[name]]
-        if not rows or len(rows) < len(cards):
-            return ()
-        return array("d", [math.fsum(values) / len(rows) for values in zip(*rows, strict=True)])
-
-    def zone_of(self, cards: Sequence[Labels]) -> str:
-        """The one zone of cards, "" if there are several."""
-        found = {self.zones.get((cluster, instance), "") for cluster, instance, _ in cards}
-        return found.pop() if len(found) == 1 else ""
-
-    def bare_watts(self, asked: Grid) -> dict[str, float]:
-        """Watts of cards that nothing used or held, by product."""
-        seen: defaultdict[str, list[float]] = defaultdict(list)
-        for card, steps in self.bare.items():
-            seen[self.models.get(card, "")] += [joules / asked.step for joules in steps if joules > 0]
-        least = _LEAST_BARE_STEPS * max(1.0, HOUR_SECONDS / asked.step)
-        return {name: math.fsum(watts) / len(watts) for name, watts in seen.items() if name and len(watts) >= least}
-
-
 class _Factors(NamedTuple):
     grams: Mapping[Labels, float]
     money: Mapping[Labels, Mapping[str, float]]
@@ -274,7 +206,7 @@ def _factors(reader: StepReader, queries: Queries) -> _Factors:
     return _Factors(grams, money)
 
 
-def _model(key: Labels, models: _Models, cards: _Cards, factors: _Factors, asked: Grid) -> Facts:
+def _model(key: Labels, models: _Models, cards: Cards, factors: _Factors, asked: Grid) -> Facts:
     joules, three = models.joules[key], _three(key)
     held, labels = cards.of(
         container for container, (name, _) in cards.owners.items() if (*container[:2], name) == three
@@ -309,7 +241,7 @@ def _model(key: Labels, models: _Models, cards: _Cards, factors: _Factors, asked
     )
 
 
-def _workloads(reader: StepReader, queries: Queries, cards: _Cards, asked: Grid) -> list[Facts]:
+def _workloads(reader: StepReader, queries: Queries, cards: Cards, asked: Grid) -> list[Facts]:
     """Containers that hold GPUs and belong to no model, by owner."""
     members: defaultdict[Labels, list[Labels]] = defaultdict(list)
     rows = reader.read(queries.held_containers(), (*CONTAINER, "mode"))
@@ -317,6 +249,8 @@ def _workloads(reader: StepReader, queries: Queries, cards: _Cards, asked: Grid)
         _, owner = cards.owners.get(container, ("", ""))
         cluster, namespace, pod, name = container
         members[cluster, namespace, owner or pod or name].append(container)
+    if not members:
+        return []
     quiet, seconds = _gaps(reader, queries.quiet_containers(), CONTAINER)
     found = []
     for (cluster, namespace, name), containers in members.items():
@@ -364,7 +298,7 @@ def _nodes(fine: StepReader, coarse: StepReader, queries: Queries, wide: Queries
     return found
 
 
-def _zones(reader: StepReader, queries: Queries, cards: _Cards) -> list[Zone]:
+def _zones(reader: StepReader, queries: Queries, cards: Cards) -> list[Zone]:
     there: defaultdict[str, set[str]] = defaultdict(set)
     for (cluster, instance, _), name in ((card, name) for card, name in cards.models.items()):
         there[cards.zones.get((cluster, instance), "")].add(name)
@@ -372,7 +306,7 @@ def _zones(reader: StepReader, queries: Queries, cards: _Cards) -> list[Zone]:
     return [Zone(zone, steps, frozenset(there.get(zone, ())), cluster) for (cluster, zone), steps in found.items()]
 
 
-def _missing(models: _Models, cards: _Cards) -> dict[str, str]:
+def _missing(models: _Models, cards: Cards) -> dict[str, str]:
     """Kinds of facts that no series has, with the reason."""
     reasons = {
         "activities": (models.activities, "the exporters are older than energy_model_activity_joules_total"),

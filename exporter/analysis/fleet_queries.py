@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -90,12 +92,13 @@ class Queries(NamedTuple):
             return f"sum by ({', '.join(by)}) (sum_over_time({rule}[{self.step - 1:.0f}s])) * 300"
         return self._grown("energy_model_activity_joules_total", by)
 
-    def quiet(self) -> str:
-        """GPU joules of the last five minutes of models that did nothing in the last ten."""
+    def quiet(self, names: Sequence[str] = ()) -> str:
+        """GPU joules of the last five minutes of models that did nothing in the last ten; only ``names`` if given."""
+        some = (f"model_name=~{json.dumps('|'.join(map(re.escape, names)), ensure_ascii=False)}",) if names else ()
         if not self.recorded:
-            return self._gap("energy_model_joules_total", MODEL)
+            return self._gap("energy_model_joules_total", MODEL, *some)
         by, rule = ", ".join(MODEL), "model:energy_model_joules:rate5m"
-        idle, active, both = (self._of(rule, _GPU, *mode) for mode in ((_IDLE,), (_ACTIVE,), ()))
+        idle, active, both = (self._of(rule, _GPU, *some, *mode) for mode in ((_IDLE,), (_ACTIVE,), ()))
 
         def worked(offset: str) -> str:
             return f"sum by ({by}) ({active}{offset}) > {QUIET_SHARE} * sum by ({by}) ({both}{offset})"
@@ -118,10 +121,10 @@ class Queries(NamedTuple):
     def _named(self) -> str:
         return f"group by ({', '.join(CONTAINER)}) ({self._of('energy_container_info', _NAMED)})"
 
-    def _gap(self, metric: str, labels: Sequence[str]) -> str:
-        idle = self._grown(metric, labels, _GPU, _IDLE, seconds=GAP_STEP_SECONDS)
-        active = self._grown(metric, labels, _GPU, _ACTIVE, seconds=2 * GAP_STEP_SECONDS)
-        both = self._grown(metric, labels, _GPU, seconds=2 * GAP_STEP_SECONDS)
+    def _gap(self, metric: str, labels: Sequence[str], *some: str) -> str:
+        idle = self._grown(metric, labels, *some, _GPU, _IDLE, seconds=GAP_STEP_SECONDS)
+        active = self._grown(metric, labels, *some, _GPU, _ACTIVE, seconds=2 * GAP_STEP_SECONDS)
+        both = self._grown(metric, labels, *some, _GPU, seconds=2 * GAP_STEP_SECONDS)
         return f"({idle} > 0) unless on ({', '.join(labels)}) ({active} > {QUIET_SHARE} * {both})"
 
     def tokens(self) -> str:

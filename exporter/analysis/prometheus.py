@@ -15,6 +15,9 @@ from .http_config import HttpConfig
 TIMEOUT_SECONDS = 120.0
 """Of one query; Prometheus's own limit (``--query.timeout``) is two minutes."""
 
+CONNECTIONS = 2
+"""Kept open to one server, for as many queries at once."""
+
 _SIZE_LIMIT = 1 << 28
 _TOO_MUCH = ("too many samples", "maxSamplesPerQuery", "maxSamplesPerSeries", "maxMemoryPerQuery", "query timed out")
 """What engines say of a query that reads more than they allow; a shorter window may do."""
@@ -64,6 +67,7 @@ class Prometheus:
             "ca_certs": config.ca_file or None,
             "cert_file": config.cert_file or None,
             "key_file": config.key_file or None,
+            "maxsize": CONNECTIONS,
             "cert_reqs": "CERT_REQUIRED" if config.verify else "CERT_NONE",
         }
         if config.proxy_url:
