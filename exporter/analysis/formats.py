@@ -89,7 +89,7 @@ def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
     """Number of columns with names, head and rows as they are shown; columns without any value are left out."""
     labels = len(report.labels)
     unit = units(report)
-    head = [*_titles(report.labels), "start", "end", "GPU hours", unit.energy, "share", "idle"]
+    head = [*_titles(report.labels), "start", "end", "GPU hours", unit.energy, "share", "idle", "unused"]
     head += [
         f"GPU {unit.energy}",
         f"CPU {unit.energy}",
@@ -124,6 +124,7 @@ def _cells(report: Report, unit: Units, row: _Row) -> list[str]:
         unit.of(joules),
         percent(joules, report.total.total_joules),
         percent(used.idle_joules, joules) if modes else "",
+        "" if used.unused is None or not modes else percent(used.unused, joules),
         unit.of(used.of("gpu")) if used.of("gpu") else "",
         unit.of(used.of(*_HOST)) if used.of(*_HOST) else "",
         unit.of_carbon(used.grams),
@@ -222,6 +223,7 @@ def comma_separated(report: Report) -> str:
         "kwh",
         *(f"kwh_{component}" for component in components),
         "kwh_idle",
+        "kwh_unused",
         "kg_co2e",
     ]
     head += [*(f"cost_{currency}" for currency in money), "kwh_shared", "kg_co2e_shared"]
@@ -238,6 +240,7 @@ def comma_separated(report: Report) -> str:
                 used.total_joules / JOULES_PER_KWH,
                 *(used.of(component) / JOULES_PER_KWH for component in components),
                 used.idle_joules / JOULES_PER_KWH,
+                "" if used.unused is None else used.unused / JOULES_PER_KWH,
                 _kilograms(used),
                 *(used.cost.get(currency, "") for currency in money),
                 share.total_joules / JOULES_PER_KWH,
@@ -271,6 +274,7 @@ def as_json(report: Report) -> str:
             {"component": component, "mode": mode, "joules": joules} for (component, mode), joules in one.joules.items()
         ]
         found: dict[str, Any] = {"joules": one.total_joules, "idle_joules": one.idle_joules, "components": cells}
+        found["unused_joules"] = one.unused
         return found | {"carbon_grams": one.grams, "cost": dict(one.cost), "output_tokens": one.tokens}
 
     def ran(period: Period | None) -> dict[str, Any]:

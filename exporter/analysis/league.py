@@ -65,7 +65,8 @@ def level(by: str) -> Level:
 def steps(by: Level, parts: int) -> int:
     """How often a `Source` calls ``advance`` for one report of a window with ``parts``."""
     families = {by.family, "container", "unattributed", "node"} - {"run"} if by.family != "node" else {"node"}
-    return parts * (4 * len(families) + (by.family == "model" or bool(by.owner)) + 2 * (by.family == "run"))
+    reads = 4 * len(families) + len(families & set(amounts.UNUSED))
+    return parts * (reads + (by.family == "model" or bool(by.owner)) + 2 * (by.family == "run"))
 
 
 def collect(source: Source, by: Level, window: Window) -> Report:

@@ -14,7 +14,7 @@ _ROW, _NAME, _BAR, _VALUE = 26, 350, 480, 130
 
 _NAME_LETTERS = 46
 _PARTS = ("gpu", "host", "other", "idle")
-_KEY = {"gpu": "GPU", "host": "CPU and memory", "other": "other", "idle": "held without being used"}
+_KEY = {"gpu": "GPU", "host": "CPU and memory", "other": "other", "idle": "idle power of held devices"}
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1b1f; --soft: #5c5c66; --line: #d5d5dc; --page: #fff;
@@ -56,14 +56,14 @@ def page(report: Report) -> str:
 
 
 def _figures(report: Report) -> str:
-    """The totals, and how much of them devices used that were held without being used."""
+    """The totals, and how much of them is idle power of held devices."""
     used, idle, unit = report.total, sum(line.used.idle_joules for line in report.lines), units(report)
     figures = [
         (unit.energy, unit.of(used.total_joules)),
         ("kWh a year at this rate", quantity(report.kwh_per_year(used))),
         (unit.carbon, unit.of_carbon(used.grams)),
         *((currency, f"{amount:,.2f}") for currency, amount in sorted(used.cost.items())),
-        ("of it held without being used", percent(idle, used.total_joules) if idle else ""),
+        ("of it idle power of held devices", percent(idle, used.total_joules) if idle else ""),
     ]
     items = "".join(f"<li><b>{value}</b>{html.escape(name)}</li>" for name, value in figures if value)
     return f'<ul class="figures">{items}</ul>'
