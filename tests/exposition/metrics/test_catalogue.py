@@ -147,6 +147,7 @@ CONTRACT = {
 }
 INSTRUMENTS = {
     "energy_config_last_reload_successful": ("gauge", ()),
+    "energy_history_last_write_timestamp_seconds": ("gauge", ()),
     "energy_http_requests_total": ("counter", ("code",)),
     "energy_sample_duration_seconds": ("histogram", ()),
     "energy_scrape_duration_seconds": ("histogram", ()),
