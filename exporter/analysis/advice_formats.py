@@ -74,10 +74,9 @@ def notes(advised: Advised) -> list[str]:
 def summary(advised: Advised) -> str:
     """What was used, and what could be saved, in a sentence."""
     whole = sum(advised.joules.values()) / JOULES_PER_KWH
-    return (
-        f"{quantity(whole)} kWh were used. A month's savings that were seen here: at least "
-        f"{quantity(advised.seen_kwh)} kWh; bounds besides: at most {quantity(advised.bound_kwh)} kWh."
-    )
+    seen = f"at least {quantity(advised.seen_kwh)} kWh" if advised.seen_kwh else "none"
+    bounds = f"at most {quantity(advised.bound_kwh)} kWh" if advised.bound_kwh else "none"
+    return f"{quantity(whole)} kWh were used. A month's savings that were seen here: {seen}; bounds besides: {bounds}."
 
 
 def evidence(advice: Advice, advised: Advised) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def _first(prometheus: Prometheus, window: Window, query: str) -> float | None:
     while times and step > max(60.0, window.seconds / _PARTS**2):
         start, end = max(window.start, times[0] - step), times[0]
         step = max(60.0, (end - start) / _PARTS)
-        times = prometheus.times(query, start, end, step) if end - start >= step else [end]
+        times = prometheus.times(query, start, end, step) or [end]
     return max(window.start, times[0] - step) if times else None
 
 

@@ -96,14 +96,6 @@ class Prometheus:
         asked = {"query": f"{selector}[{max(1, round(end - start))}s]", "time": f"{end:.3f}"}
         return [*map(_series, self._get("query", asked))]
 
-    def range(self, query: str, start: float, end: float, step: float) -> Iterator[Series]:
-        """The series of a query evaluated every ``step`` seconds. Raises `QueryError`."""
-        asked = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
-        for row in self._get("query_range", asked):
-            points = [(float(at), float(value)) for at, value in row["values"]]
-            points = [point for point in points if math.isfinite(point[1])]
-            yield Series(row["metric"], [at for at, _ in points], [value for _, value in points])
-
     def _get(self, name: str, fields: dict[str, str]) -> list[dict[str, Any]]:
         try:
             answer = self._pool.request("POST", f"{self.url}/api/v1/{name}", fields=fields, encode_multipart=False)

@@ -1,4 +1,4 @@
-"""``ai-energy-exporter advise``: what to change to save energy, and how much it would save, read from Prometheus."""
+"""``ai-energy-exporter advise``: what to change to save energy, and how much it would save."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from ..analysis import advice, advice_formats, fleet
-from ..analysis.facts import Subject
+from ..analysis import advice, advice_formats, fleet, fleet_history
+from ..analysis.facts import Fleet, Subject
+from ..analysis.history import History
+from ..analysis.window import Window
 from . import read_back
 from .progress import progress
 
@@ -60,15 +62,12 @@ def parser() -> read_back.Parser:
 
 def run(words: Sequence[str], environ: Mapping[str, str] = os.environ, now: Callable[[], float] = time.time) -> int:
     """Run the command. Returns the exit status: 0, 3 above ``--fail-above``, 2 for invalid usage, 1 without data."""
-    return read_back.run(parser(), words, environ, lambda given: _answer(given, now()))
+    return read_back.run(parser(), words, environ, lambda given: _answer(given, environ, now()))
 
 
-def _answer(given: read_back.Given, now: float) -> tuple[str, int]:
+def _answer(given: read_back.Given, environ: Mapping[str, str], now: float) -> tuple[str, int]:
     asked, limit = read_back.window(given, now), _limit(given["fail_above"])
-    prometheus, matchers = read_back.connect(given), read_back.matchers(given)
-    with progress(fleet.STEPS) as advance:
-        grid = fleet.grid(prometheus, asked, matchers)
-        facts = fleet.read(prometheus, grid, matchers, advance)
+    facts = _read(given, environ, asked)
     pattern = given["model"]
 
     def wanted(subject: Subject) -> bool:
@@ -87,6 +86,17 @@ def _answer(given: read_back.Given, now: float) -> tuple[str, int]:
         "csv": lambda: advice_formats.comma_separated(advised),
     }
     return render[given["format"]](), ABOVE if limit and limit(advised) else 0
+
+
+def _read(given: read_back.Given, environ: Mapping[str, str], asked: Window) -> Fleet:
+    """The facts of the history or the server that was asked for. Raises `QueryError`, `ConfigError`."""
+    source = read_back.source(given, environ)
+    if isinstance(source, History):
+        asked = source.aligned(asked)
+        return fleet_history.read(source, Window(max(asked.start, source.coverage(asked).since), asked.end))
+    prometheus, matchers = read_back.connect(given), read_back.matchers(given)
+    with progress(fleet.STEPS) as advance:
+        return fleet.read(prometheus, fleet.grid(prometheus, asked, matchers), matchers, advance)
 
 
 def _limit(amount: str) -> Callable[[advice.Advised], bool] | None:

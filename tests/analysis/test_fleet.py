@@ -65,6 +65,15 @@ def test_a_short_window_has_steps_of_five_minutes(prometheus: str) -> None:
     assert grid == Grid(START + HOUR, 300.0, 24)
 
 
+@pytest.mark.parametrize("hours", [5.3, 30.0, 400.0])
+def test_steps_begin_with_the_first_sample(prometheus: str, hours: float) -> None:
+    """To a minute, or a thousandth of the window."""
+    window = Window(START - hours * HOUR, START + 2 * DAY)
+    grid = fleet.grid(Prometheus(prometheus), window)
+    assert grid.start + grid.seconds == window.end
+    assert START - max(60.0, window.seconds / 1024) - grid.step < grid.start < START + grid.step
+
+
 def test_more_models_than_fit_into_memory_are_refused_with_what_to_do(prometheus: str) -> None:
     with pytest.raises(QueryError, match=r"1 models with 48 steps each are too many at once: shorten --since"):
         fleet.grid(Prometheus(prometheus), Window(START, START + 2 * DAY), most=40)

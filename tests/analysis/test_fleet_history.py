@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from exporter.analysis.advice import advise
 from exporter.analysis.fleet_history import Hours, read
 from exporter.analysis.window import Window
+from exporter.commands import advise as command
+from exporter.history.writer import Writer
+from tests.history.conftest import START as HISTORY_START
+from tests.history.conftest import Node
 
 START = 1_790_640_000.0
 DAYS = 10
@@ -56,3 +62,21 @@ def test_what_the_history_does_not_have_is_said() -> None:
     silent = {one.lever.name: one.finding.because for one in advised.checked}
     assert silent["data_loader"] == "no training run"
     assert "no activities" in silent["clock_lock"]
+
+
+def test_the_command_reads_the_history_of_an_exporter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "history.db"
+    writer, node = Writer(str(path), "n1", 400 * 86_400.0), Node()
+    for step in range(49):
+        node = node.after(
+            0 if not step else 3600.0, joules={"m": 3.6e5 * step}, tokens=100.0 * step, more=3600.0 * step
+        )
+        writer.record(node.snapshot)
+    writer.close()
+    words = ["--history.file", str(path), "--since", "2d", "--format", "json"]
+    assert command.run(words, {}, lambda: HISTORY_START + 2 * 86_400.0) == 0
+    document = json.loads(capsys.readouterr().out)
+    (model,) = [row for row in document["joules"] if row["subject"]["kind"] == "model"]
+    assert model["subject"]["name"] == "m"
+    assert model["joules"] == pytest.approx(4.8 * 3.6e6, rel=0.03)
+    assert "the history of an exporter has hourly joules and tokens only" in document["notes"][-1]
