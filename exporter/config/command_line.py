@@ -14,13 +14,16 @@ from .value_types import did_you_mean, quoted
 COMMANDS = {
     "doctor": "check every source on this machine and print how to fix what does not work",
     "healthcheck": "query the running exporter's health; exit status 0 if it is healthy",
-    "explain": "print how a process, container or pod is named, and from which evidence; must come first",
-    "run": "run a command and print its energy, CO2e and cost; must come first, has its own flags",
-    "report": "print energy, CO2e, money and tokens from Prometheus; must come first, has its own flags",
-    "compare": "say whether one of two uses less energy for the same work; must come first, has its own flags",
-    "budgets": "check a file of energy budgets and write their rules; must come first, has its own flags",
+    "explain": "print how a process, container or pod is named, and from which evidence",
+    "run": "run a command and print its energy, CO2e and cost",
+    "report": "print what models, teams or runs used: energy, CO2e, money, tokens",
+    "advise": "print what to change and what it saves, with evidence",
+    "compare": "say whether one of two uses less energy for the same work",
+    "trace": "print the joules of ranges, layers and kernels in a profiler's trace",
+    "budgets": "write the rules of a file of energy budgets; --status: how much of each is used",
 }
-OPERANDS = {"explain": "PID|CONTAINER|POD", "run": "-- COMMAND", "budgets": "FILE"}
+"""Name → what it does. All but the first two come first on the command line and have flags of their own."""
+OPERANDS = {"explain": "PID|CONTAINER|POD", "run": "-- COMMAND", "compare": "A B", "trace": "FILE", "budgets": "FILE"}
 TITLES = {
     "config": "Configuration",
     "web": "Web server",
@@ -46,6 +49,14 @@ TITLES = {
     "log": "Logs",
 }
 
+_DESCRIPTION = "\n".join(
+    (
+        "Prometheus exporter that attributes energy in joules to models, containers and processes",
+        "",
+        "Commands (COMMAND --help: the flags of one):",
+        *(f"  {name:<13}{about}" for name, about in COMMANDS.items()),
+    )
+)
 _EPILOG = """\
 Every setting can also be an environment variable (in brackets) or a key of the file named by
 --config.file. Flags override the environment, the environment overrides the file, the file
@@ -96,19 +107,15 @@ def _parser() -> argparse.ArgumentParser:
         prog="ai-energy-exporter",
         usage="%(prog)s [doctor | healthcheck] [--once] [--demo] [--config.file FILE]\n"
         "                          [--SETTING VALUE]...\n"
-        "       %(prog)s explain PID|CONTAINER|POD [--SETTING VALUE]...\n"
-        "       %(prog)s run [--json FILE] [--csv FILE] [--SETTING VALUE]... -- COMMAND...\n"
-        "       %(prog)s budgets FILE [--output FILE] [--format rules|prometheusrule]",
-        description="Prometheus exporter that attributes energy in joules to models, containers and processes",
+        "       %(prog)s COMMAND [ARGUMENT]...",
+        description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=_Formatter,
         allow_abbrev=False,
         add_help=False,
     )
     modes = parser.add_argument_group("Modes (default: serve until SIGTERM)")
-    modes.add_argument(
-        "command", nargs="?", metavar="COMMAND", help="; ".join(f"{name}: {about}" for name, about in COMMANDS.items())
-    )
+    modes.add_argument("command", nargs="?", metavar="COMMAND", help="doctor or healthcheck; all others come first")
     modes.add_argument("--once", action="store_true", help="print one scrape after two ticks and exit")
     modes.add_argument("--config.check", action="store_true", help="check the settings and exit")
     modes.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")

@@ -10,7 +10,7 @@ from exporter import __version__
 from exporter.config.command_line import TITLES, parse
 from exporter.config.settings_table import TABLE
 
-KNOWN = "(commands: doctor, healthcheck, explain, run, report, compare, budgets)"
+KNOWN = "(commands: doctor, healthcheck, explain, run, report, advise, compare, trace, budgets)"
 
 
 def rejected(capsys: pytest.CaptureFixture[str], *words: str) -> str:

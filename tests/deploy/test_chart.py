@@ -56,7 +56,7 @@ def test_the_recording_is_of_this_chart() -> None:
     assert RENDERINGS.keys() == {*CASES, *EXAMPLES}
 
 
-IN_PODS = [{"namespaceSelector": {}}]
+IN_PODS: list[dict[str, dict[str, str]]] = [{"namespaceSelector": {}}]
 """Where model servers are."""
 
 
