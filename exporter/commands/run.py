@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from ..config.command_line import parse
@@ -14,7 +15,7 @@ from ..config.loading import load
 from ..config.settings import Settings
 from ..records import Unavailable
 from ..runs.launcher import Link, launch
-from ..runs.own_cgroup import OwnCgroup
+from ..runs.own_cgroup import OWN_PROC, OwnCgroup
 from ..service.assembly import make_host
 
 _PROGRAM = "ai-energy-exporter run"
@@ -109,7 +110,7 @@ def run(words: Sequence[str], environ: Mapping[str, str]) -> int:
 def _own_cgroup(settings: Settings, name: str) -> OwnCgroup | None:
     """A cgroup for the command, None where this user may not make one: then processes are followed."""
     try:
-        return OwnCgroup(make_host(settings), name)
+        return OwnCgroup(replace(make_host(settings), procfs=OWN_PROC), name)
     except Unavailable:
         return None
 

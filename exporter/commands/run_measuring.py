@@ -25,7 +25,7 @@ from ..runs.descendants import Descendants
 from ..runs.launcher import Abandoned, Link
 from ..runs.local_exporter import DEFAULT_URL, LocalExporter, Page
 from ..runs.measuring import Measurement, Result
-from ..runs.own_cgroup import OwnCgroup
+from ..runs.own_cgroup import OWN_PROC, OwnCgroup
 from ..sampling.sampler import Sampler
 from ..service import logs
 from ..service.assembly import make_factors, make_host, make_sources, sampler_options
@@ -44,7 +44,8 @@ def measure_and_print(
     else:
         logging.disable(logging.CRITICAL)  # the terminal is the command's: what matters is in the line at the end
     host = make_host(settings)
-    consumption = Consumption(Descendants(host, link.launcher, os.getpid()), group, subreaper=link.subreaper)
+    descendants = Descendants(replace(host, procfs=OWN_PROC), link.launcher, os.getpid())
+    consumption = Consumption(descendants, group, subreaper=link.subreaper)
     exporter, page = _ask(given["exporter.url"], host)
     local = make_sources(settings, host)
     sources, meter = _sources(local, exporter, page, host)

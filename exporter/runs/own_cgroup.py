@@ -14,6 +14,9 @@ from ..sources.usage.identity import counting_path
 PREFIX = "ai-energy-run."
 """Beginning of the directory's name; `exporter.workloads.paths.run` names its workload by the rest."""
 
+OWN_PROC = "/proc"
+"""Where pids are those of this process: the host's, mounted in a container, has other ones for the same processes."""
+
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.@:+-]+")
 _MOST_LETTERS = 64
 
