@@ -197,7 +197,7 @@ def test_rows_of_a_csv_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["one", 'the "second", with commas']
-    assert all(float(row["joules"]) > 0 and row["exit_status"] == "0" and row["gpu_joules"] == "" for row in rows)
+    assert all(float(row["joules"]) >= 0 and row["exit_status"] == "0" and row["gpu_joules"] == "" for row in rows)
     other = tmp_path / "emissions.csv"
     other.write_text("timestamp,project_name\n")
     assert main(["run", "--csv", str(other), "--", "true"], {}) == 2
