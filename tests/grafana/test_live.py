@@ -30,6 +30,7 @@ MAY_BE_EMPTY = {
     "energy-exporter/9E": "bounds are of idle power that is assumed",
     "energy-exporter/9F": "the same",
     "energy-exporter/7D": "this exporter has no state file",
+    "energy-model/11C": "lines of variants are drawn if a model has several",
 } | {query.name: "there is no week before" for query in QUERIES if "offset 1w" in query.expr}
 """Query → why the simulated node need not have an answer to it here."""
 
