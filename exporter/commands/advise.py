@@ -39,6 +39,7 @@ def parser() -> read_back.Parser:
         "Print what to change to save energy, with evidence, interval and counter-evidence. See docs/advise.md.",
         _EXAMPLES,
     )
+    read_back.add_history(made)
     read_back.add_window(made, since="30d")
     add = made.add_argument
     add("--model", metavar="PATTERN", default="*", help="only models with this name; * and ? as in a shell")
