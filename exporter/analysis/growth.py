@@ -62,7 +62,7 @@ class Source(Protocol):
         """What a reader must know of the source, in sentences."""
 
     def presence(self, window: Window) -> Mapping[Labels, Period]:
-        """`PLACE` → when a container that works for a model ran in the window, to five minutes or to the hour."""
+        """`PLACE` → when a container that works for a model ran in the window: to minutes, or to the hour."""
 
 
 def expression(metric: str, matchers: str, by: Sequence[str], seconds: float) -> str:
@@ -142,22 +142,23 @@ class Growths:
     def presence(self, window: Window) -> Mapping[Labels, Period]:
         """Containers that work for a model, by place: first sample, last growth, cards. Raises `QueryError`.
 
-        Both times are looked for every five minutes.
+        Both times are looked for every quarter of an hour, every five minutes in less than a day.
         """
-        by, steps = f"by ({', '.join(PLACE)})", f"[{window.seconds:.0f}s:300s]"
+        step = 900.0 if window.seconds >= DAY_SECONDS else 300.0
+        by, steps = f"by ({', '.join(PLACE)})", f"[{window.seconds:.0f}s:{step:.0f}s]"
         info = self._selector("energy_container_info", 'model_name!=""')
         active = self._selector("energy_container_joules_total", 'mode="active"')
         cards = self._selector("energy_container_gpu_joules_total")
-        growth = f"{active} - ({active} offset 5m or 0 * {active}) > 0"
+        growth = f"{active} - {active} offset 5m > 0"
         starts = self._at(f"min {by} (min_over_time(timestamp({info}){steps}))", window)
         ends = self._at(f"max {by} (max_over_time(timestamp({growth}){steps}))", window)
         held = f"group by ({', '.join((*PLACE, 'uuid'))}) (last_over_time({cards}[{window.seconds:.0f}s]))"
         counts = self._at(f"count {by} ({held})", window)
-        return {
-            place: Period(start, ends[place], counts.get(place, 0.0) * (ends[place] - start))
-            for place, start in starts.items()
-            if ends.get(place, 0.0) > start
-        }
+        found = {}
+        for place, start in starts.items():
+            end = max(ends.get(place, 0.0), min(start + step, window.end))
+            found[place] = Period(start, end, counts.get(place, 0.0) * (end - start))
+        return found
 
     def remarks(self, window: Window) -> Sequence[str]:
         """Exporters of other versions, and clocks that differ. Raises `QueryError`."""

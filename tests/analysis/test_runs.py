@@ -14,7 +14,7 @@ from exporter.cli import main
 from tests.analysis.conftest import DAY, HOUR, LONE, LONE_WATTS, START, STEP, TRAINED, TRAINER_WATTS, WEB_WATTS
 
 WINDOW = ("--since", "2026-11-06T00:00", "--until", "2026-11-08T00:00")
-NEAR_SECONDS = 300 + STEP
+NEAR_SECONDS = 900 + STEP
 """How near a start or end is."""
 
 Report = Callable[..., str]
@@ -44,7 +44,7 @@ def test_runs_have_their_energy_times_and_gpu_hours(report: Report) -> None:
         for name, at in zip(("start", "end"), times, strict=True):
             found = datetime.fromisoformat(line[name]).timestamp() - START
             assert found == pytest.approx(at, abs=NEAR_SECONDS)
-    assert float(sft["gpu_hours"]) == pytest.approx(4 * hours, rel=0.03)
+    assert float(sft["gpu_hours"]) == pytest.approx(4 * hours, rel=0.04)
     assert float(trial["gpu_hours"]) == 0
     assert (rest["start"], rest["gpu_hours"]) == ("", "")
 
@@ -63,7 +63,7 @@ def test_json_has_the_times(report: Report) -> None:
     lines = json.loads(report("--by", "run", "--format", "json"))["lines"]
     (sft,) = [line for line in lines if line["labels"]["run"] == "sft"]
     assert sft["start"] - START == pytest.approx(TRAINED[0], abs=NEAR_SECONDS)
-    assert sft["gpu_seconds"] == pytest.approx(4 * (TRAINED[1] - TRAINED[0]), rel=0.03)
+    assert sft["gpu_seconds"] == pytest.approx(4 * (TRAINED[1] - TRAINED[0]), rel=0.04)
 
 
 def test_each_day_has_the_owner_of_that_day(report: Report) -> None:
