@@ -48,7 +48,7 @@ def test_a_model_at_work_has_no_gaps(chat: Facts) -> None:
 
 
 def test_what_no_series_has_is_missing_with_its_reason(read: Fleet) -> None:
-    assert set(read.missing) == {"activities", "server metrics", "cards", "GPM", "carbon intensity"}
+    assert set(read.missing) == {"server metrics", "cards", "GPM", "carbon intensity"}
 
 
 def test_values_five_minutes_apart_are_added_to_their_hour(prometheus: str) -> None:
