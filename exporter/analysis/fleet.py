@@ -100,11 +100,11 @@ def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Calla
         reading = pool.submit(_models, fine, queries)
         cards = Cards.read(fine, coarse, sparse, queries, wide)
         factors = _factors(coarse, wide)
+        others = [*_workloads(fine, queries, cards, asked), *_nodes(fine, coarse, queries, wide, asked)]
+        zones = _zones(fine, queries, cards)
         models = reading.result()
-    subjects = [_model(key, models, cards, factors, asked) for key in models.joules]
-    subjects += _workloads(fine, queries, cards, asked)
-    subjects += _nodes(fine, coarse, queries, wide, asked)
-    return Fleet(asked, subjects, cards.bare_watts(asked), _zones(fine, queries, cards), _missing(models, cards))
+    subjects = [*(_model(key, models, cards, factors, asked) for key in models.joules), *others]
+    return Fleet(asked, subjects, cards.bare_watts(asked), zones, _missing(models, cards))
 
 
 def _sparse(asked: Grid) -> Grid:
@@ -115,11 +115,10 @@ def _sparse(asked: Grid) -> Grid:
 
 
 def _is_recorded(prometheus: Prometheus, asked: Grid, matchers: str, counter: str, rule: str) -> bool:
-    """Whether a recording rule has samples for as long as its counter."""
+    """Whether a recording rule has samples for as long as its counter, looked at five times."""
     ends = (asked.start + asked.step, asked.start + asked.seconds)
-    counted, recorded = (
-        prometheus.times(f"count({name}{{{matchers}}})", *ends, DAY_SECONDS / 2) for name in (counter, rule)
-    )
+    apart = float(int((ends[1] - ends[0]) / 4))
+    counted, recorded = (prometheus.times(f"count({name}{{{matchers}}})", *ends, apart) for name in (counter, rule))
     return bool(counted) and set(counted) <= set(recorded)
 
 
