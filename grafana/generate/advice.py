@@ -107,7 +107,7 @@ def _limit() -> Builder[Panel]:
 def _levers() -> Builder[Panel]:
     ask = Ask(
         6,
-        "What to do, by model",
+        "Levers by model",
         "Which lever could save how much, for which model?",
         f"{_BOUND}. Those of one model are of different energy, so they may be added up. CO2e and cost are at the mean "
         "intensity and price of these days. A click on the lever opens the model with its cards, load and tokens.",

@@ -134,14 +134,14 @@ def _league() -> Builder[Panel]:
         [
             Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
             CLUSTER,
-            Label("namespace", "Namespace", 120, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("namespace", "Namespace", 108, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
             Label("phase", "Phase", 80),
         ],
         [
             Value("Power", power, "watt", None, 80, total=True),
-            Value("Energy", energy, KWH, 2, 95, total=True),
-            Value("vs 1w ago", q.change("model", _BY, *_WHERE), "percentunit", 0, 90),
-            Value("kWh/year", _per_year(), "none", 0, 80, total=True),
+            Value("Energy", energy, KWH, 2, 87, total=True),
+            Value("vs 1w ago", q.change("model", _BY, *_WHERE), "percentunit", 0, 80),
+            Value("kWh/year", _per_year(), "none", 0, 74, total=True),
             Value("J/token", _of_rows(q.joules_per_token(_SERVED, *_WHERE)), PER_TOKEN, None, 110),
             Value("Unused", waste.share(unused, total), "percentunit", 1, 75, waste.STEPS),
             Value("Why", why(_BY, *_WHERE), "none", 0, 158, texts=TEXTS),
@@ -319,7 +319,7 @@ def _bill() -> Builder[Panel]:
         [
             Label("model_name", "Model", 0, from_row(MODEL, "Open this model", model_name="Model")),
             CLUSTER,
-            Label("namespace", "Namespace", 120, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
+            Label("namespace", "Namespace", 108, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
             Label("phase", "Phase", 80),
         ],
         [

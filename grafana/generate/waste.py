@@ -96,9 +96,9 @@ def of_nodes() -> str:
     return joules("cluster:energy_node_joules:rate5m", seconds=60)
 
 
-def of_containers(by: str = "", *where: str) -> str:
-    """All energy of workloads."""
-    return joules("namespace:energy_container_joules:rate5m", by, *where, seconds=150)
+def of_pods(by: str = "", *where: str) -> str:
+    """The same of pods; all that is outside pods is one of each node."""
+    return joules("pod:energy_container_joules:rate5m", by, *where, seconds=150)
 
 
 def of_models(by: str = "", *where: str) -> str:

@@ -61,12 +61,11 @@ def _idle() -> Builder[Panel]:
         3,
         "Unused",
         "How much of it is waste?",
-        "Share of the energy of the selected namespaces in the time range, whatever node and pod are selected. "
-        f"{waste.UNUSED_MEANS}.",
+        f"Share of the energy of the selected workloads in the time range. {waste.UNUSED_MEANS}.",
         NO_RULES,
         [onward(ADVICE)],
     )
-    share = waste.share(waste.unused("", q.NAMESPACE), waste.of_containers("", q.NAMESPACE))
+    share = waste.share(waste.unused_by_pod("", *_WHERE), waste.of_pods("", *_WHERE))
     return number(ask, share, "percentunit", steps=waste.STEPS, base=waste.BASE, decimals=1)
 
 
@@ -123,7 +122,7 @@ def _pods() -> Builder[Panel]:
     top = f"and on ({by}) topk(50, {q.total(q.increase('energy_container_joules_total', *where), by)})"
     allocated = f"sum by ({by}) ({q.series('energy_gpu_allocated_ratio', *where)})"
     unused = waste.unused_by_pod(by, *where)
-    energy = waste.joules("pod:energy_container_joules:rate5m", by, *where, seconds=150)
+    energy = waste.of_pods(by, *where)
     ask = Ask(
         7,
         "Pods",
@@ -131,7 +130,7 @@ def _pods() -> Builder[Panel]:
         "The fifty pods that used most in the time range. GPUs is the number that Kubernetes allocated; Unused is the "
         "share of their energy that these took while the pod did nothing on them. What to do has the kWh that a month "
         "would save at most. CO2e and cost are for the time range, PUE included, in the currency that is chosen "
-        "above.",
+        "above. vs 1w ago compares the energy with the same time range a week earlier: +10 % is more.",
         NO_POD,
     )
     return table(
@@ -142,13 +141,14 @@ def _pods() -> Builder[Panel]:
             Label("pod", "Pod", 0, from_place(WORKLOADS, "Only this pod", namespace="Namespace", pod="Pod")),
         ],
         [
-            Value("Power", f"{q.watts('container', by, *where)} {top}", "watt", None, 95, total=True),
+            Value("Power", f"{q.watts('container', by, *where)} {top}", "watt", None, 80, total=True),
             Value("Energy", f"{q.kwh('container', by, *where)} {top}", KWH, 3, 105, total=True),
             Value("CO2e", f"{q.grams('container', by, *where)} {top}", KG, 3, 85, total=True),
             Value("Cost", f"({q.cost('container', by, *where)}) {top}", "none", 2, 75, total=True),
-            Value("GPU", f"{q.watts('container', by, q.GPU, *where)} {top}", "watt", None, 95, total=True),
-            Value("CPU", f"{q.watts('container', by, q.CPU, *where)} {top}", "watt", None, 95, total=True),
+            Value("GPU", f"{q.watts('container', by, q.GPU, *where)} {top}", "watt", None, 80, total=True),
+            Value("CPU", f"{q.watts('container', by, q.CPU, *where)} {top}", "watt", None, 80, total=True),
             Value("GPUs", f"{allocated} {top}", "none", 2, 70),
+            Value("vs 1w ago", f"{q.change('container', by, *where)} {top}", "percentunit", 0, 80),
             Value("Unused", f"{waste.share(unused, energy)} {top}", "percentunit", 1, 75, waste.STEPS),
             Value(
                 "What to do",

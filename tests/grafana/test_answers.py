@@ -231,11 +231,11 @@ CASES = [
         {"{}": 30.0},
     ),
     Case(
-        "unused GPUs of a namespace as a share of its energy",
+        "unused GPUs of a pod as a share of its energy",
         "energy-workloads/3A",
         {
-            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="idle"}': "_ 40x59",
-            'namespace:energy_gpu_unused_joules:rate5m{namespace="a"}': EVERY_FIVE.format(70),
+            'pod:energy_container_joules:rate5m{namespace="a",pod="p",component="gpu",mode="idle"}': "_ 40x59",
+            'pod:energy_gpu_unused_joules:rate5m{namespace="a",pod="p",container="c"}': EVERY_FIVE.format(70),
         },
         {"{}": 0.7},
     ),
@@ -389,7 +389,7 @@ CASES = [
     ),
     Case(
         "pods of one name in two clusters are two, each with its own share of unused GPUs",
-        "energy-workloads/7H",
+        "energy-workloads/7I",
         twice(
             {
                 f'energy_container_joules_total{{{HELD},component="gpu",mode="idle"}}': (counter(100), counter(60)),

@@ -191,7 +191,8 @@ def test_what_links_put_into_addresses_is_encoded(uid: str) -> None:
 
 @boards
 def test_the_first_minutes_are_to_be_seen(uid: str) -> None:
-    assert BOARDS[uid]["time"]["from"] == ("now-24h" if uid == "energy-budgets" else "now-1h")
+    of_a_day = {"energy-budgets", "energy-advice"}
+    assert BOARDS[uid]["time"]["from"] == ("now-24h" if uid in of_a_day else "now-1h")
     assert BOARDS[uid]["refresh"] == "1m"
 
 

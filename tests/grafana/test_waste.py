@@ -17,7 +17,7 @@ WASTE = {
     "energy-overview": ["4A", "10A", "10B"],
     "energy-models": ["4A", "6F"],
     "energy-model": ["5A"],
-    "energy-workloads": ["3A", "7H"],
+    "energy-workloads": ["3A", "7I"],
     "energy-advice": ["1A", "2A", "3A"],
 }
 QUERIES = {query.name: query.expr for query in queries()}

@@ -66,6 +66,8 @@ def price(work: Sequence[Work], points: Sequence[Point]) -> Priced | None:
     if len(used) < 2 or used[-1].at <= first or used[0].at >= last:
         return None
     start, end = max(first, used[0].at), min(last, used[-1].at)
+    if start >= end:
+        return None
     times, shares, outside = _shares(work, used, start, end)
 
     def share(moment: int) -> float:
