@@ -52,10 +52,12 @@ class _Works:
 
     def of_place(self, accounts: Sequence[Account], device: str, mode: Mode, joules: float) -> None:
         """Joules of a container without a known process on its card; one that is not known may be its own."""
+        active = joules if mode == "active" else 0.0
+        unused = is_unused(self._cards.facts(device), 0.0, active, reported=True)
         for account in accounts:
             work = self._found.get((account, device, "")) or self._start(account, device, "")
             work.joules += joules
-            work.unused &= not (mode == "active" and joules)
+            work.unused &= unused
             work.certain &= device not in self._anonymous
 
     def post(self, cpu_seconds: float | None) -> None:

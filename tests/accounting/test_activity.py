@@ -113,6 +113,7 @@ class Node:
         groups: tuple[GroupUse, ...] = (),
         card: tuple[float | None, ...] = (None, None, None),
         throttled: float = 0.0,
+        utilization: float | None = None,
         idle: float = 70.0,
         active: float = 300.0,
         allocations: tuple[Allocation, ...] = (),
@@ -129,6 +130,7 @@ class Node:
                 GPU.id,
                 "0",
                 instance,
+                utilization_ratio=utilization,
                 sm_active_ratio=sm,
                 tensor_active_ratio=tensor,
                 dram_active_ratio=dram,
@@ -227,6 +229,15 @@ def test_a_card_that_is_allocated_and_not_opened_is_unused() -> None:
     assert node.unused("c") == 70.0
     node.tick(GpuUse(GPU.id, None, None, 0.5), allocations=(given_to,))  # a process that this /proc does not show
     assert node.unused("c") == 70.0
+
+
+def test_the_meters_noise_above_idle_power_is_no_use_of_a_card_without_a_kernel() -> None:
+    node = Node()
+    given_to = Allocation(GPU.id, "ns", "pod", "c")
+    node.tick(allocations=(given_to,), active=0.5, utilization=0.0)
+    assert node.unused("c") == 70.5
+    node.tick(allocations=(given_to,), active=0.5, utilization=0.01)
+    assert node.unused("c") == 70.5
 
 
 def test_what_a_process_did_before_its_model_was_recognised_is_the_models() -> None:

@@ -75,6 +75,7 @@ def configuration(folder: Path, exporter: int, servers: int) -> Path:
         text = text.replace("[5m]", "[15s]").replace(" / 300", " / 15")
         for slow, fast in (
             ("[2m]", "[2s]"),
+            (":rate5m[1h]", ":rate5m[20s]"),  # or means are of the first seconds too, in which rates grow
             ("offset 30s", "offset 1s"),
             ("offset 330s", "offset 16s"),
             ("offset 270s", "offset 3s"),
