@@ -42,6 +42,7 @@ SUMMED = (
 )
 """Recorded sums over nodes: the sums of their shards' sums."""
 
+_SUMS = re.compile(rf"(?<![\w:])(?:{'|'.join(map(re.escape, SUMMED))})(?![\w:])")
 _OF_A_NODE = ("node:", "gpu:", "pod:")
 _SERVERS = re.compile(r"\b(vllm|sglang|trtllm|tgi|nv_inference|llamacpp|ray)[:_]\w+|\bserver:\w+")
 """Metrics of model servers, which any shard may scrape."""
@@ -90,7 +91,7 @@ def levels(paths: Iterable[Path]) -> tuple[list[Group], list[Group]]:
         for rule in group["rules"]:
             if rule.get("record") in SUMMED:
                 own = of_shard(rule["record"])
-                here.append(rule | {"record": own, "expr": rule["expr"].replace(rule["record"], own)})
+                here.append(rule | {"record": own, "expr": _SUMS.sub(lambda name: of_shard(name[0]), rule["expr"])})
                 labels = {"labels": rule["labels"]} if "labels" in rule else {}
                 which = ",".join(f'{name}="{value}"' for name, value in rule.get("labels", {}).items())
                 summed = f"sum without (shard) ({own}{{{which}}})" if which else f"sum without (shard) ({own})"

@@ -91,10 +91,10 @@ def test_budgets_are_sums_of_shards() -> None:
 
 
 def test_a_shard_needs_nothing_of_another() -> None:
-    """Every recorded series that its rules read is one of its own, and about one of its nodes, cards or pods."""
+    """Every recorded series that its rules read is one of its own: about its nodes, cards or pods, or its own sum."""
     own = {name for name in reads(EDGE) if ":" in name}
     assert own <= set(names(EDGE))
-    assert {name.partition(":")[0] for name in own} <= {"node", "gpu", "pod", "shard_model"}
+    assert {name.partition(":")[0] for name in own} <= {"node", "gpu", "pod", "shard_model", "shard_cluster"}
 
 
 def test_the_fleet_has_all_that_its_rules_read() -> None:
