@@ -99,6 +99,14 @@ def test_who_may_read_the_energy_reads_it(meter: Meter, who: str, owner: int, mo
     assert 'device="package-0",source="rapl",quality="measured"' in page
 
 
+def test_run_by_a_user_without_rights_gives_the_reason_and_the_fix(meter: Meter) -> None:
+    done = inside(meter, f"exec {NOBODY} {installed.PROGRAM} run --exporter.url= -- true")
+    assert done.returncode == 0, done.stderr
+    assert f"{SYSFS}/class/powercap/intel-rapl:0/energy_uj: Permission denied" in done.stderr
+    assert "chgrp GROUP" in done.stderr
+    assert "CPU time of its descendants (wait4)" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("who", "mode"),
     [pytest.param(NOBODY, 0o400, id="nobody"), pytest.param(member(OTHER_GROUP), 0o440, id="another group")],

@@ -263,21 +263,3 @@ def test_a_named_exporter_that_does_not_answer_is_said(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "http://127.0.0.1:1/metrics" in done.stderr
     assert "reads the meters itself" in done.stderr
-
-
-def test_a_user_without_rights_gets_the_reason_and_the_fix(meter: Meter, tmp_path: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("needs root, to become nobody")
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    meter.path.chmod(0o400)
-    drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    command = [*drop, *words(*ALONE, "--path.sysfs", str(tmp_path / "sys"), script="true")]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=patience(), check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"{meter.path}: Permission denied" in done.stderr
-    assert "chgrp GROUP" in done.stderr
-    assert "CPU time of its descendants (wait4)" in done.stderr
