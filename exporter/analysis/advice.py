@@ -12,6 +12,7 @@ from .facts import Facts, Fleet, Grid, Subject
 from .levers.lever import WEIGHTS, Finding, Lever, Pool, silent, too_short
 from .levers.registry import LEVERS
 from .lines import JOULES_PER_KWH
+from .uses import Use, use
 from .window import DAY_SECONDS
 
 MONTH_SECONDS = 30 * DAY_SECONDS
@@ -57,10 +58,16 @@ class Advised:
     recommended: Sequence[Advice]
     checked: Sequence[Advice]
     followed: Sequence[Followed]
-    joules: Mapping[Subject, float]
+    uses: Sequence[Use]
+    """What each subject used, and for what."""
     missing: Mapping[str, str]
     asked_seconds: float = 0.0
     """Length of the window that was asked for; the grid begins with the first sample."""
+
+    @property
+    def joules(self) -> float:
+        """Of all subjects."""
+        return sum(used.joules for used in self.uses)
 
     @property
     def floor_kwh(self) -> float:
@@ -94,8 +101,7 @@ def advise(fleet: Fleet, wanted: Callable[[Subject], bool] = lambda _: True) -> 
         done += followed(facts, fleet)
     recommended.sort(key=lambda advice: ([-part for part in advice.rank], advice.subject))
     done.sort(key=lambda each: -each.realised.low)
-    joules = {facts.subject: facts.joules for facts in subjects}
-    return Advised(fleet.grid, recommended, checked, done, joules, fleet.missing)
+    return Advised(fleet.grid, recommended, checked, done, list(map(use, subjects)), fleet.missing)
 
 
 def group(advised: Advised, by: By) -> Advised:

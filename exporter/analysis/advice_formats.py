@@ -19,6 +19,7 @@ from .facts import Subject
 from .formats import quantity
 from .levers.lever import CONFIDENCE, Level
 from .lines import JOULES_PER_KWH
+from .uses import sentences
 
 LEVELS: dict[Level, str] = {
     "measured": "measured here",
@@ -73,7 +74,7 @@ def notes(advised: Advised) -> list[str]:
 
 def summary(advised: Advised) -> str:
     """What was used, and what could be saved, in a sentence."""
-    whole = sum(advised.joules.values()) / JOULES_PER_KWH
+    whole = advised.joules / JOULES_PER_KWH
     seen = f"at least {quantity(advised.seen_kwh)} kWh" if advised.seen_kwh else "none"
     bounds = f"at most {quantity(advised.bound_kwh)} kWh" if advised.bound_kwh else "none"
     return f"{quantity(whole)} kWh were used. A month's savings that were seen here: {seen}; bounds besides: {bounds}."
@@ -111,7 +112,8 @@ def _reasons(advised: Advised) -> Iterator[tuple[Subject, list[Advice]]]:
     by: defaultdict[Subject, list[Advice]] = defaultdict(list)
     for advice in advised.checked:
         by[advice.subject].append(advice)
-    yield from sorted(by.items(), key=lambda item: (-advised.joules.get(item[0], 0.0), item[0]))
+    joules = {used.subject: used.joules for used in advised.uses}
+    yield from sorted(by.items(), key=lambda item: (-joules.get(item[0], 0.0), item[0]))
 
 
 def _followed(each: Followed) -> str:
@@ -122,10 +124,16 @@ def _followed(each: Followed) -> str:
     return f"{name(each.subject)}: {each.lever}, {_time(each.at)}: {each.what}; {predicted}, {realised}"
 
 
-def text(advised: Advised, everything: bool = False) -> str:
-    """For a terminal; with ``everything`` also queries, and each reason of each lever that does not apply."""
+def text(advised: Advised, *, everything: bool = False, why: bool = False) -> str:
+    """For a terminal.
+
+    With ``everything`` also queries, and each reason of each lever that does not apply; with ``why`` first what each
+    subject used its energy for.
+    """
     numbered, hints = _numbered(advised)
     lines: list[str] = []
+    for used in sorted(advised.uses, key=lambda used: -used.joules) if why else ():
+        lines += [name(used.subject), *(f"   {line}" for line in sentences(used)), ""]
     for number, advice in enumerate(numbered, 1):
         lever = advice.lever
         lines += [
@@ -287,7 +295,17 @@ def as_json(advised: Advised) -> str:
             }
             for each in advised.followed
         ],
-        "joules": [{"subject": subject._asdict(), "joules": joules} for subject, joules in advised.joules.items()],
+        "uses": [
+            {
+                "subject": used.subject._asdict(),
+                "joules": used.joules,
+                "gpu_joules": used.gpu_joules,
+                "gpu_idle_joules": used.gpu_idle_joules,
+                "activity_joules": used.activities,
+                "output_tokens": used.tokens or None,
+            }
+            for used in advised.uses
+        ],
         "seen_kwh": advised.seen_kwh,
         "bound_kwh": advised.bound_kwh,
         "floor_kwh": advised.floor_kwh,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import amounts, runs
 from .growth import PLACE, Growth, Labels, Source
@@ -81,7 +81,8 @@ def collect(source: Source, by: Level, window: Window) -> Report:
         for (reason,), unattributed in amounts.read(source, "unattributed", ("reason",), window).items():
             shared.append((_REASONS.get(reason, reason), unattributed.by_component()))
         shared.sort(key=lambda item: -item[1].total_joules)
-        rest = total.plus(used.by_component(), -1.0).plus(add_up(each for _, each in shared), -1.0)
+        counted = replace(used.by_component(), tokens=None, unused=None)  # which nodes do not count
+        rest = total.plus(counted, -1.0).plus(add_up(each for _, each in shared), -1.0)
         if abs(rest.total_joules) > _LEAST_RATIO * total.total_joules:
             shared.append((BETWEEN, rest))
     lines.sort(key=lambda line: (-line.used.total_joules, line.names))

@@ -42,7 +42,12 @@ def parser() -> read_back.Parser:
     read_back.add_history(made)
     read_back.add_window(made, since="30d")
     add = made.add_argument
-    add("--model", metavar="PATTERN", default="*", help="only models with this name; * and ? as in a shell")
+    add(
+        "--model",
+        metavar="PATTERN",
+        default="*",
+        help="only models with this name, and first why they use what they do; * and ? as in a shell",
+    )
     add(
         "--by",
         choices=("rank", "model", "namespace", "lever"),
@@ -80,7 +85,7 @@ def _answer(given: read_back.Given, environ: Mapping[str, str], now: float) -> t
     if given["by"] != "rank":
         advised = advice.group(advised, given["by"])
     render: dict[str, Callable[[], str]] = {
-        "text": lambda: advice_formats.text(advised, given["all"]),
+        "text": lambda: advice_formats.text(advised, everything=given["all"], why=pattern != "*"),
         "markdown": lambda: advice_formats.markdown(advised),
         "json": lambda: advice_formats.as_json(advised),
         "html": lambda: advice_formats.page(advised),

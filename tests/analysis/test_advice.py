@@ -212,7 +212,7 @@ class TestCommand:
 
     def test_formats_of_the_same(self, run: Callable[..., tuple[int, str, str]]) -> None:
         document = json.loads(run("--format", "json")[1])
-        (model,) = [row for row in document["joules"] if row["subject"]["kind"] == "model"]
+        (model,) = [row for row in document["uses"] if row["subject"]["kind"] == "model"]
         assert model["joules"] == pytest.approx(400 * 2 * 86400, rel=0.03)
         assert run("--format", "csv", "--by", "lever")[0] == run("--format", "html")[0] == 0
 

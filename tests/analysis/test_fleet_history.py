@@ -76,7 +76,7 @@ def test_the_command_reads_the_history_of_an_exporter(tmp_path: Path, capsys: py
     words = ["--history.file", str(path), "--since", "2d", "--format", "json"]
     assert command.run(words, {}, lambda: HISTORY_START + 2 * 86_400.0) == 0
     document = json.loads(capsys.readouterr().out)
-    (model,) = [row for row in document["joules"] if row["subject"]["kind"] == "model"]
+    (model,) = [row for row in document["uses"] if row["subject"]["kind"] == "model"]
     assert model["subject"]["name"] == "m"
     assert model["joules"] == pytest.approx(4.8 * 3.6e6, rel=0.03)
     assert "the history of an exporter has hourly joules and tokens only" in document["notes"][-1]
