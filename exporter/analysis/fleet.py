@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from .facts import Facts, Fleet, Grid, Steps, Subject, Zone
 from .fleet_cards import Cards
-from .fleet_queries import CONTAINER, GAP_STEP_SECONDS, KV_USE, MODEL, RUNNING, WAITING, Queries
+from .fleet_factors import Factor, Factors
+from .fleet_queries import CONTAINER, GAP_STEP_SECONDS, KV_USE, MODEL, NODE, RUNNING, WAITING, Queries
 from .growth import Labels
 from .prometheus import Prometheus, QueryError
 from .steps import StepReader, Table
@@ -26,7 +27,7 @@ _PARTS = 32
 _LEAST_IDLE = 0.01
 """Models that did nothing for less have no gaps that matter."""
 SPARSE_SECONDS = 3 * HOUR_SECONDS
-STEPS = 34
+STEPS = 35
 """How often ``advance`` is called by `read`, at most."""
 
 Three = tuple[str, str, str]
@@ -99,8 +100,8 @@ def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Calla
     with ThreadPoolExecutor(max_workers=2) as pool:  # a server answers two queries at once in little more than half
         reading = pool.submit(_models, fine, queries)
         cards = Cards.read(fine, coarse, sparse, queries, wide)
-        factors = _factors(coarse, wide)
-        others = [*_workloads(fine, queries, cards, asked), *_nodes(fine, coarse, queries, wide, asked)]
+        factors = Factors.read(coarse, wide)
+        others = [*_workloads(fine, queries, cards, factors, asked), *_nodes(fine, queries, factors, asked)]
         zones = _zones(fine, queries, cards)
         models = reading.result()
     subjects = [*(_model(key, models, cards, factors, asked) for key in models.joules), *others]
@@ -191,21 +192,7 @@ def _three(key: Labels) -> Three:
     return (key[0], key[1], key[2])
 
 
-class _Factors(NamedTuple):
-    grams: Mapping[Labels, float]
-    money: Mapping[Labels, Mapping[str, float]]
-
-
-def _factors(reader: StepReader, queries: Queries) -> _Factors:
-    grams = {key: math.fsum(steps) for key, steps in reader.read(queries.grams(), MODEL).items()}
-    money: defaultdict[Labels, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for sign, counter in ((1.0, "cost"), (-1.0, "credit")):
-        for key, steps in reader.read(queries.money(counter), (*MODEL, "currency")).items():
-            money[key[:4]][key[4]] += sign * math.fsum(steps)
-    return _Factors(grams, money)
-
-
-def _model(key: Labels, models: _Models, cards: Cards, factors: _Factors, asked: Grid) -> Facts:
+def _model(key: Labels, models: _Models, cards: Cards, factors: Factors, asked: Grid) -> Facts:
     joules, three = models.joules[key], _three(key)
     held, labels = cards.of(
         container for container, (name, _) in cards.owners.items() if (*container[:2], name) == three
@@ -218,7 +205,7 @@ def _model(key: Labels, models: _Models, cards: Cards, factors: _Factors, asked:
         name = "cached_tokens" if kind == "cached_prompt" else f"{kind}_tokens"
         values[name] = models.tokens.get((three, kind), ()) if inference else ()
     whole = sum(math.fsum(steps) for steps in joules.values())
-    grams = factors.grams.get(key)
+    factor = Factor.of(whole, factors.grams.get(key), factors.money.get(key, {}))
     return Facts(
         Subject("model", *key),
         asked,
@@ -234,13 +221,13 @@ def _model(key: Labels, models: _Models, cards: Cards, factors: _Factors, asked:
         images=models.images.get(three, ()),
         cards=held,
         zone=cards.zone_of(labels),
-        grams_per_joule=grams / whole if grams is not None and whole > 0 else None,
-        price_per_joule={name: cost / whole for name, cost in factors.money.get(key, {}).items()} if whole > 0 else {},
+        grams_per_joule=factor.grams,
+        price_per_joule=factor.money,
         **values,
     )
 
 
-def _workloads(reader: StepReader, queries: Queries, cards: Cards, asked: Grid) -> list[Facts]:
+def _workloads(reader: StepReader, queries: Queries, cards: Cards, factors: Factors, asked: Grid) -> list[Facts]:
     """Containers that hold GPUs and belong to no model, by owner."""
     members: defaultdict[Labels, list[Labels]] = defaultdict(list)
     rows = reader.read(queries.held_containers(), (*CONTAINER, "mode"))
@@ -254,6 +241,7 @@ def _workloads(reader: StepReader, queries: Queries, cards: Cards, asked: Grid) 
     found = []
     for (cluster, namespace, name), containers in members.items():
         held, labels = cards.of(containers)
+        factor = factors.on(card[:2] for card in labels)
         found.append(
             Facts(
                 Subject("workload", cluster, namespace, name),
@@ -264,36 +252,20 @@ def _workloads(reader: StepReader, queries: Queries, cards: Cards, asked: Grid) 
                 quiet_seconds=_add(seconds.get(each, ()) for each in containers),
                 cards=held,
                 zone=cards.zone_of(labels),
+                grams_per_joule=factor.grams,
+                price_per_joule=factor.money,
             )
         )
     return found
 
 
-def _nodes(fine: StepReader, coarse: StepReader, queries: Queries, wide: Queries, asked: Grid) -> list[Facts]:
+def _nodes(reader: StepReader, queries: Queries, factors: Factors, asked: Grid) -> list[Facts]:
     """Nodes with GPUs that nothing holds."""
-    free = fine.read(queries.free(), ("cluster", "instance"))
-    if not free:
-        return []
-    whole: dict[str, dict[Labels, float]] = {}
-    for counter in ("joules", "carbon_grams", "cost"):
-        table = coarse.read(wide.of_nodes(counter), ("cluster", "instance", "currency"))
-        whole[counter] = {key: math.fsum(steps) for key, steps in table.items()}
     found = []
-    for (cluster, instance), steps in free.items():
-        joules = whole["joules"].get((cluster, instance, ""), 0.0)
-        grams = whole["carbon_grams"].get((cluster, instance, ""))
-        prices = {
-            key[2]: cost / joules for key, cost in whole["cost"].items() if key[:2] == (cluster, instance) and joules
-        }
-        found.append(
-            Facts(
-                Subject("node", cluster, "", instance),
-                asked,
-                idle=steps,
-                grams_per_joule=grams / joules if grams is not None and joules > 0 else None,
-                price_per_joule=prices,
-            )
-        )
+    for (cluster, instance), steps in reader.read(queries.free(), NODE).items():
+        factor = factors.on([(cluster, instance)])
+        subject = Subject("node", cluster, "", instance)
+        found.append(Facts(subject, asked, idle=steps, grams_per_joule=factor.grams, price_per_joule=factor.money))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 MODEL = ("cluster", "namespace", "model_name", "phase")
 CONTAINER = ("cluster", "namespace", "pod", "container")
 CARD = ("cluster", "instance", "uuid")
+NODE = ("cluster", "instance")
 
 RUNNING = (
     "vllm:num_requests_running",
@@ -205,7 +206,7 @@ class Queries(NamedTuple):
 
     def free(self) -> str:
         """Joules of the GPUs of nodes that no workload held."""
-        return self._grown("energy_unattributed_joules_total", ("cluster", "instance"), _GPU, 'reason="idle"')
+        return self._grown("energy_unattributed_joules_total", NODE, _GPU, 'reason="idle"')
 
     def grams(self) -> str:
         """CO2e of models."""
@@ -217,7 +218,8 @@ class Queries(NamedTuple):
 
     def of_nodes(self, counter: str) -> str:
         """Joules, grams or money of nodes."""
-        return self._grown(f"energy_node_{counter}_total", ("cluster", "instance", "currency"))
+        by = NODE if counter in ("joules", "carbon_grams") else (*NODE, "currency")
+        return self._grown(f"energy_node_{counter}_total", by)
 
     def intensity(self) -> str:
         """Grams of CO2e per kWh by zone, PUE included."""

@@ -18,7 +18,7 @@ ACTIVITIES = {
     "host_bound": "little to do while a CPU core was busy all the time",
     "underused": "little to do: few requests, small batches, or too large a card",
     "mixed": "at work, bound by neither memory nor tensor cores",
-    "unknown": "the cards do not report enough to tell",
+    "unknown": "the cards report too little",
 }
 """What each activity of ``energy_model_activity_joules_total`` means for a reader."""
 
