@@ -34,7 +34,7 @@ def dashboard() -> Dashboard:
         [
             Row(4, [(5, _unused()), (5, _free()), (5, _floor()), (5, _at_most()), (4, _limit())]),
             Row(11, [(24, _levers())]),
-            Row(10, [(15, _containers()), (9, _activities_of_week())]),
+            Row(10, [(16, _containers()), (8, _activities_of_week())]),
             Row(9, [(24, _activities())]),
         ],
         since="now-24h",
@@ -146,11 +146,11 @@ def _containers() -> Builder[Panel]:
             CLUSTER,
             Label("namespace", "Namespace", 118, from_place(WORKLOADS, "Open this namespace", namespace="Namespace")),
             Label("pod", "Pod", 0, from_place(WORKLOADS, "Open this pod", namespace="Namespace", pod="Pod")),
-            Label("container", "Container", 90),
+            Label("container", "Container", 85),
             Label("instance", "Node", 95, from_place(NODES, "Open this node", instance="Node")),
         ],
         [
-            Value(waste.AT_MOST, waste.at_most("pod", _POD, q.NAMESPACE), "none", 1, 105, total=True),
+            Value(waste.AT_MOST, waste.at_most("pod", _POD, q.NAMESPACE), "none", 1, 118, total=True),
             Value("CO2e", waste.grams_a_month("pod", _POD, q.NAMESPACE), KG, 1, 80, total=True),
             Value("Cost", waste.cost_a_month("pod", _POD, q.NAMESPACE), "none", 2, 75, total=True),
         ],

@@ -87,8 +87,8 @@ def or_zero(part: str, whole: str) -> str:
 
 
 def share(part: str, whole: str) -> str:
-    """From 0 to 1."""
-    return f"{or_zero(part, whole)} / ({whole} > 0)"
+    """From 0 to 1, which a range of few samples of both would exceed: they are not of the same minutes."""
+    return f"clamp_max({or_zero(part, whole)} / ({whole} > 0), 1)"
 
 
 def of_nodes() -> str:
