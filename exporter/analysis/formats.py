@@ -49,13 +49,13 @@ def quantity(value: float | None) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}" if whole > 0 else ""
+    return f"{part / whole:z.0%}" if whole > 0 else ""
 
 
 def _money(cost: Mapping[str, float]) -> str:
     return " + ".join(
         [
-            f"{'<0.01' if 0 < amount < 0.005 else f'{amount:,.2f}'} {currency}"
+            f"{'<0.01' if 0 < abs(amount) < 0.005 else f'{amount:,.2f}'} {currency}"
             for currency, amount in sorted(cost.items())
         ]
     )
