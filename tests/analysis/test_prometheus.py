@@ -39,6 +39,8 @@ class Server:
                 server.queries.append(fields)
                 status, text = answer(fields)
                 self.send_response(status)
+                if status in (429, 503):
+                    self.send_header("Retry-After", "3600")
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
                 self.wfile.write(text.encode())
@@ -92,11 +94,14 @@ def _row(value: float) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("status", "text", "said"),
     [
-        (401, "Unauthorized\n", "HTTP status 401: log in by --prometheus.config, no answer of a Prometheus"),
+        (401, "Unauthorized\n", "HTTP status 401: log in by --prometheus.config"),
         (404, "<html>", "HTTP status 404: there is no /api/v1 below this address"),
-        (200, "<html>Sign in</html>", "HTTP status 200, no answer of a Prometheus"),
-        (200, "[]", "no answer of a Prometheus"),
-        (200, '{"status": "success", "data": {}}', "an answer without data"),
+        (200, "<html>Sign in</html>", "HTTP status 200: not the answer of a Prometheus"),
+        (200, "[]", "not the answer of a Prometheus"),
+        (200, '{"status": "success", "data": {}}', "an answer that is not the data of a Prometheus"),
+        (200, '{"status": "success", "data": {"result": null}}', "an answer that is not the data of a Prometheus"),
+        (200, '{"status": "success", "data": {"result": [0, "1"]}}', "an answer that is not the data of a Prometheus"),
+        (200, '{"status": "success", "data": {"result": [{"metric": {}, "value": [0, "x"]}]}}', "not the data of"),
         (400, error("1:9: parse\n error"), "1:9: parse error"),
     ],
 )
@@ -109,6 +114,39 @@ def test_what_is_wrong_is_one_line(serve: Serve, status: int, text: str, said: s
     assert message.startswith(server.url)
     assert said in message
     assert "\n" not in message
+
+
+class TestBusyServers:
+    """Each answer is sent with Retry-After, which would be an hour."""
+
+    def test_a_query_is_sent_again_and_the_answer_counts(self, serve: Serve) -> None:
+        answers = [(503, "upstream"), (429, error("too many outstanding requests")), (200, one(2.0))]
+        server, slept = serve(lambda _: answers.pop(0)), list[float]()
+        found = Prometheus(server.url, sleep=slept.append).instant("up", 0.0)
+        assert [sample.value for sample in found] == [2.0]
+        assert len(slept) == 2
+        assert sum(slept) < 5.0
+
+    @pytest.mark.parametrize(
+        ("status", "text", "said"),
+        [
+            (503, "upstream", "HTTP status 503: it, or a proxy before it, does not answer now; try again later"),
+            (429, "", "HTTP status 429: too many requests; try again later"),
+            (429, error("too many outstanding requests"), "too many outstanding requests"),
+        ],
+    )
+    def test_one_that_stays_busy_is_one_line(self, serve: Serve, status: int, text: str, said: str) -> None:
+        server, slept = serve(lambda _: (status, text)), list[float]()
+        with pytest.raises(QueryError, match=said):
+            Prometheus(server.url, sleep=slept.append).instant("up", 0.0)
+        assert len(server.queries) == 4
+        assert sum(slept) < 10.0
+
+    def test_a_query_that_timed_out_is_too_much_and_not_sent_again(self, serve: Serve) -> None:
+        server, slept = serve(lambda _: (503, error("query timed out in expression evaluation"))), list[float]()
+        with pytest.raises(TooMuchDataError):
+            Prometheus(server.url, sleep=slept.append).instant("up", 0.0)
+        assert (len(server.queries), slept) == (1, [])
 
 
 def test_values_that_are_no_numbers_are_left_out(serve: Serve) -> None:
