@@ -9,12 +9,17 @@ from typing import NamedTuple, Protocol
 from .. import __version__
 from .lines import Period
 from .prometheus import NoDataError, Prometheus, TooMuchDataError
-from .window import DAY_SECONDS, Window
+from .window import DAY_SECONDS, MINUTE_SECONDS, Window
 
 _SHORTEST_SECONDS = 900.0
 """An engine that cannot read so little at once is not asked for less."""
 
 _MOST_SKEW_SECONDS = 60.0
+_LOOKBACK_SECONDS = 300.0
+"""How long before a moment engines look for its sample (``--query.lookback-delta``)."""
+
+_POINTS = 500
+"""A window is looked at so often to see which part of it has samples."""
 
 Labels = tuple[str, ...]
 Growth = dict[Labels, float]
@@ -25,7 +30,7 @@ PLACE = ("cluster", "instance", "namespace", "pod", "container")
 
 
 class Coverage(NamedTuple):
-    """The first moment of a window with samples, in Unix seconds, and for how many seconds there are any."""
+    """The first minute of a window with samples ends at ``since``, in Unix seconds; for ``seconds`` there are any."""
 
     since: float
     seconds: float
@@ -68,14 +73,16 @@ class Source(Protocol):
 def expression(metric: str, matchers: str, by: Sequence[str], seconds: float) -> str:
     """PromQL of the growth of ``metric`` in the last ``seconds``, a sum by some labels.
 
-    It starts at the value before the window, or at the first one in it, and ends at the last one. Only where a counter
-    was reset it is `increase()`, which extrapolates to the edges of the window.
+    It starts at the value before the window, or at the first one in it, and ends at the last one. Where that value is
+    larger than the first one, the counter was reset between both and starts at 0. Only where it was reset within the
+    window it is `increase()`, which extrapolates to the edges of the window.
     """
     counter = f"{metric}{{{matchers}}}" if matchers else metric
     window = f"{counter}[{seconds:.0f}s]"
+    before, least = f"{counter} offset {seconds:.0f}s", f"min_over_time({window})"
     return (
         f"sum by ({', '.join(by)}) (max_over_time({window}) - "
-        f"({counter} offset {seconds:.0f}s or min_over_time({window})) "
+        f"({before} <= {least} or {least} unless {before} or 0 * {least}) "
         f"unless resets({window}) > 0 or increase({window}))"
     )
 
@@ -115,16 +122,34 @@ class Growths:
         return window.parts(DAY_SECONDS)
 
     def coverage(self, window: Window) -> Coverage:
-        """Which part of a window has samples. Raises `QueryError` if none has."""
-        step = max(60.0, float(int(window.seconds / 500)))
-        nodes = f"count(energy_node_joules_total{{{self.matchers}}})"
-        times = self.prometheus.times(nodes, window.start, window.end, step)
-        if len(times) < 2:
-            raise NoDataError(
-                f"{self.name}: no samples of energy_node_joules_total"
-                f"{f' with {self.matchers}' if self.matchers else ''} in this window; is an exporter scraped?"
-            )
-        return Coverage(times[0], min(window.seconds, len(times) * step))
+        """Which part of a window has samples, the first sample to a minute. Raises `QueryError` if none has."""
+        part = window
+        while True:
+            step = max(MINUTE_SECONDS, float(int(part.seconds / _POINTS)))
+            times = self._times(part, step)
+            if not times or (step == MINUTE_SECONDS and len(times) < 2):
+                raise NoDataError(
+                    f"{self.name}: no samples of energy_node_joules_total"
+                    f"{f' with {self.matchers}' if self.matchers else ''} in this window; is an exporter scraped?"
+                )
+            known = Window(max(window.start, times[0] - step), min(window.end, times[-1] + step))
+            if step == MINUTE_SECONDS or known.seconds > part.seconds / 2:
+                break
+            part = known
+        since = (self._times(Window(known.start, times[0]), MINUTE_SECONDS) or times)[0]
+        return Coverage(since, min(window.end - since, len(times) * step))
+
+    def _times(self, window: Window, step: float) -> list[float]:
+        """Moments, ``step`` apart and the end among them, with a sample; before the first, those that had one since."""
+        nodes = self._selector("energy_node_joules_total")
+        first = window.end - int(window.seconds / step) * step
+        times = self.prometheus.times(f"count({nodes})", first, window.end, step)
+        if step <= _LOOKBACK_SECONDS:
+            return times
+        end = times[0] - step if times else window.end
+        if end < first:
+            return times
+        return [*self.prometheus.times(f"count(last_over_time({nodes}[{step:.0f}s]))", first, end, step), *times]
 
     def described(self, by: Sequence[str], window: Window) -> Mapping[Labels, Labels]:
         """Labels of `energy_container_info` by place. Raises `QueryError`."""
@@ -161,8 +186,8 @@ class Growths:
         return found
 
     def remarks(self, window: Window) -> Sequence[str]:
-        """Exporters of other versions, and clocks that differ. Raises `QueryError`."""
-        return [*self._versions(window), *self._clocks(window)]
+        """Exporters of other versions, clocks that differ, and nodes with several series. Raises `QueryError`."""
+        return [*self._versions(window), *self._clocks(window), *self._replicas(window)]
 
     def _versions(self, window: Window) -> Iterator[str]:
         info = self._selector("energy_exporter_build_info")
@@ -185,6 +210,16 @@ class Growths:
             value, name = wrong[0]
             more = f", and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
             yield f"The clock of {name}{more} differs from that of Prometheus, by {value:.0f} s."
+
+    def _replicas(self, window: Window) -> Iterator[str]:
+        """Nodes whose energy is there several times, as that of two Prometheus in one store."""
+        nodes = f"count by (cluster, instance, component) ({self._selector('energy_node_joules_total')})"
+        always = f"min_over_time(({nodes})[1h:5m]) > 1"
+        for _, count in self.prometheus.instant(f"count(group by (cluster, instance) ({always}))", window.end):
+            yield (
+                f"Nodes with several series of the same energy, such as those of replicas: {count:.0f}. "
+                "All of them are added up; choose one by --prometheus.matchers, such as 'replica=\"a\"'."
+            )
 
     def _selector(self, metric: str, where: str = "") -> str:
         return f"{metric}{{{','.join(filter(None, (self.matchers, where)))}}}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,8 +10,9 @@ from dataclasses import dataclass, replace
 from . import amounts, runs
 from .growth import PLACE, Growth, Labels, Source
 from .lines import Amounts, Line, Report, add_up
-from .window import Window
+from .window import MINUTE_SECONDS, Window
 
+_NOT_IN_A_NAME = re.compile("[^a-zA-Z0-9_]")
 _LEAST_RATIO = 1e-6
 """A remainder below this share of the node is rounding, and no line."""
 
@@ -56,9 +58,9 @@ LEVELS = {
 def level(by: str) -> Level:
     """The level of a name, or of ``label:NAME``, a pod label that the exporter exposes. Raises ValueError."""
     if by.startswith("label:") and by != "label:":
-        return Level("container", PLACE, (f"label_{by.removeprefix('label:')}",))
+        return Level("container", PLACE, (f"label_{_NOT_IN_A_NAME.sub('_', by.removeprefix('label:'))}",))
     if by not in LEVELS:
-        raise ValueError(f"{by}: one of {', '.join(LEVELS)}, label:NAME")
+        raise ValueError(f"--by {by}: not one of {', '.join(LEVELS)}, label:NAME")
     return LEVELS[by]
 
 
@@ -72,6 +74,8 @@ def steps(by: Level, parts: int) -> int:
 def collect(source: Source, by: Level, window: Window) -> Report:
     """The report of a window. Raises `QueryError`, also if there is no data."""
     since, covered = source.coverage(window)
+    report = Report(window, by.names, [], [], Amounts(), covered, since, source.name, source.remarks(window))
+    window = Window(max(window.start, since - MINUTE_SECONDS), window.end)
     total = add_up(amounts.read(source, "node", (), window).values()).by_component()
     shared: list[tuple[str, Amounts]] = []
     if by.family == "node":
@@ -86,7 +90,7 @@ def collect(source: Source, by: Level, window: Window) -> Report:
         if abs(rest.total_joules) > _LEAST_RATIO * total.total_joules:
             shared.append((BETWEEN, rest))
     lines.sort(key=lambda line: (-line.used.total_joules, line.names))
-    return Report(window, by.names, lines, shared, total, covered, since, source.name, source.remarks(window))
+    return replace(report, lines=lines, shared=shared, total=total)
 
 
 def _used(source: Source, by: Level, window: Window, least_joules: float) -> tuple[list[Line], Amounts]:

@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 
+MINUTE_SECONDS = 60.0
 DAY_SECONDS = 86400.0
-_UNITS = {"m": 60.0, "h": 3600.0, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS, "y": 365 * DAY_SECONDS}
+_UNITS = {"m": MINUTE_SECONDS, "h": 3600.0, "d": DAY_SECONDS, "w": 7 * DAY_SECONDS, "y": 365 * DAY_SECONDS}
 _DURATION = re.compile(r"(\d{1,6})([mhdwy])")
 
 
@@ -61,9 +62,11 @@ def parse(since: str, until: str, now: float, zone: tzinfo) -> Window:
 
 
 def _window(start: float, end: float) -> Window:
-    if end - start < _UNITS["m"]:
+    if start > end:
+        raise ValueError("the window begins after its end")
+    if end - start < MINUTE_SECONDS:
         raise ValueError("the window is shorter than a minute")
-    return Window(start, end)
+    return Window(max(0.0, start), end)
 
 
 def _moment(text: str, now: float, zone: tzinfo) -> float:
@@ -73,7 +76,9 @@ def _moment(text: str, now: float, zone: tzinfo) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r}: neither a duration (7d), a date (2026-11-01), a time, nor month") from None
+        raise ValueError(
+            f"{text!r}: neither a duration (90m, 12h, 7d), a date (2026-11-01), a time, nor month"
+        ) from None
     return float(int((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -21,6 +22,9 @@ _ENVIRONMENT = {
     "AI_ENERGY_PROMETHEUS_URL": "prometheus.url",
     "AI_ENERGY_PROMETHEUS_CONFIG": "prometheus.config",
 }
+_STRING = r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)"""
+_MATCHER = rf"\s*[a-zA-Z_]\w*\s*(?:=~|!~|!=|=)\s*{_STRING}\s*"
+_MATCHERS = re.compile(rf"{_MATCHER}(?:,{_MATCHER})*,?\s*")
 DEFAULT_URL = "http://localhost:9090"
 
 Given = Mapping[str, Any]
@@ -117,8 +121,20 @@ def window(given: Given, now: float) -> Window:
 
 
 def matchers(given: Given) -> str:
-    """Matchers of every query, without braces."""
-    return str(given["prometheus.matchers"]).strip().strip("{}")
+    """Matchers of every query, without braces. Raises ValueError if they are none."""
+    text = str(given["prometheus.matchers"]).strip()
+    inner = text[1:-1] if text[:1] == "{" and text[-1:] == "}" else text
+    if inner and not _MATCHERS.fullmatch(inner):
+        raise ValueError(f'--prometheus.matchers {text}: not matchers such as cluster="eu",job=~"energy.*"')
+    return inner
+
+
+def count(word: str) -> int:
+    """The value of a flag that counts: 0 or more."""
+    value = int(word)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{word} is less than 0")
+    return value
 
 
 def connect(given: Given) -> Prometheus:
@@ -173,15 +189,17 @@ def run(
 
 
 def _write(text: str, output: str) -> None:
-    if output == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
-        return
     try:
+        if output == "-":
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
         with open(output, "w", encoding="utf-8") as file:
             file.write(text)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise CommandError(f"{output}: {error.strerror}") from None
+        raise CommandError(f"{'standard output' if output == '-' else output}: {error.strerror}") from None
 
 
 def _fail(program: str, reason: str, status: int) -> int:

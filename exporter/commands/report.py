@@ -48,7 +48,13 @@ def parser() -> read_back.Parser:
         help="how lines bear what no workload used: "
         "not at all (default, it has lines of its own), evenly, or in proportion to their energy",
     )
-    add("--top", type=int, default=30, metavar="COUNT", help="lines before the others become one (default: 30; 0: all)")
+    add(
+        "--top",
+        type=read_back.count,
+        default=30,
+        metavar="COUNT",
+        help="lines before the others become one (default: 30; 0: all)",
+    )
     add(
         "--format",
         choices=_FORMATS,
@@ -70,7 +76,9 @@ def _render(given: read_back.Given, environ: Mapping[str, str], now: float) -> s
     zone, by = read_back.zone(given), league.level(given["by"])
     asked, source = read_back.window(given, now), read_back.source(given, environ)
     asked = source.aligned(asked)
-    days = asked.days(zone) if given["format"] == "focus" else [asked]
+    days = [asked]
+    if given["format"] == "focus":
+        days = Window(source.coverage(asked).since, asked.end).days(zone)
     with progress(sum(league.steps(by, len(source.parts(day))) for day in days)) as source.advance:
         reports = [lines.spread(report, given["spread"]) for report in _collected(source, by, days)]
     if given["format"] == "focus":

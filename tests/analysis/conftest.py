@@ -93,6 +93,7 @@ def written() -> list[Written]:
             TOKENS_PER_SECOND,
         ),
         Written("energy_model_tokens_total", f'{AT},namespace="chat",model_name="org/chat-8B",kind="prompt"', 99.0),
+        Written("energy_container_tokens_total", f'{CHAT},model_name="org/chat-8B",kind="output"', TOKENS_PER_SECOND),
         Written("energy_gpu_joules_total", f'{AT},gpu="0",uuid="{GPU}"', 360.0),
         Written(
             "energy_container_info", f'{CHAT},owner_kind="Deployment",owner_name="chat",label_team="red"', 0, held=1
@@ -162,6 +163,22 @@ def trained() -> list[Written]:
     return [*found, Written("energy_node_joules_total", node, watts, *RUNS)]
 
 
+RESTARTED = 9 * DAY + 12 * HOUR
+"""When the exporter of another day, whose counters two Prometheus have, starts again with counters at 0."""
+
+RESTARTED_WATTS = 100.0
+
+
+def restarted() -> Iterator[str]:
+    """The joules of its node."""
+    for replica in ("a", "b"):
+        node = f'{AT.replace("n1", "n3")},component="cpu",replica="{replica}"'
+        for since, until in ((9 * DAY, RESTARTED), (RESTARTED + STEP, 10 * DAY)):
+            yield from Written(
+                "energy_node_joules_total", node, RESTARTED_WATTS, since, until, 5e6 * (since < RESTARTED)
+            ).lines()
+
+
 def _joules(place: str, component: str, watts: float, times: tuple[int, int]) -> Written:
     labels = f'{place},component="{component}",mode="active"'
     return Written("energy_container_joules_total", labels, watts, *times, held=0.0)
@@ -193,6 +210,7 @@ def exposition() -> str:
         families[name] = list(_steps(name, labels, [(since, until, rate * factor) for since, until, rate in kwh]))
     for series in trained():
         families.setdefault(series.name, []).extend(series.lines())
+    families["energy_node_joules_total"] += restarted()
     lines = []
     for name, samples in families.items():
         kind = "counter" if name.endswith("_total") else "gauge"

@@ -226,7 +226,7 @@ class TestCommand:
         [
             (["--fail-above", "lots"], 2, "--fail-above lots: an amount and its unit, such as 100kWh or 25EUR"),
             (["--model", "gpt-*"], 2, "gpt-*: no model of this name used energy in the window"),
-            (["--since", "yesterday"], 2, "'yesterday': neither a duration (7d)"),
+            (["--since", "yesterday"], 2, "'yesterday': neither a duration (90m, 12h, 7d)"),
             (["--until", "2026-09-02", "--since", "2026-09-01"], 1, "no samples of energy_model_joules_total"),
             (["--by", "team"], 2, "invalid choice: 'team'"),
         ],

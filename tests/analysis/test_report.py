@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
@@ -22,6 +24,7 @@ from tests.analysis.conftest import (
     HOUR,
     IDLE_WATTS,
     PRICE,
+    RESTARTED_WATTS,
     START,
     TOKENS_PER_SECOND,
     UNUSED_WATTS,
@@ -98,6 +101,15 @@ class TestNumbers:
         energy = [CHAT_JOULES / 3.6e6, BATCH_JOULES / 3.6e6]
         assert [float(row["kwh"]) for row in lines] == pytest.approx(energy)
 
+    def test_a_pod_label_is_named_as_in_kubernetes(self, report: Report) -> None:
+        assert "label_app_kubernetes_io_name" in report("--format", "csv", "--by", "label:app.kubernetes.io/name")
+
+    def test_tokens_are_of_lines_only(self, report: Report) -> None:
+        for by in ("model", "workload", "namespace", "run"):
+            *_, shared, total = rows(report("--format", "csv", "--by", by, "--prometheus.matchers", 'reason!="idle"'))
+            assert shared["namespace"] == "" != shared["kwh"]
+            assert {(row["output_tokens"], row["kwh_unused"]) for row in (shared, total)} == {("", "")}
+
     def test_nodes(self, report: Report) -> None:
         node, total = rows(report("--format", "csv", "--by", "node"))
         assert node["instance"] == "n1:9400"
@@ -116,6 +128,37 @@ class TestNumbers:
         words = ["report", "--prometheus.url", prometheus, *WINDOW, "--prometheus.matchers", '{cluster="eu"}']
         assert main(words, {}) == 1
         assert 'no samples of energy_node_joules_total with cluster="eu" in this window' in capsys.readouterr().err
+
+
+class TestWindows:
+    @pytest.mark.parametrize("since", ["2026-10-30", "2026-01-01", "2016-01-01", "99999y"])
+    def test_a_long_window_has_the_same_samples(
+        self, prometheus: str, capsys: pytest.CaptureFixture[str], since: str
+    ) -> None:
+        words = ["report", "--prometheus.url", prometheus, "--since", since, "--until", "2026-11-04T12:00"]
+        assert main([*words, "--format", "csv"], {}) == 0
+        total = rows(capsys.readouterr().out)[-1]
+        assert float(total["kwh"]) == pytest.approx(NODE_JOULES / 3.6e6)
+        assert float(total["kwh_per_year"]) == pytest.approx(NODE_JOULES / 3.6e6 / 2 * 365, rel=0.01)
+        assert main(words, {}) == 0
+        assert "from 2026-11-01 00:0" in capsys.readouterr().out
+
+    def test_a_counter_that_starts_again_at_the_edge_of_a_window(
+        self, prometheus: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["report", "--prometheus.url", prometheus, "--by", "node", "--prometheus.matchers", 'replica="a"']
+        words += ["--since", "2026-11-10T12:00:30", "--until", "2026-11-10T18:00:30", "--format", "csv"]
+        assert main(words, {}) == 0
+        total = rows(capsys.readouterr().out)[-1]
+        assert float(total["kwh"]) == pytest.approx(RESTARTED_WATTS * 6 / 1000, rel=0.01)
+
+    def test_energy_that_is_there_twice_is_noted(self, prometheus: str, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["report", "--prometheus.url", prometheus, "--by", "node", "--since", "2026-11-10T13:00"]
+        words += ["--until", "2026-11-10T18:00"]
+        assert main(words, {}) == 0
+        assert "Nodes with several series of the same energy, such as those of replicas: 1." in capsys.readouterr().out
+        assert main([*words, "--prometheus.matchers", 'replica="a"'], {}) == 0
+        assert "replicas" not in capsys.readouterr().out
 
 
 class TestFormats:
@@ -216,15 +259,19 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("flags", "status", "said"),
         [
-            (["--by", "team"], 2, "team: one of model, namespace, workload, node, run, label:NAME"),
-            (["--since", "yesterday"], 2, "'yesterday': neither a duration (7d), a date (2026-11-01)"),
-            (["--since", "2026-11-04"], 2, "the window is shorter than a minute"),
+            (["--by", "team"], 2, "--by team: not one of model, namespace, workload, node, run, label:NAME"),
+            (["--since", "yesterday"], 2, "'yesterday': neither a duration (90m, 12h, 7d), a date (2026-11-01)"),
+            (["--since", "2026-11-03"], 2, "the window is shorter than a minute"),
+            (["--since", "2026-11-04"], 2, "the window begins after its end"),
+            (["--top", "-1"], 2, "argument --top: -1 is less than 0"),
             (["--until", "2999-01-01"], 2, "the end 2999-01-01 is in the future"),
             (["--timezone", "Mars/Olympus"], 2, "No time zone found with key Mars/Olympus"),
             (["--prometheus.url", "localhost:9090"], 1, "localhost:9090: not an address such as http://localhost:9090"),
             (["--prometheus.url", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1: cannot connect: Connection refused"),
             (["--since", "2020-01-01", "--until", "2020-01-02"], 1, "no samples of energy_node_joules_total"),
-            (["--prometheus.matchers", "cluster=eu"], 1, "parse error"),
+            (["--prometheus.matchers", "cluster=eu"], 2, "--prometheus.matchers cluster=eu: not matchers such as"),
+            (["--prometheus.matchers", 'a="b"} or up{'], 2, "not matchers such as cluster="),
+            (["--output", "/dev/full"], 1, "/dev/full: No space left on device"),
             (["--prometheus.header", "X-Scope-OrgID"], 2, "a header is NAME: VALUE, not 'X-Scope-OrgID'"),
             (["--output", "/nowhere/report"], 1, "/nowhere/report: No such file or directory"),
         ],
@@ -235,7 +282,14 @@ class TestMistakes:
         assert main(["report", "--prometheus.url", prometheus, *WINDOW, *flags], {}) == status
         error = capsys.readouterr().err
         assert said in error
-        assert error.count("\n") == 1
+        assert error.count("\n") == 1 + ("Try" in error)
+
+    def test_standard_output_that_is_full(self, prometheus: str) -> None:
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "exporter", "report", "--prometheus.url", prometheus, *WINDOW]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "standard output: No space left on device" in done.stderr
 
     def test_without_a_price_there_is_nothing_to_charge(
         self, prometheus: str, capsys: pytest.CaptureFixture[str]
