@@ -15,6 +15,7 @@ from typing import Any
 from .adoption import Followed
 from .advice import Advice, Advised
 from .bootstrap import Interval
+from .cells import markdown_cell, printable, spreadsheet_cell
 from .facts import Subject
 from .formats import quantity
 from .levers.lever import CONFIDENCE, Level
@@ -35,7 +36,7 @@ def name(subject: Subject) -> str:
     parts = [part for part in (subject.cluster, subject.namespace, subject.name) if part]
     kind = {"node": "node ", "workload": "workload ", "model": ""}[subject.kind]
     phase = f" ({subject.phase})" if subject.phase == "training" else ""
-    return f"{kind}{'/'.join(parts) or '–'}{phase}"
+    return f"{kind}{printable('/'.join(parts)) or '–'}{phase}"
 
 
 def _time(unix: float) -> str:
@@ -139,14 +140,14 @@ def text(advised: Advised, *, everything: bool = False, why: bool = False) -> st
         lines += [
             f"{number}. {name(advice.subject)}: {lever.title} ({lever.name})",
             f"   saves   {saving(advice)} a month ({LEVELS[advice.finding.level]})",
-            f"   why     {advice.finding.because}",
-            f"   not if  {lever.would_change}",
-            f"   risk    {lever.risk}",
-            f"   undo    {lever.undo}",
+            *_wrapped(f"   why     {advice.finding.because}"),
+            *_wrapped(f"   not if  {lever.would_change}"),
+            *_wrapped(f"   risk    {lever.risk}"),
+            *_wrapped(f"   undo    {lever.undo}"),
         ]
         if everything:
             shown, against = evidence(advice, advised)
-            lines += [f"   for     {shown}", f"   against {against}", f"   others  {lever.published}"]
+            lines += [f"   for     {shown}", f"   against {against}", *_wrapped(f"   others  {lever.published}")]
         lines.append("")
     if numbered:
         lines += [summary(advised), ""]
@@ -162,6 +163,11 @@ def text(advised: Advised, *, everything: bool = False, why: bool = False) -> st
         lines += ["Followed:", *(f"  {_followed(each)}" for each in advised.followed), ""]
     lines += _checked(advised, everything)
     return "\n".join([*lines, *notes(advised), ""])
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of a recommendation, the rest of it below its beginning."""
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=" " * 11, break_long_words=False, break_on_hyphens=False)
 
 
 def _checked(advised: Advised, everything: bool) -> list[str]:
@@ -202,12 +208,12 @@ def table(advised: Advised) -> list[list[str]]:
 def markdown(advised: Advised) -> str:
     """A table, what was followed, what does not apply, and the notes."""
     rows = [list(_HEAD), ["---"] * len(_HEAD), *table(advised)]
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    lines = [f"| {' | '.join(map(markdown_cell, row))} |" for row in rows]
     if advised.followed:
-        lines += ["", "Followed:", "", *(f"- {_followed(each)}" for each in advised.followed)]
+        lines += ["", "Followed:", "", *(f"- {markdown_cell(_followed(each))}" for each in advised.followed)]
     lines += ["", "Checked, does not apply:", ""]
     lines += [
-        f"- {name(subject)}: " + "; ".join(f"`{one.lever.name}`: {one.finding.because}" for one in found)
+        f"- {markdown_cell(name(subject))}: " + "; ".join(f"`{one.lever.name}`: {one.finding.because}" for one in found)
         for subject, found in _reasons(advised)
     ]
     return "\n".join([*lines, "", *notes(advised), ""])
@@ -226,7 +232,7 @@ def comma_separated(advised: Advised) -> str:
         money = [advice.cost.get(currency) for currency in currencies]
         write(
             [
-                *advice.subject,
+                *map(spreadsheet_cell, advice.subject),
                 advice.lever.name,
                 advice.finding.level,
                 *_ends(advice.kwh),

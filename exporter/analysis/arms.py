@@ -296,14 +296,15 @@ class _Reader:
         ]
 
     def cost(self, window: Window) -> tuple[dict[str, float], float]:
-        """Money by currency at the end of the window, a week at most, and the joules that it is of."""
+        """Money by currency, credits subtracted, at the end of the window, a week at most, and its joules."""
         seconds = min(window.seconds, 7 * DAY_SECONDS)
-        paid = self._growth(f"energy_{self._level}_cost_total", "currency", seconds=seconds)
+        money: defaultdict[str, float] = defaultdict(float)
+        for sign, counter in ((1.0, "cost"), (-1.0, "credit")):
+            paid = self._growth(f"energy_{self._level}_{counter}_total", "currency", seconds=seconds)
+            for sample in self._prometheus.instant(paid, window.end):
+                money[sample.labels.get("currency", "")] += sign * sample.value
         used = self._growth(f"energy_{self._level}_joules_total", seconds=seconds)
-        money = {
-            sample.labels.get("currency", ""): sample.value for sample in self._prometheus.instant(paid, window.end)
-        }
-        return money, sum(sample.value for sample in self._prometheus.instant(used, window.end))
+        return dict(money), sum(sample.value for sample in self._prometheus.instant(used, window.end))
 
     def guard_rails(self, window: Window) -> dict[str, float]:
         """Means of the servers' histograms in the window, and the share of requests that failed; only what is there.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from .cells import markdown_cell, padded, printable, spreadsheet_cell, width
 from .formats import quantity
 from .prometheus import Prometheus, QueryError, Sample
 
@@ -110,12 +111,12 @@ def _identity(sample: Sample) -> tuple[str, ...]:
 def text(statuses: Sequence[Status]) -> str:
     """For a terminal."""
     head, *rows = [_HEAD, *map(_cells, statuses)]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(map(width, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = [
-            cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            padded(cell, columns, right=number in _NUMBERS)
+            for number, (cell, columns) in enumerate(zip(cells, widths, strict=True))
         ]
         return "   ".join(aligned).rstrip()
 
@@ -126,7 +127,7 @@ def text(statuses: Sequence[Status]) -> str:
 def markdown(statuses: Sequence[Status]) -> str:
     """A table."""
     rule = ["--:" if column in _NUMBERS else "---" for column in range(len(_HEAD))]
-    rows = [[cell.replace("|", "\\|") for cell in _cells(status)] for status in statuses]
+    rows = [[*map(markdown_cell, _cells(status))] for status in statuses]
     return "\n".join([*(f"| {' | '.join(row)} |" for row in (_HEAD, rule, *rows)), ""])
 
 
@@ -135,7 +136,9 @@ def comma_separated(statuses: Sequence[Status]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(_as_mapping(statuses[0])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_as_mapping(status) for status in statuses)
+    for status in statuses:
+        names = {"budget": spreadsheet_cell(status.budget), "owner": spreadsheet_cell(status.owner)}
+        writer.writerow(_as_mapping(status) | names)
     return out.getvalue()
 
 
@@ -154,8 +157,8 @@ _NUMBERS = {3, 4, 6, 7, 8}
 
 def _cells(status: Status) -> list[str]:
     return [
-        status.budget,
-        status.owner,
+        printable(status.budget),
+        printable(status.owner),
         status.window,
         quantity(status.used),
         quantity(status.amount),

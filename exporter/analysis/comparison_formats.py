@@ -10,6 +10,7 @@ from typing import Any
 
 from .arms import GUARD_RAILS
 from .bootstrap import Interval
+from .cells import markdown_cell, padded, printable, width
 from .comparison import Outcome, Side
 from .formats import quantity
 from .lines import JOULES_PER_KWH
@@ -69,7 +70,7 @@ def table(outcome: Outcome) -> list[tuple[str, str, str]]:
         return name, of(outcome.sides[0]), of(outcome.sides[1])
 
     rows = [
-        row("is", lambda side: side.arm.selector.text),
+        row("is", lambda side: printable(side.arm.selector.text)),
         row("from", lambda side: _time(side.arm.window.start)),
         row("to", lambda side: _time(side.arm.window.end)),
         row("ran on", lambda side: ", ".join(sorted(side.arm.ran_on))),
@@ -138,10 +139,10 @@ def text(outcome: Outcome) -> str:
 
 
 def _aligned(rows: list[Any], *, right: bool = False) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
 
     def line(row: tuple[str, ...]) -> str:
-        cells = [cell.rjust(width) if right else cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [padded(cell, columns, right=right) for cell, columns in zip(row, widths, strict=True)]
         return "   ".join(cells).rstrip()
 
     return "\n".join(line(row) for row in rows)
@@ -156,7 +157,7 @@ def markdown(outcome: Outcome) -> str:
 
 
 def _markdown(rows: list[Any]) -> list[str]:
-    written = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    written = [f"| {' | '.join(map(markdown_cell, row))} |" for row in rows]
     return [written[0], f"|{' --- |' * len(rows[0])}", *written[1:]]
 
 

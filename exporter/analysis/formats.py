@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from .cells import markdown_cell, padded, printable, spreadsheet_cell, width
 from .lines import JOULES_PER_KWH, Amounts, Period, Report
 from .window import Window
 
@@ -110,7 +111,7 @@ def table(report: Report) -> tuple[int, list[str], list[list[str]]]:
     shown = [[row[column] for column in kept] for row in rows]
     for line, cells in zip(lines, shown, strict=True):
         if line.kind != "line":  # its name is in the first column, not in the last of them
-            cells[len(named) - 1], cells[0] = cells[0], line.names[-1]
+            cells[len(named) - 1], cells[0] = cells[0], printable(line.names[-1])
     return len(named), [head[column] for column in kept], shown
 
 
@@ -119,7 +120,7 @@ def _cells(report: Report, unit: Units, row: _Row) -> list[str]:
     joules = used.total_joules
     modes = any(mode for _, mode in used.joules)
     return [
-        *row.names,
+        *map(printable, row.names),
         *_times(row.period, report.window),
         unit.of(joules),
         percent(joules, report.total.total_joules),
@@ -187,12 +188,12 @@ def _time(unix: float) -> str:
 def text(report: Report) -> str:
     """For a terminal."""
     names, head, rows = table(report)
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    widths = [max(width(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
         aligned = [
-            cell.ljust(width) if column < names else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            padded(cell, columns, right=number >= names)
+            for number, (cell, columns) in enumerate(zip(cells, widths, strict=True))
         ]
         return "   ".join(aligned).rstrip()
 
@@ -205,7 +206,7 @@ def markdown(report: Report) -> str:
     """A table and the notes."""
     names, head, rows = table(report)
     rule = ["---" if number < names else "--:" for number in range(len(head))]
-    lines = [head, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [head, rule, *(map(markdown_cell, row) for row in rows)]
     return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *notes(report), ""])
 
 
@@ -235,7 +236,7 @@ def comma_separated(report: Report) -> str:
         write(
             [
                 row.kind,
-                *row.names,
+                *map(spreadsheet_cell, row.names),
                 *_moments(row.period)[: len(times)],
                 used.total_joules / JOULES_PER_KWH,
                 *(used.of(component) / JOULES_PER_KWH for component in components),

@@ -81,11 +81,9 @@ def _model(written: _Written, name: str, variant: str, node: str, saving: float,
         written.counter("energy_model_joules_total", f'{labels},phase="inference",{cell}', of(key))
         written.counter("energy_container_joules_total", f"{pod},{cell}", of(key))
     whole = [one["gpu"] + one["idle"] + one["cpu"] for one in rates]
-    written.counter(
-        "energy_model_cost_total",
-        f'{labels},phase="inference",mode="active",currency="EUR"',
-        [w / 3.6e6 * 0.25 for w in whole],
-    )
+    money = f'{labels},phase="inference",mode="active",currency="EUR"'
+    for counter, price in (("cost", 0.3), ("credit", 0.05)):  # prices were negative for some of the time
+        written.counter(f"energy_model_{counter}_total", money, [watts / 3.6e6 * price for watts in whole])
     written.counter("energy_container_gpu_joules_total", f'{pod},gpu="0",uuid="GPU-{node}",mode="active"', of("gpu"))
     info = f'{pod},image="vllm:{variant or 1}",label_team="{node}",model_name="{name}"'
     written.gauge("energy_container_info", info + (f',variant="{variant}"' if variant else ""))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..cells import markdown_cell, padded, printable, spreadsheet_cell, width
 from ..formats import quantity
 from .pricing import NoMeterError, Point, Priced, price
 from .trace import NANOSECONDS, Device, Trace, TraceError, Work
@@ -134,7 +135,7 @@ _HEAD = ("", "J", "share", "s", "count", "J each", "W")
 
 def _cells(line: Line, total: float) -> list[str]:
     return [
-        line.name,
+        printable(line.name),
         quantity(line.joules),
         f"{line.joules / total:.1%}" if total > 0 else "",
         quantity(line.seconds) if line.count else "",
@@ -149,11 +150,14 @@ def text(found: PricedTrace, by: str, count: int) -> str:
     rows = [_cells(line, found.total_joules) for line in top(found.lines(by), count)]
     total = ["total", quantity(found.total_joules), "", "", "", "", ""]
     head = [by, *_HEAD[1:]]
-    widths = [max(len(row[column]) for row in (head, *rows, total)) for column in range(len(head))]
+    widths = [max(width(row[column]) for row in (head, *rows, total)) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return "   ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+        aligned = [
+            padded(cell, columns, right=number > 0)
+            for number, (cell, columns) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "   ".join(aligned).rstrip()
 
     rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
     return "\n".join([line(head), rule, *map(line, rows), rule, line(total), "", *found.notes, ""])
@@ -163,7 +167,7 @@ def markdown(found: PricedTrace, by: str, count: int) -> str:
     """A table and the notes."""
     rows = [_cells(line, found.total_joules) for line in top(found.lines(by), count)]
     head, rule = [by, *_HEAD[1:]], ["---", *["--:"] * (len(_HEAD) - 1)]
-    lines = [head, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [head, rule, *(map(markdown_cell, row) for row in rows)]
     return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", *found.notes, ""])
 
 
@@ -172,7 +176,8 @@ def comma_separated(found: PricedTrace, by: str) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([by, "joules", "seconds", "count"])
-    writer.writerows([line.name, line.joules, line.seconds, line.count] for line in found.lines(by))
+    for line in found.lines(by):
+        writer.writerow([spreadsheet_cell(line.name), line.joules, line.seconds, line.count])
     return out.getvalue()
 
 
