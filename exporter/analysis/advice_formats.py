@@ -17,7 +17,7 @@ from .advice import Advice, Advised
 from .bootstrap import Interval
 from .cells import markdown_cell, printable, spreadsheet_cell
 from .facts import Subject
-from .formats import quantity
+from .formats import part_of, quantity
 from .levers.lever import CONFIDENCE, Level
 from .lines import JOULES_PER_KWH
 from .uses import sentences
@@ -69,7 +69,8 @@ def notes(advised: Advised) -> list[str]:
         f"intervals cover {CONFIDENCE:.0%}. Each joule is saved by one lever only, so savings add up."
     ]
     if advised.asked_seconds > 1.02 * grid.seconds:
-        said.append(f"Samples cover {grid.seconds / advised.asked_seconds:.0%} of the window that was asked for.")
+        covered = part_of(grid.seconds, advised.asked_seconds)
+        said.append(f"Samples cover {covered} of the window that was asked for.")
     return said + [f"No {kind}: {reason}." for kind, reason in advised.missing.items()]
 
 

@@ -100,6 +100,8 @@ class Facts:
     images: Sequence[str] = ()
     """Images of its containers in each step; "" where unknown."""
     cards: Sequence[Card] = ()
+    seen: Steps = ()
+    """1 for each step in which any node had samples, else 0; empty: all of them."""
     zone: str = ""
     """Where all its nodes are; "" if that is not known, or several."""
     grams_per_joule: float | None = None
@@ -119,9 +121,9 @@ class Facts:
 
     @property
     def watched_seconds(self) -> float:
-        """From the first block with joules to the last."""
+        """From the first block with joules to the last, without the steps of which no node has samples."""
         first, last = self._alive()
-        return (last - first) * self.grid.step
+        return self._seen(slice(first, last)) * self.grid.step
 
     @property
     def has_ended(self) -> bool:
@@ -141,11 +143,17 @@ class Facts:
         return [math.fsum(steps[part]) for part in self.parts()] if steps else []
 
     def parts(self) -> list[slice]:
-        """The steps of each block."""
+        """The steps of each block that was seen for more than half of it."""
         size = self.grid.block
         first, last = self._alive()
         found = [slice(start, min(start + size, last)) for start in range(first, last, size)]
-        return [part for part in found if part.stop - part.start > size // 2 or len(found) == 1]
+        return [part for part in found if self._seen(part) > size // 2 or len(found) == 1]
+
+    def _seen(self, part: slice) -> int:
+        """How many steps of a part have samples of any node, or joules of this subject."""
+        steps = range(part.start, part.stop)
+        rows = [row for row in (self.seen, self.gpu, self.cpu) if row]
+        return sum(1 for step in steps if not self.seen or any(row[step] > 0 for row in rows))
 
     def cut(self, window: Window) -> Facts:
         """The facts of the steps that lie in ``window`` as a whole."""
@@ -186,6 +194,7 @@ STEPS = (
     "power_limit",
     "clock",
     "images",
+    "seen",
 )
 """Fields of `Facts` with one value for each step."""
 

@@ -7,6 +7,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .facts import Facts, Fleet, Grid, Steps, Subject, Zone
@@ -38,7 +39,7 @@ def grid(prometheus: Prometheus, window: Window, matchers: str = "", most: int =
 
     Raises `QueryError` if there are none, or models times steps are more than ``most``.
     """
-    since = _first(prometheus, window, f"count(energy_model_joules_total{{{matchers}}})")
+    since = _first(prometheus, window, f"energy_model_joules_total{{{matchers}}}")
     if since is None:
         raise QueryError(
             f"{prometheus.url}: no samples of energy_model_joules_total"
@@ -58,15 +59,23 @@ def grid(prometheus: Prometheus, window: Window, matchers: str = "", most: int =
     return Grid(window.end - length * step, step, length)
 
 
-def _first(prometheus: Prometheus, window: Window, query: str) -> float | None:
-    """When a query first has a value in a window, to a thousandth of it or a minute; none is seen in less than that."""
-    start, step = window.start, max(60.0, window.seconds / _PARTS)
-    times = prometheus.times(query, start, window.end, step)
-    while times and step > max(60.0, window.seconds / _PARTS**2):
-        start, end = max(window.start, times[0] - step), times[0]
+def _first(prometheus: Prometheus, window: Window, selector: str) -> float | None:
+    """When a selector first has a sample in a window, to a thousandth of it or a minute."""
+
+    def times(start: float, end: float, step: float) -> list[float]:
+        query = f"count(last_over_time({selector}[{step:.0f}s]))" if is_between else f"count({selector})"
+        return prometheus.times(query, start, end, step)
+
+    is_between, start, step = False, window.start, max(60.0, window.seconds / _PARTS)
+    found = times(start, window.end, step)
+    if not found:
+        is_between = True  # what there is lies between the moments that were looked at
+        found = times(start, window.end, step)
+    while found and step > max(60.0, window.seconds / _PARTS**2):
+        start, end = max(window.start, found[0] - step), found[0]
         step = max(60.0, (end - start) / _PARTS)
-        times = prometheus.times(query, start, end, step) or [end]
-    return max(window.start, times[0] - step) if times else None
+        found = times(start, end, step) or [end]
+    return max(window.start, found[0] - step) if found else None
 
 
 class _Models(NamedTuple):
@@ -104,7 +113,9 @@ def read(prometheus: Prometheus, asked: Grid, matchers: str = "", advance: Calla
         others = [*_workloads(fine, queries, cards, factors, asked), *_nodes(fine, queries, factors, asked)]
         zones = _zones(fine, queries, cards)
         models = reading.result()
+        seen = next(iter(fine.read(queries.seen(), ()).values()), ())
     subjects = [*(_model(key, models, cards, factors, asked) for key in models.joules), *others]
+    subjects = [replace(facts, seen=seen) for facts in subjects]
     return Fleet(asked, subjects, cards.bare_watts(asked), zones, _missing(models, cards))
 
 

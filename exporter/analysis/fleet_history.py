@@ -6,6 +6,7 @@ import math
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from .facts import Facts, Fleet, Grid, Steps, Subject
@@ -49,6 +50,8 @@ def read(source: Hourly, window: Window) -> Fleet:
     subjects = [_model(key, cells, tokens, grams, money[key], grid) for key, cells in joules.items()]
     free = table("energy_unattributed_joules_total", ("cluster", "instance"), 'component="gpu",reason="idle"')
     subjects += [Facts(Subject("node", key[0], "", key[1]), grid, idle=steps) for key, steps in free.items()]
+    seen = next(iter(table("energy_node_joules_total", ()).values()), ())
+    subjects = [replace(facts, seen=seen) for facts in subjects]
     reason = "the history of an exporter has hourly joules and tokens only; with --prometheus.url there is more"
     return Fleet(grid, subjects, missing={"cards, activities and server metrics": reason})
 

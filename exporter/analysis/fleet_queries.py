@@ -77,6 +77,10 @@ class Queries(NamedTuple):
             f"group by ({', '.join(MODEL)}) (last_over_time({self._of('energy_model_joules_total')}[{self.step:.0f}s]))"
         )
 
+    def seen(self) -> str:
+        """Whether any node has a sample at the end of a step."""
+        return f"group({self._of('energy_node_joules_total')})"
+
     def joules(self) -> str:
         """Joules of models by component and mode."""
         by = (*MODEL, "component", "mode")

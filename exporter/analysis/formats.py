@@ -53,6 +53,11 @@ def percent(part: float, whole: float) -> str:
     return f"{part / whole:z.0%}" if whole > 0 else ""
 
 
+def part_of(part: float, whole: float) -> str:
+    """A share in a sentence, where 0% would be none."""
+    return "less than 1%" if 0 < part < 0.005 * whole else percent(part, whole)
+
+
 def _money(cost: Mapping[str, float]) -> str:
     return " + ".join(
         [
@@ -159,7 +164,7 @@ def notes(report: Report) -> list[str]:
     said = [f"From {_time(window.start)} to {_time(window.end)}{source}."]
     if report.covered < 0.98 * window.seconds:
         said.append(
-            f"Samples cover {_duration(report.covered)}, {report.covered / window.seconds:.0%} of it, from "
+            f"Samples cover {_duration(report.covered)}, {part_of(report.covered, window.seconds)} of it, from "
             f"{_time(report.since)} on; the rest counts as no energy."
         )
     if report.spread != "none":

@@ -74,6 +74,21 @@ def test_steps_begin_with_the_first_sample(prometheus: str, hours: float) -> Non
     assert START - max(60.0, window.seconds / 1024) - grid.step < grid.start < START + grid.step
 
 
+def test_samples_between_the_moments_that_are_looked_at(prometheus: str) -> None:
+    """A model that was there for two days of years, the last of them months ago."""
+    window = Window(START - 3000 * DAY, START + 8 * DAY)
+    grid = fleet.grid(Prometheus(prometheus), window)
+    assert grid.start < START + 2 * DAY
+    assert grid.start + grid.seconds == window.end
+
+
+def test_steps_without_samples_are_not_seen(prometheus: str) -> None:
+    """Between the written days there are three without."""
+    found = fleet.read(Prometheus(prometheus), Grid(START, HOUR, 7 * 24))
+    (chat,) = [each for each in found.subjects if each.subject.name == "org/chat-8B"]
+    assert sum(chat.seen) == pytest.approx(4 * 24, abs=2)
+
+
 def test_more_models_than_fit_into_memory_are_refused_with_what_to_do(prometheus: str) -> None:
     with pytest.raises(QueryError, match=r"1 models with 48 steps each are too many at once: shorten --since"):
         fleet.grid(Prometheus(prometheus), Window(START, START + 2 * DAY), most=40)

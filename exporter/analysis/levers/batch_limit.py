@@ -15,7 +15,7 @@ _LEAST_SHARE = 0.1
 def judge(facts: Facts, fleet: Fleet) -> Finding:
     """Requests wait while as many run as ever did, and neither power nor memory is the limit."""
     if not facts.running or not facts.waiting:
-        return silent("no server metrics: running and waiting requests are not scraped")
+        return silent("no server metrics: running or waiting requests are not scraped")
     most = max(finite(facts.running), default=0.0)
     known = [
         (running, waiting)

@@ -14,7 +14,7 @@ def judge(facts: Facts, fleet: Fleet) -> Finding:
         mean(steps) for steps in (facts.kv_use, facts.running, facts.waiting, facts.replicas)
     )
     if used is None or running is None:
-        return silent("no server metrics: KV cache and running requests are not scraped")
+        return silent("no server metrics: KV caches or running requests are not scraped")
     if used > 0.9 and waiting is not None and waiting > 0.5:
         return hint(f"its KV caches are {percent(used)} full and {waiting:.1f} requests wait: try twice the GPUs")
     if not replicas or len(facts.cards) / replicas < 1.9:
