@@ -149,6 +149,15 @@ class TestBusyServers:
         assert (len(server.queries), slept) == (1, [])
 
 
+def test_ranges_are_those_that_were_asked_for(serve: Serve) -> None:
+    """VictoriaMetrics moves both ends to whole multiples of the step, unless it is told not to cache."""
+    server = serve(lambda _: (200, json.dumps({"status": "success", "data": {"resultType": "matrix", "result": []}})))
+    assert Prometheus(server.url).times("up", 7.0, 107.0, 50.0) == []
+    assert list(Prometheus(server.url).range("up", 7.0, 107.0, 50.0)) == []
+    asked = {"query": "up", "start": "7.000", "end": "107.000", "step": "50.000", "nocache": "1"}
+    assert server.queries == [asked, asked]
+
+
 def test_values_that_are_no_numbers_are_left_out(serve: Serve) -> None:
     """0/0 is NaN in PromQL."""
     rows = [_row(float("nan")), _row(float("inf")), _row(2.5)]
