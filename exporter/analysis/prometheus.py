@@ -88,6 +88,8 @@ class Prometheus:
             "maxsize": CONNECTIONS,
             "cert_reqs": "CERT_REQUIRED" if config.verify else "CERT_NONE",
         }
+        if not config.verify:  # it was asked for: no warning at each of hundreds of queries
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         if config.proxy_url:
             self._pool: urllib3.PoolManager = urllib3.ProxyManager(config.proxy_url, **options)
         else:

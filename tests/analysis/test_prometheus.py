@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
+import trustme
 
 from exporter.analysis import http_config
 from exporter.analysis.facts import Grid
@@ -52,6 +56,12 @@ class Server:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def encrypt(self, certificate: Path) -> None:
+        """Speak TLS from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def close(self) -> None:
         """Stop it."""
@@ -114,6 +124,22 @@ def test_what_is_wrong_is_one_line(serve: Serve, status: int, text: str, said: s
     assert message.startswith(server.url)
     assert said in message
     assert "\n" not in message
+
+
+def test_a_certificate_that_is_not_verified_is_no_warning(serve: Serve, tmp_path: Path) -> None:
+    """It was asked for; standard error is for what went wrong."""
+    server = serve(lambda _: (200, one(1.0)))
+    certificate = tmp_path / "certificate.pem"
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    server.encrypt(certificate)
+    config = tmp_path / "config.yml"
+    config.write_text("tls_config: {insecure_skip_verify: true}", encoding="utf-8")
+    url = server.url.replace("http:", "https:")
+    command = [sys.executable, "-m", "exporter", "budgets", "--status", "--prometheus.url", url]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "certificate verify failed" in told.stderr
+    told = subprocess.run([*command, "--prometheus.config", config], capture_output=True, text=True, check=False)
+    assert told.stderr == ""
 
 
 class TestBusyServers:
