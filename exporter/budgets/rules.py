@@ -93,8 +93,8 @@ def _of_window(window: Window, units: Sequence[Unit]) -> Iterator[Rule]:
         for unit in units
     )
     # no energy leaves a window that is not full yet, so in the first window consumption grows at any power; the budget
-    # will only be used up if the power is above what it allows
-    yield {"record": LEFT, "expr": f"{left}\n  unless\n({young})", "labels": labels}
+    # will only be used up if the power is above what it allows, and within a window, because it grows no longer
+    yield {"record": LEFT, "expr": f"{left}\n  < {window.seconds}\n  unless\n({young})", "labels": labels}
 
 
 def _either(expressions: Iterable[str]) -> str:

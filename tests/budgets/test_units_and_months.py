@@ -23,6 +23,7 @@ budgets:
   - {name: carbon, selector: {namespace: a}, grams: 200000, window: month, owner: o}
   - {name: money, selector: {namespace: a}, cost: 100, currency: EUR, window: month, owner: o}
   - {name: rolling, selector: {model: m}, cost: 10, currency: EUR, window: day, owner: o}
+  - {name: creeping, selector: {model: c}, cost: 70, currency: EUR, window: week, owner: o}
 """
 LABELS = 'job="energy",instance="n",namespace="a",pod="p",container="c",mode="active"'
 STEPS = 12 * 33
@@ -35,6 +36,11 @@ SERIES = [  # 1 kW, at 400 g and 0.25 EUR per kWh; another currency, which is no
     (f'energy_container_cost_total{{{LABELS},currency="USD"}}', 7.0),
     ('energy_model_cost_total{namespace="a",model_name="m",phase="unknown",mode="active",currency="EUR"}', 0.25),
 ]
+CREEPING = (
+    'energy_model_cost_total{namespace="a",model_name="c",phase="unknown",mode="active",currency="EUR"}',
+    f"0+0.5x100 50.52+0.52x{STEPS - 101}",
+)
+"""Four percent more from hour 200 on."""
 
 
 def slower(text: str) -> str:
@@ -65,7 +71,7 @@ CASES = {
     "a share of kWh": value('budget:energy_used:ratio{budget="tight"}', 250, 0.5),
     "a share of grams": value('budget:energy_used:ratio{budget="carbon"}', 250, 0.5),
     "a share of money": value('budget:energy_used:ratio{budget="money",currency="EUR"}', 200, 0.5),
-    "a share of each": value("count(budget:energy_used:ratio)", 200, 5),
+    "a share of each": value("count(budget:energy_used:ratio)", 200, 6),
     "burn of a month of 31 days": value(
         'budget:energy_burn:ratio{budget="tight",burn="fast",span="long"}', 240, JANUARY / 500
     ),
@@ -74,6 +80,8 @@ CASES = {
     ),
     "used up before the month ends": value('budget:energy_exhausted_in:seconds{budget="tight"}', 360, 140 * 3600),
     "not used up in this month": absent('budget:energy_exhausted_in:seconds{budget="wide"}', 360),
+    "use that creeps": value('deriv(budget:energy_used:ratio{budget="creeping"}[6h])', 260, 0.01 / 70 / 3600),
+    "not used up within a window": absent('budget:energy_exhausted_in:seconds{budget="creeping"}', 260),
     "exceeded": value('ALERTS{alertname="EnergyBudgetExceeded",budget="money",alertstate="firing"}', 500, 1),
 }
 
@@ -102,7 +110,10 @@ def test_amounts_shares_and_the_end_of_a_month(rules: Path) -> None:
         "tests": [
             {
                 "interval": "2h",
-                "input_series": [{"series": name, "values": f"0+{2 * growth!r}x{STEPS}"} for name, growth in SERIES],
+                "input_series": [
+                    *({"series": name, "values": f"0+{2 * growth!r}x{STEPS}"} for name, growth in SERIES),
+                    dict(zip(("series", "values"), CREEPING, strict=True)),
+                ],
                 "promql_expr_test": list(CASES.values()),
             }
         ],
