@@ -1,0 +1,449 @@
+"""Marks regions of a running program, so that an exporter on the same machine can say how much energy each takes.
+
+This file needs Python 3.9 and its standard library only, and nothing else of the package: it may be copied into an
+image. It never waits for the exporter and never raises an error of its own; without an exporter it does next to
+nothing. It records how long each region was the innermost one, and sends that twice a second over a socket.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from time import monotonic_ns, sleep
+from typing import Any, TypeVar, cast
+
+PROTOCOL_VERSION = 1
+SOCKET_VARIABLE = "AI_ENERGY_REGIONS_SOCKET"
+DEFAULT_SOCKET = "/run/ai-energy-exporter/regions.sock"
+
+MAX_NAMES = 200
+"""Regions of one process; further names count for the region `OTHER`."""
+
+MAX_NAME_LENGTH = 100
+OTHER = "other"
+
+_FLUSH_SECONDS = 0.5
+_RETRY_SECONDS = 2.0
+_KEEP_NS = 60_000_000_000
+"""How long regions are recorded while an exporter that was there does not answer: it may restart."""
+
+_PIECE_NS = 2_000_000
+"""Time is recorded in pieces: one for each stretch of at least this length in which nothing was entered or left;
+shorter ones are summed until they are as long together."""
+
+_PIECES_PER_MESSAGE = 400
+_NAMES_PER_MESSAGE = 50
+_WAITING_MESSAGES = 100
+_DEVICE_SPANS = 4000
+"""Most spans of device time until the next message."""
+
+_LOCK_SECONDS = 0.05
+"""How long the lock is waited for: a signal handler or finalizer may have interrupted the thread that holds it."""
+
+_OUTSIDE = 0
+"""Number, in messages, of the time in which no region is open."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+Frame = list[Any]
+"""A region that was entered: the `Region`, the frame it was entered in, its epoch, and its open children.
+
+Open while its epoch is that of the client. A list, because that is made four times faster than an object.
+"""
+
+_REGION, _PARENT, _EPOCH, _CHILDREN = range(4)
+
+_innermost: ContextVar[Frame | None] = ContextVar("ai_energy_region", default=None)
+
+
+class Region:
+    """A named part of the program: a context manager, which may be entered many times at once, and a decorator.
+
+    ``sum_ns`` is its time in the current sum of short stretches.
+    """
+
+    __slots__ = ("_client", "name", "number", "runs", "sum_ns", "units")
+
+    def __init__(self, client: Client, name: str, number: int) -> None:
+        self._client = client
+        self.name = name
+        self.number = number
+        self.runs = 0
+        self.sum_ns = 0
+        self.units: dict[str, float] = {}
+
+    def __enter__(self) -> Region:
+        client = self._client
+        if not client.recording:
+            if not client.forked:
+                return self
+            client.start()
+        lock = client.lock
+        if not (lock.acquire(False) or lock.acquire(True, _LOCK_SECONDS)):
+            return self
+        try:
+            client.advance(monotonic_ns())
+            epoch, active = client.epoch, client.active
+            parent = _innermost.get()
+            if parent is not None:
+                if parent[_EPOCH] != epoch:
+                    parent = _open_ancestor(parent, epoch)
+                if parent is not None:
+                    if not parent[_CHILDREN]:
+                        _leave(active, parent[_REGION])
+                    parent[_CHILDREN] += 1
+            active[self] = active[self] + 1 if self in active else 1
+            _innermost.set([self, parent, epoch, 0])
+        finally:
+            lock.release()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        client = self._client
+        if not client.recording:
+            return
+        lock = client.lock
+        if not (lock.acquire(False) or lock.acquire(True, _LOCK_SECONDS)):
+            return
+        try:
+            client.advance(monotonic_ns())
+            epoch, active = client.epoch, client.active
+            top = frame = _innermost.get()
+            while frame is not None and (frame[_REGION] is not self or frame[_EPOCH] != epoch):
+                frame = frame[_PARENT]  # a generator may be left while a later region is open
+            if frame is None:
+                return
+            self.runs += 1
+            frame[_EPOCH] = -1
+            if not frame[_CHILDREN]:
+                _leave(active, self)
+            parent = frame[_PARENT]
+            if parent is not None:
+                if parent[_EPOCH] != epoch:
+                    parent = frame[_PARENT] = _open_ancestor(parent, epoch)
+                if parent is not None:
+                    parent[_CHILDREN] += frame[_CHILDREN] - 1
+                    if not parent[_CHILDREN]:
+                        region = parent[_REGION]
+                        active[region] = active[region] + 1 if region in active else 1
+            _innermost.set(parent if frame is top else _open_ancestor(top, epoch))
+        finally:
+            lock.release()
+
+    def add(self, **units: float) -> None:
+        """Count what the region produced, such as ``tokens=128`` or ``samples=32``."""
+        client = self._client
+        if client.recording and client.lock.acquire(True, _LOCK_SECONDS):
+            with contextlib.suppress(TypeError, ValueError):  # what is no number is not counted
+                for unit, count in units.items():
+                    self.units[unit] = self.units.get(unit, 0.0) + float(count)
+            client.lock.release()
+
+    def device_time(self, start_ns: int, end_ns: int) -> None:
+        """Say that a device worked for the region from ``start_ns`` to ``end_ns`` of `time.monotonic_ns`."""
+        client = self._client
+        if client.recording and len(client.device_spans) < _DEVICE_SPANS:
+            client.device_spans.append((self.number, start_ns, end_ns - start_ns))
+
+    def __call__(self, function: Function) -> Function:
+        """Decorate a function, coroutine function or generator function: each call is a run of the region."""
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        wrapper: Any
+        if flags & 0x80:  # CO_COROUTINE
+
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+        elif flags & 0x20:  # CO_GENERATOR
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return (yield from function(*args, **kwargs))
+
+        else:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return function(*args, **kwargs)
+
+        return cast("Function", functools.wraps(function)(wrapper))
+
+
+def _open_ancestor(frame: Frame | None, epoch: int) -> Frame | None:
+    while frame is not None and frame[_EPOCH] != epoch:
+        frame = frame[_PARENT]
+    return frame
+
+
+def _leave(active: dict[Region, int], region: Region) -> None:
+    if active[region] == 1:
+        del active[region]
+    else:
+        active[region] -= 1
+
+
+class Client:
+    """Records the regions of this process and sends them to the exporter at ``path``, from a thread of its own.
+
+    ``active`` counts for each region the contexts (threads, tasks) in which it is the innermost open one. ``epoch``
+    changes whenever all that is open is forgotten. ``before_flush`` is called before each message.
+    """
+
+    def __init__(self, path: str | None = None, regions: dict[str, Region] | None = None) -> None:
+        self.path = path or os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
+        self.regions = {} if regions is None else regions
+        self.recording = self.forked = False
+        self.lost = 0  # runs that were recorded and never sent
+        self.before_flush: list[Callable[[], None]] = []
+        self.device_spans: list[tuple[int, int, int]] = []
+        self.epoch = 0
+        self.lock = threading.Lock()
+        self.active: dict[Region, int] = {}
+        self._pieces: list[list[int]] = []
+        self._outside_ns = 0  # in the current sum
+        self._began = self._last = self._sum_began = self._sum_ends = 0  # of the pieces; of what follows the last edge
+        self._waiting: list[tuple[bytes, int]] = []
+        self._socket: socket.socket | None = None
+        self._names_sent = 0
+        self._seen_at = 0  # when the exporter was there
+        self._flushing = threading.Lock()
+        self._started = self._registered = self._held = False
+
+    # --- regions ------------------------------------------------------------------------------------
+
+    def region(self, name: object) -> Region:
+        """The region of that name; the first one starts the client."""
+        key = str(name)[:MAX_NAME_LENGTH]
+        if not self.lock.acquire(True, _LOCK_SECONDS):
+            return Region(self, key, _OUTSIDE)
+        if key not in self.regions and len(self.regions) >= MAX_NAMES:
+            key = OTHER
+        region = self.regions.get(key)
+        if region is None:
+            region = self.regions[key] = Region(self, key, len(self.regions) + 1)
+        self.lock.release()
+        if not self._started:
+            self.start()
+        return region
+
+    def advance(self, now: int) -> None:
+        """Add the time since the last call to what was active. The lock is held."""
+        elapsed = now - self._last
+        self._last = now
+        if elapsed < _PIECE_NS:
+            for region, contexts in self.active.items():
+                region.sum_ns += contexts * elapsed
+            if not self.active:
+                self._outside_ns += elapsed
+            if now >= self._sum_ends:
+                self._close_sum(now)
+            return
+        self._close_sum(now - elapsed)
+        piece = [elapsed]
+        for region, contexts in self.active.items():
+            piece += (region.number, contexts * elapsed)
+        self._pieces.append(piece if self.active else [elapsed, _OUTSIDE, elapsed])
+        self._sum_began, self._sum_ends = now, now + _PIECE_NS
+
+    def _close_sum(self, now: int) -> None:
+        if now > self._sum_began:
+            piece = [now - self._sum_began]
+            if self._outside_ns:
+                piece += (_OUTSIDE, self._outside_ns)
+            for region in self.regions.values():
+                if region.sum_ns:
+                    piece += (region.number, region.sum_ns)
+                    region.sum_ns = 0
+            self._pieces.append(piece)
+            self._outside_ns = 0
+            self._sum_began, self._sum_ends = now, now + _PIECE_NS
+
+    # --- life ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect, and start the thread; again in the child after a fork."""
+        if self._started:
+            return
+        self._started, self.forked = True, False
+        try:
+            self._connect()
+            threading.Thread(target=self._run, name="energy-regions", daemon=True).start()
+            self._register()
+        except Exception:  # noqa: BLE001 - no thread can be started: this process is not measured
+            self._forget()
+
+    def close(self) -> None:
+        """Send what is recorded, at the end of the program."""
+        with contextlib.suppress(Exception):  # the program must not notice
+            self.flush()
+
+    def _run(self) -> None:
+        while True:
+            sleep(_FLUSH_SECONDS if self.recording else _RETRY_SECONDS)
+            self.close()
+
+    def _register(self) -> None:
+        if not self._registered:
+            self._registered = True
+            atexit.register(self.close)
+            os.register_at_fork(
+                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
+            )
+        processes = sys.modules.get("multiprocessing.util")
+        if processes is not None:  # its children end without the handlers of atexit
+            processes.Finalize(None, self.close, exitpriority=0)
+
+    def _before_fork(self) -> None:
+        self._held = self.lock.acquire(True, _LOCK_SECONDS)
+
+    def _after_fork(self) -> None:
+        if self._held:
+            self.lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self.lock, self._flushing = threading.Lock(), threading.Lock()
+        self._started, self.forked = False, True
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()  # the parent's stays open
+        self._forget()
+
+    def _forget(self) -> None:
+        """Record no more; what is open is not counted."""
+        with self.lock:
+            self.recording = False
+            self.epoch += 1
+            self.lost = self._outside_ns = 0
+            self.active.clear()
+            self._pieces, self.device_spans, self._waiting = [], [], []
+            for region in self.regions.values():
+                region.runs, region.sum_ns, region.units = 0, 0, {}
+
+    # --- sending ------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what was recorded since the last call. Never waits for the exporter."""
+        if not self._flushing.acquire(blocking=False):
+            return
+        try:
+            for collect in self.before_flush:
+                collect()
+            if self._socket is None:
+                self._connect()
+            if self.recording:
+                self._take()
+            if self._socket is not None:
+                self._send(self._socket)
+        finally:
+            self._flushing.release()
+
+    def _connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.setblocking(False)
+            connection.connect(self.path)
+        except OSError:
+            connection.close()
+            if self.recording and monotonic_ns() - self._seen_at > _KEEP_NS:
+                self._forget()
+            return
+        self._socket = connection
+        self._names_sent = 0
+        self._seen_at = now = monotonic_ns()
+        if not self.recording:
+            with self.lock:
+                self._began = self._last = self._sum_began = now
+                self.recording = True
+
+    def _take(self) -> None:
+        with self.lock:
+            now = monotonic_ns()
+            self.advance(now)
+            self._close_sum(now)
+            began, pieces, spans = self._began, self._pieces, self.device_spans
+            self._began, self._pieces, self.device_spans = now, [], []
+            runs, units = {}, {}
+            for region in self.regions.values():
+                if region.runs:
+                    runs[region.number], region.runs = region.runs, 0
+                if region.units:
+                    units[region.number], region.units = region.units, {}
+        content: dict[str, Any] = {"runs": runs, "units": units}
+        count = sum(runs.values())
+        for first in range(0, max(len(pieces), len(spans)), _PIECES_PER_MESSAGE):
+            part = slice(first, first + _PIECES_PER_MESSAGE)
+            content.update(start=began, pieces=pieces[part], device=spans[part])
+            self._waiting.append((_encode(content), count))
+            began += sum([piece[0] for piece in pieces[part]])
+            content, count = {}, 0
+        excess = len(self._waiting) - _WAITING_MESSAGES
+        if excess > 0:
+            self.lost += sum([runs for _, runs in self._waiting[:excess]])
+            del self._waiting[:excess]
+
+    def _send(self, connection: socket.socket) -> None:
+        try:
+            regions = list(self.regions.values())
+            while self._names_sent < len(regions):
+                new = regions[self._names_sent : self._names_sent + _NAMES_PER_MESSAGE]
+                names = {region.number: region.name for region in new}
+                connection.send(_encode({"version": PROTOCOL_VERSION, "names": names}), socket.MSG_NOSIGNAL)
+                self._names_sent += len(new)
+            while self._waiting:
+                connection.send(self._waiting[0][0], socket.MSG_NOSIGNAL)
+                del self._waiting[0]
+            if self.lost:
+                connection.send(_encode({"lost": self.lost}), socket.MSG_NOSIGNAL)
+                self.lost = 0
+            self._seen_at = monotonic_ns()
+        except BlockingIOError:
+            self._seen_at = monotonic_ns()  # the exporter is there, and busy
+        except OSError:
+            self._socket = None
+            connection.close()
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+_regions: dict[str, Region] = {}
+_clients: list[Client] = []  # the one of this process, once there is a region
+
+
+def region(name: str) -> Region:
+    """The region of that name, to be entered with ``with`` or to decorate a function. Never raises."""
+    try:
+        return _regions[name]
+    except (KeyError, TypeError):
+        return default_client().region(name)
+
+
+def default_client() -> Client:
+    """The client of this process."""
+    if not _clients:
+        _clients.append(Client(regions=_regions))
+    return _clients[0]
+
+
+def step(iterable: Iterable[Any] | None = None, name: str = "step") -> Any:
+    """The region of one step; with an ``iterable``, a loop over it in which each pass of the body is a step.
+
+    The time that the iterable needs for its next item is outside the step.
+    """
+    return region(name) if iterable is None else _steps(iterable, region(name))
+
+
+def _steps(iterable: Iterable[Any], each: Region) -> Iterator[Any]:
+    for item in iterable:
+        with each:
+            yield item

@@ -1,0 +1,360 @@
+"""The client records exclusive times of regions and sends them; it never disturbs the program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from exporter.regions import Client, Region
+from exporter.regions.client import MAX_NAMES, OTHER
+from tests.support.patience import wait_for
+from tests.support.region_server import RegionServer, Totals
+
+
+def sent(client: Client, server: RegionServer) -> Totals:
+    """What the server has after all that was recorded until now was sent."""
+    marker = client.region("end")
+    before = server.totals().runs[marker.name]
+    with marker:
+        pass
+
+    def arrived() -> bool:
+        client.flush()
+        return server.totals().runs[marker.name] > before
+
+    wait_for(arrived)
+    return server.totals()
+
+
+def nap(seconds: float = 0.02) -> float:
+    """Sleep at least so long; returns how long it was."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began
+
+
+class TestTime:
+    def test_a_region_has_the_time_in_which_it_was_the_innermost(self, client: Client, server: RegionServer) -> None:
+        with client.region("outer"):
+            outer = nap()
+            with client.region("inner"):
+                inner = nap()
+            outer += nap()
+        totals = sent(client, server)
+        assert outer <= totals.seconds["outer"] < outer + 0.5 * inner
+        assert inner <= totals.seconds["inner"] < inner + 0.5 * outer
+        assert totals.runs["outer"] == totals.runs["inner"] == 1
+
+    def test_the_pieces_of_one_thread_add_up_to_all_time(self, client: Client, server: RegionServer) -> None:
+        for number in range(300):
+            with client.region("outer"), client.region(f"inner {number % 3}"):
+                pass
+            if number % 100 == 0:
+                nap(0.005)
+        totals = sent(client, server)
+        assert all(piece[0] == sum(piece[2::2]) > 0 for piece in totals.pieces)
+        assert totals.runs["outer"] == 300
+
+    def test_short_regions_are_summed_and_long_ones_have_a_piece_of_their_own(
+        self, client: Client, server: RegionServer
+    ) -> None:
+        for _ in range(2000):
+            with client.region("short"):
+                pass
+        with client.region("long"):
+            nap(0.02)
+        totals = sent(client, server)
+        assert totals.runs["short"] == 2000
+        assert len(totals.pieces) < 500
+        long = client.region("long").number
+        assert [piece for piece in totals.pieces if piece[1] == long and piece[0] == piece[2] >= 20_000_000]
+
+    def test_what_is_still_open_is_sent(self, client: Client, server: RegionServer) -> None:
+        with client.region("open"):
+            nap(0.03)
+            client.flush()
+            wait_for(lambda: server.totals().seconds["open"] >= 0.03)
+            assert server.totals().runs["open"] == 0
+
+    def test_threads_have_regions_of_their_own(self, client: Client, server: RegionServer) -> None:
+        both = threading.Barrier(2)
+
+        def work(name: str) -> None:
+            both.wait()
+            with client.region(name):
+                nap(0.05)
+                both.wait()
+
+        with client.region("main"), ThreadPoolExecutor(2) as pool:
+            assert not [each for each in pool.map(work, ("a", "b")) if each]
+        totals = sent(client, server)
+        assert totals.seconds["a"] >= 0.05 <= totals.seconds["b"]
+        assert totals.seconds["main"] >= 0.05
+
+    def test_a_task_is_within_the_region_that_created_it(self, client: Client, server: RegionServer) -> None:
+        @client.region("child")
+        async def child() -> None:
+            await asyncio.sleep(0.05)
+
+        async def main() -> None:
+            with client.region("parent"):
+                await asyncio.gather(child(), child())
+                nap(0.01)
+
+        asyncio.run(main())
+        totals = sent(client, server)
+        assert totals.seconds["child"] >= 0.1  # two at once
+        assert 0.01 <= totals.seconds["parent"] < 0.05
+        assert totals.runs["child"] == 2
+
+    def test_a_task_that_outlives_the_region_that_created_it(self, client: Client, server: RegionServer) -> None:
+        async def child() -> None:
+            with client.region("child"):
+                await asyncio.sleep(0.03)
+
+        async def main() -> None:
+            with client.region("parent"):
+                task = asyncio.create_task(child())
+                await asyncio.sleep(0)
+            with client.region("later"):
+                await task
+                nap(0.01)
+
+        asyncio.run(main())
+        totals = sent(client, server)
+        assert totals.seconds["child"] >= 0.03
+        assert totals.seconds["later"] >= 0.01
+        assert client.active == {}
+
+    def test_generators_that_interleave(self, client: Client, server: RegionServer) -> None:
+        @client.region("generator")
+        def items() -> Generator[int, None, None]:
+            yield 1
+            yield 2
+
+        with client.region("body"):
+            each = items()
+            next(each)
+            with client.region("use"):
+                nap(0.01)
+                each.close()
+                nap(0.01)
+        totals = sent(client, server)
+        assert all(piece[0] == sum(piece[2::2]) for piece in totals.pieces)
+        assert totals.seconds["use"] >= 0.02
+        assert client.active == {}
+
+    def test_an_error_passes_through_and_ends_the_region(self, client: Client, server: RegionServer) -> None:
+        with pytest.raises(ValueError, match="of the program"), client.region("fails"):
+            raise ValueError("of the program")
+        assert sent(client, server).runs["fails"] == 1
+        assert client.active == {}
+
+    def test_a_region_within_itself(self, client: Client, server: RegionServer) -> None:
+        @client.region("recursive")
+        def down(levels: int) -> int:
+            return levels and down(levels - 1)
+
+        assert down(5) == 0
+        assert sent(client, server).runs["recursive"] == 6
+        assert client.active == {}
+
+    def test_decorated_functions_keep_their_name(self, client: Client) -> None:
+        @client.region("documented")
+        def documented() -> int:
+            """What it does."""
+            return 4
+
+        assert (documented.__name__, documented.__doc__, documented()) == ("documented", "What it does.", 4)
+
+
+class TestCounts:
+    def test_units(self, client: Client, server: RegionServer) -> None:
+        with client.region("decode") as decode:
+            decode.add(tokens=5, requests=1)
+            decode.add(tokens=7)
+            decode.add(tokens="no number")  # type: ignore[arg-type]
+        totals = sent(client, server)
+        assert totals.units["decode", "tokens"] == 12
+        assert totals.units["decode", "requests"] == 1
+
+    def test_names_are_bounded(self, client: Client, server: RegionServer) -> None:
+        for number in range(10_000):
+            with client.region(f"name {number}"):
+                pass
+        with client.region("x" * 1000):
+            pass
+        totals = sent(client, server)
+        assert len(client.regions) <= MAX_NAMES + 1
+        assert totals.runs[OTHER] >= 10_000 - MAX_NAMES
+        assert sum(totals.runs.values()) >= 10_001
+
+    def test_names_of_any_kind(self, client: Client, server: RegionServer) -> None:
+        for name in ("", "\0", "ü€\ud800", 'a"b\n', 7, None, ["list"]):
+            with client.region(name):
+                pass
+        assert sum(sent(client, server).runs.values()) == 8
+
+    def test_device_time(self, client: Client, server: RegionServer) -> None:
+        client.region("kernel").device_time(1_000, 3_000)
+        assert sent(client, server).device == [("kernel", 1_000, 2_000)]
+
+
+class TestWithoutAnExporter:
+    def test_nothing_is_recorded(self, tmp_path: Path) -> None:
+        client = Client(str(tmp_path / "absent.sock"))
+        with client.region("a") as region:
+            region.add(tokens=1)
+        client.flush()
+        assert (region.runs, region.units, client.active) == (0, {}, {})
+
+    def test_a_socket_of_another_kind(self, tmp_path: Path) -> None:
+        path = tmp_path / "stream.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+            other.bind(str(path))
+            other.listen()
+            client = Client(str(path))
+            with client.region("a"):
+                pass
+            client.flush()
+            assert not client.recording
+
+    def test_it_records_from_the_first_region_after_the_exporter_started(self, tmp_path: Path) -> None:
+        client = Client(str(tmp_path / "late.sock"))
+        with client.region("a"):
+            server = RegionServer(tmp_path / "late.sock")
+            client.flush()
+        with client.region("a"):
+            pass
+        assert sent(client, server).runs["a"] == 1
+        server.close()
+
+
+class TestExporter:
+    def test_a_restart_loses_nothing(self, client: Client, server: RegionServer) -> None:
+        with client.region("a"):
+            pass
+        before = sent(client, server)
+        server.close()
+        with client.region("a"):
+            with suppress(OSError):
+                client.flush()
+            nap()
+        again = RegionServer(server.path)
+        server.__dict__.update(again.__dict__)  # the fixture closes it
+        with client.region("a"):
+            pass
+        after = sent(client, again)
+        assert (before.runs["a"], after.runs["a"]) == (1, 2)
+        assert after.seconds["a"] >= 0.02
+
+    def test_one_that_does_not_read_delays_nothing_and_the_loss_is_counted(self, tmp_path: Path) -> None:
+        path = tmp_path / "full.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind(str(path))
+            listening.listen()
+            client = Client(str(path))
+            region = client.region("a")
+            connection, _ = listening.accept()
+            runs = 0
+            while not client.lost:
+                for _ in range(100):
+                    with region:
+                        pass
+                client.flush()
+                runs += 100
+            seen = 0
+            connection.settimeout(0.2)
+            with connection, suppress(TimeoutError):
+                while True:
+                    client.flush()
+                    data = connection.recv(1 << 20)
+                    seen += sum(runs_of(data))
+            assert seen == runs
+
+
+def runs_of(data: bytes) -> list[int]:
+    message = json.loads(data)
+    return [*message.get("runs", {}).values(), message.get("lost", 0)]
+
+
+class TestProcesses:
+    def test_a_fork_is_a_process_of_its_own(self, client: Client, server: RegionServer) -> None:
+        kept = client.region("kept")
+        with client.region("parent"):
+            child = os.fork()
+            if child == 0:
+                with kept:
+                    time.sleep(0.02)
+                client.close()
+                os._exit(0)
+            os.waitpid(child, 0)
+        totals = sent(client, server)
+        wait_for(lambda: server.totals().runs["kept"])
+        assert len(server.connections) == 2
+        assert totals.runs["parent"] == 1
+        assert server.totals(1).seconds["parent"] == 0.0
+        assert server.totals(1).seconds["kept"] >= 0.02
+
+    def test_a_child_that_enters_no_region_does_not_connect(self, client: Client, server: RegionServer) -> None:
+        with client.region("parent"):
+            pass
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        sent(client, server)
+        assert len(server.connections) == 1
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_children_of_multiprocessing(self, client: Client, server: RegionServer) -> None:
+        with client.region("parent"):
+            pass
+        process = multiprocessing.get_context("fork").Process(target=_enter, args=(client.region("child"),))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        wait_for(lambda: server.totals().runs["child"] == 1)
+
+    def test_a_fork_while_other_threads_enter_regions(self, client: Client, server: RegionServer) -> None:
+        stop = threading.Event()
+
+        def busy() -> None:
+            while not stop.is_set():
+                with client.region("busy"):
+                    pass
+
+        threads = [threading.Thread(target=busy) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                with client.region("child"):
+                    pass
+                os._exit(0 if client.region("child").runs == 1 else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _enter(region: Region) -> None:
+    with region:
+        pass
+
+
+if sys.version_info >= (3, 12):
+    pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
