@@ -39,7 +39,8 @@ _PIECE_NS = 2_000_000
 """Time is recorded in pieces: one for each stretch of at least this length in which nothing was entered or left;
 shorter ones are summed until they are as long together."""
 
-_PIECES_PER_MESSAGE = 400
+_NUMBERS_PER_MESSAGE = 2500
+_SPANS_PER_MESSAGE = 500
 _NAMES_PER_MESSAGE = 50
 _WAITING_MESSAGES = 100
 _DEVICE_SPANS = 4000
@@ -379,11 +380,16 @@ class Client:
                     units[region.number], region.units = region.units, {}
         content: dict[str, Any] = {"runs": runs, "units": units}
         count = sum(runs.values())
-        for first in range(0, max(len(pieces), len(spans)), _PIECES_PER_MESSAGE):
-            part = slice(first, first + _PIECES_PER_MESSAGE)
-            content.update(start=began, pieces=pieces[part], device=spans[part])
+        while pieces or spans:
+            size = taken = 0
+            while taken < len(pieces) and size < _NUMBERS_PER_MESSAGE:
+                size += len(pieces[taken])
+                taken += 1
+            part = pieces[:taken]
+            content.update(start=began, pieces=part, device=spans[:_SPANS_PER_MESSAGE])
             self._waiting.append((_encode(content), count))
-            began += sum([piece[0] for piece in pieces[part]])
+            began += sum([piece[0] for piece in part])
+            del pieces[:taken], spans[:_SPANS_PER_MESSAGE]
             content, count = {}, 0
         excess = len(self._waiting) - _WAITING_MESSAGES
         if excess > 0:
