@@ -20,6 +20,7 @@ from .owners import Place as Place
 from .owners import ProcessOwner as ProcessOwner
 from .owners import Workload as Workload
 from .owners import WorkloadKey as WorkloadKey
+from .regions import RegionReport as RegionReport
 
 Component = Literal["cpu", "dram", "gpu", "platform", "other"]
 Quality = Literal["measured", "estimated", "simulated"]
@@ -311,7 +312,8 @@ class Reading:
     ``socket_busy_seconds`` maps a CPU package number to CPU seconds used since the source's last read. ``machine`` is
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
-    ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers; None: no news.
+    ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers,
+    ``regions`` of all programs; None: no news.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -326,6 +328,7 @@ class Reading:
     rest_seconds: float = 0.0
     asleep: tuple[str, ...] = ()
     tokens: tuple[TokenUse, ...] | None = None
+    regions: RegionReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ class _Seen(NamedTuple):
 class PidResolver:
     """Finds the process of a pid; /proc/PID/stat is read once per tick, the cgroup every 10 s.
 
-    ``devices`` is the prefix, or prefixes, of the driver's device files.
+    ``devices`` is the prefix, or prefixes, of the driver's device files. ``foreign`` is whether /proc shows another
+    pid namespace than ours.
     """
 
     def __init__(self, host: Host, devices: str | tuple[str, ...] = "/dev/nvidia") -> None:
@@ -47,7 +48,7 @@ class PidResolver:
         self._tree: Hierarchy | None = None
         self._tree_at = float("-inf")
         self._prefixes: dict[int, str | None] = {}
-        self._foreign = _is_foreign(host)
+        self.foreign = _is_foreign(host)
 
     def find(self, pid: int, now: float) -> ProcessIdentity | None:
         """The process with this pid; None if there is none here, or if it is not the one that the driver means.
@@ -68,7 +69,7 @@ class PidResolver:
             seen = known._replace(identity=known.identity._replace(process=process), checked_at=now)
         else:
             is_new = known is None or known.identity.process.key != process.key
-            if is_new and self._foreign and not self._has_device_open(pid):
+            if is_new and self.foreign and not self._has_device_open(pid):
                 return None
             seen = _Seen(ProcessIdentity(process, self._group(pid, now)), now, now)
         self._seen[pid] = seen

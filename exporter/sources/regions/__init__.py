@@ -1,0 +1,1 @@
+"""Regions that programs on this machine report over a socket."""

@@ -1,0 +1,223 @@
+"""The socket on which programs report their regions, read by a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+
+from ...host import Host, unavailable
+from ...records import RegionReport, Unavailable
+from ..usage.pid_lookup import PidResolver, ProcessIdentity
+from .messages import MAX_BYTES, Rejected, Rejection
+from .peer import Peer
+
+_log = logging.getLogger("regions")
+
+MAX_PEERS = 512
+"""Processes that may be connected at the same time."""
+
+_MESSAGES_AT_ONCE = 16
+"""Messages read of one process before it is the next one's turn."""
+
+_OFFSET_SECONDS = 1.0
+
+_CREDENTIALS = struct.Struct("3i")
+_FIX = (
+    "make its directory writable for this user (in a systemd unit RuntimeDirectory=ai-energy-exporter), or set "
+    "--regions.socket; --no-source.regions switches it off"
+)
+
+
+class Intake:
+    """Listens at ``path`` and collects what connected processes send. `take` may be called from another thread.
+
+    A process is whatever the kernel says is at the other end (SO_PEERCRED); nothing in a message says who sent it.
+    """
+
+    def __init__(self, host: Host, path: str) -> None:
+        self._host = host
+        self._path = path
+        self._resolver = PidResolver(host)
+        self._lock = threading.Lock()
+        self._peers: dict[socket.socket, Peer] = {}
+        self._ended: list[Peer] = []
+        self._rejected: Counter[Rejection] = Counter()
+        self._lost = 0
+        self._selector: selectors.BaseSelector | None = None
+        self._listening: socket.socket | None = None
+        self._stop = threading.Event()
+        self._offset_seconds, self._offset_at = 0.0, float("-inf")
+
+    def open(self) -> None:
+        """Listen, and start the thread. Raises `Unavailable`."""
+        if self._listening is not None:
+            return
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._bind(listening)
+            os.chmod(self._path, 0o666)  # who reports is known by pid; what it may report is limited
+            listening.listen(128)
+            listening.setblocking(False)
+        except OSError as error:
+            listening.close()
+            found = unavailable(error, self._path)
+            raise Unavailable(found.reason, found.message, _FIX) from None
+        self._listening = listening
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listening, selectors.EVENT_READ)
+        threading.Thread(target=self._run, name="regions", daemon=True).start()
+
+    def _bind(self, listening: socket.socket) -> None:
+        folder = os.path.dirname(self._path)
+        if folder and not os.path.isdir(folder):
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+        try:
+            listening.bind(self._path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or self._is_served():
+                raise
+            os.unlink(self._path)  # of an exporter that ended
+            listening.bind(self._path)
+
+    def _is_served(self) -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+            try:
+                probe.setblocking(False)
+                probe.connect(self._path)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            return True
+
+    def take(self) -> RegionReport:
+        """What was reported since the last call."""
+        with self._lock:
+            found = [peer.take(ended=False) for peer in self._peers.values()]
+            found += [peer.take(ended=True) for peer in self._ended]
+            lost = self._lost + sum([peer.lost for peer in self._peers.values()])
+            self._ended = []
+            processes = tuple([each for each in found if each is not None])
+            return RegionReport(processes, {str(reason): count for reason, count in self._rejected.items()}, lost)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a process is connected, or was since the last `take`."""
+        return bool(self._peers or self._ended)
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket."""
+        self._stop.set()
+        if self._listening is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            with contextlib.suppress(OSError):
+                self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
+
+    # --- the thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        selector, listening = self._selector, self._listening
+        assert selector is not None
+        assert listening is not None
+        while not self._stop.is_set():
+            for key, _ in selector.select():
+                if self._stop.is_set():
+                    break
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                try:
+                    if connection is listening:
+                        self._accept(listening, selector)
+                    elif not self._read(connection):
+                        self._drop(connection, selector)
+                except Exception as error:  # noqa: BLE001 - no client may end the thread
+                    _log.debug("regions: %r", error)
+                    if connection is not listening:
+                        self._drop(connection, selector)
+        for connection in (*self._peers, listening):
+            connection.close()
+        selector.close()
+
+    def _accept(self, listening: socket.socket, selector: selectors.BaseSelector) -> None:
+        try:
+            connection, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor left: not in a loop that takes a whole CPU
+            self._stop.wait(0.1)
+            return
+        if len(self._peers) >= MAX_PEERS:
+            self._reject("too_many_clients")
+            connection.close()
+            return
+        identity = self._identify(connection)
+        if identity is None:
+            self._reject("no_process")
+            connection.close()
+            return
+        connection.setblocking(False)
+        peer = Peer(identity.process, identity.group, self._host.clock, self._offset)
+        with self._lock:
+            self._peers[connection] = peer
+        selector.register(connection, selectors.EVENT_READ)
+
+    def _identify(self, connection: socket.socket) -> ProcessIdentity | None:
+        """The process at the other end; None if it is in a pid namespace that cannot be seen from here."""
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, _, _ = _CREDENTIALS.unpack(raw)
+        if pid <= 0 or self._resolver.foreign:
+            return None
+        now = self._host.clock()
+        self._resolver.expire(now)
+        return self._resolver.find(pid, now)
+
+    def _offset(self) -> float:
+        """Seconds since boot less CLOCK_MONOTONIC, which changes only while the machine sleeps."""
+        if time.monotonic() - self._offset_at > _OFFSET_SECONDS:
+            # Of several pairs of reads the one between which the thread was not interrupted.
+            pairs = [(time.monotonic(), self._host.clock(), time.monotonic()) for _ in range(5)]
+            before, at, after = min(pairs, key=lambda pair: pair[2] - pair[0])
+            self._offset_seconds, self._offset_at = at - (before + after) / 2, after
+        return self._offset_seconds
+
+    def _read(self, connection: socket.socket) -> bool:
+        """Read what a process sent; False if it has closed the connection."""
+        peer = self._peers[connection]
+        for _ in range(_MESSAGES_AT_ONCE):
+            try:
+                data, _, flags, _ = connection.recvmsg(MAX_BYTES)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            try:
+                if flags & socket.MSG_TRUNC:
+                    raise Rejected("too_large")
+                with self._lock:
+                    peer.receive(data)
+            except Rejected as rejected:
+                self._reject(rejected.reason)
+        return True
+
+    def _drop(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
+        selector.unregister(connection)
+        with self._lock:
+            peer = self._peers.pop(connection)
+            self._lost += peer.lost
+            self._ended.append(peer)
+        connection.close()
+
+    def _reject(self, reason: Rejection) -> None:
+        with self._lock:
+            self._rejected[reason] += 1
