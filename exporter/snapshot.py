@@ -206,6 +206,44 @@ class TokenView:
     steps: Mapping[ModelPlace, float] = field(default_factory=dict)
 
 
+class RegionRow(NamedTuple):
+    """A counter of a region of a program; ``owner`` is name and namespace of its model, the name empty without one.
+
+    ``kind`` is a component's name for joules, ``seconds``, ``gpu_seconds``, ``runs``, or ``units/`` and a unit.
+    """
+
+    region: str
+    owner: tuple[str, str]
+    kind: str
+    total: float
+
+
+class RegionWattsRow(NamedTuple):
+    """Watts of a region while it is the innermost one, with their 90 % interval, and how they were found."""
+
+    region: str
+    owner: tuple[str, str]
+    component: Component
+    watts: float
+    low_watts: float
+    high_watts: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """Regions of programs. ``rejected`` are ignored messages by reason, ``lost`` runs that were never reported.
+
+    ``programs`` is how many processes report regions.
+    """
+
+    counts: tuple[RegionRow, ...] = ()
+    watts: tuple[RegionWattsRow, ...] = ()
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    lost: int = 0
+    programs: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class EmbodiedView:
     """Embodied carbon of GPUs by held time: GPU seconds of the node, and of each published container by its labels."""
@@ -264,4 +302,5 @@ class Snapshot:
     embodied: EmbodiedView | None = None
     """None unless the operator has set the embodied carbon of a GPU."""
     tokens: TokenView = field(default_factory=TokenView)
+    regions: RegionView = field(default_factory=RegionView)
     exporter: ExporterState = field(default_factory=ExporterState)

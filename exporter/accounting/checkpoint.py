@@ -22,6 +22,7 @@ from .device_inventory import SavedDevice
 from .devices import DeviceState
 from .held_time import HeldSeconds
 from .meters import Point
+from .region_accounts import SavedRegions
 from .tokens import SavedTokens
 
 VERSION = 1
@@ -52,7 +53,8 @@ class State:
     ``closed`` are the owners of accounts that a journal line removes. ``counted_since`` is when the counters started at
     0, in Unix seconds; None in a file of a version that did not save it. ``lagging`` is not in the file's text: more
     was published afterwards than could be written. ``in_force`` is what grams and money are counted at. ``held`` None:
-    the time for which GPUs are held is not counted. ``tokens`` None: unchanged since the last checkpoint or line.
+    the time for which GPUs are held is not counted. ``tokens`` and ``regions`` None: unchanged since the last
+    checkpoint or line.
     """
 
     boot_id: str
@@ -66,6 +68,7 @@ class State:
     in_force: InForce = NOTHING_IN_FORCE
     held: HeldSeconds | None = None
     tokens: SavedTokens | None = None
+    regions: SavedRegions | None = None
 
 
 def encode(state: State, *, whole: bool) -> bytes:
@@ -107,6 +110,8 @@ def encode(state: State, *, whole: bool) -> bytes:
             (*place, name, namespace, kind, count, *filter(None, (variant,)))
             for (place, (name, namespace, variant), kind), count in state.tokens.cells.items()
         ]
+    if state.regions is not None and state.regions.cells:
+        content["regions"] = [(*owner, region, kind, n) for (region, owner, kind), n in state.regions.cells.items()]
     if whole:
         content |= {"rates": state.in_force.rates, "node_impacts": devices.settled}
         content |= {"currency": state.in_force.currency} if state.in_force.currency else {}
@@ -183,6 +188,11 @@ def _apply(content: dict[str, Any], state: State, accounts: dict[tuple[Any, ...]
                 ((a, b, c), (name, namespace, "".join(variant)), kind): float(n)
                 for a, b, c, name, namespace, kind, n, *variant in content["tokens"]
             }
+        )
+    if "regions" in content:
+        rows = content["regions"]
+        state.regions = SavedRegions(
+            {(region, (name, namespace), kind): float(n) for name, namespace, region, kind, n in rows}
         )
     cards, impacts = content.get("account_cards", {}), content.get("account_impacts", {})
     activities = content.get("account_activities", {})

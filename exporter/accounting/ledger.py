@@ -292,6 +292,10 @@ class Ledger:
         """Rows of the published process accounts."""
         return self._processes.rows()
 
+    def process_joules(self, process: ProcessKey) -> Mapping[Component, float] | None:
+        """All joules of a process by component, None if it has no account."""
+        return self._processes.joules(process)
+
     def models(self) -> tuple[AccountRow, ...]:
         """Rows of all model accounts."""
         return self._models.rows()

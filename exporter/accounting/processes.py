@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from ..records import GroupKey, Model, Process, ProcessKey, ProcessOwner, ProcessUse, Workload
+from ..records import Component, GroupKey, Model, Process, ProcessKey, ProcessOwner, ProcessUse, Workload
 from ..snapshot import AccountRow
 from .accounts import Account
 from .models import ModelAccounts
@@ -245,6 +245,16 @@ class ProcessAccounts:
     def rows(self) -> tuple[AccountRow, ...]:
         """Rows of the published accounts."""
         return tuple([record.account.row for record in self._published.values() if record.account.row])
+
+    def joules(self, process: ProcessKey) -> Mapping[Component, float] | None:
+        """All joules of a process by component, None if it has no account."""
+        record = self.records.get(process)
+        if record is None:
+            return None
+        sums: dict[Component, float] = {}
+        for (component, _), joules in record.account.joules.items():
+            sums[component] = sums.get(component, 0.0) + joules
+        return sums
 
     def models(self) -> Mapping[int, Model]:
         """Serial of each published account whose process works for a model → that model."""

@@ -99,6 +99,11 @@ class RegionEstimator:
         """Watts by region, that of `OUTSIDE` included; empty while too little is known."""
         return self._watts
 
+    @property
+    def weight(self) -> float:
+        """The decayed number of observations."""
+        return self._equations[0].weight
+
     # --- observing ----------------------------------------------------------------------------------
 
     def observe(self, times: RegionTimes, start: float, end: float, joules: float) -> Times:

@@ -33,6 +33,7 @@ TITLES = {
     "history": "History",
     "source": "Sources",
     "hwmon": "Sensors of boards",
+    "regions": "Regions of programs",
     "estimate": "Estimate without a meter",
     "idle": "Idle power",
     "attribution": "Attribution",

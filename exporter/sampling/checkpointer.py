@@ -11,6 +11,7 @@ from ..accounting.checkpoint import State, StateCorruptError, encode
 from ..accounting.devices import Devices
 from ..accounting.held_time import HeldSeconds
 from ..accounting.ledger import Ledger
+from ..accounting.region_accounts import RegionAccounts
 from ..accounting.tokens import TokenAccounts
 from ..host import Host
 from ..impact.values import NOTHING_IN_FORCE, InForce
@@ -36,6 +37,7 @@ class Accounts(NamedTuple):
     ledger: Ledger
     devices: Devices
     tokens: TokenAccounts
+    regions: RegionAccounts
     in_force: InForce = NOTHING_IN_FORCE
     held: HeldSeconds | None = None
 
@@ -97,7 +99,7 @@ class Checkpointer:
                 self._checkpoint_at = float("-inf")
             if late is None:
                 return
-        ledger, devices, tokens, _, held = accounts
+        ledger, devices, tokens, regions, _, held = accounts
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
         if whole:
             line = self._encode_all(now, accounts)
@@ -105,6 +107,7 @@ class Checkpointer:
             state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
             state.held = held
             state.tokens = tokens.saved(whole=False)
+            state.regions = regions.saved(whole=False)
             state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
             line = encode(state, whole=False)
         self._writer.request((line, whole))
@@ -140,6 +143,7 @@ class Checkpointer:
             in_force=accounts.in_force,
             held=accounts.held,
             tokens=accounts.tokens.saved(whole=True),
+            regions=accounts.regions.saved(whole=True),
         )
         return encode(state, whole=True)
 

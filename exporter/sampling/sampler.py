@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import random
 
 from ..accounting.attribution import CpuIdle, CpuMethod, Shares, share
 from ..accounting.card_watch import CardWatch
@@ -27,6 +28,8 @@ from ..sources.protocol import Source
 from ..workloads.protocol import Namer
 from .checkpointer import Accounts, Changes, Checkpointer
 from .deadline import WorkerPool
+from .memory import MemoryWatch
+from .regions import RegionPosting
 from .source_runner import SourceRunner
 from .state_file import StateStore
 from .tokens import TokenPosting
@@ -35,9 +38,9 @@ _log = logging.getLogger("sampler")
 
 _CPU_COUNT_TICKS = 60
 _REVIEW_SECONDS = 600.0
-_MEMORY_CHECK_SECONDS = 10.0
-_MEMORY_SHED_RATIO = 0.85
-_MEMORY_BACK_RATIO = 0.75
+_REGION_JITTER = 0.5
+"""While programs report regions, ticks come later by up to this share of the interval: their steps must not be in time
+with the reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Sampler:
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._tokens = TokenPosting(self._ledger, namer)
+        self._regions = RegionPosting(self._ledger, namer)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._in_force = NOTHING_IN_FORCE
@@ -117,7 +121,7 @@ class Sampler:
         self._sample_seconds = 0.0
         self._overruns = 0
         self._start_time = host.wall()
-        self._memory_at = float("-inf")
+        self._memory = MemoryWatch(host, self._ledger)
         self._review_at = host.clock() + _REVIEW_SECONDS
         self._cpus = 0.0
         self._cpu_prices = CpuPrices() if self.options.cpu_method == "learned" else None
@@ -136,6 +140,8 @@ class Sampler:
         self._ledger.restore(state.ledger, self._host.clock(), same_boot=same_boot)
         if state.tokens is not None:
             self._tokens.accounts.restore(state.tokens)
+        if state.regions is not None:
+            self._regions.accounts.restore(state.regions, self._host.clock())
         _log.info(
             "checkpoint restored: %d accounts, %s", len(state.ledger.accounts), "same boot" if same_boot else "new boot"
         )
@@ -164,7 +170,8 @@ class Sampler:
                 missed = int(late / self.options.interval_seconds) + 1
                 self._overruns += missed
                 due += missed * self.options.interval_seconds
-            stop.wait(max(0.0, due - clock()))
+            jitter = random() * _REGION_JITTER * self.options.interval_seconds if self._regions.accounts.active else 0.0
+            stop.wait(max(0.0, due + jitter - clock()))
 
     def reconfigure(self, options: SamplerOptions) -> None:
         """Apply new options from the next tick on; accounts and learned baselines stay. Call between ticks."""
@@ -184,6 +191,7 @@ class Sampler:
 
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
+        self._regions.accounts.settle()
         if self._checkpointer is not None:
             self._checkpointer.close(self._host.clock(), self._accounts())
         for source in self._sources:
@@ -247,6 +255,7 @@ class Sampler:
         if self._held is not None:
             self._hold(window, measured, shares)
         self._tokens.post(readings, began, self._sequence + 1, scraped)
+        self._regions.post(readings, measured, began, self._sequence + 1, scraped)
         closed = self._ledger.take_closed()
         if self._checkpointer is not None:
             changes = Changes(changed, closed)
@@ -255,12 +264,13 @@ class Sampler:
         snapshot = self.snapshot = self._snapshot(readings, measured, allocations, began)
         for observe in self._observers:
             observe(snapshot)
-        self._check_memory(began)
+        self._memory.check(began)
         self._sample_seconds += self._host.clock() - began
         return snapshot
 
     def _accounts(self) -> Accounts:
-        return Accounts(self._ledger, self._devices, self._tokens.accounts, self._in_force, self._held_seconds())
+        tokens, regions = self._tokens.accounts, self._regions.accounts
+        return Accounts(self._ledger, self._devices, tokens, regions, self._in_force, self._held_seconds())
 
     def _price(self) -> None:
         """Take the factors of now; what was counted until now keeps the grams and money of the factors before."""
@@ -354,6 +364,7 @@ class Sampler:
             impact=self._impact(),
             embodied=self._embodied(),
             tokens=self._tokens.accounts.view(),
+            regions=self._regions.accounts.view(),
             gpu=GpuView(tuple(gpu for reading in readings for gpu in reading.gpus), allocations, devices.gpu_indexes),
             exporter=ExporterState(
                 sources=(*(source.health() for source in self._sources), *providers),
@@ -385,16 +396,3 @@ class Sampler:
             return None
         seconds = self._held.seconds
         return EmbodiedView(per_hour, seconds.node, dict(seconds.containers))
-
-    def _check_memory(self, now: float) -> None:
-        """Publish fewer series before the kernel kills the exporter: process series are dropped first."""
-        if now - self._memory_at < _MEMORY_CHECK_SECONDS:
-            return
-        self._memory_at = now
-        ratio = self._host.memory_ratio()
-        if ratio is None:
-            return
-        shed = ratio >= (_MEMORY_BACK_RATIO if self._ledger.shed_processes else _MEMORY_SHED_RATIO)
-        if shed != self._ledger.shed_processes:
-            self._ledger.shed_processes = shed
-            _log.warning("process series %s", "dropped: memory is short" if shed else "restored: memory is free again")

@@ -104,6 +104,7 @@ def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, 
         hwmon_components=settings.hwmon_components,
         whole=settings.attribution_cpu_scope == "machine",
         servers=no_servers if namer is None else namer.servers,
+        regions_socket=settings.regions_socket,
     )
 
 

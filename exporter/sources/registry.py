@@ -17,6 +17,7 @@ from .inference.source import InferenceSource, no_servers
 from .nvml.process import NvmlProcess, Timeouts
 from .podresources.source import SOCKET, PodResourcesSource
 from .protocol import Source
+from .regions.source import RegionSource
 from .usage.cgroup_tree import find_hierarchy
 from .usage.cgroups import CgroupSource
 from .usage.procfs import ProcfsSource
@@ -37,13 +38,15 @@ def build(
     whole: bool = False,
     linux: bool = sys.platform == "linux",
     servers: Callable[[], tuple[ModelServer, ...]] = no_servers,
+    regions_socket: str = "",
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure. ``servers`` returns the model servers that are recognised. CPU use by process comes from /proc only where
-    cgroups do not report it, and from psutil only on systems without /proc.
+    measure. ``regions_socket`` is where programs report regions, "" for nowhere. ``servers`` returns the model servers
+    that are recognised. CPU use by process comes from /proc only where cgroups do not report it, and from psutil only
+    on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
@@ -57,10 +60,12 @@ def build(
         "procfs": lambda: ProcfsSource(host, processes=not grouped, scope=Scope() if whole else None),
         "psutil": lambda: PortableSource(host),
         "inference": lambda: InferenceSource(host, servers),
+        "regions": lambda: RegionSource(host, regions_socket),
     }
-    absent = (
-        ("psutil",) if linux else ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference")
-    )
+    linux_only = ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference", "regions")
+    absent = {"psutil"} if linux else {*linux_only}
+    if not regions_socket:
+        absent.add("regions")
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 

@@ -25,6 +25,7 @@ from .families import (
 )
 from .gpus import GPUS
 from .impact import IMPACT
+from .regions import REGIONS
 from .tokens import TOKENS
 
 CATALOGUE: tuple[Family, ...] = (
@@ -148,6 +149,7 @@ CATALOGUE: tuple[Family, ...] = (
     *ACTIVITY,
     *IMPACT,
     *TOKENS,
+    *REGIONS,
     ContainerInfo(
         "energy_container_info",
         "gauge",

@@ -10,6 +10,7 @@ from .catalogue import CATALOGUE
 from .collector import Described, Instruments
 from .families import Family
 from .impact import IMPACT
+from .regions import REGIONS
 from .tokens import TOKENS
 
 _INTRO = """\
@@ -67,6 +68,7 @@ Details:
 _GROUPS = {
     **{family.name: "Carbon and cost" for family in IMPACT},
     **{family.name: "Tokens and requests" for family in TOKENS},
+    **{family.name: "Regions of programs" for family in REGIONS},
     "energy_node_": "Node",
     "energy_device_": "Devices",
     "energy_gpu_": "GPUs",

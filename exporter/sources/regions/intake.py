@@ -21,6 +21,11 @@ from .peer import Peer
 
 _log = logging.getLogger("regions")
 
+_FIX_SERVED = (
+    "another exporter on this machine serves this socket: as it should if this is doctor or --once beside it; else set "
+    "--regions.socket"
+)
+
 MAX_PEERS = 512
 """Processes that may be connected at the same time."""
 
@@ -69,7 +74,8 @@ class Intake:
         except OSError as error:
             listening.close()
             found = unavailable(error, self._path)
-            raise Unavailable(found.reason, found.message, _FIX) from None
+            fix = _FIX_SERVED if error.errno == errno.EADDRINUSE else _FIX
+            raise Unavailable(found.reason, found.message, fix) from None
         self._listening = listening
         self._selector = selectors.DefaultSelector()
         self._selector.register(listening, selectors.EVENT_READ)

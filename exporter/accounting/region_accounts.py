@@ -1,0 +1,300 @@
+"""Accounts of regions: seconds, runs and units as programs report them, and the joules of their processes divided."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..records import Component, GroupKey, Process, ProcessKey
+from ..records.regions import OUTSIDE_REGIONS, ProcessRegions
+from ..snapshot import RegionRow, RegionView, RegionWattsRow
+from .region_times import RegionTimes, Times
+from .regions import HOLD_SECONDS, LAGS, RegionEstimator, RegionWatts, divide
+
+MAX_REGIONS = 200
+"""Regions of one model; those of further names count for `OTHER`."""
+
+OTHER = "other"
+
+Owner = tuple[str, str]
+"""Name and namespace of the model of a process; the name is empty where it has none."""
+
+Kind = str
+"""What a counter counts: a component's name for joules, ``seconds``, ``gpu_seconds``, ``runs``, or ``units/UNIT``."""
+
+Cell = tuple[str, Owner, Kind]
+"""What one counter counts: region, owner and kind."""
+
+Locate = Callable[[Process, GroupKey | None], Owner | None]
+"""The owner of a process; None while its container has no name."""
+
+Joules = Callable[[ProcessKey], Mapping[Component, float] | None]
+"""All joules of a process so far by component, None if it has no account."""
+
+_CONTIGUOUS_SECONDS = 1e-4
+_MAX_WAITING = 600
+"""Intervals that wait for what a program reports late."""
+
+
+class _Interval(NamedTuple):
+    start: float
+    end: float
+    joules: float
+
+
+class _Part:
+    """A component of one process: intervals that wait for the times of regions, and what was learned."""
+
+    def __init__(self) -> None:
+        self.estimator = RegionEstimator()
+        self.waiting: deque[_Interval] = deque(maxlen=_MAX_WAITING)
+        self.held: list[tuple[float, Times]] = []  # divided once watts are known
+        self.held_since: float | None = None
+        self.read_at: float | None = None
+        self.joules = 0.0
+
+
+class _Program:
+    """One process that reports regions."""
+
+    def __init__(self) -> None:
+        self.times = RegionTimes()
+        self.parts: dict[Component, _Part] = {}
+        self.owner: Owner | None = None
+        self.pending: dict[tuple[str, Kind], float] = {}  # until its owner is known
+        self.ended = False
+
+
+@dataclass(slots=True)
+class SavedRegions:
+    """The counters as the checkpoint keeps them."""
+
+    cells: dict[Cell, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Count:
+    """A counter, which is published at 0 until every regular scraper has seen snapshot ``born``."""
+
+    total: float = 0.0
+    born: int | None = None
+
+
+class RegionAccounts:
+    """Counters of regions by model. Joules of regions are part of those of the process, never added to them.
+
+    The joules of an interval are divided once the program has reported all of it; in the first minute they wait until
+    watts are known.
+    """
+
+    def __init__(self) -> None:
+        self._programs: dict[ProcessKey, _Program] = {}
+        self._counts: dict[Cell, _Count] = {}
+        self._names: dict[Owner, set[str]] = {}
+        self._used_at: dict[Owner, float] = {}
+        self._unborn: set[Cell] = set()
+        self._rejected: Mapping[str, int] = {}
+        self._lost = 0
+        self._saved = True
+
+    @property
+    def active(self) -> bool:
+        """Whether a program reports regions: then meters are best read at irregular times."""
+        return bool(self._programs)
+
+    # --- posting ------------------------------------------------------------------------------------
+
+    def report(self, rejected: Mapping[str, int], lost: int) -> None:
+        """Note the messages that were ignored by reason, and the runs that were lost, since the start."""
+        self._rejected, self._lost = rejected, lost
+
+    def post(
+        self,
+        processes: Sequence[ProcessRegions],
+        read_at: Mapping[Component, float],
+        joules: Joules,
+        locate: Locate,
+        now: float,
+        born: int | None,
+    ) -> None:
+        """Add what programs reported, and divide the joules of the intervals that they have reported completely.
+
+        ``read_at`` is when the meters of a component were read in this tick. New counters are published at 0 until
+        snapshot ``born`` was scraped, None if nobody needs that.
+        """
+        for reported in processes:
+            self._add(reported, locate, born)
+        for key, program in list(self._programs.items()):
+            self._observe(key, program, read_at, joules, born)
+            if program.owner is not None:
+                self._used_at[program.owner] = now
+            if program.ended and not any(part.waiting for part in program.parts.values()):
+                self._release(program, born)
+                del self._programs[key]
+
+    def release(self, scraped: int | None) -> None:
+        """Publish what was at 0 in ``scraped``, the newest snapshot that every regular scraper has received."""
+        for cell in list(self._unborn):
+            count = self._counts[cell]
+            if scraped is None or (count.born is not None and scraped >= count.born):
+                count.born = None
+                self._unborn.discard(cell)
+
+    def settle(self) -> None:
+        """Divide the joules that wait, before the end."""
+        for program in self._programs.values():
+            self._release(program, None)
+
+    def keep(self, since: float) -> None:
+        """Drop the counters of models of which no program reported regions since boot time ``since``."""
+        for model in [model for model, at in self._used_at.items() if at < since]:
+            del self._used_at[model]
+            self._names.pop(model, None)
+            for cell in [cell for cell in self._counts if cell[1] == model]:
+                del self._counts[cell]
+                self._unborn.discard(cell)
+                self._saved = False
+
+    def _add(self, reported: ProcessRegions, locate: Locate, born: int | None) -> None:
+        program = self._programs.get(reported.process.key)
+        if program is None:
+            program = self._programs[reported.process.key] = _Program()
+        program.owner = locate(reported.process, reported.group) or program.owner
+        program.ended = reported.ended
+        for start, pieces in reported.spans:
+            until = program.times.until
+            if until is None or abs(start - until) > _CONTIGUOUS_SECONDS:
+                program.times.start(start)
+            for seconds, times in pieces:
+                program.times.add(seconds, times)
+        for use in reported.uses:
+            self._count(program, use.region, "seconds", use.seconds, born)
+            self._count(program, use.region, "runs", use.count, born)
+            if use.gpu_seconds is not None:
+                self._count(program, use.region, "gpu_seconds", use.gpu_seconds, born)
+            for unit, amount in use.units.items():
+                self._count(program, use.region, f"units/{unit}", amount, born)
+
+    def _observe(
+        self,
+        key: ProcessKey,
+        program: _Program,
+        read_at: Mapping[Component, float],
+        joules: Joules,
+        born: int | None,
+    ) -> None:
+        totals = joules(key)
+        for component, total in (totals or {}).items():
+            at = read_at.get(component)
+            if at is None:
+                continue
+            part = program.parts.get(component)
+            if part is None:
+                part = program.parts[component] = _Part()
+            if part.read_at is not None and at > part.read_at:
+                part.waiting.append(_Interval(part.read_at, at, max(0.0, total - part.joules)))
+            part.read_at, part.joules = at, total
+        for component, part in program.parts.items():
+            self._divide(program, component, part, born)
+        ends = [part.waiting[0].start for part in program.parts.values() if part.waiting]
+        oldest = min(ends, default=program.times.until or 0.0)
+        program.times.forget(oldest - LAGS[-1] - 0.1)
+
+    def _divide(self, program: _Program, component: Component, part: _Part, born: int | None) -> None:
+        """Divide the intervals of which all is known; what was before the first region is outside of all."""
+        times = program.times
+        while part.waiting:
+            start, end, joules = part.waiting[0]
+            if times.since is None or times.until is None or end - LAGS[0] > times.until:
+                if not program.ended:
+                    return
+                if times.until is None or start >= times.until:
+                    part.waiting.clear()
+                    return
+            part.waiting.popleft()
+            if times.since is None or start - LAGS[-1] < times.since:
+                continue
+            found = part.estimator.observe(times, start, end, joules)
+            part.held.append((joules, found))
+            part.held_since = start if part.held_since is None else part.held_since
+            watts = part.estimator.watts
+            known = watts and all(name in watts and watts[name].method != "not_identifiable" for name in found)
+            if known or end - part.held_since >= HOLD_SECONDS:
+                self._divide_held(program, component, part, born)
+
+    def _divide_held(self, program: _Program, component: Component, part: _Part, born: int | None) -> None:
+        for joules, times in part.held:
+            for region, share in divide(joules, times, part.estimator.watts).items():
+                if region != OUTSIDE_REGIONS and share:
+                    self._count(program, region, component, share, born)
+        part.held = []
+
+    def _release(self, program: _Program, born: int | None) -> None:
+        for component, part in program.parts.items():
+            self._divide_held(program, component, part, born)
+
+    def _count(self, program: _Program, region: str, kind: Kind, amount: float, born: int | None) -> None:
+        if program.owner is None:
+            program.pending[region, kind] = program.pending.get((region, kind), 0.0) + amount
+            return
+        if program.pending:
+            pending, program.pending = program.pending, {}
+            for (name, what), waiting in pending.items():
+                self._count(program, name, what, waiting, born)
+        names = self._names.setdefault(program.owner, set())
+        if region not in names and len(names) >= MAX_REGIONS:
+            region = OTHER
+        names.add(region)
+        cell = (region, program.owner, kind)
+        count = self._counts.get(cell)
+        if count is None:
+            count = self._counts[cell] = _Count(born=born)
+            if born is not None:
+                self._unborn.add(cell)
+        count.total += amount
+        self._saved = False
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    def view(self) -> RegionView:
+        """What is published."""
+        rows = [
+            RegionRow(region, model, kind, count.total if count.born is None else 0.0)
+            for (region, model, kind), count in self._counts.items()
+        ]
+        return RegionView(tuple(rows), self._watts(), dict(self._rejected), self._lost, len(self._programs))
+
+    def _watts(self) -> tuple[RegionWattsRow, ...]:
+        """Watts of regions; of several processes of a model those of the one that has observed most."""
+        best: dict[tuple[str, Owner, Component], tuple[float, RegionWatts]] = {}
+        for program in self._programs.values():
+            for component, part in program.parts.items():
+                weight = part.estimator.weight
+                for region, watts in part.estimator.watts.items():
+                    if region == OUTSIDE_REGIONS or program.owner is None:
+                        continue
+                    known = best.get((region, program.owner, component))
+                    if known is None or weight > known[0]:
+                        best[region, program.owner, component] = (weight, watts)
+        return tuple(
+            [
+                RegionWattsRow(region, model, component, watts.watts, watts.low, watts.high, watts.method)
+                for (region, model, component), (_, watts) in best.items()
+            ]
+        )
+
+    def saved(self, *, whole: bool) -> SavedRegions | None:
+        """All counters for the checkpoint; for a line of the journal (not ``whole``) None if none changed."""
+        if self._saved and not whole:
+            return None
+        self._saved = True
+        return SavedRegions({cell: count.total for cell, count in self._counts.items()})
+
+    def restore(self, saved: SavedRegions, now: float) -> None:
+        """Continue the counters of an earlier run."""
+        for cell, total in saved.cells.items():
+            self._counts[cell] = _Count(total)
+            self._names.setdefault(cell[1], set()).add(cell[0])
+            self._used_at[cell[1]] = now
