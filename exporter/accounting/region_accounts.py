@@ -33,6 +33,12 @@ Locate = Callable[[Process, GroupKey | None], Owner | None]
 Joules = Callable[[ProcessKey], Mapping[Component, float] | None]
 """All joules of a process so far by component, None if it has no account."""
 
+_CPU_SPREAD = 0.3
+"""Standard deviation, relative to the mean, that joules per CPU second of regions are expected to have."""
+
+_CPU_ERROR_RATIO = 0.15
+"""Half the width of an interval, relative, up to which watts per CPU second are better than the same for all."""
+
 _CONTIGUOUS_SECONDS = 1e-4
 _MAX_WAITING = 600
 """Intervals that wait for what a program reports late."""
@@ -45,10 +51,14 @@ class _Interval(NamedTuple):
 
 
 class _Part:
-    """A component of one process: intervals that wait for the times of regions, and what was learned."""
+    """A component of one process: intervals that wait for the times of regions, and what was learned.
 
-    def __init__(self) -> None:
-        self.estimator = RegionEstimator()
+    Joules of a GPU follow the time in regions, those of CPU and DRAM the time in which threads computed in them: these
+    are divided among processes by it, and what a second of it costs differs little.
+    """
+
+    def __init__(self, component: Component) -> None:
+        self.estimator = RegionEstimator() if component == "gpu" else RegionEstimator(spread=_CPU_SPREAD)
         self.waiting: deque[_Interval] = deque(maxlen=_MAX_WAITING)
         self.held: list[tuple[float, Times]] = []  # divided once watts are known
         self.held_since: float | None = None
@@ -61,10 +71,21 @@ class _Program:
 
     def __init__(self) -> None:
         self.times = RegionTimes()
+        self.cpu_times = RegionTimes()  # the same, of which regions only the time in which they computed
+        self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
         self.parts: dict[Component, _Part] = {}
         self.owner: Owner | None = None
         self.pending: dict[tuple[str, Kind], float] = {}  # until its owner is known
         self.ended = False
+
+    def power(self, region: str, component: Component, watts: RegionWatts) -> RegionWatts:
+        """Watts while the region is open, of watts while it computes."""
+        seconds = self.seconds.get(region, 0.0)
+        if component == "gpu" or seconds <= 0.0:
+            return watts
+        ratio = self.cpu_seconds.get(region, 0.0) / seconds
+        return watts._replace(watts=ratio * watts.watts, low=ratio * watts.low, high=ratio * watts.high)
 
 
 @dataclass(slots=True)
@@ -163,12 +184,18 @@ class RegionAccounts:
             program = self._programs[reported.process.key] = _Program()
         program.owner = locate(reported.process, reported.group) or program.owner
         program.ended = reported.ended
-        for start, pieces in reported.spans:
+        for start, pieces, ratios in reported.spans:
             until = program.times.until
             if until is None or abs(start - until) > _CONTIGUOUS_SECONDS:
                 program.times.start(start)
+                program.cpu_times.start(start)
             for seconds, times in pieces:
                 program.times.add(seconds, times)
+                busy = [(region, taken * ratios.get(region, 1.0)) for region, taken in times]
+                program.cpu_times.add(seconds, busy)
+                for (region, taken), (_, computed) in zip(times, busy, strict=True):
+                    program.seconds[region] = program.seconds.get(region, 0.0) + taken
+                    program.cpu_seconds[region] = program.cpu_seconds.get(region, 0.0) + computed
         for use in reported.uses:
             self._count(program, use.region, "seconds", use.seconds, born)
             self._count(program, use.region, "runs", use.count, born)
@@ -192,7 +219,7 @@ class RegionAccounts:
                 continue
             part = program.parts.get(component)
             if part is None:
-                part = program.parts[component] = _Part()
+                part = program.parts[component] = _Part(component)
             if part.read_at is not None and at > part.read_at:
                 part.waiting.append(_Interval(part.read_at, at, max(0.0, total - part.joules)))
             part.read_at, part.joules = at, total
@@ -200,11 +227,12 @@ class RegionAccounts:
             self._divide(program, component, part, born)
         ends = [part.waiting[0].start for part in program.parts.values() if part.waiting]
         oldest = min(ends, default=program.times.until or 0.0)
-        program.times.forget(oldest - LAGS[-1] - 0.1)
+        for times in (program.times, program.cpu_times):
+            times.forget(oldest - LAGS[-1] - 0.1)
 
     def _divide(self, program: _Program, component: Component, part: _Part, born: int | None) -> None:
         """Divide the intervals of which all is known; what was before the first region is outside of all."""
-        times = program.times
+        times = program.times if component == "gpu" else program.cpu_times
         while part.waiting:
             start, end, joules = part.waiting[0]
             if times.since is None or times.until is None or end - LAGS[0] > times.until:
@@ -225,8 +253,11 @@ class RegionAccounts:
                 self._divide_held(program, component, part, born)
 
     def _divide_held(self, program: _Program, component: Component, part: _Part, born: int | None) -> None:
+        watts = part.estimator.watts
+        if component != "gpu" and not all(found.known_to(_CPU_ERROR_RATIO) for found in watts.values()):
+            watts = {}  # by CPU time alone, as joules are divided among processes
         for joules, times in part.held:
-            for region, share in divide(joules, times, part.estimator.watts).items():
+            for region, share in divide(joules, times, watts).items():
                 if region != OUTSIDE_REGIONS and share:
                     self._count(program, region, component, share, born)
         part.held = []
@@ -277,7 +308,7 @@ class RegionAccounts:
                         continue
                     known = best.get((region, program.owner, component))
                     if known is None or weight > known[0]:
-                        best[region, program.owner, component] = (weight, watts)
+                        best[region, program.owner, component] = (weight, program.power(region, component, watts))
         return tuple(
             [
                 RegionWattsRow(region, model, component, watts.watts, watts.low, watts.high, watts.method)

@@ -36,7 +36,7 @@ _VARIATION = 1e-5
 """Share of a region's squared seconds that the other regions' seconds do not explain: below it, its time differs from
 a fixed proportion of theirs by less than 0.3 %, and nothing tells their watts apart."""
 
-_SPREAD = 1.0
+SPREAD = 1.0
 """Standard deviation, relative to the mean, that watts of regions are expected to have before anything is known."""
 
 _ANCHOR_SPREAD = 0.1
@@ -62,6 +62,10 @@ class RegionWatts(NamedTuple):
     method: Method
     together: tuple[str, ...] = ()
 
+    def known_to(self, ratio: float) -> bool:
+        """Whether it is identified, with half the width of its interval at most ``ratio`` of it."""
+        return self.method != "not_identifiable" and self.high - self.watts <= ratio * self.watts
+
 
 @dataclass(frozen=True, slots=True)
 class _Solution:
@@ -80,9 +84,13 @@ class RegionEstimator:
     with the least residual. Regions whose seconds are always in one proportion are estimated as one.
     """
 
-    def __init__(self, outside_watts: float | None = None) -> None:
-        """``outside_watts`` is the power of the process when no region is open, None if it is unknown."""
+    def __init__(self, outside_watts: float | None = None, spread: float = SPREAD) -> None:
+        """``outside_watts`` is the power of the process when no region is open, None if it is unknown.
+
+        ``spread`` is the standard deviation, relative to the mean, that watts of regions are expected to have.
+        """
         self.outside_watts = outside_watts
+        self._spread = spread
         self.lag = 0.0
         self._equations = [NormalEquations(0) for _ in LAGS]
         self._slots: dict[str, int] = {}
@@ -186,7 +194,7 @@ class RegionEstimator:
             gram, moments = _merged(gram, moments, groups)
             outside = next((number for number, group in enumerate(groups) if outside in group), None)
         mean = self._joules / (sum(self._times.values()) or 1.0)
-        expected, spreads = [mean] * len(moments), [_SPREAD * mean] * len(moments)
+        expected, spreads = [mean] * len(moments), [self._spread * mean] * len(moments)
         if outside is not None and self.outside_watts is not None:
             expected[outside] = self.outside_watts
             spreads[outside] = max(_ANCHOR_SPREAD * self.outside_watts, 0.01 * mean)

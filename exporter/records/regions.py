@@ -38,10 +38,14 @@ class RegionPiece(NamedTuple):
 
 
 class RegionSpan(NamedTuple):
-    """Pieces that follow one another from boot time ``start`` on."""
+    """Pieces that follow one another from boot time ``start`` on.
+
+    ``cpu_ratio`` is the part of the time of a region in which its threads computed; 1 where it is not known.
+    """
 
     start: float
     pieces: tuple[RegionPiece, ...]
+    cpu_ratio: Mapping[str, float] = {}
 
 
 class ProcessRegions(NamedTuple):

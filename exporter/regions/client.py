@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from time import monotonic_ns, sleep
+from time import monotonic_ns, sleep, thread_time_ns
 from typing import Any, TypeVar, cast
 
 PROTOCOL_VERSION = 1
@@ -39,6 +39,9 @@ _PIECE_NS = 2_000_000
 """Time is recorded in pieces: one for each stretch of at least this length in which nothing was entered or left;
 shorter ones are summed until they are as long together."""
 
+_CLOCKED_NS = 100_000
+"""Mean length of a run from which on its CPU time is measured; shorter ones are taken to compute all the time."""
+
 _NUMBERS_PER_MESSAGE = 2500
 _SPANS_PER_MESSAGE = 500
 _NAMES_PER_MESSAGE = 50
@@ -55,12 +58,13 @@ _OUTSIDE = 0
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 Frame = list[Any]
-"""A region that was entered: the `Region`, the frame it was entered in, its epoch, and its open children.
+"""A region that was entered: the `Region`, the frame it was entered in, its epoch, its open children; then, where its
+CPU time is measured, the thread's clock and the time when it was entered, and both of what was within it.
 
 Open while its epoch is that of the client. A list, because that is made four times faster than an object.
 """
 
-_REGION, _PARENT, _EPOCH, _CHILDREN = range(4)
+_REGION, _PARENT, _EPOCH, _CHILDREN, _CPU, _AT, _INNER_CPU, _INNER = range(8)
 
 _innermost: ContextVar[Frame | None] = ContextVar("ai_energy_region", default=None)
 
@@ -68,17 +72,19 @@ _innermost: ContextVar[Frame | None] = ContextVar("ai_energy_region", default=No
 class Region:
     """A named part of the program: a context manager, which may be entered many times at once, and a decorator.
 
-    ``sum_ns`` is its time in the current sum of short stretches.
+    ``sum_ns`` is its time in the current sum of short stretches. ``clocked`` if its CPU time is measured: not where it
+    is so short that reading the thread's clock would matter. ``cpu_ns`` is its CPU time of ``cpu_of_ns``.
     """
 
-    __slots__ = ("_client", "name", "number", "runs", "sum_ns", "units")
+    __slots__ = ("_client", "clocked", "cpu_ns", "cpu_of_ns", "name", "number", "runs", "sum_ns", "units")
 
     def __init__(self, client: Client, name: str, number: int) -> None:
         self._client = client
         self.name = name
         self.number = number
         self.runs = 0
-        self.sum_ns = 0
+        self.sum_ns = self.cpu_ns = self.cpu_of_ns = 0
+        self.clocked = True
         self.units: dict[str, float] = {}
 
     def __enter__(self) -> Region:
@@ -91,7 +97,8 @@ class Region:
         if not (lock.acquire(False) or lock.acquire(True, _LOCK_SECONDS)):
             return self
         try:
-            client.advance(monotonic_ns())
+            now = monotonic_ns()
+            client.advance(now)
             epoch, active = client.epoch, client.active
             parent = _innermost.get()
             if parent is not None:
@@ -102,7 +109,7 @@ class Region:
                         _leave(active, parent[_REGION])
                     parent[_CHILDREN] += 1
             active[self] = active[self] + 1 if self in active else 1
-            _innermost.set([self, parent, epoch, 0])
+            _innermost.set([self, parent, epoch, 0, thread_time_ns() if self.clocked else 0, now, 0, 0])
         finally:
             lock.release()
         return self
@@ -115,7 +122,8 @@ class Region:
         if not (lock.acquire(False) or lock.acquire(True, _LOCK_SECONDS)):
             return
         try:
-            client.advance(monotonic_ns())
+            now = monotonic_ns()
+            client.advance(now)
             epoch, active = client.epoch, client.active
             top = frame = _innermost.get()
             while frame is not None and (frame[_REGION] is not self or frame[_EPOCH] != epoch):
@@ -124,6 +132,8 @@ class Region:
                 return
             self.runs += 1
             frame[_EPOCH] = -1
+            if frame[_CPU] > 0:
+                self._clock(frame, now)
             if not frame[_CHILDREN]:
                 _leave(active, self)
             parent = frame[_PARENT]
@@ -138,6 +148,17 @@ class Region:
             _innermost.set(parent if frame is top else _open_ancestor(top, epoch))
         finally:
             lock.release()
+
+    def _clock(self, frame: Frame, now: int) -> None:
+        """Add the CPU time of a run, and take it from what is around it."""
+        length = now - frame[_AT]
+        cpu = min(thread_time_ns() - frame[_CPU], length)
+        self.cpu_ns += max(0, min(cpu - frame[_INNER_CPU], length - frame[_INNER]))
+        self.cpu_of_ns += max(0, length - frame[_INNER])
+        parent = frame[_PARENT]
+        if parent is not None:
+            parent[_INNER_CPU] += cpu
+            parent[_INNER] += length
 
     def add(self, **units: float) -> None:
         """Count what the region produced, such as ``tokens=128`` or ``samples=32``."""
@@ -327,7 +348,8 @@ class Client:
             self.active.clear()
             self._pieces, self.device_spans, self._waiting = [], [], []
             for region in self.regions.values():
-                region.runs, region.sum_ns, region.units = 0, 0, {}
+                region.runs, region.units = 0, {}
+                region.sum_ns = region.cpu_ns = region.cpu_of_ns = 0
 
     # --- sending ------------------------------------------------------------------------------------
 
@@ -372,13 +394,17 @@ class Client:
             self._close_sum(now)
             began, pieces, spans = self._began, self._pieces, self.device_spans
             self._began, self._pieces, self.device_spans = now, [], []
-            runs, units = {}, {}
+            runs, units, cpu = {}, {}, {}
             for region in self.regions.values():
+                if region.cpu_of_ns:
+                    cpu[region.number] = (region.cpu_ns, region.cpu_of_ns)
+                    region.clocked = region.cpu_of_ns >= _CLOCKED_NS * region.runs
+                    region.cpu_ns = region.cpu_of_ns = 0
                 if region.runs:
                     runs[region.number], region.runs = region.runs, 0
                 if region.units:
                     units[region.number], region.units = region.units, {}
-        content: dict[str, Any] = {"runs": runs, "units": units}
+        content: dict[str, Any] = {"runs": runs, "units": units, "cpu": cpu}
         count = sum(runs.values())
         while pieces or spans:
             size = taken = 0

@@ -343,16 +343,20 @@ class TestProcesses:
         threads = [threading.Thread(target=busy) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for _ in range(5):
-            child = os.fork()
-            if child == 0:
-                with client.region("child"):
-                    pass
-                os._exit(0 if client.region("child").runs == 1 else 1)
-            assert os.waitpid(child, 0)[1] == 0
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            for _ in range(5):
+                child = os.fork()
+                if child == 0:
+                    with client.region("child"):
+                        pass
+                    client.close()
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        wait_for(lambda: server.totals().runs["child"] == 5)
 
 
 def _enter(region: Region) -> None:

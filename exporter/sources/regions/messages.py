@@ -38,7 +38,8 @@ class Rejected(Exception):  # noqa: N818 - of the message, not of the program
 class Message:
     """What a message says. Times are nanoseconds of CLOCK_MONOTONIC, regions are numbers; 0 is outside all regions.
 
-    A piece is its length, then pairs of region and time.
+    A piece is its length, then pairs of region and time. ``cpu`` is the part of the time of a region in which its
+    thread computed, where the client measured that.
     """
 
     names: dict[int, str] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Message:
     device: list[list[int]] = field(default_factory=list)
     runs: dict[int, int] = field(default_factory=dict)
     units: dict[int, dict[str, float]] = field(default_factory=dict)
+    cpu: dict[int, float] = field(default_factory=dict)
     lost: int = 0
 
     @property
@@ -89,6 +91,8 @@ def _message(content: Mapping[str, Any]) -> Message:
     for number, units in content.get("units", {}).items():
         counted = {clean(unit): _amount(amount) for unit, amount in list(units.items())[:MAX_UNITS]}
         message.units[_number(int(number))] = counted
+    for number, (busy, length) in content.get("cpu", {}).items():
+        message.cpu[_number(int(number))] = min(1.0, _count(busy) / max(1, _count(length)))
     if content.get("pieces") or content.get("device"):
         message.start = _time(content["start"])
         message.pieces = [_piece(piece) for piece in content.get("pieces", ())]

@@ -39,13 +39,14 @@ class Peer:
         self._names: dict[int, str] = {0: OUTSIDE_REGIONS}
         self._known: set[str] = set()
         self._until_ns = 0
+        self._cpu_ratio: dict[str, float] = {}
         self._budget_at = clock()
         self._messages = MESSAGES_PER_SECOND * _BURST_SECONDS
         self._bytes = BYTES_PER_SECOND * _BURST_SECONDS
         self._forget()
 
     def _forget(self) -> None:
-        self._spans: list[tuple[float, list[RegionPiece]]] = []
+        self._spans: list[RegionSpan] = []
         self._pieces = 0
         self._seconds: dict[str, float] = {}
         self._runs: dict[str, int] = {}
@@ -86,10 +87,11 @@ class Peer:
         if not message.pieces or self._pieces + len(message.pieces) > _MAX_PIECES:
             return
         self._pieces += len(message.pieces)
-        if not self._spans or message.start != self._until_ns:
-            self._spans.append((start, []))
         self._until_ns = message.start + message.nanoseconds
-        pieces, seconds = self._spans[-1][1], self._seconds
+        pieces: list[RegionPiece] = []
+        seconds = self._seconds
+        if message.runs or message.cpu:  # the following messages of the same moment have none
+            self._cpu_ratio = {self._name(number): ratio for number, ratio in message.cpu.items()}
         for length, *pairs in message.pieces:
             times: dict[str, float] = {}
             for number, nanoseconds in zip(pairs[::2], pairs[1::2], strict=True):
@@ -98,6 +100,7 @@ class Peer:
             for name, taken in times.items():
                 seconds[name] = seconds.get(name, 0.0) + taken
             pieces.append(RegionPiece(length / 1e9, tuple(times.items())))
+        self._spans.append(RegionSpan(start, tuple(pieces), self._cpu_ratio))
 
     def _name(self, number: int) -> str:
         return self._names.get(number, OTHER)
@@ -115,7 +118,7 @@ class Peer:
 
     def take(self, *, ended: bool) -> ProcessRegions | None:
         """Everything since the last call; None if there is nothing to say."""
-        spans = tuple([RegionSpan(start, tuple(pieces)) for start, pieces in self._spans])
+        spans = tuple(self._spans)
         device_seconds: dict[str, float] = {}
         for name, _, length in self._device:
             device_seconds[name] = device_seconds.get(name, 0.0) + length
