@@ -17,6 +17,7 @@ from ..records import (
     Model,
     Place,
     Process,
+    ProcessKey,
     ProcessOwner,
     UnattributedReason,
     Workload,

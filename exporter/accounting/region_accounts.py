@@ -67,9 +67,11 @@ class _Part:
 
 
 class _Program:
-    """One process that reports regions."""
+    """One process that reports regions. It is kept for a while after its end, until its owner is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: Process, group: GroupKey | None) -> None:
+        self.process = process
+        self.group = group
         self.times = RegionTimes()
         self.cpu_times = RegionTimes()  # the same, of which regions only the time in which they computed
         self.seconds: dict[str, float] = {}
@@ -78,6 +80,7 @@ class _Program:
         self.owner: Owner | None = None
         self.pending: dict[tuple[str, Kind], float] = {}  # until its owner is known
         self.ended = False
+        self.ended_at: float | None = None
 
     def power(self, region: str, component: Component, watts: RegionWatts) -> RegionWatts:
         """Watts while the region is open, of watts while it computes."""
@@ -143,17 +146,18 @@ class RegionAccounts:
         """Add what programs reported, and divide the joules of the intervals that they have reported completely.
 
         ``read_at`` is when the meters of a component were read in this tick. New counters are published at 0 until
-        snapshot ``born`` was scraped, None if nobody needs that.
+        snapshot ``born`` was scraped, None if no scraper needs that.
         """
         for reported in processes:
             self._add(reported, locate, born)
         for key, program in list(self._programs.items()):
+            if program.owner is None:
+                program.owner = locate(program.process, program.group)
             self._observe(key, program, read_at, joules, born)
             if program.owner is not None:
                 self._used_at[program.owner] = now
             if program.ended and not any(part.waiting for part in program.parts.values()):
-                self._release(program, born)
-                del self._programs[key]
+                self._end(program, now, born)
 
     def release(self, scraped: int | None) -> None:
         """Publish what was at 0 in ``scraped``, the newest snapshot that every regular scraper has received."""
@@ -181,7 +185,7 @@ class RegionAccounts:
     def _add(self, reported: ProcessRegions, locate: Locate, born: int | None) -> None:
         program = self._programs.get(reported.process.key)
         if program is None:
-            program = self._programs[reported.process.key] = _Program()
+            program = self._programs[reported.process.key] = _Program(reported.process, reported.group)
         program.owner = locate(reported.process, reported.group) or program.owner
         program.ended = reported.ended
         for start, pieces, ratios in reported.spans:
@@ -242,9 +246,14 @@ class RegionAccounts:
                     part.waiting.clear()
                     return
             part.waiting.popleft()
-            if times.since is None or start - LAGS[-1] < times.since:
+            if times.since is None:
                 continue
-            found = part.estimator.observe(times, start, end, joules)
+            if start - LAGS[-1] < times.since or (times.until or end) < end - LAGS[0]:
+                found = times.between(start, end)  # nothing can be learned of what is known in part
+                unknown = max(0.0, times.since - start) + max(0.0, end - (times.until or end))
+                found[OUTSIDE_REGIONS] = found.get(OUTSIDE_REGIONS, 0.0) + unknown
+            else:
+                found = part.estimator.observe(times, start, end, joules)
             part.held.append((joules, found))
             part.held_since = start if part.held_since is None else part.held_since
             watts = part.estimator.watts
@@ -262,6 +271,17 @@ class RegionAccounts:
                     self._count(program, region, component, share, born)
         part.held = []
 
+    def _end(self, program: _Program, now: float, born: int | None) -> None:
+        """Post what is left of a program, once its container has a name, or `HOLD_SECONDS` after its end."""
+        program.ended_at = now if program.ended_at is None else program.ended_at
+        if program.owner is None and now - program.ended_at < HOLD_SECONDS:
+            return
+        program.owner = program.owner or ("", "")
+        self._used_at[program.owner] = now
+        self._release(program, born)
+        self._post_pending(program, born)
+        del self._programs[program.process.key]
+
     def _release(self, program: _Program, born: int | None) -> None:
         for component, part in program.parts.items():
             self._divide_held(program, component, part, born)
@@ -270,10 +290,7 @@ class RegionAccounts:
         if program.owner is None:
             program.pending[region, kind] = program.pending.get((region, kind), 0.0) + amount
             return
-        if program.pending:
-            pending, program.pending = program.pending, {}
-            for (name, what), waiting in pending.items():
-                self._count(program, name, what, waiting, born)
+        self._post_pending(program, born)
         names = self._names.setdefault(program.owner, set())
         if region not in names and len(names) >= MAX_REGIONS:
             region = OTHER
@@ -286,6 +303,12 @@ class RegionAccounts:
                 self._unborn.add(cell)
         count.total += amount
         self._saved = False
+
+    def _post_pending(self, program: _Program, born: int | None) -> None:
+        """Count what waited for the owner of the program."""
+        pending, program.pending = program.pending, {}
+        for (region, kind), amount in pending.items():
+            self._count(program, region, kind, amount, born)
 
     # --- reading ------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ _CONFIDENCE_DEVIATIONS = 1.645
 _LONGEST_SECONDS = 10.0
 _VARIATION = 1e-5
 """Share of a region's squared seconds that the other regions' seconds do not explain: below it, its time differs from
-a fixed proportion of theirs by less than 0.3 %, and nothing tells their watts apart."""
+a fixed proportion of theirs by less than 0.3 %, and their watts cannot be separated."""
 
 SPREAD = 1.0
 """Standard deviation, relative to the mean, that watts of regions are expected to have before anything is known."""
@@ -54,7 +54,7 @@ _SOLVE_EVERY = 10
 
 
 class RegionWatts(NamedTuple):
-    """Watts of a region with their 90 % interval; ``together`` are the regions from which it cannot be told apart."""
+    """Watts of a region with their 90 % interval; ``together`` are the regions that share its watts."""
 
     watts: float
     low: float
@@ -256,7 +256,7 @@ def _ridge(
     """Coefficients that are not negative, their errors for unit noise, and the sum of squared residuals.
 
     Each is pulled towards ``expected`` by its penalty. Where one would be negative it is 0 and the others are solved
-    anew.
+    again.
     """
     active = list(range(len(moments)))
     solution: list[float] = []
@@ -297,7 +297,7 @@ def _merged(gram: Triangle, moments: Sequence[float], groups: Sequence[Sequence[
 
 
 def _proportional(gram: Triangle, count: int) -> list[list[int]]:
-    """Groups of regressors of which one alone cannot be told apart from the others: each with its nearest one."""
+    """Groups of regressors that cannot be separated: each that the others explain, with its nearest one."""
     groups = [[number] for number in range(count)]
     while len(groups) > 1:
         matrix, _ = _merged(gram, [0.0] * count, groups)

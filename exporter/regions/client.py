@@ -46,6 +46,7 @@ _NUMBERS_PER_MESSAGE = 2500
 _SPANS_PER_MESSAGE = 500
 _NAMES_PER_MESSAGE = 50
 _WAITING_MESSAGES = 100
+_MAX_THREADS = 1000
 _DEVICE_SPANS = 4000
 """Most spans of device time until the next message."""
 
@@ -109,7 +110,12 @@ class Region:
                         _leave(active, parent[_REGION])
                     parent[_CHILDREN] += 1
             active[self] = active[self] + 1 if self in active else 1
-            _innermost.set([self, parent, epoch, 0, thread_time_ns() if self.clocked else 0, now, 0, 0])
+            cpu = 0
+            if self.clocked:
+                cpu = thread_time_ns()
+                if parent is None:
+                    client.enter_from_outside(now, cpu)
+            _innermost.set([self, parent, epoch, 0, cpu, now, 0, 0])
         finally:
             lock.release()
         return self
@@ -152,13 +158,16 @@ class Region:
     def _clock(self, frame: Frame, now: int) -> None:
         """Add the CPU time of a run, and take it from what is around it."""
         length = now - frame[_AT]
-        cpu = min(thread_time_ns() - frame[_CPU], length)
+        clock = thread_time_ns()
+        cpu = min(clock - frame[_CPU], length)
         self.cpu_ns += max(0, min(cpu - frame[_INNER_CPU], length - frame[_INNER]))
         self.cpu_of_ns += max(0, length - frame[_INNER])
         parent = frame[_PARENT]
         if parent is not None:
             parent[_INNER_CPU] += cpu
             parent[_INNER] += length
+        else:
+            self._client.left[threading.get_ident()] = (now, clock)
 
     def add(self, **units: float) -> None:
         """Count what the region produced, such as ``tokens=128`` or ``samples=32``."""
@@ -231,7 +240,9 @@ class Client:
         self.lock = threading.Lock()
         self.active: dict[Region, int] = {}
         self._pieces: list[list[int]] = []
+        self.left: dict[int, tuple[int, int]] = {}  # by thread, the time and its clock when it left all regions
         self._outside_ns = 0  # in the current sum
+        self._outside_cpu = self._outside_cpu_of = 0
         self._began = self._last = self._sum_began = self._sum_ends = 0  # of the pieces; of what follows the last edge
         self._waiting: list[tuple[bytes, int]] = []
         self._socket: socket.socket | None = None
@@ -275,6 +286,13 @@ class Client:
             piece += (region.number, contexts * elapsed)
         self._pieces.append(piece if self.active else [elapsed, _OUTSIDE, elapsed])
         self._sum_began, self._sum_ends = now, now + _PIECE_NS
+
+    def enter_from_outside(self, now: int, cpu: int) -> None:
+        """Add the CPU time of this thread, whose clock is ``cpu``, since it left all regions. The lock is held."""
+        left = self.left.pop(threading.get_ident(), None)
+        if left is not None:
+            self._outside_cpu_of += now - left[0]
+            self._outside_cpu += min(cpu - left[1], now - left[0])
 
     def _close_sum(self, now: int) -> None:
         if now > self._sum_began:
@@ -344,8 +362,9 @@ class Client:
         with self.lock:
             self.recording = False
             self.epoch += 1
-            self.lost = self._outside_ns = 0
+            self.lost = self._outside_ns = self._outside_cpu = self._outside_cpu_of = 0
             self.active.clear()
+            self.left.clear()
             self._pieces, self.device_spans, self._waiting = [], [], []
             for region in self.regions.values():
                 region.runs, region.units = 0, {}
@@ -395,6 +414,11 @@ class Client:
             began, pieces, spans = self._began, self._pieces, self.device_spans
             self._began, self._pieces, self.device_spans = now, [], []
             runs, units, cpu = {}, {}, {}
+            if self._outside_cpu_of:
+                cpu[_OUTSIDE] = (self._outside_cpu, self._outside_cpu_of)
+                self._outside_cpu = self._outside_cpu_of = 0
+            if len(self.left) > _MAX_THREADS:
+                self.left.clear()
             for region in self.regions.values():
                 if region.cpu_of_ns:
                     cpu[region.number] = (region.cpu_ns, region.cpu_of_ns)

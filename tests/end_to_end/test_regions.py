@@ -113,6 +113,8 @@ def test_joules_follow_the_cpu_time_of_regions_also_of_a_child_and_across_a_rest
     wait_for(lambda: machine.exporter.scrape().total("energy_region_programs") == 0)
     scrape = machine.exporter.scrape()
     joules = by_region(scrape, "energy_region_joules_total", component="cpu")
+    whole = scrape.total("energy_process_joules_total", pid=str(program.pid), component="cpu")
+    assert joules["parent a"] + joules["parent b"] <= whole
     for each in ("parent", "child"):
         ratio = joules[f"{each} a"] / joules[f"{each} b"]
         assert ratio == pytest.approx(seconds[f"{each} a"] / seconds[f"{each} b"], rel=0.2)

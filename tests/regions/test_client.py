@@ -88,6 +88,19 @@ class TestTime:
             wait_for(lambda: server.totals().seconds["open"] >= 0.03)
             assert server.totals().runs["open"] == 0
 
+    def test_cpu_time_inside_and_outside(self, client: Client, server: RegionServer) -> None:
+        for _ in range(3):
+            with client.region("waits"):
+                nap(0.02)
+            with client.region("computes"):
+                until = time.thread_time() + 0.02
+                while time.thread_time() < until:
+                    pass
+            nap(0.02)
+        ratios = {name: busy / length for name, (busy, length) in sent(client, server).cpu.items()}
+        assert ratios["waits"] < 0.5 > ratios["outside"]
+        assert ratios["computes"] > 2 * max(ratios["waits"], ratios["outside"])
+
     def test_threads_have_regions_of_their_own(self, client: Client, server: RegionServer) -> None:
         both = threading.Barrier(2)
 

@@ -103,7 +103,7 @@ ROOMS: dict[str, set[str]] = {
 
 MAX_LINES = 400
 
-ONE_FILE = {PACKAGE / "regions/client.py": 500}
+ONE_FILE = {PACKAGE / "regions/client.py": 530}
 """Copied into images as it is, so it cannot be split."""
 
 
@@ -217,7 +217,8 @@ def test_no_rule_is_for_a_room_that_is_gone() -> None:
 
 
 def test_the_reader_of_imports_sees_through_relative_ones() -> None:
-    assert "exporter.config.value_types.ValueType" in [name for _, name in imports(PACKAGE / "config/settings.py")]
+    settings = [name for _, name in imports(PACKAGE / "config/reading_settings.py")]
+    assert "exporter.config.value_types.ValueType" in settings
     assert "exporter.host.Host" in [name for _, name in imports(PACKAGE / "sources/cpu/rapl.py")]
     assert "exporter.sources.cpu.topology.Topology" in [name for _, name in imports(PACKAGE / "sources/cpu/rapl.py")]
 

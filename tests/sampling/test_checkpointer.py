@@ -8,6 +8,7 @@ from pathlib import Path
 from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.devices import Devices
 from exporter.accounting.ledger import Ledger
+from exporter.accounting.region_accounts import RegionAccounts
 from exporter.accounting.tokens import TokenAccounts
 from exporter.host import Host
 from exporter.records import GroupKey, Process, Workload
@@ -48,7 +49,7 @@ def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: 
 
     def tick(now: float) -> None:
         devices.joules["package-0"] = now
-        checkpointer.write(now, Accounts(ledger, devices, TokenAccounts()), Changes((), ()), 60.0)
+        checkpointer.write(now, Accounts(ledger, devices, TokenAccounts(), RegionAccounts()), Changes((), ()), 60.0)
 
     tick(1.0)
     disk.full = True
@@ -72,10 +73,10 @@ def test_the_start_of_the_counters_survives_restarts(tmp_path: Path) -> None:
     since = first.counted_since
     assert since is not None
     assert before <= since <= time.time()
-    first.close(1.0, Accounts(Ledger(Names()), Devices(), TokenAccounts()))
+    first.close(1.0, Accounts(Ledger(Names()), Devices(), TokenAccounts(), RegionAccounts()))
     second = run(StateStore(path))
     assert second.counted_since == since
-    second.close(2.0, Accounts(Ledger(Names()), Devices(), TokenAccounts()))
+    second.close(2.0, Accounts(Ledger(Names()), Devices(), TokenAccounts(), RegionAccounts()))
 
 
 def test_a_state_file_that_does_not_say_since_when_stays_so(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class Totals:
         self.runs: defaultdict[str, int] = defaultdict(int)
         self.units: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.pieces: list[list[int]] = []
+        self.cpu: dict[str, tuple[int, int]] = {}  # the last that was sent, and of how many nanoseconds
         self.lost = 0
         self.device: list[tuple[str, int, int]] = []
 
@@ -83,5 +84,7 @@ class Totals:
         for number, units in message.get("units", {}).items():
             for unit, count in units.items():
                 self.units[names[int(number)], unit] += count
+        for number, (busy, length) in message.get("cpu", {}).items():
+            self.cpu[names[int(number)]] = busy, length
         self.device += [(names[number], start, length) for number, start, length in message.get("device", ())]
         self.lost += message.get("lost", 0)

@@ -34,6 +34,7 @@ class Peer:
         self.group = group
         self.version = PROTOCOL_VERSION
         self.lost = 0
+        self._is_new = True
         self._clock = clock
         self._offset = offset
         self._names: dict[int, str] = {0: OUTSIDE_REGIONS}
@@ -90,8 +91,9 @@ class Peer:
         self._until_ns = message.start + message.nanoseconds
         pieces: list[RegionPiece] = []
         seconds = self._seconds
-        if message.runs or message.cpu:  # the following messages of the same moment have none
-            self._cpu_ratio = {self._name(number): ratio for number, ratio in message.cpu.items()}
+        if message.cpu:
+            known = {self._name(number): ratio for number, ratio in message.cpu.items()}
+            self._cpu_ratio = {**self._cpu_ratio, **known}  # a run that has not ended has that of earlier ones
         for length, *pairs in message.pieces:
             times: dict[str, float] = {}
             for number, nanoseconds in zip(pairs[::2], pairs[1::2], strict=True):
@@ -117,7 +119,7 @@ class Peer:
         self._bytes -= size
 
     def take(self, *, ended: bool) -> ProcessRegions | None:
-        """Everything since the last call; None if there is nothing to say."""
+        """Everything since the last call; None if there is nothing to say: the first time there is a process."""
         spans = tuple(self._spans)
         device_seconds: dict[str, float] = {}
         for name, _, length in self._device:
@@ -139,6 +141,7 @@ class Peer:
         )
         device = tuple(self._device)
         self._forget()
-        if not (spans or uses or ended):
+        if not (spans or uses or ended or self._is_new):
             return None
+        self._is_new = False
         return ProcessRegions(self.process, self.group, uses, spans, device, ended)

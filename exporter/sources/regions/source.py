@@ -8,9 +8,6 @@ from .intake import Intake
 
 SOCKET = "/run/ai-energy-exporter/regions.sock"
 
-REST_SECONDS = 2.0
-"""How often to look whether a program has connected while there is none."""
-
 
 class RegionSource:
     """What the clients of `exporter.regions` on this machine have sent; the socket is read in the background."""
@@ -24,7 +21,7 @@ class RegionSource:
         """Everything since the last read."""
         self._intake.open()
         if not self._intake.connected:
-            return Reading(rest_seconds=REST_SECONDS)
+            return Reading()
         return Reading(regions=self._intake.take())
 
     def close(self) -> None:
