@@ -77,6 +77,7 @@ def _values() -> dict[str, Schema]:
         "securityContext": FREE,
         "kubelet": _object({"directory": PATH}),
         "state": _object({"hostPath": PATH}),
+        "regions": _object({"hostPath": PATH}),
         "nvidia": _object({"enabled": FLAG, "runtimeClassName": TEXT}),
         "nonroot": _object({"enabled": FLAG}),
         "openshift": _object({"enabled": FLAG}),

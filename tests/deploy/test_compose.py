@@ -33,6 +33,10 @@ def test_profiles() -> None:
     }
 
 
+SOCKETS = "/run/ai-energy-exporter"
+"""Where programs of the machine report their regions."""
+
+
 @each
 def test_images_are_pinned(name: str) -> None:
     """By digest, or the file and the document say that their content is not verified."""
@@ -83,6 +87,8 @@ def test_what_is_mounted_is_there(name: str) -> None:
         if source.startswith("."):
             assert rest.endswith(":ro")
             assert (FOLDER / source).exists(), source
+        elif source.startswith("/"):
+            assert (name, source, rest) == ("exporter", SOCKETS, SOCKETS)
         else:
             assert source in COMPOSE["volumes"]
 

@@ -285,12 +285,12 @@ def _scraped(pod: Pod, context: ssl.SSLContext) -> bytes:
     return received
 
 
-def test_the_udev_rule_and_the_state_directory_are_for_the_user_of_the_pod() -> None:
+def test_the_udev_rule_and_the_directories_are_for_the_user_of_the_pod() -> None:
     ((_, spec),) = pods(render("overlays/nonroot"))
     user = str(spec["securityContext"]["runAsUser"])
     folder = REPOSITORY / "deploy/kubernetes/overlays/nonroot"
     rule = (folder / "60-ai-energy-exporter.rules").read_text().splitlines()[-1]
     assert f"/bin/chgrp {user} /sys%p/energy_uj" in rule
-    line = (folder / "ai-energy-exporter.conf").read_text().splitlines()[-1].split()
-    state = [volume["hostPath"]["path"] for _, volume in mounts(spec) if volume["name"] == "state"]
-    assert line == ["d", state[0], "0750", user, user, "-"]
+    lines = [line.split() for line in (folder / "ai-energy-exporter.conf").read_text().splitlines()[1:]]
+    paths = {volume["name"]: volume["hostPath"]["path"] for _, volume in mounts(spec) if "hostPath" in volume}
+    assert lines == [["d", paths["state"], "0750", user, user, "-"], ["d", paths["run"], "0755", user, user, "-"]]

@@ -11,7 +11,7 @@ from typing import Any
 from tests.support.manifests import Object, identity, mounts, of_kind, pods
 
 READ_ONLY = {"/sys/class", "/sys/devices", "/sys/bus", "/sys/fs/cgroup", "/var/lib/kubelet/pod-resources"}
-WRITABLE = "/var/lib/ai-energy-exporter"
+WRITABLE = {"/var/lib/ai-energy-exporter", "/run/ai-energy-exporter"}
 NONROOT = 65532
 
 PROVIDED = {
@@ -93,16 +93,16 @@ def _volumes(pod: Object) -> Iterator[str]:
         path = volume.get("hostPath", {}).get("path")
         if path is not None:
             seen.add(path)
-        if path == WRITABLE:
+        if path in WRITABLE:
             if volume["hostPath"]["type"] != "DirectoryOrCreate" or mount.get("readOnly"):
-                yield "no place for its state"
+                yield f"cannot write {path}"
         elif not mount.get("readOnly"):
             yield f"may write {mount['mountPath']}"
         elif path is not None and volume["hostPath"]["type"] != "Directory":
             yield f"{path} may be made"
         if "subPath" in mount or mount.get("mountPropagation", "None") != "None":
             yield f"{mount['mountPath']}: subPath or mountPropagation"
-    if seen != READ_ONLY | {WRITABLE}:
+    if seen != READ_ONLY | WRITABLE:
         yield f"sees {sorted(seen)}"
     if {volume["name"] for volume in pod["volumes"]} != {mount["name"] for mount, _ in mounts(pod)}:
         yield "a volume that nobody mounts"

@@ -65,6 +65,7 @@ class Intake:
         """Listen, and start the thread. Raises `Unavailable`."""
         if self._listening is not None:
             return
+        self._make_folder()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._bind(listening)
@@ -81,10 +82,19 @@ class Intake:
         self._selector.register(listening, selectors.EVENT_READ)
         threading.Thread(target=self._run, name="regions", daemon=True).start()
 
-    def _bind(self, listening: socket.socket) -> None:
+    def _make_folder(self) -> None:
+        """Make the socket's directory, which other users may enter. Raises `Unavailable`."""
         folder = os.path.dirname(self._path)
-        if folder and not os.path.isdir(folder):
-            os.makedirs(folder, mode=0o755, exist_ok=True)
+        if not folder or os.path.isdir(folder):
+            return
+        try:
+            os.makedirs(folder, exist_ok=True)
+            os.chmod(folder, 0o755)  # whatever the umask is
+        except OSError as error:  # nothing is set up here for regions, as for a user who starts the exporter by hand
+            message = f"{folder}: no such directory, and it cannot be made: {error.strerror or error}"
+            raise Unavailable("not_found", message, _FIX) from None
+
+    def _bind(self, listening: socket.socket) -> None:
         try:
             listening.bind(self._path)
         except OSError as error:

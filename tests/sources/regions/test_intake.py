@@ -117,8 +117,25 @@ class TestClient:
     def test_a_directory_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         with pytest.raises(Unavailable) as refused:
-            RegionSource(Host(), str(tmp_path / "file/regions.sock")).read(0.0)
+            RegionSource(Host(), str(tmp_path / "file/run/regions.sock")).read(0.0)
+        assert refused.value.reason == "not_found"
         assert "RuntimeDirectory" in refused.value.fix
+
+    def test_other_users_may_enter_the_directory_that_it_makes(self, path: Path) -> None:
+        before = os.umask(0o077)
+        try:
+            source = RegionSource(Host(), str(path))
+            source.read(0.0)
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+        source.close()
+
+    def test_a_directory_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """As uid 0 every directory can be: the path is longer than a socket's may be."""
+        with pytest.raises(Unavailable) as refused:
+            RegionSource(Host(), str(tmp_path / ("long" * 50))).read(0.0)
+        assert "--regions.socket" in refused.value.fix
 
 
 _HOSTILE: dict[str, tuple[bytes, str]] = {

@@ -64,6 +64,8 @@
             hostPath: { path: {{ printf "%s/pod-resources" .Values.kubelet.directory | quote }} }
           - name: state
             hostPath: { path: {{ quote .Values.state.hostPath }} }
+          - name: run
+            hostPath: { path: {{ quote .Values.regions.hostPath }} }
           {{- if .Values.tls.enabled }}
           - name: web
             projected:
