@@ -47,7 +47,7 @@ def measure_and_print(
     descendants = Descendants(replace(host, procfs=OWN_PROC), link.launcher, os.getpid())
     consumption = Consumption(descendants, group, subreaper=link.subreaper)
     exporter, page = _ask(given["exporter.url"], host)
-    local = make_sources(settings, host)
+    local = make_sources(replace(settings, regions_socket=""), host)  # programs report to the exporter, not to a run
     sources, meter = _sources(local, exporter, page, host)
     focused = [Focused(source, consumption) for source in sources]
     options = sampler_options(settings)

@@ -1,0 +1,232 @@
+"""What regions cost program and exporter, and joules of regions of known CPU time, with real processes and socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.live import Exporter, Meter, Scrape
+from tests.support.repository import REPOSITORY
+
+from .table import show, verdict
+
+_ROUNDS = 7
+_RUNS = 100_000
+_PROGRAMS = 4
+_PER_SECOND = 100_000
+_SETTLE_SECONDS = 5.0
+_SECONDS = 30.0
+_TRUTH_SECONDS = 60.0
+CLIENT_GOAL_MICROSECONDS = 2.0
+ABSENT_GOAL_MICROSECONDS = 0.3
+EXPORTER_GOAL_PERCENT = 2.0
+JOULES_GOAL_PERCENT = 5.0
+
+_SHAPES = {
+    "one region again and again": "with a: pass",
+    "by name": "with region('a'): pass",
+    "one within the other": "with a:\n  with b: pass",
+    "decorated": "work()",
+}
+_REGIONS = {"one within the other": 2}
+
+_STOPWATCH = """
+import sys, time
+from exporter.regions import region
+a, b = region('a'), region('b')
+@region('c')
+def work(): pass
+def bare(): pass
+def empty():
+    for _ in range({runs}): {empty}
+def full():
+    for _ in range({runs}):
+        {body}
+for _ in range(3): full()
+times = []
+for _ in range({rounds}):
+    began = time.perf_counter(); empty(); middle = time.perf_counter(); full()
+    times.append((time.perf_counter() - middle - (middle - began)) / {runs})
+print(min(times))
+"""
+
+_STEADY = """
+import json, sys, time
+from exporter.regions import region, step
+a, b = region('forward'), region('backward')
+each, until, runs = float(sys.argv[1]), time.monotonic() + float(sys.argv[2]), 0
+due = time.monotonic()
+while due < until:
+    for _ in range(50):
+        with a: pass
+        with b: pass
+    runs += 100
+    due += 100 / each
+    time.sleep(max(0.0, due - time.monotonic()))
+print(runs)
+"""
+
+_KNOWN = """
+import json, os, signal, sys, time
+from exporter.regions import region
+used, stopped = {}, []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+def compute(name, seconds):
+    began = time.thread_time()
+    with region(name):
+        while time.thread_time() < began + seconds: pass
+    used[name] = used.get(name, 0.0) + time.thread_time() - began
+child = os.fork()
+who = 'parent' if child else 'child'
+while not stopped:
+    compute(who + ' a', 0.012)
+    compute(who + ' b', 0.004)
+    time.sleep(0.008)
+if child:
+    os.kill(child, signal.SIGTERM)
+    os.waitpid(child, 0)
+with open(sys.argv[1] + who, 'w') as file: json.dump([os.getpid(), used], file)
+"""
+
+
+def main() -> None:
+    """Print three tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        _client(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        _load(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        _known(Path(folder))
+
+
+@contextmanager
+def _exporter(folder: Path, meter: Meter | None = None) -> Iterator[tuple[Exporter, Path]]:
+    path = folder / "regions.sock"
+    own = meter or Meter(folder / "sys")
+    flags = ("--path.sysfs", str(folder / "sys"), "--path.cgroupfs", "/sys/fs/cgroup", "--sample.interval", "1s")
+    state = ("--regions.socket", str(path), "--state.file", str(folder / "state"))
+    exporter = Exporter(*flags, *state, "--attribution.cpu-scope", "machine")
+    try:
+        exporter.scrape()
+        yield exporter, path
+    finally:
+        exporter.end()
+        if meter is None:
+            own.stop()
+
+
+def _python(text: str, path: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "AI_ENERGY_REGIONS_SOCKET": str(path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", text, *arguments], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _client(folder: Path) -> None:
+    rows = []
+    with _exporter(folder) as (_, path):
+        for name, code in _SHAPES.items():
+            regions = _REGIONS.get(name, 1)
+            present, absent = (_microseconds(code, where) / regions for where in (path, folder / "absent.sock"))
+            met = present <= CLIENT_GOAL_MICROSECONDS and absent <= ABSENT_GOAL_MICROSECONDS
+            rows.append((name, f"{present:.2f}", f"{absent:.2f}", verdict(met)))
+    head = ("region", "µs", "without a socket, µs", f"≤ {CLIENT_GOAL_MICROSECONDS}, ≤ {ABSENT_GOAL_MICROSECONDS}")
+    show(f"Client: net of the loop, best of {_ROUNDS} rounds of {_RUNS} runs", head, rows)
+
+
+def _microseconds(code: str, path: Path) -> float:
+    body = code.replace("\n", "\n        ")
+    empty = "bare()" if "work" in code else "pass"
+    text = _STOPWATCH.format(runs=_RUNS, rounds=_ROUNDS, body=body, empty=empty)
+    return 1e6 * float(_python(text, path).communicate()[0])
+
+
+def _load(folder: Path) -> None:
+    with _exporter(folder) as (exporter, path):
+        time.sleep(_SETTLE_SECONDS)
+        idle = _cpu_percent(exporter, _SECONDS)
+        length = _SECONDS + 2 * _SETTLE_SECONDS
+        began = time.monotonic()
+        programs = [_python(_STEADY, path, str(_PER_SECOND / _PROGRAMS), str(length)) for _ in range(_PROGRAMS)]
+        time.sleep(_SETTLE_SECONDS)
+        busy = _cpu_percent(exporter, _SECONDS)
+        entered = sum(int(program.communicate()[0]) for program in programs)
+        rate = entered / (time.monotonic() - began)
+        time.sleep(3.0)
+        scrape = exporter.scrape()
+        counted, lost = scrape.total("energy_region_runs_total"), scrape.total("energy_region_runs_lost_total")
+        rejected = scrape.total("energy_region_messages_rejected_total")
+    rows = [
+        (
+            f"{rate:,.0f}",
+            f"{idle:.2f}",
+            f"{busy:.2f}",
+            f"{busy - idle:.2f}",
+            f"{entered:,} / {counted:,.0f} / {lost:,.0f} / {rejected:,.0f}",
+            verdict(busy - idle <= EXPORTER_GOAL_PERCENT and entered == counted + lost),
+        )
+    ]
+    head = (
+        "regions a second",
+        "exporter before, % of a core",
+        "during",
+        "difference",
+        "entered / counted / lost / rejected messages",
+        f"≤ {EXPORTER_GOAL_PERCENT:g} %",
+    )
+    show(f"Exporter: {_PROGRAMS} programs", head, rows)
+
+
+def _cpu_percent(exporter: Exporter, seconds: float) -> float:
+    def used() -> float:
+        fields = Path(f"/proc/{exporter.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before, began = used(), time.monotonic()
+    time.sleep(seconds)
+    return 100.0 * (used() - before) / (time.monotonic() - began)
+
+
+def _known(folder: Path) -> None:
+    meter = Meter(folder / "sys")
+    rows: list[tuple[str, ...]] = []
+    result = folder / "used."
+    try:
+        with _exporter(folder, meter) as (exporter, path):
+            program = _python(_KNOWN, path, str(result))
+            time.sleep(_TRUTH_SECONDS / 2)
+        with _exporter(folder, meter) as (exporter, _):
+            time.sleep(_TRUTH_SECONDS / 2 + _SETTLE_SECONDS)
+            program.terminate()
+            program.communicate()
+            time.sleep(3.0)
+            scrape = exporter.scrape()
+            for who in ("parent", "child"):
+                rows += _compare(scrape, who, *json.loads(Path(f"{result}{who}").read_text()))
+    finally:
+        meter.stop()
+    head = ("region", "CPU s", "joules of the process by CPU time", "joules of the region", "error %", "≤ 5 %")
+    show("Known CPU time: a fork, and a restart of the exporter after half a minute; 1 s ticks", head, rows)
+
+
+def _compare(scrape: Scrape, who: str, pid: int, used: dict[str, float]) -> list[tuple[str, ...]]:
+    """Joules of regions beside those of the process, less its start and the time without an exporter."""
+    joules = {name: scrape.total("energy_region_joules_total", region=name, component="cpu") for name in used}
+    whole = sum(joules.values())
+    process = scrape.total("energy_process_joules_total", pid=str(pid), component="cpu")
+    found: list[tuple[str, ...]] = []
+    for name, seconds in used.items():
+        expected = whole * seconds / sum(used.values())
+        error = 100.0 * (joules[name] / expected - 1.0)
+        met = verdict(abs(error) <= JOULES_GOAL_PERCENT)
+        found.append((name, f"{seconds:.2f}", f"{expected:.1f}", f"{joules[name]:.1f}", f"{error:+.1f}", met))
+    share = whole / process
+    found.append((f"{who}: both of the process", "", f"{process:.1f}", f"{whole:.1f}", f"{100 * (share - 1):+.1f}", ""))
+    return found
