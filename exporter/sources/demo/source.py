@@ -22,6 +22,7 @@ from ...records import (
     ProcessKey,
     ProcessUse,
     Reading,
+    RegionReport,
     Workload,
 )
 from ...workloads.protocol import Namer
@@ -29,6 +30,7 @@ from . import hardware
 from .gpu import Board, Holder, allocation
 from .hardware import Counters
 from .model_servers import Taken, model_servers
+from .regions import programs
 from .scenario import Tenant, model_of
 from .tenants import EXITED_CORES, KERNEL_CORES, TENANTS
 
@@ -63,6 +65,7 @@ class DemoSource(Namer):
         self._states: tuple[GpuState, ...] = ()
         self._allocations: tuple[Allocation, ...] = ()
         self._servers = {tenant: (server, Taken(server)) for tenant, server in model_servers()}
+        self._programs = programs(seed)
         self._counters = Counters(self._random)
         self._start_and_end_tenants(0.0)
 
@@ -94,6 +97,13 @@ class DemoSource(Namer):
                 taken.use(group.processes[0], group.key)
                 for tenant, (_, taken) in self._servers.items()
                 if (group := self._groups.get(tenant)) is not None
+            ),
+            regions=RegionReport(
+                tuple(
+                    program.take(group.processes[0], group.key, at)
+                    for tenant, program in self._programs.items()
+                    if (group := self._groups.get(tenant)) is not None
+                )
             ),
         )
 
@@ -132,6 +142,8 @@ class DemoSource(Namer):
             self._counters.add(f"dram-{socket}", used * hardware.DRAM_WATTS_PER_CORE)
         for server, _ in self._servers.values():
             server.step(start, seconds)
+        for program in self._programs.values():
+            program.step(start, seconds)
         for board in self._boards:
             self._counters.add(board.card.uuid, board.step(start, seconds, self._random))
         self._counters.advance(seconds)
