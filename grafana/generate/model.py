@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
-from . import waste
+from . import regions, waste
 from .board import Row, board
 from .empty import NO_IMPACT, NO_RULES, NO_TOKENS, Empty
 from .events import rollouts
@@ -39,6 +39,7 @@ def dashboard() -> Dashboard:
             Row(4, [(4, _served()), (4, _requests()), (4, _request()), (4, _grams()), (4, _cost()), (4, _million())]),
             Row(9, [(12, _components()), (12, _cards())]),
             Row(8, [(8, _per_day()), (16, _places())]),
+            regions.row(*_WHERE),
         ],
         events=[rollouts()],
     )

@@ -95,6 +95,9 @@ def test_most_of_the_catalogue_is_on_show() -> None:
     }
     rest |= {"energy_model_requests_total", "energy_container_tokens_total"}  # recorded
     rest |= {"energy_history_last_write_timestamp_seconds"}  # doctor and the log say what is wrong with a history
+    # Counts beside the joules of regions, ends of an interval of which the other half is shown, and the intake's own.
+    regions = ("seconds_total", "gpu_seconds_total", "low_watts", "info", "programs")
+    rest |= {f"energy_region_{part}" for part in (*regions, "runs_lost_total", "messages_rejected_total")}
     rest |= {"energy_model_token_step", "energy_token_source_info"}  # in a reason; a label of the same servers
     kinds = ("carbon_grams", "cost", "credit")
     rest |= {f"energy_{part}_{kind}_total" for kind in kinds for part in ("unattributed", "retired")}
