@@ -35,7 +35,7 @@ _RETRY_SECONDS = 2.0
 _KEEP_NS = 60_000_000_000
 """How long regions are recorded while an exporter that was there does not answer: it may restart."""
 
-_PIECE_NS = 2_000_000
+_PIECE_NS = 4_000_000
 """Time is recorded in pieces: one for each stretch of at least this length in which nothing was entered or left;
 shorter ones are summed until they are as long together."""
 
@@ -88,7 +88,7 @@ class Region:
         self.clocked = True
         self.units: dict[str, float] = {}
 
-    def __enter__(self) -> Region:
+    def __enter__(self) -> Region:  # noqa: PLR0912 - a call would cost a tenth of it
         client = self._client
         if not client.recording:
             if not client.forked:
@@ -99,15 +99,24 @@ class Region:
             return self
         try:
             now = monotonic_ns()
-            client.advance(now)
             epoch, active = client.epoch, client.active
+            if now < client.sum_ends and active:  # what `advance` would do: a call less
+                elapsed, client.last = now - client.last, now
+                for each in active:
+                    each.sum_ns += active[each] * elapsed
+            else:
+                client.advance(now)
             parent = _innermost.get()
             if parent is not None:
                 if parent[_EPOCH] != epoch:
                     parent = _open_ancestor(parent, epoch)
                 if parent is not None:
                     if not parent[_CHILDREN]:
-                        _leave(active, parent[_REGION])
+                        outer = parent[_REGION]
+                        if active[outer] == 1:
+                            del active[outer]
+                        else:
+                            active[outer] -= 1
                     parent[_CHILDREN] += 1
             active[self] = active[self] + 1 if self in active else 1
             cpu = 0
@@ -120,7 +129,7 @@ class Region:
             lock.release()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: PLR0912 - the same
         client = self._client
         if not client.recording:
             return
@@ -129,8 +138,13 @@ class Region:
             return
         try:
             now = monotonic_ns()
-            client.advance(now)
             epoch, active = client.epoch, client.active
+            if now < client.sum_ends and active:  # what `advance` would do: a call less
+                elapsed, client.last = now - client.last, now
+                for each in active:
+                    each.sum_ns += active[each] * elapsed
+            else:
+                client.advance(now)
             top = frame = _innermost.get()
             while frame is not None and (frame[_REGION] is not self or frame[_EPOCH] != epoch):
                 frame = frame[_PARENT]  # a generator may be left while a later region is open
@@ -141,7 +155,10 @@ class Region:
             if frame[_CPU] > 0:
                 self._clock(frame, now)
             if not frame[_CHILDREN]:
-                _leave(active, self)
+                if active[self] == 1:
+                    del active[self]
+                else:
+                    active[self] -= 1
             parent = frame[_PARENT]
             if parent is not None:
                 if parent[_EPOCH] != epoch:
@@ -186,6 +203,7 @@ class Region:
 
     def __call__(self, function: Function) -> Function:
         """Decorate a function, coroutine function or generator function: each call is a run of the region."""
+        client = self._client
         flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
         wrapper: Any
         if flags & 0x80:  # CO_COROUTINE
@@ -203,6 +221,8 @@ class Region:
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
+                if not (client.recording or client.forked):
+                    return function(*args, **kwargs)
                 with self:
                     return function(*args, **kwargs)
 
@@ -213,13 +233,6 @@ def _open_ancestor(frame: Frame | None, epoch: int) -> Frame | None:
     while frame is not None and frame[_EPOCH] != epoch:
         frame = frame[_PARENT]
     return frame
-
-
-def _leave(active: dict[Region, int], region: Region) -> None:
-    if active[region] == 1:
-        del active[region]
-    else:
-        active[region] -= 1
 
 
 class Client:
@@ -243,7 +256,7 @@ class Client:
         self.left: dict[int, tuple[int, int]] = {}  # by thread, the time and its clock when it left all regions
         self._outside_ns = 0  # in the current sum
         self._outside_cpu = self._outside_cpu_of = 0
-        self._began = self._last = self._sum_began = self._sum_ends = 0  # of the pieces; of what follows the last edge
+        self._began = self.last = self._sum_began = self.sum_ends = 0  # of the pieces; of what follows the last edge
         self._waiting: list[tuple[bytes, int]] = []
         self._socket: socket.socket | None = None
         self._names_sent = 0
@@ -270,14 +283,14 @@ class Client:
 
     def advance(self, now: int) -> None:
         """Add the time since the last call to what was active. The lock is held."""
-        elapsed = now - self._last
-        self._last = now
+        elapsed = now - self.last
+        self.last = now
         if elapsed < _PIECE_NS:
             for region, contexts in self.active.items():
                 region.sum_ns += contexts * elapsed
             if not self.active:
                 self._outside_ns += elapsed
-            if now >= self._sum_ends:
+            if now >= self.sum_ends:
                 self._close_sum(now)
             return
         self._close_sum(now - elapsed)
@@ -285,7 +298,7 @@ class Client:
         for region, contexts in self.active.items():
             piece += (region.number, contexts * elapsed)
         self._pieces.append(piece if self.active else [elapsed, _OUTSIDE, elapsed])
-        self._sum_began, self._sum_ends = now, now + _PIECE_NS
+        self._sum_began, self.sum_ends = now, now + _PIECE_NS
 
     def enter_from_outside(self, now: int, cpu: int) -> None:
         """Add the CPU time of this thread, whose clock is ``cpu``, since it left all regions. The lock is held."""
@@ -305,7 +318,7 @@ class Client:
                     region.sum_ns = 0
             self._pieces.append(piece)
             self._outside_ns = 0
-            self._sum_began, self._sum_ends = now, now + _PIECE_NS
+            self._sum_began, self.sum_ends = now, now + _PIECE_NS
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -403,7 +416,7 @@ class Client:
         self._seen_at = now = monotonic_ns()
         if not self.recording:
             with self.lock:
-                self._began = self._last = self._sum_began = now
+                self._began = self.last = self._sum_began = now
                 self.recording = True
 
     def _take(self) -> None:
