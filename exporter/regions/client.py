@@ -261,8 +261,11 @@ class Client:
         self._socket: socket.socket | None = None
         self._names_sent = 0
         self._seen_at = 0  # when the exporter was there
-        self._flushing = threading.Lock()
+        self._flushing, self._starting = threading.Lock(), threading.Lock()
         self._started = self._registered = self._held = False
+        os.register_at_fork(  # at once: another thread may fork while this one starts the client
+            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
+        )
 
     # --- regions ------------------------------------------------------------------------------------
 
@@ -324,7 +327,7 @@ class Client:
 
     def start(self) -> None:
         """Connect, and start the thread; again in the child after a fork."""
-        if self._started:
+        if self._started or not self._starting.acquire(blocking=False):
             return
         self._started, self.forked = True, False
         try:
@@ -333,6 +336,7 @@ class Client:
             self._register()
         except Exception:  # noqa: BLE001 - no thread can be started: this process is not measured
             self._forget()
+        self._starting.release()
 
     def close(self) -> None:
         """Send what is recorded, at the end of the program."""
@@ -348,9 +352,6 @@ class Client:
         if not self._registered:
             self._registered = True
             atexit.register(self.close)
-            os.register_at_fork(
-                before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
-            )
         processes = sys.modules.get("multiprocessing.util")
         if processes is not None:  # its children end without the handlers of atexit
             processes.Finalize(None, self.close, exitpriority=0)
@@ -363,7 +364,7 @@ class Client:
             self.lock.release()
 
     def _after_fork_in_child(self) -> None:
-        self.lock, self._flushing = threading.Lock(), threading.Lock()
+        self.lock, self._flushing, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
         self._started, self.forked = False, True
         connection, self._socket = self._socket, None
         if connection is not None:
