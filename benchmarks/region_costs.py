@@ -112,7 +112,8 @@ def _exporter(folder: Path, meter: Meter | None = None) -> Iterator[tuple[Export
     own = meter or Meter(folder / "sys")
     flags = ("--path.sysfs", str(folder / "sys"), "--path.cgroupfs", "/sys/fs/cgroup", "--sample.interval", "1s")
     state = ("--regions.socket", str(path), "--state.file", str(folder / "state"))
-    exporter = Exporter(*flags, *state, "--attribution.cpu-scope", "machine")
+    meters = ("--attribution.cpu-scope", "machine", "--idle.watts", "package-0=0")  # the written meter has one power
+    exporter = Exporter(*flags, *state, *meters)
     try:
         exporter.scrape()
         yield exporter, path

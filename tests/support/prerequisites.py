@@ -33,7 +33,7 @@ class Prerequisite(NamedTuple):
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _INTER = "/usr/share/fonts/opentype/inter"
 
-_PROMETHEUS = ("test", "grafana-check", "scale-check", "advise-check")
+_PROMETHEUS = ("test", "grafana-check", "scale-check", "advise-check", "regions-check")
 
 TABLE = (
     Prerequisite("import ensurepip", "python3-venv", "the virtual environment"),
