@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from exporter.accounting.region_times import OUTSIDE, RegionTimes, Times
-from exporter.accounting.regions import LAGS, RegionEstimator, divide
+from exporter.accounting.regions import LAGS, TIME_ERROR_SECONDS, RegionEstimator, divide
 
 WATTS = {"forward": 650.0, "load": 250.0, "optimizer": 450.0}
 SECONDS = {"forward": 0.030, "load": 0.010, "optimizer": 0.005}
@@ -63,7 +63,7 @@ class Run:
 
 def simulate(random: Random, meter: Meter, duration: float, program: Steps | None = None) -> Run:
     """Let a program run for ``duration`` seconds and estimate the watts of its regions."""
-    run, times = Run(), RegionTimes()
+    run, times = Run(RegionEstimator(time_error=max(TIME_ERROR_SECONDS, meter.clock_error))), RegionTimes()
     at, joules = 0.0, 0.0
     moments, energies = [0.0], [0.0]
     times.start(0.0)

@@ -11,7 +11,7 @@ from ..records import Component, GroupKey, Process, ProcessKey
 from ..records.regions import OUTSIDE_REGIONS, ProcessRegions
 from ..snapshot import RegionRow, RegionView, RegionWattsRow
 from .region_times import RegionTimes, Times
-from .regions import HOLD_SECONDS, LAGS, RegionEstimator, RegionWatts, divide
+from .regions import HOLD_SECONDS, LAGS, SPREAD, TIME_ERROR_SECONDS, RegionEstimator, RegionWatts, divide
 
 MAX_REGIONS = 200
 """Regions of one model; those of further names count for `OTHER`."""
@@ -39,6 +39,10 @@ _CPU_SPREAD = 0.3
 _CPU_ERROR_RATIO = 0.15
 """Half the width of an interval, relative, up to which watts per CPU second are better than the same for all."""
 
+_TIME_ERRORS: Mapping[Component, float] = {"gpu": 0.029, "platform": 0.29, "other": 0.29}
+"""Standard deviation, in seconds, of the moment up to which a value counts: counters of GPUs step about each 0.1 s, and
+meters of a whole machine each second, at a time in between that is not known."""
+
 _CONTIGUOUS_SECONDS = 1e-4
 _MAX_WAITING = 600
 """Intervals that wait for what a program reports late."""
@@ -58,7 +62,8 @@ class _Part:
     """
 
     def __init__(self, component: Component) -> None:
-        self.estimator = RegionEstimator() if component == "gpu" else RegionEstimator(spread=_CPU_SPREAD)
+        spread = SPREAD if component == "gpu" else _CPU_SPREAD
+        self.estimator = RegionEstimator(spread=spread, time_error=_TIME_ERRORS.get(component, TIME_ERROR_SECONDS))
         self.waiting: deque[_Interval] = deque(maxlen=_MAX_WAITING)
         self.held: list[tuple[float, Times]] = []  # divided once watts are known
         self.held_since: float | None = None

@@ -36,6 +36,13 @@ _VARIATION = 1e-5
 """Share of a region's squared seconds that the other regions' seconds do not explain: below it, its time differs from
 a fixed proportion of theirs by less than 0.3 %, and their watts cannot be separated."""
 
+TIME_ERROR_SECONDS = 0.001
+"""Standard deviation of the moment up to which a meter's value counts, as of RAPL, which steps each millisecond."""
+
+_LEAST_SIGNAL = 10.0
+"""Variance of a region's seconds that the others do not explain, over the one that the error of the reads' moments
+makes: below it, watts would be wrong by more than a tenth, however much data there is."""
+
 SPREAD = 1.0
 """Standard deviation, relative to the mean, that watts of regions are expected to have before anything is known."""
 
@@ -84,11 +91,15 @@ class RegionEstimator:
     with the least residual. Regions whose seconds are always in one proportion are estimated as one.
     """
 
-    def __init__(self, outside_watts: float | None = None, spread: float = SPREAD) -> None:
+    def __init__(
+        self, outside_watts: float | None = None, spread: float = SPREAD, time_error: float = TIME_ERROR_SECONDS
+    ) -> None:
         """``outside_watts`` is the power of the process when no region is open, None if it is unknown.
 
-        ``spread`` is the standard deviation, relative to the mean, that watts of regions are expected to have.
+        ``spread`` is the standard deviation, relative to the mean, that watts of regions are expected to have,
+        ``time_error`` that of the moments of the meter, in seconds.
         """
+        self._time_error = time_error
         self.outside_watts = outside_watts
         self._spread = spread
         self.lag = 0.0
@@ -174,7 +185,7 @@ class RegionEstimator:
         best = min(range(len(LAGS)), key=lambda number: solutions[number].square)
         self.lag = LAGS[best]
         equations = self._equations[best]
-        groups = _proportional(equations.gram, len(self._slots))
+        groups = _inseparable(equations.gram, len(self._slots), 2.0 * equations.weight * self._time_error**2)
         solution = solutions[best] if all(len(group) == 1 for group in groups) else self._solve(equations, groups)
         self._watts = self._identified(solution, groups)
         decay = 0.5 ** (self._since_solved * (self._seconds / self._equations[best].weight) / HALF_LIFE_SECONDS)
@@ -296,8 +307,12 @@ def _merged(gram: Triangle, moments: Sequence[float], groups: Sequence[Sequence[
     return matrix, [sum([moments[number] for number in group]) for group in groups]
 
 
-def _proportional(gram: Triangle, count: int) -> list[list[int]]:
-    """Groups of regressors that cannot be separated: each that the others explain, with its nearest one."""
+def _inseparable(gram: Triangle, count: int, time_square: float) -> list[list[int]]:
+    """Groups of regressors that cannot be separated: each that the others explain, with its nearest one.
+
+    What is left unexplained must be more than rounding, and more than the error of the moments of reads makes of it.
+    ``time_square`` is the sum of the squares of that error, in square seconds.
+    """
     groups = [[number] for number in range(count)]
     while len(groups) > 1:
         matrix, _ = _merged(gram, [0.0] * count, groups)
@@ -308,8 +323,13 @@ def _proportional(gram: Triangle, count: int) -> list[list[int]]:
         for row in scaled:
             row[-1] = 1.0 + 0.01 * _VARIATION
         explained = inverse_diagonal(inverse_root(scaled))
-        worst = max(range(len(groups)), key=lambda number: explained[number])
-        if explained[worst] * _VARIATION <= 1.0:
+        total = sum(scale)
+        needed = [
+            max(_VARIATION, _LEAST_SIGNAL * time_square * (each / total) * (1.0 - each / total) / each**2)
+            for each in scale
+        ]
+        worst = max(range(len(groups)), key=lambda number: explained[number] * needed[number])
+        if explained[worst] * needed[worst] <= 1.0:
             break
         nearest = max(
             [number for number in range(len(groups)) if number != worst],

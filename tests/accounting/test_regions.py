@@ -63,6 +63,21 @@ class TestSteps:
             assert run.estimator.watts[region].method == "regression"
 
 
+@pytest.mark.parametrize(("longer", "found"), [(1, False), (40, True)])
+def test_a_counter_that_steps_at_unknown_times_gives_no_watts_of_shorter_regions(longer: int, found: bool) -> None:
+    """As GPUs do each 0.1 s. What the others do not explain is then mostly the error of the moments."""
+    random = Random(6)
+    slow = {region: longer * seconds for region, seconds in SECONDS.items()}
+    run = simulate(random, Meter(1.0, clock_error=0.029), 600.0, steps(random, seconds=slow))
+    for region, watts in WATTS.items():
+        if found:
+            assert abs(run.error(region, watts)) < 0.25
+        else:
+            assert run.estimator.watts[region].method == "not_identifiable"
+            assert set(run.estimator.watts[region].together) == set(WATTS) - {region}
+    assert sum(run.joules.values()) == pytest.approx(run.metered, rel=1e-12)
+
+
 def observe(
     estimator: RegionEstimator, intervals: int, pieces: list[tuple[dict[str, float], float]], random: Random
 ) -> float:
