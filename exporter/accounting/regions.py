@@ -185,7 +185,8 @@ class RegionEstimator:
         best = min(range(len(LAGS)), key=lambda number: solutions[number].square)
         self.lag = LAGS[best]
         equations = self._equations[best]
-        groups = _inseparable(equations.gram, len(self._slots), 2.0 * equations.weight * self._time_error**2)
+        time_square = 2.0 * equations.weight * self._time_error**2
+        groups = _inseparable(equations.gram, len(self._slots), time_square, self._slots.get(OUTSIDE))
         solution = solutions[best] if all(len(group) == 1 for group in groups) else self._solve(equations, groups)
         self._watts = self._identified(solution, groups)
         decay = 0.5 ** (self._since_solved * (self._seconds / self._equations[best].weight) / HALF_LIFE_SECONDS)
@@ -307,11 +308,12 @@ def _merged(gram: Triangle, moments: Sequence[float], groups: Sequence[Sequence[
     return matrix, [sum([moments[number] for number in group]) for group in groups]
 
 
-def _inseparable(gram: Triangle, count: int, time_square: float) -> list[list[int]]:
+def _inseparable(gram: Triangle, count: int, time_square: float, outside: int | None) -> list[list[int]]:
     """Groups of regressors that cannot be separated: each that the others explain, with its nearest one.
 
     What is left unexplained must be more than rounding, and more than the error of the moments of reads makes of it.
-    ``time_square`` is the sum of the squares of that error, in square seconds.
+    ``time_square`` is the sum of the squares of that error, in square seconds. Because of it no region is joined with
+    the time ``outside`` all regions, whose power differs most, unless all are.
     """
     groups = [[number] for number in range(count)]
     while len(groups) > 1:
@@ -331,8 +333,13 @@ def _inseparable(gram: Triangle, count: int, time_square: float) -> list[list[in
         worst = max(range(len(groups)), key=lambda number: explained[number] * needed[number])
         if explained[worst] * needed[worst] <= 1.0:
             break
+        others = [number for number in range(len(groups)) if number != worst]
+        if explained[worst] * _VARIATION <= 1.0 and len(groups) > 2:
+            if outside in groups[worst]:
+                return [list(range(count))]
+            others = [number for number in others if outside not in groups[number]]
         nearest = max(
-            [number for number in range(len(groups)) if number != worst],
+            others,
             key=lambda number: scaled[max(worst, number)][min(worst, number)],
         )
         low, high = sorted((worst, nearest))

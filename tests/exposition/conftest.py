@@ -38,6 +38,9 @@ from exporter.snapshot import (
     ImpactView,
     NodeEnergy,
     NodeRow,
+    RegionRow,
+    RegionView,
+    RegionWattsRow,
     Snapshot,
     TokenRow,
     TokenSourceRow,
@@ -95,6 +98,17 @@ FACTORS = Factors(
 )
 QWEN = ("Qwen/Qwen2.5-7B", "prod", "")
 PLACE = ("prod", "qwen-0", "vllm")
+_TRAINING = ("llama", "research")
+REGIONS = RegionView(
+    counts=tuple(
+        RegionRow("forward", _TRAINING, kind, 12.5)
+        for kind in ("gpu", "cpu", "seconds", "gpu_seconds", "runs", "units/samples")
+    ),
+    watts=(RegionWattsRow("forward", _TRAINING, "gpu", 410.0, 395.0, 425.0, "regression"),),
+    rejected={"rate": 2},
+    lost=1,
+    programs=1,
+)
 TOKENS = TokenView(
     (TokenRow(("", "", ""), QWEN, "output", 4200.0), TokenRow(("", "", ""), QWEN, "requests", 17.0)),
     (TokenRow(PLACE, QWEN, "cached_prompt", 310.0),),
@@ -297,6 +311,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
         impact=IMPACT,
         embodied=EmbodiedView(Embodied(4.7, 37.5, "NVIDIA, ecologits"), 7200.0, {HELD: 3600.0}),
         tokens=TOKENS,
+        regions=REGIONS,
         energy=NodeEnergy(
             tuple(devices),
             (

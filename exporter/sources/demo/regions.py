@@ -47,7 +47,7 @@ class Program:
     def step(self, at: float, seconds: float) -> None:
         """Work for ``seconds`` with the load of the card at ``at``, seconds since the start of the simulation."""
         busy = min(1.0, max(0.0, self._load.busy(at)))
-        weights = [share * self._random.uniform(0.7, 1.3) for _, share in self._work.parts]
+        weights = [share * self._random.uniform(0.1, 1.9) for _, share in self._work.parts]
         for (region, _), weight in zip(self._work.parts, weights, strict=True):
             taken = seconds * busy * weight / sum(weights)
             if taken > 0.0:

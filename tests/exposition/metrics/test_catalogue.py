@@ -21,6 +21,7 @@ CARD = ("gpu", "uuid")
 PROCESS = ("pid", "comm", "namespace", "pod", "container", "component")
 CONTAINER = ("namespace", "pod", "container", "runtime", "component")
 MODEL = ("model_name", "namespace", "phase", "variant", "component")
+REGION = ("region", "model_name", "namespace")
 SERVED = ("model_name", "namespace", "variant")
 CONTRACT = {
     "energy_node_joules_total": ("counter", ("component",)),
@@ -126,6 +127,18 @@ CONTRACT = {
         "gauge",
         (*CONTAINER[:3], "model_name", "server", "served_model", "method", "variant"),
     ),
+    "energy_region_joules_total": ("counter", (*REGION, "component")),
+    "energy_region_seconds_total": ("counter", REGION),
+    "energy_region_gpu_seconds_total": ("counter", REGION),
+    "energy_region_runs_total": ("counter", REGION),
+    "energy_region_units_total": ("counter", (*REGION, "unit")),
+    "energy_region_watts": ("gauge", (*REGION, "component")),
+    "energy_region_low_watts": ("gauge", (*REGION, "component")),
+    "energy_region_high_watts": ("gauge", (*REGION, "component")),
+    "energy_region_info": ("gauge", (*REGION, "component", "method")),
+    "energy_region_programs": ("gauge", ()),
+    "energy_region_runs_lost_total": ("counter", ()),
+    "energy_region_messages_rejected_total": ("counter", ("reason",)),
     "energy_unattributed_joules_total": ("counter", ("component", "reason")),
     "energy_retired_joules_total": ("counter", ("component",)),
     "energy_unnamed_joules": ("gauge", ("component",)),
