@@ -213,7 +213,7 @@ def _known(folder: Path) -> None:
                 rows += _compare(scrape, who, *json.loads(Path(f"{result}{who}").read_text()))
     finally:
         meter.stop()
-    head = ("region", "CPU s", "joules of the process by CPU time", "joules of the region", "error %", "≤ 5 %")
+    head = ("region", "CPU s", "joules of the regions by CPU time", "joules of the region", "error %", "≤ 5 %")
     show("Known CPU time: a fork, and a restart of the exporter after half a minute; 1 s ticks", head, rows)
 
 
