@@ -82,6 +82,13 @@ class Settings(ReadingSettings):
         False,
         "Query model servers on this machine (GET /v1/models) for a name that their command line does not contain.",
     )
+    models_key_file: str = setting(
+        "models.key-file",
+        text("FILE"),
+        "",
+        "File with a key that is sent, as a bearer token, to model servers on this machine that refuse to be read "
+        "without one (llama.cpp --api-key). Every process that looks like a model server can ask for it (tokens.md).",
+    )
     kubernetes_names: Literal["auto", "api", "kubelet", "off"] = setting(
         "kubernetes.names",
         choice("auto", "api", "kubelet", "off"),

@@ -6,9 +6,9 @@ import base64
 
 from .. import __version__
 from ..network.http_client import HttpClient
+from ..network.secret import secret
 from ..records import Unavailable
 from .exchange import PATH, Taken, load
-from .feeds.http_feed import secret
 from .feeds.protocol import Fixes
 
 RETRY_SECONDS = (5.0, 300.0)

@@ -9,9 +9,13 @@ from typing import NamedTuple
 
 from ..records import Unavailable
 from .errors import SOCKET_REASONS
+from .secret import secret
 
 _CHUNK_BYTES = 65_536
 _MAX_HEAD_BYTES = 65_536
+
+REFUSED = (401, 403)
+"""Statuses of a response to a request without the right key."""
 
 TLS_ALERT = b"\x15\x03"
 """How a TLS server responds to plain text (RFC 8446, section 6)."""
@@ -22,13 +26,18 @@ class NotPlainHttp(Unavailable):
 
 
 class Request(NamedTuple):
-    """What to get. ``keep`` reduces each block of whole lines as it arrives; ``max_bytes`` limits what it is given."""
+    """What to get.
+
+    ``keep`` reduces each block of whole lines as it arrives; ``max_bytes`` limits what it is given. ``key`` is sent as
+    a bearer token, "" for none.
+    """
 
     path: str
     accept: str
     seconds: float
     max_bytes: int
     keep: Callable[[bytes], bytes] | None = None
+    key: str = ""
 
 
 class Answer(NamedTuple):
@@ -42,7 +51,7 @@ def http_get(address: str, port: int, request: Request, *, tls: bool = False) ->
     """Send a request and read the response. Takes at most ``request.seconds``. Raises `Unavailable`.
 
     HTTP/1.0, so that the response is not chunked and ends with the connection. With ``tls`` the certificate is not
-    verified: the address is known to be this machine's, and no credentials are sent.
+    verified: the address is known to be this machine's.
     """
     deadline = time.monotonic() + request.seconds
     place = f"{f'[{address}]' if ':' in address else address}:{port}"
@@ -52,7 +61,8 @@ def http_get(address: str, port: int, request: Request, *, tls: bool = False) ->
             socket.create_connection((address, port), timeout=request.seconds) as plain,
             _secure(plain) if tls else plain as connection,
         ):
-            head = f"GET {request.path} HTTP/1.0\r\nHost: {place}\r\nAccept: {request.accept}\r\n\r\n"
+            key = f"Authorization: Bearer {request.key}\r\n" if request.key else ""
+            head = f"GET {request.path} HTTP/1.0\r\nHost: {place}\r\nAccept: {request.accept}\r\n{key}\r\n"
             connection.sendall(head.encode())
             return _read(connection, request, deadline, url)
     except TimeoutError:
@@ -62,6 +72,14 @@ def http_get(address: str, port: int, request: Request, *, tls: bool = False) ->
     except OSError as error:
         reason = SOCKET_REASONS.get(error.errno or 0, "error")
         raise Unavailable(reason, f"{url}: {error.strerror or error}") from None
+
+
+def http_get_by_key(address: str, port: int, request: Request, key_file: str = "", *, tls: bool = False) -> Answer:
+    """`http_get`; where that is refused, once more with the key in ``key_file``, if there is one."""
+    answer = http_get(address, port, request, tls=tls)
+    if answer.status not in REFUSED or not key_file:
+        return answer
+    return http_get(address, port, request._replace(key=secret(key_file)), tls=tls)
 
 
 def _secure(plain: socket.socket) -> socket.socket:

@@ -89,6 +89,7 @@ def _model_options(settings: Settings) -> ModelOptions:
         phase_keys=settings.models_phase_keys,
         ask_servers=settings.models_ask_servers,
         variant_keys=settings.models_variant_keys,
+        key_file=settings.models_key_file,
     )
 
 
@@ -104,6 +105,7 @@ def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, 
         hwmon_components=settings.hwmon_components,
         whole=settings.attribution_cpu_scope == "machine",
         servers=no_servers if namer is None else namer.servers,
+        server_key_file=settings.models_key_file,
         regions_socket=settings.regions_socket,
     )
 

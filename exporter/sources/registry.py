@@ -38,6 +38,7 @@ def build(
     whole: bool = False,
     linux: bool = sys.platform == "linux",
     servers: Callable[[], tuple[ModelServer, ...]] = no_servers,
+    server_key_file: str = "",
     regions_socket: str = "",
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
@@ -45,8 +46,8 @@ def build(
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
     measure. ``regions_socket`` is where programs report regions, "" for nowhere. ``servers`` returns the model servers
-    that are recognised. CPU use by process comes from /proc only where cgroups do not report it, and from psutil only
-    on systems without /proc.
+    that are recognised, ``server_key_file`` the key for those that want one. CPU use by process comes from /proc only
+    where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
@@ -59,7 +60,7 @@ def build(
         "cgroups": lambda: CgroupSource(host),
         "procfs": lambda: ProcfsSource(host, processes=not grouped, scope=Scope() if whole else None),
         "psutil": lambda: PortableSource(host),
-        "inference": lambda: InferenceSource(host, servers),
+        "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
     }
     linux_only = ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference", "regions")

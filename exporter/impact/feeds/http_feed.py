@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ... import __version__
-from ...host import read_file
 from ...network.http_client import HttpClient
+from ...network.secret import secret
 from ...records import Unavailable
 from .protocol import FeedOptions, Fixes
 
 _MAX_RESPONSE_BYTES = 4 << 20
-_MAX_TOKEN_BYTES = 8192
 
 
 class HttpFeed:
@@ -44,14 +43,3 @@ class HttpFeed:
 
     def _implausible(self, what: str) -> Unavailable:
         return Unavailable("implausible", f"{self._options.url}: {what}", "look at what this address answers")
-
-
-def secret(path: str) -> str:
-    """The first line of a file of a token or password. Raises `Unavailable`."""
-    try:
-        first = read_file(path, _MAX_TOKEN_BYTES).decode("ascii").splitlines()[:1]
-    except UnicodeDecodeError:
-        first = []
-    if not first or not first[0].strip().isprintable() or not first[0].strip():
-        raise Unavailable("implausible", f"{path}: its first line is not a token", "write the token into it")
-    return first[0].strip()

@@ -30,9 +30,10 @@ class Poller:
     oldest is read, so that the workers of a server do not count again.
     """
 
-    def __init__(self, host: Host, servers: Callable[[], tuple[ModelServer, ...]]) -> None:
+    def __init__(self, host: Host, servers: Callable[[], tuple[ModelServer, ...]], key_file: str = "") -> None:
         self._host = host
         self._servers = servers
+        self._key_file = key_file
         self._began = host.clock()
         self._readers: dict[ProcessKey, ServerReader] = {}
         self._ended: list[ServerReader] = []
@@ -95,7 +96,7 @@ class Poller:
         wanted = sorted(running, key=lambda key: (key.start_ticks, key.pid))[:MAX_SERVERS]
         readers = {
             key: self._readers.get(key)
-            or ServerReader(running[key], self._host, self._age(key), by_pid.get(running[key].parent))
+            or ServerReader(running[key], self._host, self._age(key), by_pid.get(running[key].parent), self._key_file)
             for key in wanted
         }
         for key, reader in readers.items():

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ...availability.tracker import Backoff
 from ...host import Host
 from ...network.addresses import reachable_address
-from ...network.http_get import Answer, NotPlainHttp, Request, http_get
+from ...network.http_get import REFUSED, Answer, NotPlainHttp, Request, http_get_by_key
 from ...records import CountKind, Problem, TokenUse, Unavailable
 from ...workloads.protocol import ModelServer
 from .dialects import DIALECTS, Dialect
@@ -65,7 +65,7 @@ class ServerReader:
     """`poll` is called by the poller's thread, `take` and `problem` by any.
 
     ``age_seconds`` is the age of the process if the exporter saw it start: then all that it has counted is new. Else
-    None. ``router`` is the server that started it, if that is one.
+    None. ``router`` is the server that started it, if that is one; ``key_file`` has the key for a page that wants one.
     """
 
     def __init__(
@@ -74,12 +74,14 @@ class ServerReader:
         host: Host,
         age_seconds: float | None = None,
         router: ModelServer | None = None,
+        key_file: str = "",
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self.server = server
         self.due = float("-inf")
         self._host = host
         self._router = router
+        self._key_file = key_file
         self._timeout_seconds = timeout_seconds
         self._dialect = DIALECTS.get(server.dialect, Dialect(none=f"unknown dialect {server.dialect}"))
         self._counts = ServerCounts(self._dialect, server.role, newborn=age_seconds is not None)
@@ -207,14 +209,18 @@ class ServerReader:
 
     def _counts_at(self, place: _Place) -> Counts:
         request = Request(place.path, _ACCEPT, self._timeout_seconds, MAX_PAGE_BYTES, self._keep)
-        answer = http_get(place.address, place.port, request, tls=place.tls)
+        answer = http_get_by_key(place.address, place.port, request, self._key_file, tls=place.tls)
         if answer.status == 400 and self.server.dialect == "llama.cpp" and "?" not in place.path:
             raise _ReadElsewhere  # a router, which wants to know whose metrics
         return self._parsed(answer, place.url)
 
     def _parsed(self, answer: Answer, url: str) -> Counts:
-        if answer.status in (401, 403):
-            fix = "let its metrics be read without a key: the exporter sends none"
+        if answer.status in REFUSED:
+            fix = (
+                f"write a key of this server into {self._key_file}"
+                if self._key_file
+                else "name a file with a key of this server (--models.key-file), or let its page be read without one"
+            )
             raise Unavailable("permission", f"{url}: status {answer.status}", fix)
         if answer.status != 200:
             raise Unavailable("not_found", f"{url}: status {answer.status}")

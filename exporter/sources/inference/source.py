@@ -19,12 +19,17 @@ def no_servers() -> tuple[ModelServer, ...]:
 
 
 class InferenceSource:
-    """What the servers that ``servers`` returns have counted; their pages are read in the background."""
+    """What the servers that ``servers`` returns have counted; their pages are read in the background.
+
+    A server that refuses is asked once more with the key in ``key_file``.
+    """
 
     name = "inference"
 
-    def __init__(self, host: Host, servers: Callable[[], tuple[ModelServer, ...]] = no_servers) -> None:
-        self._poller = Poller(host, servers)
+    def __init__(
+        self, host: Host, servers: Callable[[], tuple[ModelServer, ...]] = no_servers, key_file: str = ""
+    ) -> None:
+        self._poller = Poller(host, servers, key_file)
 
     def read(self, now: float) -> Reading:  # noqa: ARG002 - pages have their own times
         """Everything that was counted since the last read; a server that is not read is a problem."""

@@ -205,10 +205,10 @@ class BackgroundLookups:
             self._waiting_groups[scheduled.key] |= groups
 
 
-def run_lookup(host: Host, pid: int, lookup: Lookup) -> str:
-    """The name, or of weights the variant, that a lookup finds, "" if none."""
+def run_lookup(host: Host, pid: int, lookup: Lookup, *, key_file: str = "") -> str:
+    """The name, or of weights the variant, that a lookup finds, "" if none; ``key_file`` is for servers."""
     if lookup.kind == "server":
-        return served_name(host, pid, int(lookup.value))
+        return served_name(host, pid, int(lookup.value), key_file)
     files = ProcessRootFs(host.procfs, pid)
     if lookup.kind == "ollama":
         return ollama_name(files, lookup.value)

@@ -21,6 +21,7 @@ class ModelOptions(NamedTuple):
     phase_keys: Sequence[str] = ()
     ask_servers: bool = False
     variant_keys: Sequence[str] = ()
+    key_file: str = ""
 
 
 def by_label(metadata: ContainerMetadata | None, options: ModelOptions) -> Evidence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 from ...config.model_rules import variables
@@ -13,7 +13,7 @@ from ...records import GroupKey, Model, Process, ProcessKey, Workload
 from ..metadata.container_metadata import ContainerMetadata
 from ..proc import command_line, environment, process_stat
 from ..shared import is_shared
-from .background_lookups import NOT_FOUND, BackgroundLookups, Lookups
+from .background_lookups import NOT_FOUND, BackgroundLookups, Lookups, run_lookup
 from .declared import ModelOptions, by_label, declared_command, no_label, of_variables
 from .evidence import CHOSEN, NOTHING, Evidence, Lookup, Variable
 from .handed import HandedWork
@@ -73,7 +73,9 @@ class Models:
     def __init__(self, host: Host, options: ModelOptions | None = None, lookups: Lookups | None = None) -> None:
         self._host = host
         self._options = options or ModelOptions()
-        self._lookups: Lookups = lookups or BackgroundLookups(host)
+        self._lookups: Lookups = lookups or BackgroundLookups(
+            host, partial(run_lookup, key_file=self._options.key_file)
+        )
         self._handed = HandedWork(host)
         self._trace = Trace()
         self.servers = ModelServers(host)

@@ -6,7 +6,7 @@ import json
 
 from ...host import Host
 from ...network.addresses import reachable_address
-from ...network.http_get import Request, http_get
+from ...network.http_get import Request, http_get_by_key
 from ...records import Unavailable
 from .names import NO_NAMES, harmless, place_name
 
@@ -16,13 +16,14 @@ TIMEOUT_SECONDS = 2.0
 _REQUEST = Request("/v1/models", "application/json", TIMEOUT_SECONDS, 65_536)
 
 
-def served_name(host: Host, pid: int, port: int) -> str:
+def served_name(host: Host, pid: int, port: int, key_file: str = "") -> str:
     """The only model that a process serves; "" if it serves none or several, or does not respond.
 
-    No other address is contacted than one of the process's own network namespace. Takes at most `TIMEOUT_SECONDS`.
+    No other address is contacted than one of the process's own network namespace. A server that refuses is asked once
+    more with the key in ``key_file``. Takes at most `TIMEOUT_SECONDS` for each.
     """
     try:
-        answer = http_get(reachable_address(host, pid, port), port, _REQUEST)
+        answer = http_get_by_key(reachable_address(host, pid, port), port, _REQUEST, key_file)
         return _only_model(answer.body) if answer.status == 200 else ""
     except (Unavailable, ValueError, RecursionError):
         return ""

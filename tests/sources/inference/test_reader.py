@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from exporter.records import Problem, Process, ProcessKey
 from exporter.sources.inference.poller import Poller
 from exporter.sources.inference.reader import MAX_PAGE_BYTES, ServerReader
 from exporter.sources.inference.source import InferenceSource
+from exporter.workloads.models.served import served_name
 from exporter.workloads.protocol import ModelServer
 from tests.support.patience import wait_for
 
@@ -31,14 +33,21 @@ def own_key() -> ProcessKey:
 
 
 class Pages:
-    """A server in this process; ``answer`` returns the whole response to a path, None for never."""
+    """A server in this process; ``answer`` returns the whole response to a path, None for never.
 
-    def __init__(self, answer: Callable[[str], bytes | None], context: ssl.SSLContext | None = None) -> None:
+    Requests without ``key`` in their headers are refused.
+    """
+
+    def __init__(
+        self, answer: Callable[[str], bytes | None], context: ssl.SSLContext | None = None, key: bytes = b""
+    ) -> None:
         self._answer = answer
+        self._key = key
         self._context = context
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self.paths: list[str] = []
+        self.heads: list[bytes] = []
         self._open: list[socket.socket] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -55,9 +64,11 @@ class Pages:
         try:
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
-            path = connection.recv(65536).split(b" ", 2)[1].decode()
+            head = connection.recv(65536)
+            path = head.split(b" ", 2)[1].decode()
+            self.heads.append(head)
             self.paths.append(path)
-            answer = self._answer(path)
+            answer = self._answer(path) if self._key in head else status(401)
             if answer is not None:
                 connection.sendall(answer)
                 connection.close()
@@ -74,8 +85,10 @@ class Pages:
 def serve() -> Iterator[Callable[..., Pages]]:
     with ExitStack() as stack:
 
-        def start(answer: Callable[[str], bytes | None] | bytes, context: ssl.SSLContext | None = None) -> Pages:
-            pages = Pages(answer if callable(answer) else lambda _: answer, context)
+        def start(
+            answer: Callable[[str], bytes | None] | bytes, context: ssl.SSLContext | None = None, key: bytes = b""
+        ) -> Pages:
+            pages = Pages(answer if callable(answer) else lambda _: answer, context, key)
             stack.callback(pages.close)
             return pages
 
@@ -167,8 +180,8 @@ def test_what_is_no_page_is_a_problem_and_counts_nothing(serve: Callable[..., Pa
         ("llama.cpp", status(501, "This server does not support metrics endpoint."), "not_found", "--metrics"),
         ("sglang", status(404), "not_found", "--enable-metrics"),
         ("vllm", ok("python_info 1\n"), "not_found", "--disable-log-stats"),
-        ("vllm", status(401), "permission", "without a key"),
-        ("vllm", status(403), "permission", "without a key"),
+        ("vllm", status(401), "permission", "--models.key-file"),
+        ("vllm", status(403), "permission", "--models.key-file"),
         ("tensorrt_llm", status(404), "not_found", "return_perf_metrics"),
     ],
 )
@@ -179,6 +192,56 @@ def test_a_server_without_counters_has_a_fix(
     assert problem.reason == reason
     assert fix in problem.fix
     assert f"{dialect} of pid {os.getpid()}" in problem.message
+
+
+class TestKey:
+    """A server as llama.cpp with ``--api-key``."""
+
+    @pytest.fixture
+    def asked(self, serve: Callable[..., Pages]) -> Pages:
+        """It wants the key "s3cret"."""
+        return serve(vllm(5), key=b"Authorization: Bearer s3cret\r\n")
+
+    def polled(self, asked: Pages, key_file: str) -> ServerReader:
+        one = ServerReader(model_server(asked.port), HOST, key_file=key_file, timeout_seconds=SHORT_SECONDS)
+        one.poll(())
+        return one
+
+    def test_is_sent_to_who_refuses(self, asked: Pages, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("s3cret\n")
+        use, problem = self.polled(asked, str(tmp_path / "key")).take()
+        assert problem is None
+        assert use is not None
+        assert use.read
+        assert b"Authorization" not in asked.heads[0]
+
+    def test_is_sent_to_nobody_else(self, serve: Callable[..., Pages], tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("s3cret\n")
+        pages = serve(vllm(5))
+        self.polled(pages, str(tmp_path / "key"))
+        assert not any(b"Authorization" in head for head in pages.heads)
+
+    @pytest.mark.parametrize(
+        ("content", "reason", "text"),
+        [
+            ("wrong\n", "permission", "write a key of this server into"),
+            ("\n", "implausible", "write the token into it"),
+        ],
+    )
+    def test_that_is_none_has_a_fix(self, asked: Pages, tmp_path: Path, content: str, reason: str, text: str) -> None:
+        (tmp_path / "key").write_text(content)
+        _, problem = self.polled(asked, str(tmp_path / "key")).take()
+        assert problem is not None
+        assert problem.reason == reason
+        assert text in problem.fix
+        assert "wrong" not in problem.message + problem.fix
+
+    def test_gets_the_name_too(self, serve: Callable[..., Pages], tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("s3cret\n")
+        models = ok('{"data": [{"id": "org/m"}]}')
+        pages = serve(models, key=b"Bearer s3cret\r\n")
+        assert served_name(HOST, os.getpid(), pages.port) == ""
+        assert served_name(HOST, os.getpid(), pages.port, str(tmp_path / "key")) == "org/m"
 
 
 def test_a_server_that_does_not_listen_yet_is_asked_again_soon() -> None:
