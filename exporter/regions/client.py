@@ -50,8 +50,9 @@ _MAX_THREADS = 1000
 _DEVICE_SPANS = 4000
 """Most spans of device time until the next message."""
 
-_LOCK_SECONDS = 0.05
-"""How long the lock is waited for: a signal handler or finalizer may have interrupted the thread that holds it."""
+_LOCK_SECONDS = 0.5
+"""How long the lock is waited for: a signal handler or finalizer may have interrupted the thread that holds it. Longer
+than a busy machine keeps a thread waiting that holds it, because a run that cannot be ended would stay open."""
 
 _OUTSIDE = 0
 """Number, in messages, of the time in which no region is open."""
