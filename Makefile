@@ -132,7 +132,7 @@ scale-check: $(DEV) ## Ask Prometheus and VictoriaMetrics every rule and query o
 	@$(NEEDS) install $@
 	$(BIN)/python -m benchmarks.scale_check $(ARGS)
 
-prometheus-check: $(DEV) ## Build Prometheus 3 and the current Alertmanager with Go; run rules, tests, all queries on them (ARGS=--tests-only)
+prometheus-check: $(DEV) ## Build Prometheus 3 with Go; run rules, tests and all queries on it (ARGS=--tests-only)
 	@$(NEEDS) install scale-check
 	$(BIN)/python -m tests.prometheus.check $(ARGS)
 

@@ -1,7 +1,7 @@
-"""``make prometheus-check``: the rules, their unit tests and the live tests on the current Prometheus and Alertmanager.
+"""``make prometheus-check``: the rules, their unit tests and the live tests on the current Prometheus.
 
-Outside the suite. Builds pinned releases from their Go modules into a folder (``--folder``, else a temporary one; Go
-fetches the modules), puts them before Debian's in PATH and runs the tests that use them; then `benchmarks.scale_check`
+Outside the suite. Builds a pinned release from its Go module into a folder (``--folder``, else a temporary one; Go
+fetches it), puts its programs before Debian's in PATH and runs the tests that use them; then `benchmarks.scale_check`
 asks that Prometheus and Debian's every rule and query on the same data (``--tests-only``: not). Arguments of the rest
 go to pytest: ``ARGS="tests/prometheus -k runbooks"``.
 """
@@ -32,12 +32,6 @@ class Release(NamedTuple):
 
 PROMETHEUS = Release(
     "github.com/prometheus/prometheus", "v0.316.0", "3.16.0", {"prometheus": "prometheus", "promtool": "promtool"}
-)
-ALERTMANAGER = Release(
-    "github.com/prometheus/alertmanager",
-    "v0.35.0",
-    "0.35.0",
-    {"alertmanager": "prometheus-alertmanager", "amtool": "amtool"},
 )
 TESTS = (
     "tests/prometheus",
@@ -88,8 +82,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        for release in (PROMETHEUS, ALERTMANAGER):
-            build(release, folder)
+        build(PROMETHEUS, folder)
         failed = run_tests(folder, arguments)
         if not options.tests_only:
             failed |= compare(folder)
