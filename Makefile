@@ -20,7 +20,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check regions-check advise-check soak docs rules scale-rules scale-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check regions-check advise-check soak docs rules scale-rules scale-check prometheus-check kepler-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -131,6 +131,13 @@ scale-rules: $(DEV) ## Generate the rules of shards and of a whole fleet from pr
 scale-check: $(DEV) ## Ask Prometheus and VictoriaMetrics every rule and query on the same data (ARGS="--data FOLDER")
 	@$(NEEDS) install $@
 	$(BIN)/python -m benchmarks.scale_check $(ARGS)
+
+prometheus-check: $(DEV) ## Build Prometheus 3 with Go; run rules, tests and all queries on it (ARGS=--tests-only)
+	@$(NEEDS) install scale-check
+	$(BIN)/python -m tests.prometheus.check $(ARGS)
+
+kepler-check: $(DEV) ## Run Kepler beside the exporter on the same workers and meter (takes root; ARGS="--kepler PROGRAM")
+	$(BIN)/python -m benchmarks.kepler $(ARGS)
 
 alert-links: $(DEV) ## Rules with absolute links, in dist/rules: make alert-links RUNBOOKS=https://... GRAFANA=https://...
 	$(BIN)/python -m deploy.alert_links --runbooks '$(RUNBOOKS)' --grafana '$(GRAFANA)' --output dist/rules

@@ -13,8 +13,8 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -107,7 +107,13 @@ class Rig:
     meter: subprocess.Popen[str]
     exporter: Service
     interval: float
-    _next: int = field(default=0)
+    sysfs: Path
+    base: int = 0
+    """Number of the first container of the next run."""
+
+    def busy(self) -> float:
+        """CPU time that all workers together have used so far, in seconds."""
+        return sum(self._used())
 
     def scrape(self) -> Scrape:
         """Read the exporter as Prometheus does."""
@@ -122,12 +128,20 @@ class Rig:
             time.sleep(self.interval / 4)
         return scrape
 
-    def play(self, works: Sequence[Work], seconds: float, seed: int, learning_seconds: float = 0.0) -> Outcome:
+    def play(
+        self,
+        works: Sequence[Work],
+        seconds: float,
+        seed: int,
+        learning_seconds: float = 0.0,
+        settled: Callable[[], object] = lambda: None,
+    ) -> Outcome:
         """Run workers in fresh containers from standstill to standstill, and compare.
 
-        Before that, other workers may do the same in these containers for ``learning_seconds``.
+        Before that, other workers may do the same in these containers for ``learning_seconds``. ``settled`` is called
+        when all is counted and the workers still exist.
         """
-        base, self._next = self._next, self._next + 1000
+        base, self.base = self.base, self.base + 1000
         numbers = sorted({work.container for work in works})
         slots = _slots(works)
         if learning_seconds:
@@ -137,6 +151,7 @@ class Rig:
             before, used_before = self.quiet(), self._used()
             ratio = self._run(workers, works, slots, seconds)
             after, used = self.quiet(), self._used()
+            settled()
         truth: defaultdict[int, float] = defaultdict(float)
         of_models: defaultdict[str, float] = defaultdict(float)
         busy = 0.0
@@ -237,7 +252,7 @@ def rig(interval: float, *flags: str) -> Iterator[Rig]:
                 *flags,
             )
         )
-        yield Rig(worker, page, root, slots, driver, exporter, interval)
+        yield Rig(worker, page, root, slots, driver, exporter, interval, folder / "sys")
 
 
 def _write_powercap(sysfs: Path) -> Path:

@@ -79,14 +79,15 @@ def _of_window(window: Window, units: Sequence[Unit]) -> Iterator[Rule]:
                 ),
                 "labels": labels | {"burn": burn.name, "span": span},
             }
-    growth = f"deriv({RATIO}{matcher}[{show_duration(window.lookback)}])"
+    # a second less: Prometheus 2 takes a sample at the very beginning of a range too, Prometheus 3 does not
+    growth = f"deriv({RATIO}{matcher}[{show_duration(window.lookback - 1)}])"
     left = f"clamp_min(1 - {RATIO}{matcher}, 0) / ({growth} > 0)"
     if window.calendar:
         # what lasts until the next month begins is not used up
         until = f"scalar((days_in_month() - day_of_month() + 1) * {DAY}) - time() % {DAY}"
         yield {"record": LEFT, "expr": f"{left}\n  < {until}", "labels": labels}
         return
-    recent = show_duration(window.burns[-1].long)
+    recent = show_duration(window.burns[-1].long - 1)
     young = _either(
         f"avg_over_time({unit.rate}{matcher}[{recent}]) <= {unit.amount} / {window.seconds}\n"
         f"  unless {unit.rate}{matcher} offset {show_duration(window.seconds)}"
