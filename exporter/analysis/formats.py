@@ -14,7 +14,9 @@ from .cells import markdown_cell, padded, printable, spreadsheet_cell, width
 from .lines import JOULES_PER_KWH, Amounts, Period, Report
 from .window import Window
 
-_EDGE_SECONDS = 600.0
+_EDGE_SECONDS = 960.0
+"""A run that begins or ends so near to an edge goes beyond it: its ends are known to a quarter of an hour."""
+
 _HOST = ("cpu", "dram")
 _TOTAL = "total"
 

@@ -45,7 +45,9 @@ CREEPING = (
 
 def slower(text: str) -> str:
     """Rules that are evaluated every two hours, on counters that are scraped as often."""
-    text = re.sub(r"interval: \dm", "interval: 2h", text).replace("[5m]", "[2h]").replace(" / 300", " / 7200")
+    text = re.sub(r"interval: \dm", "interval: 2h", text)
+    text = text.replace("[5m]", "[7201s]")  # two samples: of [2h] Prometheus 3 leaves out the first
+    text = text.replace(" / 300", " / 7200")
     text = re.sub(r"\[(\d[\w]*)\]\) \* 60", r"[\1]) * 7200", text)
     return text.replace("keep_firing_for: 15m", "keep_firing_for: 0s")
 
