@@ -73,17 +73,16 @@ class Source(Protocol):
 def expression(metric: str, matchers: str, by: Sequence[str], seconds: float) -> str:
     """PromQL of the growth of ``metric`` in the last ``seconds``, a sum by some labels.
 
-    It starts at the value before the window, or at the first one in it, and ends at the last one. Where that value is
-    larger than the first one, the counter was reset between both and starts at 0. Only where it was reset within the
-    window it is `increase()`, which extrapolates to the edges of the window.
+    It starts at the value before the window, or at the first one in it, and ends at the last one. Only where a counter
+    was reset since that value, or in the five minutes before the window, it is `increase()`, which extrapolates to the
+    edges of the window.
     """
     counter = f"{metric}{{{matchers}}}" if matchers else metric
-    window = f"{counter}[{seconds:.0f}s]"
-    before, least = f"{counter} offset {seconds:.0f}s", f"min_over_time({window})"
+    window, longer = f"{counter}[{seconds:.0f}s]", f"{counter}[{seconds + _LOOKBACK_SECONDS:.0f}s]"
     return (
         f"sum by ({', '.join(by)}) (max_over_time({window}) - "
-        f"({before} <= {least} or {least} unless {before} or 0 * {least}) "
-        f"unless resets({window}) > 0 or increase({window}))"
+        f"({counter} offset {seconds:.0f}s or min_over_time({window})) "
+        f"unless resets({longer}) > 0 or increase({window}))"
     )
 
 

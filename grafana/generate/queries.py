@@ -51,13 +51,13 @@ def difference(metric: str, *where: str) -> str:
     """What counters grew by in the dashboard's time range, from what they had before it or at their first sample.
 
     Nothing is extrapolated: `increase()` of Prometheus adds half a scrape interval to a series that ended, 2 % for a
-    container of a minute. It counts where the counter was reset; one that was reset at the beginning starts at 0.
+    container of a minute. It counts where the counter was reset, also between the value before the range and its first.
     """
     counter = series(metric, *where)
     window = f"{counter}[$__range]"
-    before, least = f"{counter} offset $__range", f"min_over_time({window})"
+    least = f"min_over_time({window})"
     return (
-        f"max_over_time({window}) - ({before} <= {least} or {least} unless {before} or 0 * {least}) "
+        f"max_over_time({window}) - (({counter} offset $__range or {least}) <= {least}) "
         f"unless resets({window}) > 0 or increase({window})"
     )
 

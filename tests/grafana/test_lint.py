@@ -59,7 +59,7 @@ EXCLUSIONS = [
     ),
     Exclusion(
         "target-counter-agg-rule",
-        r"(max_over_time\(|\]\) (- \(|unless )|min_over_time\(|resets\()energy_\w+_(joules|grams|cost|credit)_total$",
+        r"(max_over_time\(|\]\) - \(\(|min_over_time\(|resets\()energy_\w+_(joules|grams|cost|credit)_total$",
         "the difference of a counter's values, where it was not reset: increase() is extrapolated",
     ),
 ]
