@@ -26,6 +26,8 @@ APART = (
         "end_to_end/test_kubernetes.py",
         "end_to_end/test_models.py",
         "deploy",
+        "analysis",
+        "runs",
     ),
 )
 """Folders and files of each run but the last, which takes the rest: what starts servers, exporters and drivers."""
