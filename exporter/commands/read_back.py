@@ -199,6 +199,8 @@ def _write(text: str, output: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if output == "-":  # what is left in its buffer would fail once more at the end of the interpreter
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CommandError(f"{'standard output' if output == '-' else output}: {error.strerror}") from None
 
 
