@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
         return _print_problems(error.problems)
     except (BrokenPipeError, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+            from .commands.standard_output import discard_output
+
+            discard_output()
         return 1
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from .facts import Facts, Fleet, Grid, Steps, Subject
+from .fleet_factors import Factor
 from .fleet_queries import MODEL, QUIET_SHARE
 from .growth import Labels
 from .window import Window
@@ -71,7 +72,7 @@ def _model(
         math.fsum(values)
         for values in zip(*(cells.get((name, "active"), zeros) for name in ("cpu", "dram")), strict=True)
     ]
-    whole = math.fsum(map(math.fsum, cells.values()))
+    factor = Factor.of(math.fsum(map(math.fsum, cells.values())), grams.get(key), money)
     return Facts(
         Subject("model", *key),
         grid,
@@ -81,8 +82,8 @@ def _model(
         quiet=[joules if there else 0.0 for joules, there in zip(idle, gap, strict=True)],
         quiet_seconds=[grid.step if there else 0.0 for there in gap],
         output_tokens=tokens.get(key[:3], ()) if key[3] != "training" else (),
-        grams_per_joule=grams[key] / whole if key in grams and whole > 0 else None,
-        price_per_joule={name: cost / whole for name, cost in money.items()} if whole > 0 else {},
+        grams_per_joule=factor.grams,
+        price_per_joule=factor.money,
     )
 
 

@@ -140,8 +140,7 @@ class Prometheus:
                 answer = self._pool.request("POST", f"{self.url}/api/v1/{name}", fields=fields, encode_multipart=False)
             except urllib3.exceptions.HTTPError as error:
                 raise QueryError(f"{self.url}: {_reason(error)}") from None
-            refused = any(text.encode() in answer.data for text in _TOO_MUCH)
-            if pause is None or answer.status not in _BUSY or refused:
+            if pause is None or answer.status not in _BUSY or any(text.encode() in answer.data for text in _TOO_MUCH):
                 break
             self._sleep(pause)
         return answer.status, answer.data

@@ -73,7 +73,7 @@ def sentences(used: Use) -> Iterator[str]:
     if host:
         parts.append(f"CPU and memory {percent(host, used.joules)}")
     yield "; ".join(parts)
-    if used.tokens:
+    if used.tokens and used.seconds:
         serving = f", {quantity(used.replicas)} replicas on average" if used.replicas and used.replicas > 1 else ""
         yield (
             f"{quantity(used.tokens)} tokens at {quantity(used.joules / used.tokens)} J each, "

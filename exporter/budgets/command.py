@@ -47,8 +47,7 @@ def run(words: Sequence[str]) -> int:
         else:
             write(text, arguments.output)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prevents an error message at exit
-        return 1
+        raise  # the program ends as all its commands do
     except OSError as error:
         sys.stderr.write(f"{arguments.output}: {error.strerror}\n")
         return 1

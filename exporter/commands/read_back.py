@@ -17,6 +17,7 @@ from ..analysis.history import History
 from ..analysis.prometheus import Prometheus, QueryError
 from ..analysis.window import Window, parse
 from ..config.loading import ConfigError
+from .standard_output import discard_output
 
 _ENVIRONMENT = {
     "AI_ENERGY_PROMETHEUS_URL": "prometheus.url",
@@ -110,6 +111,17 @@ def add_output(made: Parser) -> None:
     made.add_argument("--output", metavar="FILE", default="-", help="where to write; - is standard output (default)")
 
 
+def add_top(made: Parser) -> None:
+    """Add ``--top``."""
+    made.add_argument(
+        "--top",
+        type=_count,
+        default=30,
+        metavar="COUNT",
+        help="lines before the others become one (default: 30; 0: all)",
+    )
+
+
 def zone(given: Given) -> tzinfo:
     """The time zone that was asked for. Raises `ZoneInfoNotFoundError`."""
     return UTC if given["timezone"] == "UTC" else ZoneInfo(given["timezone"])
@@ -129,8 +141,7 @@ def matchers(given: Given) -> str:
     return inner
 
 
-def count(word: str) -> int:
-    """The value of a flag that counts: 0 or more."""
+def _count(word: str) -> int:
     value = int(word)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{word} is less than 0")
@@ -199,8 +210,8 @@ def _write(text: str, output: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if output == "-":  # what is left in its buffer would fail once more at the end of the interpreter
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if output == "-":
+            discard_output()
         raise CommandError(f"{'standard output' if output == '-' else output}: {error.strerror}") from None
 
 

@@ -48,13 +48,7 @@ def parser() -> read_back.Parser:
         help="how lines bear what no workload used: "
         "not at all (default, it has lines of its own), evenly, or in proportion to their energy",
     )
-    add(
-        "--top",
-        type=read_back.count,
-        default=30,
-        metavar="COUNT",
-        help="lines before the others become one (default: 30; 0: all)",
-    )
+    read_back.add_top(made)
     add(
         "--format",
         choices=_FORMATS,

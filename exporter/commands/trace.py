@@ -49,13 +49,7 @@ def parser() -> read_back.Parser:
         help="power samples in place of Prometheus, as nvidia-smi writes them: "
         "--query-gpu=timestamp,uuid,power.draw.instant --format=csv",
     )
-    add(
-        "--top",
-        type=read_back.count,
-        default=30,
-        metavar="COUNT",
-        help="lines before the others become one (default: 30; 0: all)",
-    )
+    read_back.add_top(made)
     add("--format", choices=_FORMATS, default="text", help="text (default); html has a picture")
     read_back.add_output(made)
     return made

@@ -44,6 +44,10 @@ def test_a_model_without_gpus() -> None:
     ]
 
 
+def test_tokens_without_energy_are_no_rate() -> None:
+    assert list(sentences(use(Facts(MODEL, GRID, cpu=[0.0] * 4, output_tokens=[5.0] * 4)))) == ["0.000 kWh"]
+
+
 def test_activities_divide_the_energy_of_gpus() -> None:
     facts = Facts(MODEL, GRID, active=[1.0] * 4, idle=[1.0] * 4, activities={"mixed": [2.0] * 4})
     used = use(facts)
