@@ -6,7 +6,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
-from . import waste
+from . import recorded, waste
 from .board import Row, board
 from .empty import NO_RULES, Empty
 from .links import ADVICE, MODEL, MODELS, NODES, OVERVIEW, WORKLOADS, from_place, from_row, onward
@@ -167,7 +167,7 @@ def _activities_of_week() -> Builder[Panel]:
         NO_RULES,
         [onward(MODELS)],
     )
-    used = f"sort_desc({waste.joules(waste.ACTIVITY, 'activity', *_WHERE)} / {q.KWH:g})"
+    used = f"sort_desc({recorded.over_range(waste.ACTIVITY, 'activity', *_WHERE)} / {q.KWH:g})"
     return bars(ask, [Line(used, "{{activity}}")], KWH, base=ACTIVE, decimals=2)
 
 

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
-from . import regions, waste
+from . import recorded, regions, waste
 from .board import Row, board
 from .empty import NO_IMPACT, NO_RULES, NO_TOKENS, Empty
 from .events import rollouts
@@ -159,7 +159,7 @@ def _served() -> Builder[Panel]:
         NO_TOKENS,
         [_back()],
     )
-    return number(ask, f"{q.tokens('', *_WHERE)} / 1e6", MILLIONS, decimals=2)
+    return number(ask, f"{recorded.tokens('', *_WHERE)} / 1e6", MILLIONS, decimals=2)
 
 
 def _requests() -> Builder[Panel]:
@@ -171,7 +171,7 @@ def _requests() -> Builder[Panel]:
         _NO_REQUESTS,
         [_back()],
     )
-    return number(ask, q.requests("", *_WHERE), "none", decimals=0)
+    return number(ask, recorded.requests("", *_WHERE), "none", decimals=0)
 
 
 def _request() -> Builder[Panel]:
@@ -221,7 +221,7 @@ def _million() -> Builder[Panel]:
         Empty("No tokens, no price", "its tokens are not counted, or no price is known: see docs/impact.md."),
         [_back()],
     )
-    return number(ask, f"({cost}) / ({q.tokens('', *_WHERE)} > 0) * 1e6", "none", decimals=3)
+    return number(ask, f"({cost}) / ({recorded.tokens('', *_WHERE)} > 0) * 1e6", "none", decimals=3)
 
 
 def _per_request() -> Builder[Panel]:
@@ -303,7 +303,7 @@ def _per_day() -> Builder[Panel]:
         NO_RULES,
         [_back()],
     )
-    lines = [Line(q.per_day("model:energy_model_watts:zero_filled", 300, "phase", *_WHERE), "{{phase}}")]
+    lines = [Line(recorded.kwh_per_day("model:energy_model_watts:zero_filled", "phase", *_WHERE), "{{phase}}")]
     return days(ask, lines, colours=PHASE)
 
 

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
-from . import waste
+from . import recorded, waste
 from .board import Row, board
 from .empty import NO_MODEL, NO_RULES, NO_TOKENS, Empty
 from .links import ADVICE, MODEL, MODELS, WORKLOADS, from_line, from_place, from_row, onward
@@ -270,10 +270,10 @@ def _per_day() -> Builder[Panel]:
         NO_RULES,
         [onward(WORKLOADS)],
     )
-    watts = ("model:energy_model_watts:zero_filled", 300, "model_name", *_WHERE)
+    watts = ("model:energy_model_watts:zero_filled", "model_name", *_WHERE)
     used = q.series(watts[0], *_WHERE, node=q.CLUSTER)
     most = f"topk(10, sum by (model_name) (sum_over_time({used}[7d] @ end())))"
-    lines = [Line(f"{q.per_day(*watts)} and on (model_name) {most}", "{{model_name}}")]
+    lines = [Line(f"{recorded.kwh_per_day(*watts)} and on (model_name) {most}", "{{model_name}}")]
     return days(ask, lines, follow=from_line(MODEL, "Open this model", "model_name"))
 
 
@@ -324,8 +324,8 @@ def _bill() -> Builder[Panel]:
         ],
         [
             Value("Energy", q.kwh("model", _BY, *_WHERE), KWH, 2, 110, total=True),
-            Value("Tokens", f"{_of_rows(q.tokens(_SERVED, *_WHERE))} / 1e6", MILLIONS, 2, 95, total=True),
-            Value("Requests", _of_rows(q.requests(_SERVED, *_WHERE)), "none", 0, 95, total=True),
+            Value("Tokens", f"{_of_rows(recorded.tokens(_SERVED, *_WHERE))} / 1e6", MILLIONS, 2, 95, total=True),
+            Value("Requests", _of_rows(recorded.requests(_SERVED, *_WHERE)), "none", 0, 95, total=True),
             Value("J/request", _of_rows(q.joules_per_request(_SERVED, *_WHERE)), JOULES, 1, 100),
             Value("CO2e", q.grams("model", _BY, *_WHERE), KG, 2, 110, total=True),
             Value("Cost", q.cost("model", _BY, *_WHERE), "none", 2, 100, total=True),

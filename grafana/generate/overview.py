@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import budget_queries as budget
 from . import queries as q
-from . import waste
+from . import recorded, waste
 from .board import Row, board
 from .empty import (
     NO_BUDGET,
@@ -324,7 +324,7 @@ def _joules() -> Builder[Panel]:
             NO_RULES,
             [onward(NODES)],
         ),
-        f"{q.of_week('cluster:energy_node_joules:rate5m', 60)} / {q.KWH:g}",
+        f"{recorded.of_week('cluster:energy_node_joules:rate5m')} / {q.KWH:g}",
         "kwatth",
     )
 
@@ -339,7 +339,7 @@ def _grams() -> Builder[Panel]:
             NO_IMPACT,
             [onward(MODELS)],
         ),
-        f"{q.of_week('cluster:energy_node_carbon_grams:rate5m', 60)} / 1000",
+        f"{recorded.of_week('cluster:energy_node_carbon_grams:rate5m')} / 1000",
         KG,
     )
 
@@ -355,7 +355,7 @@ def _cost() -> Builder[Panel]:
             NO_IMPACT,
             [onward(MODELS)],
         ),
-        q.of_week("cluster:energy_node_cost:rate5m", 60, "", _CURRENCY),
+        recorded.of_week("cluster:energy_node_cost:rate5m", "", _CURRENCY),
         "none",
         decimals=2,
     )
@@ -371,7 +371,7 @@ def _tokens() -> Builder[Panel]:
             NO_TOKENS,
             [onward(MODELS)],
         ),
-        f"{q.of_week('model:output_tokens:rate5m', q.SERVING_SECONDS)} / 1e6",
+        f"{recorded.of_week('model:output_tokens:rate5m')} / 1e6",
         MILLIONS,
         decimals=1,
     )
@@ -427,7 +427,7 @@ def _week_of_models() -> Builder[Panel]:
             CLUSTER,
         ],
         [
-            Value("Energy", _kwh_of_week("model:energy_model_watts:zero_filled", 300, by), KWH, 1, 92, total=True),
+            Value("Energy", _kwh_of_week("model:energy_model_watts:zero_filled", by), KWH, 1, 92, total=True),
             Value("CO2e", _kg_of_week("model:energy_model_carbon_grams:rate5m", by), KG, 1, 80, total=True),
             Value("Cost", _cost_of_week("model:energy_model_cost:rate5m", by), "none", 2, 70, total=True),
             Value("Tokens", _tokens_of_week(by), MILLIONS, 1, 80, total=True),
@@ -455,7 +455,7 @@ def _week_of_teams() -> Builder[Panel]:
             CLUSTER,
         ],
         [
-            Value("Energy", _kwh_of_week("namespace:energy_container_joules:rate5m", 120, by), KWH, 1, 90, total=True),
+            Value("Energy", _kwh_of_week("namespace:energy_container_joules:rate5m", by), KWH, 1, 90, total=True),
             Value("CO2e", _kg_of_week("namespace:energy_container_carbon_grams:rate5m", by), KG, 1, 80, total=True),
             Value("Cost", _cost_of_week("namespace:energy_container_cost:rate5m", by), "none", 2, 70, total=True),
             Value("Idle cost", idle, "none", 2, 75, total=True),
@@ -465,17 +465,17 @@ def _week_of_teams() -> Builder[Panel]:
     )
 
 
-def _kwh_of_week(name: str, seconds: float, by: str) -> str:
-    return f"{q.of_week(name, seconds, by, q.NAMESPACE)} / {q.KWH:g}"
+def _kwh_of_week(name: str, by: str) -> str:
+    return f"{recorded.of_week(name, by, q.NAMESPACE)} / {q.KWH:g}"
 
 
 def _kg_of_week(name: str, by: str) -> str:
-    return f"{q.of_week(name, 300, by, q.NAMESPACE)} / 1000"
+    return f"{recorded.of_week(name, by, q.NAMESPACE)} / 1000"
 
 
 def _cost_of_week(name: str, by: str, *where: str) -> str:
-    return q.of_week(name, 300, by, q.NAMESPACE, _CURRENCY, *where)
+    return recorded.of_week(name, by, q.NAMESPACE, _CURRENCY, *where)
 
 
 def _tokens_of_week(by: str) -> str:
-    return f"{q.of_week('model:output_tokens:rate5m', q.SERVING_SECONDS, by, q.NAMESPACE)} / 1e6"
+    return f"{recorded.of_week('model:output_tokens:rate5m', by, q.NAMESPACE)} / 1e6"

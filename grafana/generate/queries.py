@@ -26,8 +26,6 @@ KWH = 3.6e6
 """Joules."""
 WEEK = "604799s"
 """A second short of seven days, because a window includes both of its ends."""
-SERVING_SECONDS = 60
-"""Between evaluations of the rules on serving."""
 KWH_PER_YEAR = 8.76
 """Kilowatt-hours that one watt makes in a year of 365 days."""
 
@@ -94,38 +92,6 @@ def cost(level: str, by: str = "", *where: str) -> str:
 def age(metric: str, *where: str) -> str:
     """Seconds since a time that a gauge has; never negative where clocks differ."""
     return f"clamp_min(time() - {series(metric, *where)}, 0)"
-
-
-def per_day(name: str, seconds: float, by: str, *where: str) -> str:
-    """kWh of each day, at the day's beginning, from a recorded power that is evaluated every ``seconds``.
-
-    Raw counters over a week are too many samples for a fleet. The window is a second short of a day, because it
-    includes both of its ends.
-    """
-    of_day = f"sum_over_time({series(name, *where, node=CLUSTER)}[86399s] offset -86399s)"
-    return f"{total(of_day, by)} * {seconds:g} / {KWH:g}"
-
-
-def of_week(name: str, seconds: float, by: str = "", *where: str) -> str:
-    """Sum over the last seven days of a recorded rate that is evaluated every ``seconds``, as of grams or tokens.
-
-    From joules it is joules. As `per_day` does, it leaves raw counters alone.
-    """
-    return f"{total(f'sum_over_time({series(name, *where, node=CLUSTER)}[{WEEK}])', by)} * {seconds:g}"
-
-
-def tokens(by: str = "", *where: str) -> str:
-    """Generated tokens in the time range."""
-    return _served("model:output_tokens:rate5m", by, *where)
-
-
-def requests(by: str = "", *where: str) -> str:
-    """Requests in the time range."""
-    return _served("model:requests:rate5m", by, *where)
-
-
-def _served(name: str, by: str, *where: str) -> str:
-    return f"{total(f'sum_over_time({series(name, *where, node=CLUSTER)}[$__range])', by)} * {SERVING_SECONDS}"
 
 
 def week_before(level: str, by: str = "", *where: str) -> str:

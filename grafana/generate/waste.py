@@ -9,6 +9,7 @@ from __future__ import annotations
 from . import queries as q
 from .palette import BAD, GOOD, TEXT, WARN
 from .panels import Steps
+from .recorded import over_range
 
 UNUSED, UNUSED_BY_POD, FREE, ACTIVITY = RECORDED = (
     "namespace:energy_gpu_unused_joules:rate5m",
@@ -16,8 +17,6 @@ UNUSED, UNUSED_BY_POD, FREE, ACTIVITY = RECORDED = (
     "cluster:energy_gpu_free_joules:rate5m",
     "model:energy_model_activity_joules:rate5m",
 )
-SECONDS = 300
-"""Between evaluations of these."""
 
 AVOIDABLE = ("throttled", "underused", "host_bound")
 """Activities with a lever; each has a name of its own, and none is added to the waste."""
@@ -47,24 +46,19 @@ NUMBERS = dict(enumerate(LEVERS, start=1))
 LEVER_TEXTS = {float(number): LEVERS[lever] for number, lever in NUMBERS.items()}
 
 
-def joules(recorded: str, by: str = "", *where: str, seconds: float = SECONDS) -> str:
-    """In the dashboard's time range, from a recorded power."""
-    return f"{q.total(f'sum_over_time({q.series(recorded, *where, node=q.CLUSTER)}[$__range])', by)} * {seconds:g}"
-
-
 def unused(by: str = "", *where: str) -> str:
     """Joules of held GPUs that were not used, of namespaces."""
-    return joules(UNUSED, by, *where)
+    return over_range(UNUSED, by, *where)
 
 
 def unused_by_pod(by: str, *where: str) -> str:
     """The same of pods and containers."""
-    return joules(UNUSED_BY_POD, by, *where)
+    return over_range(UNUSED_BY_POD, by, *where)
 
 
 def free() -> str:
     """Joules of GPUs without a holder."""
-    return joules(FREE)
+    return over_range(FREE)
 
 
 def of_all_kinds() -> str:
@@ -74,7 +68,7 @@ def of_all_kinds() -> str:
 
 def by_activity(activity: str, by: str = "", *where: str) -> str:
     """Joules of models while their cards did that; ``idle`` are the unused ones of models."""
-    return joules(ACTIVITY, by, f'activity="{activity}"', *where)
+    return over_range(ACTIVITY, by, f'activity="{activity}"', *where)
 
 
 LIMIT = 'last_over_time(cluster:energy_waste_limit_kwh:week{cluster=~"$cluster|"}[10m])'
@@ -93,22 +87,22 @@ def share(part: str, whole: str) -> str:
 
 def of_nodes() -> str:
     """All energy of the nodes, to compare with."""
-    return joules("cluster:energy_node_joules:rate5m", seconds=60)
+    return over_range("cluster:energy_node_joules:rate5m")
 
 
 def of_pods(by: str = "", *where: str) -> str:
     """The same of pods; all that is outside pods is one of each node."""
-    return joules("pod:energy_container_joules:rate5m", by, *where, seconds=150)
+    return over_range("pod:energy_container_joules:rate5m", by, *where)
 
 
 def of_models(by: str = "", *where: str) -> str:
     """All energy of models."""
-    return joules("model:energy_model_watts:zero_filled", by, *where)
+    return over_range("model:energy_model_watts:zero_filled", by, *where)
 
 
 def idle_floor(*where: str) -> str:
     """Joules of idle power of GPUs at work: those of containers less the unused ones."""
-    idle = joules("namespace:energy_container_joules:rate5m", "", 'mode="idle"', q.GPU, *where, seconds=150)
+    idle = over_range("namespace:energy_container_joules:rate5m", "", 'mode="idle"', q.GPU, *where)
     return f"clamp_min({idle} - ({unused('', *where)} or 0 * {idle}), 0)"
 
 

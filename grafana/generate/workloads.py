@@ -6,7 +6,7 @@ from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from . import queries as q
-from . import waste
+from . import recorded, waste
 from .board import Row, board
 from .empty import NO_ALLOCATION, NO_POD, NO_RULES, NO_WORKLOAD, Empty
 from .links import ADVICE, BUDGETS, MODEL, MODELS, NODES, WORKLOADS, from_line, from_place, from_row, onward
@@ -231,16 +231,16 @@ def _per_day() -> Builder[Panel]:
         11,
         "kWh per day",
         "How much energy did each namespace use on each day?",
-        "Energy of the last seven days from the recorded power of every two minutes, whatever pod is selected. Days "
+        "Energy of the last seven days from the recorded power of every 150 seconds, whatever pod is selected. Days "
         "begin at midnight of the dashboard's time zone; the last one is not over. Outside Kubernetes are Docker, "
         "Podman, Slurm, systemd and the host.",
         NO_RULES,
         [onward(BUDGETS)],
     )
-    recorded = ("namespace:energy_container_joules:rate5m", 150)
+    power = "namespace:energy_container_joules:rate5m"
     lines = [
-        Line(q.per_day(*recorded, "cluster, namespace", q.NAMESPACE, _NAMED), "{{namespace}} {{cluster}}"),
-        Line(q.per_day(*recorded, "", q.NAMESPACE, 'namespace=""'), "Outside Kubernetes"),
+        Line(recorded.kwh_per_day(power, "cluster, namespace", q.NAMESPACE, _NAMED), "{{namespace}} {{cluster}}"),
+        Line(recorded.kwh_per_day(power, "", q.NAMESPACE, 'namespace=""'), "Outside Kubernetes"),
     ]
     follow = from_line(WORKLOADS, "Only this namespace", "cluster", "namespace")
     return days(ask, lines, colours={"Outside Kubernetes": PLAIN}, follow=follow)

@@ -24,6 +24,9 @@ PER_TOKEN = 'model:energy_per_output_token_joules:rate5m{namespace="%s",model_na
 IDENTITY = 'runtime="kubernetes",owner_kind="",owner_name=""'
 
 
+EVERY_150_SECONDS = "_ {0} _ {0} _ " * 12
+"""An hour of a series that is recorded every 150 s."""
+
 EVERY_FIVE = "_ _ _ _ _ " + "{0} _ _ _ _ " * 12
 """An hour of a series that is recorded every five minutes."""
 
@@ -113,15 +116,16 @@ CASES = [
             )
             for kind, phase, money in (("cost", "inference", 12), ("cost", "training", 5), ("credit", "inference", 2))
         }
-        | {'model:output_tokens:rate5m{namespace="a",model_name="m"}': f"{1e6 / 61 / 60}x60"},
+        | {'model:output_tokens:rate5m{namespace="a",model_name="m"}': EVERY_150_SECONDS.format(1e6 / 3600)},
         {"{}": 10.0},
     ),
     Case(
         "a week of 100 W is 16.8 kWh, by namespace",
         "energy-overview/17A",
         {
-            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': "_ "
-            + "100 _ " * 5100
+            'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': (
+                EVERY_150_SECONDS.format(100) * 170
+            )
         },
         {'{namespace="a"}': 16.8},
         hours=170,
@@ -509,7 +513,7 @@ CASES = [
         "energy-workloads/11A",
         {
             'namespace:energy_container_joules:rate5m{namespace="a",component="gpu",mode="active"}': "_x1440 "
-            + "1000 _ 1000 _ _ " * 288
+            + EVERY_150_SECONDS.format(1000) * 24
         },
         {'{namespace="a"}': 24.0},
         hours=48,

@@ -40,9 +40,7 @@ def test_no_other_panel_of_theirs_calls_idle_power_waste() -> None:
 
 
 def test_the_rules_record_what_the_panels_ask_for() -> None:
-    recorded = {rule["record"]: group for group in RULES["groups"] for rule in group["rules"]}
-    assert set(waste.RECORDED) <= set(recorded)
-    assert {recorded[name]["interval"] for name in waste.RECORDED} == {f"{waste.SECONDS // 60}m"}
+    assert set(waste.RECORDED) <= {rule["record"] for group in RULES["groups"] for rule in group["rules"]}
 
 
 def test_levers_have_a_text_wherever_they_are_named() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.analysis.fleet_queries import Queries
 from exporter.exposition.metrics.catalogue import CATALOGUE
 from exporter.exposition.metrics.collector import Instruments
-from tests.support import promql
+from tests.support import boards, promql
 from tests.support.repository import DEMO_BUDGETS, REPOSITORY, RULE_FILES
 
 RULES = [*RULE_FILES, DEMO_BUDGETS]
@@ -230,15 +231,24 @@ def test_watts_are_divided_by_the_window_and_not_by_the_age_of_a_series() -> Non
         )
 
 
+SUMMED = r"sum_over_time\(([a-z]+:[\w:]+)(?:\{[^}]*\})?\[[^]]*\](?: offset -?\w+)?\)+ \* (\d+)"
+"""A recorded series that is added up, and by what the sum is multiplied."""
+
+
 def test_sums_over_time_agree_with_the_interval_of_what_they_add_up() -> None:
-    """A sample stands for one interval: 60 s of most rules, 120 s of runs, 300 s of the zero-filled ones."""
+    """A sample stands for the time between two evaluations, in rules and alerts, dashboards, and reports."""
     seconds = {"1m": 60, "2m": 120, "150s": 150, "4m": 240, "5m": 300, "15m": 900}
     interval = {
         rule["record"]: seconds[group["interval"]] for group in groups() for rule in group["rules"] if "record" in rule
     }
-    checked = 0
-    for rule in RECORDS:
-        for name, factor in re.findall(r"sum_over_time\(([\w:]+)[^)]*\) \* (\d+)", rule["expr"]):
-            assert int(factor) == interval[name], rule["record"]
-            checked += 1
-    assert checked > 10
+    report = Queries(3600.0, recorded=True, recorded_activities=True)
+    asked = {
+        "rules": [rule["expr"] for group in groups() for rule in group["rules"]],
+        "dashboards": [query.expr for query in boards.queries()],
+        "report": [report.joules(), report.activities()],
+    }
+    summed = {name: [found for expr in exprs for found in re.findall(SUMMED, expr)] for name, exprs in asked.items()}
+    assert len(summed["report"]) == 2
+    assert min(len(summed["rules"]), len(summed["dashboards"])) > 20
+    every = [(where, record, int(factor)) for where, found in summed.items() for record, factor in found]
+    assert [sum_ for sum_ in every if sum_[2] != interval[sum_[1]]] == []
