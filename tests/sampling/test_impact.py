@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from exporter.impact.live import LiveSeries
 from exporter.impact.schedule import Schedule
 from exporter.impact.values import JOULES_PER_KWH, Factors
 from exporter.records import CpuUse, Device, EnergyReading, GroupKey, GroupUse, Model, Process, Reading, Workload
-from exporter.sampling.deadline import WorkerPool
 from exporter.sampling.sampler import Sampler
 from exporter.sampling.state_file import StateStore
 from exporter.workloads.protocol import Namer
+from tests.support.inline_pool import Inline
 
 WATTS = 1200.0
 STEP = 2.0
@@ -30,22 +29,6 @@ HALF = 1800.0
 START = 1_795_888_800.0
 PACKAGE = Device("package-0", "cpu", "meter", "measured", "package-0", 4.0, max_watts=5000.0)
 TABLE = Factors(380.0, None, 1.25, "EUR", "DE", "table", "Ember", "location", "lifecycle", "2024", True, True)
-
-
-class Inline(WorkerPool):
-    """Makes calls in the sampler's thread."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._jobs: list[Callable[[], None]] = []
-
-    def add(self, job: Callable[[], None]) -> None:
-        self._jobs.append(job)
-
-    def wait(self, timeout: float) -> None:
-        jobs, self._jobs = self._jobs, []
-        for job in jobs:
-            job()
 
 
 class Meter:

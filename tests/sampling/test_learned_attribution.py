@@ -25,6 +25,7 @@ from exporter.records import (
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
 from tests.support.group_names import GroupNames
+from tests.support.inline_pool import Inline
 
 IDLE_WATTS = 40.0
 PACKAGE = Device("package-0", "cpu", "node", "measured", "package-0", 32.0, max_watts=2000.0)
@@ -89,7 +90,7 @@ class Node:
     def _start(self, options: SamplerOptions) -> Sampler:
         host = Host(procfs=str(self.folder), clock=lambda: self.now, wall=lambda: 1.7e9 + self.now)
         store = StateStore(str(self.folder / "state")) if self.folder != HERE else None
-        return Sampler([self.source], GroupNames(), host, options, store=store)
+        return Sampler([self.source], GroupNames(), host, options, store=store, pools=Inline)
 
     def restart(self) -> None:
         """End the exporter and start it again two seconds later."""

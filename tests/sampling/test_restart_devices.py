@@ -31,6 +31,7 @@ from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
 from exporter.snapshot import DeviceRow, Snapshot
 from tests.support.group_names import GroupNames
+from tests.support.inline_pool import Inline
 from tests.support.live import Scrape
 
 PACKAGE = Device("package-0", "cpu", "rapl", "measured", "package-0", 4.0, socket=0)
@@ -125,7 +126,9 @@ class Machine:
             name: Meters(self, name, *devices) for name, devices in self.readable.items() if name not in off
         }
         options = SamplerOptions(source_timeout_seconds=5.0)
-        self.sampler = Sampler([*self.sources.values(), Work(self)], GroupNames(), host, options, store=self.store)
+        self.sampler = Sampler(
+            [*self.sources.values(), Work(self)], GroupNames(), host, options, store=self.store, pools=Inline
+        )
         return self.tick(whole=whole)
 
     def tick(self, seconds: float = TICK_SECONDS, *, whole: bool = True) -> Snapshot:

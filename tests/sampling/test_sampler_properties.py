@@ -6,7 +6,6 @@ import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import settings
@@ -39,6 +38,7 @@ from exporter.sampling.deadline import WorkerPool
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
 from exporter.workloads.protocol import Namer
+from tests.support.inline_pool import HangsError, Inline
 
 RANGE = 65_536.0
 PACKAGE = Device("package-0", "cpu", "meters", "measured", "package-0", 4.0, max_watts=400.0)
@@ -60,39 +60,6 @@ class Chosen(NoFactors):
 
     def at(self, unix_seconds: float) -> Factors | None:
         return self._machine.factors
-
-
-class HangsError(BaseException):
-    """Instead of a call that does not return."""
-
-
-class Inline(WorkerPool):
-    """Makes calls in the sampler's thread, so that nothing depends on the time they take.
-
-    One that hangs is over its deadline at once; it starts again, and ends, with `release`. What real threads make of
-    a read that hangs is in test_deadline.py and test_sampler_faults.py.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self._jobs: list[Callable[[], None]] = []
-        self._hanging: list[Callable[[], None]] = []
-
-    def add(self, job: Callable[[], None]) -> None:
-        self._jobs.append(job)
-
-    def wait(self, timeout: float) -> None:
-        jobs, self._jobs = self._jobs, []
-        for job in jobs:
-            try:
-                job()
-            except HangsError:
-                self._hanging.append(job)
-
-    def release(self) -> None:
-        jobs, self._hanging = self._hanging, []
-        for job in jobs:
-            job()
 
 
 class MeterSource:

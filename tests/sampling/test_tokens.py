@@ -27,6 +27,7 @@ from exporter.records import (
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.sampling.state_file import StateStore
 from exporter.workloads.protocol import Namer
+from tests.support.inline_pool import Inline
 from tests.support.live import Scrape
 
 PACKAGE = Device("package-0", "cpu", "node", "measured", "package-0", 32.0, max_watts=2000.0)
@@ -84,6 +85,7 @@ class Node:
             Host(procfs=str(self._folder), clock=lambda: self.now, wall=lambda: self.now + 1e9),
             OPTIONS,
             store=StateStore(str(self.path)),
+            pools=Inline,
             received_by_all=lambda _: self.scraped,
         )
 
