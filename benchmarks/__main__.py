@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from . import (
+    against,
     bytecodes,
     comparisons,
     footprint,
@@ -53,6 +54,8 @@ PARTS: dict[str, Callable[[], None]] = {
 
 def main() -> int:
     """Run the parts. Returns the exit status: 1 if one of them cannot be measured here."""
+    if sys.argv[1:2] == ["against"]:
+        return against.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them without one")
     wanted = parser.parse_args().parts or list(PARTS)

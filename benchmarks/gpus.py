@@ -97,8 +97,11 @@ def _cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def node(name: str, library: Path, count: int, *, mig: bool = False) -> Iterator[Node]:
-    """A node of so many cards with two processes on each, or with seven MIG instances on each with one."""
+def node(name: str, library: Path, count: int, *, mig: bool = False, tree: Path | None = None) -> Iterator[Node]:
+    """A node of so many cards with two processes on each, or with seven MIG instances on each with one.
+
+    The exporter is that of the working directory, or of another ``tree``.
+    """
     with contextlib.ExitStack() as stack:
         driver = stack.enter_context(FakeDriver(library))
         for function, seconds in DELAYS.items():
@@ -117,6 +120,7 @@ def node(name: str, library: Path, count: int, *, mig: bool = False) -> Iterator
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | (driver.environment() if gpus else {}),
+            cwd=tree,
         )
         stack.callback(exporter.communicate)
         yield Node(name, driver, gpus, [[] for _ in gpus] if mig else holders, exporter)
@@ -157,7 +161,7 @@ def main(rounds: int = 60) -> None:
             stack.enter_context(node("8, cut into 56", library, 8, mig=True)),
         ]
         measure(nodes, rounds)
-        shares = {each.name: fmean(_total(each)) for each in nodes}
+        shares = {each.name: fmean(total(each)) for each in nodes}
     show(
         f"GPUs: CPU milliseconds of a tick over {rounds} of them, one a second, the driver's own time left out",
         ("GPUs", "exporter", "its child", "both", "mean", "of one core", "for the GPUs", "a tick takes"),
@@ -166,7 +170,7 @@ def main(rounds: int = 60) -> None:
                 each.name,
                 f"{median(each.cpu[WARM_UP:]) * 1e3:.2f}",
                 f"{median(each.child[WARM_UP:]) * 1e3:.2f}",
-                f"{median(_total(each)) * 1e3:.2f}",
+                f"{median(total(each)) * 1e3:.2f}",
                 f"{shares[each.name] * 1e3:.2f}",
                 f"{shares[each.name]:.2%}",
                 f"{shares[each.name] - shares['none']:.2%}",
@@ -178,5 +182,6 @@ def main(rounds: int = 60) -> None:
     print(f"goal: 8 GPUs below {GOAL:.0%} of one core: {verdict(shares['8'] < GOAL)}")
 
 
-def _total(each: Node) -> list[float]:
+def total(each: Node) -> list[float]:
+    """CPU seconds of both processes in each round after the warm-up."""
     return [own + child for own, child in zip(each.cpu[WARM_UP:], each.child[WARM_UP:], strict=True)]

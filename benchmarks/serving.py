@@ -49,13 +49,13 @@ def _table(seconds: float, *, packed: bool) -> None:
             port = int(exporter.stdout.readline())
             time.sleep(60.0)  # until it found who is active
             # The very first scrape makes the labels of every series; all later ones find them made.
-            _series(port)
+            series(port)
             quiet_from = _boot()
             time.sleep(seconds)
             loaded_from = _boot()
-            gzip, plain = _scrape(port, "gzip", seconds), _scrape(port, "identity", seconds)
+            gzip, plain = scrape(port, "gzip", seconds), scrape(port, "identity", seconds)
             loaded_to = _boot()
-            series = _series(port)
+            count = series(port)
             output, _ = exporter.communicate()
         floor = _floor(gzip.size, seconds)
     ticks = [(float(began), float(ended)) for began, ended in map(str.split, output.splitlines())]
@@ -64,7 +64,7 @@ def _table(seconds: float, *, packed: bool) -> None:
     p99, delay = quantile(gzip.every, 0.99), max(_delays(loaded))
     spread = "packed" if packed else "spread"
     show(
-        f"Serving, active ones {spread}: {series:,} series, {SCRAPERS} scrapers at once, each {PERIOD:g} s",
+        f"Serving, active ones {spread}: {count:,} series, {SCRAPERS} scrapers at once, each {PERIOD:g} s",
         ("milliseconds", "median", "p99", "worst"),
         [
             (f"scrape, gzip, {gzip.size:,} bytes", *_milliseconds(gzip.every)),
@@ -84,7 +84,8 @@ def _table(seconds: float, *, packed: bool) -> None:
     )
 
 
-def _series(port: int) -> int:
+def series(port: int) -> int:
+    """How many samples the exporter on this port shows."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         return sum(not line.startswith(b"#") for line in answer)
 
@@ -94,12 +95,13 @@ def _floor(size: int, seconds: float) -> Scrapes:
     command = [sys.executable, "-m", "benchmarks.static", str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        scrapes = _scrape(int(server.stdout.readline()), "gzip", seconds)
+        scrapes = scrape(int(server.stdout.readline()), "gzip", seconds)
         server.communicate()
     return scrapes
 
 
-def _scrape(port: int, encoding: str, seconds: float) -> Scrapes:
+def scrape(port: int, encoding: str, seconds: float) -> Scrapes:
+    """Scrape it from eight processes at once for so long."""
     first, count = time.monotonic() + 1.0, WARM_UP + int(seconds / PERIOD) + 1
     command = [sys.executable, "-m", "benchmarks.scraper", str(port), encoding, str(first), str(PERIOD), str(count)]
     scrapers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(SCRAPERS)]
