@@ -174,9 +174,9 @@ class _OfVmalert(Evaluations):
         super().__init__()
         self._url = url
         groups = [group for path in RULES.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
+        units = {"s": 1.0, "m": 60.0}
         self._interval = {
-            group["name"]: {"1m": 60.0, "2m": 120.0, "150s": 150.0, "4m": 240.0, "5m": 300.0}[group["interval"]]
-            for group in groups
+            group["name"]: float(group["interval"][:-1]) * units[group["interval"][-1]] for group in groups
         }
         self._before: dict[str, tuple[float, float]] | None = None
 
