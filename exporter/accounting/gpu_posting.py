@@ -87,6 +87,7 @@ class GpuPosting:
         self._processes = processes
         self._models = models
         self._open = open_process
+        self._allocated = False
 
     def post(
         self,
@@ -101,6 +102,9 @@ class GpuPosting:
 
         ``cpu_seconds`` is the time that those cover, None if they are unknown.
         """
+        if not (uses or allocations or self._allocated):
+            return set()
+        self._allocated = bool(allocations)
         works = _Works(cards, uses)
         changed = self._post_uses(now, shares, uses, works)
         changed.update(self._post_allocations(now, shares, allocations, works))

@@ -30,7 +30,7 @@ from .checkpointer import Accounts, Changes, Checkpointer
 from .deadline import WorkerPool
 from .memory import MemoryWatch
 from .regions import RegionPosting
-from .source_runner import SourceRunner
+from .source_runner import BesideOthers, SourceRunner
 from .state_file import StateStore
 from .tokens import TokenPosting
 
@@ -101,8 +101,7 @@ class Sampler:
         self._received_by_all = received_by_all
         self._pool = pools("sources")
         self._sources = [SourceRunner(source, host.clock, self._pool) for source in sources]
-        names = [source.name for source in sources]
-        self._usage_name = "cgroups" if "cgroups" in names else "procfs"  # of the source whose scope is checked
+        self._beside = BesideOthers(self._sources)
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._tokens = TokenPosting(self._ledger, namer)
@@ -214,12 +213,7 @@ class Sampler:
         if began >= self._review_at:
             self._review_at = began + _REVIEW_SECONDS
             self._devices.review(measured, self._booted_at + began)  # the wall clock as of the start: it may be set
-        implausible = [delta for delta in measured.deltas.values() if delta.event == "implausible"]
-        problems = self._devices.problems
-        for source in self._sources:
-            source.reject(implausible)
-            found = (problems[source.name],) if source.name in problems else ()
-            source.judge((*found, *self._scope.problems) if source.name == self._usage_name else found)
+        self._beside.judge(measured.deltas.values(), self._devices.problems, self._scope.problems)
         news = next((reading.allocations for reading in readings if reading.allocations is not None), None)
         allocations = self._allocations.update(news, use.gpus, began)
         gpu_uses = self._ledger.located(use.gpu_uses)

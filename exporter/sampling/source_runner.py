@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from ..accounting.meters import Delta
@@ -140,6 +140,27 @@ class SourceRunner:
                     },
                 )
         self._problems = current
+
+
+class BesideOthers:
+    """Hands each source what is wrong with its readings beside those of other sources, until nothing is any more."""
+
+    def __init__(self, sources: Sequence[SourceRunner]) -> None:
+        names = [source.name for source in sources]
+        self._sources = sources
+        self._usage_name = "cgroups" if "cgroups" in names else "procfs"  # of the source whose scope is checked
+        self._judged = False
+
+    def judge(self, deltas: Iterable[Delta], by_source: Mapping[str, Problem], of_scope: Sequence[Problem]) -> None:
+        """Judge one tick: what meters grew by, one problem of a source's devices, and those of the scope of usage."""
+        implausible = [delta for delta in deltas if delta.event == "implausible"]
+        before, self._judged = self._judged, bool(implausible or by_source or of_scope)
+        if not (before or self._judged):
+            return
+        for source in self._sources:
+            source.reject(implausible)
+            found = (by_source[source.name],) if source.name in by_source else ()
+            source.judge((*found, *of_scope) if source.name == self._usage_name else found)
 
 
 def _key(problem: Problem) -> str:

@@ -50,13 +50,14 @@ def device_joules(series: Scrape) -> float:
 def held(exporter: Exporter, meter: Meter) -> tuple[float, Scrape]:
     """Let the zone stand still: what it shows, in joules, and a scrape that has all of it."""
     zone = meter.hold()
-    samples = exporter.scrape()["energy_samples_total", ()]
+    held_at = time.time()
 
     def read() -> bool:
         scrape = exporter.scrape()
-        return scrape["energy_samples_total", ()] > samples + 2 and scrape.total("energy_device_up") == 1
+        when = scrape.find("energy_device_last_reading_timestamp_seconds", device="package-0")
+        return any(at > held_at for _, at in when) and scrape.total("energy_device_up") == 1
 
-    wait_for(read, "a sample")
+    wait_for(read, "a reading of it")
     return int(zone.read_text()) / 1e6, exporter.scrape()
 
 

@@ -40,6 +40,7 @@ font-size:14px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 20px;min-width:0}
 .hero .card{display:flex;flex-direction:column}
 .panel{margin-bottom:16px}
+.first .panel{content-visibility:auto;contain-intrinsic-size:auto 480px}
 .panel>h2{margin-bottom:6px}
 .label{font-size:13px;font-weight:400;color:var(--soft);display:flex;flex-wrap:wrap;align-items:center;gap:2px 7px}
 .big,.mid{font-size:42px;line-height:1.15;font-weight:620;letter-spacing:-.03em;font-variant-numeric:tabular-nums;
@@ -150,6 +151,7 @@ function show(main) {
     const same = main.querySelector("#" + CSS.escape(open.id));
     if (same) same.open = true;
   }
+  document.body.classList.remove("first"); // a new section above the window has another height until it is drawn
   old.replaceWith(main);
   if (focused) [...main.querySelectorAll("a, summary")].find((element) => name(element) === name(focused))
     ?.focus({preventScroll: true});
