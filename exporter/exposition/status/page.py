@@ -51,7 +51,7 @@ class Page:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             f"<title>{text(self._node)} – AI Energy Exporter</title>"
             f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{STYLE}</style></head>'
-            f'<body data-every="{every:g}"><header>{_BOLT}<h1>{name(self._node)}</h1>'
+            f'<body class="first" data-every="{every:g}"><header>{_BOLT}<h1>{name(self._node)}</h1>'
             f'<span class="version">AI Energy Exporter {text(__version__)}</span>'
             f'<nav aria-label="Exporter"><button type="button" hidden>Pause</button>'
             f'<a href="{text(self._path)}">Metrics</a><a href="{text(self._reference_path)}">What they mean</a>'
