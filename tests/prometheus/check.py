@@ -1,6 +1,6 @@
-"""``make prometheus-check``: the rules, their unit tests and the live tests on the current Prometheus.
+"""``make prometheus-check``: the rules, their unit tests and the live tests on current Prometheus and Alertmanager.
 
-Outside the suite. Builds a pinned release from its Go module into a folder (``--folder``, else a temporary one; Go
+Outside the suite. Builds pinned releases from their Go modules into a folder (``--folder``, else a temporary one; Go
 fetches it), puts its programs before Debian's in PATH and runs the tests that use them; then `benchmarks.scale_check`
 asks that Prometheus and Debian's every rule and query on the same data (``--tests-only``: not). Arguments of the rest
 go to pytest: ``ARGS="tests/prometheus -k runbooks"``.
@@ -9,6 +9,7 @@ go to pytest: ``ARGS="tests/prometheus -k runbooks"``.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -22,16 +23,27 @@ from tests.support.repository import REPOSITORY
 
 
 class Release(NamedTuple):
-    """A Go module, its tag, the version that this is, and programs by the names that Debian gives them."""
+    """A Go module, its tag, the version that this is, and programs by the names that Debian gives them.
+
+    ``embedded`` is a file that is built in and not part of the module: a page, which these tests do not open.
+    """
 
     module: str
     tag: str
     version: str
     programs: Mapping[str, str]
+    embedded: str | None = None
 
 
 PROMETHEUS = Release(
     "github.com/prometheus/prometheus", "v0.316.0", "3.16.0", {"prometheus": "prometheus", "promtool": "promtool"}
+)
+ALERTMANAGER = Release(
+    "github.com/prometheus/alertmanager",
+    "v0.35.0",
+    "0.35.0",
+    {"alertmanager": "prometheus-alertmanager", "amtool": "amtool"},
+    "ui/app/dist/index.html",
 )
 TESTS = (
     "tests/prometheus",
@@ -46,14 +58,23 @@ TESTS = (
 
 def build(release: Release, folder: Path) -> None:
     """Build the programs that are not in the folder yet. Raises CalledProcessError."""
-    for program, name in release.programs.items():
-        if not (folder / name).exists():
-            package = f"{release.module}/cmd/{program}@{release.tag}"
-            print(f"building {package}", flush=True)
-            environment = {**os.environ, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
-            subprocess.run(["go", "install", package], env=environment, check=True)
-            if program != name:
-                (folder / program).rename(folder / name)
+    missing = {program: name for program, name in release.programs.items() if not (folder / name).exists()}
+    if not missing:
+        return
+    print(f"building {release.module} {release.tag}", flush=True)
+    environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOWORK": "off"}
+    download = ["go", "mod", "download", "-json", f"{release.module}@{release.tag}"]
+    with tempfile.TemporaryDirectory() as scratch:
+        answer = subprocess.run(download, cwd=scratch, env=environment, check=True, stdout=subprocess.PIPE).stdout
+        source = Path(scratch) / "source"
+        shutil.copytree(json.loads(answer)["Dir"], source, copy_function=shutil.copyfile)
+        if release.embedded is not None:
+            subprocess.run(["chmod", "-R", "u+w", str(source)], check=True)  # modules are kept read-only
+            (source / release.embedded).parent.mkdir(parents=True, exist_ok=True)
+            (source / release.embedded).write_text("", encoding="utf-8")
+        for program, name in missing.items():
+            command = ["go", "build", "-o", str(folder / name), f"./cmd/{program}"]
+            subprocess.run(command, cwd=source, env=environment, check=True)
 
 
 def run_tests(folder: Path, arguments: list[str]) -> int:
@@ -82,7 +103,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        build(PROMETHEUS, folder)
+        for release in (PROMETHEUS, ALERTMANAGER):
+            build(release, folder)
         failed = run_tests(folder, arguments)
         if not options.tests_only:
             failed |= compare(folder)
