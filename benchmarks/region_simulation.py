@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from exporter.accounting.region_lags import Moment
 from exporter.accounting.region_times import OUTSIDE, RegionTimes, Times
-from exporter.accounting.regions import LAGS, TIME_ERROR_SECONDS, RegionEstimator, divide
+from exporter.accounting.regions import LATEST_SECONDS, TIME_ERROR_SECONDS, RegionEstimator, divide
 
 WATTS = {"forward": 650.0, "load": 250.0, "optimizer": 450.0}
 SECONDS = {"forward": 0.030, "load": 0.010, "optimizer": 0.005}
@@ -81,11 +82,12 @@ def simulate(random: Random, meter: Meter, duration: float, program: Steps | Non
             now = _shown(moments, energies, due - meter.lag, meter.step)
             end = due + random.gauss(0.0, meter.clock_error)
             if not first:
-                found = run.estimator.observe(times, read_at, end, now - shown)
-                _post(run, now - shown, found)
+                start, stop = Moment(read_at), Moment(end)
+                run.estimator.observe(times, start, stop, now - shown)
+                _post(run, now - shown, run.estimator.seconds(times, start, stop))
             read_at, shown, first = end, now, False
             due += meter.period * (1.0 + random.uniform(-meter.jitter, meter.jitter))
-            keep = read_at - LAGS[-1] - 0.01
+            keep = read_at - LATEST_SECONDS - 0.01
             times.forget(keep)
             index = max(0, bisect_left(moments, keep) - 1)
             del moments[:index], energies[:index]

@@ -1,0 +1,97 @@
+"""Reads energy counters of cards several times between two readings, while programs report regions on them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+
+from ...records import CounterStep, CounterSteps
+from .library import DriverError
+
+PERIOD_SECONDS = 0.05
+"""Mean time between two reads. Each comes up to half of it earlier or later: steps of programs must not be in time with
+the reads."""
+
+MAX_TIME_RATIO = 0.01
+"""Largest share of the time that reads of one card may take: where the driver is slow, they are further apart."""
+
+_JITTER = 0.5
+_MAX_STEPS = 1000
+"""Steps of a card that are kept until they are taken; later ones are lost."""
+
+
+class FastReads:
+    """Values of the energy counters of the watched cards, each value once: drivers update them each 20 to 100 ms.
+
+    ``counter`` returns the joules of a card, None if it has no counter or is not to be read now, and raises
+    `DriverError`; such a card is left alone until it is watched again. Nothing is read while no card is watched.
+    """
+
+    def __init__(
+        self,
+        counter: Callable[[str], float | None],
+        clock: Callable[[], float],
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._counter = counter
+        self._clock = clock
+        self._uniform = uniform
+        self._cards: dict[str, _Card] = {}
+        self._failed: set[str] = set()
+        self._due = 0.0
+
+    def watch(self, cards: Collection[str]) -> None:
+        """Read these cards from now on, and no others."""
+        if cards or self._cards:
+            self._cards = {card: self._cards.get(card) or _Card() for card in cards}
+            self._failed.clear()
+
+    def wait_seconds(self) -> float | None:
+        """Time until the next read is due; None if there is none."""
+        if len(self._cards) == len(self._failed):
+            return None
+        return max(0.0, self._due - self._clock())
+
+    def read(self) -> None:
+        """Read each card that is watched once. Raises nothing."""
+        began = at = self._clock()
+        longest = 0.0
+        for name, card in self._cards.items():
+            if name in self._failed:
+                continue
+            before = at
+            try:
+                joules = self._counter(name)
+            except DriverError:
+                joules = None  # the next reading says why
+            at = self._clock()
+            longest = max(longest, at - before)
+            if joules is None:
+                self._failed.add(name)
+                card.read_at = None
+            else:
+                card.note(joules, at)
+        period = PERIOD_SECONDS * self._uniform(1.0 - _JITTER, 1.0 + _JITTER)
+        self._due = began + max(period, longest / MAX_TIME_RATIO)
+
+    def take(self) -> tuple[CounterSteps, ...]:
+        """The steps since the last call."""
+        found = [CounterSteps(name, tuple(card.steps)) for name, card in self._cards.items() if card.steps]
+        for card in self._cards.values():
+            card.steps = []
+        return tuple(found)
+
+
+class _Card:
+    """The last value of a counter and the steps that were not taken yet."""
+
+    def __init__(self) -> None:
+        self.read_at: float | None = None
+        self.joules = 0.0
+        self.steps: list[CounterStep] = []
+
+    def note(self, joules: float, at: float) -> None:
+        """Keep a value that differs from the last one; of the first one it is not known since when it is there."""
+        if self.read_at is not None and joules != self.joules and len(self.steps) < _MAX_STEPS:
+            self.steps.append(CounterStep(self.read_at, at, joules))
+        self.read_at, self.joules = at, joules
