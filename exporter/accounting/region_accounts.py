@@ -9,7 +9,7 @@ from math import inf
 from ..records import Component, GroupKey, Process, ProcessKey
 from ..records.regions import OUTSIDE_REGIONS, ProcessRegions
 from ..snapshot import RegionRow, RegionView, RegionWattsRow
-from .region_parts import KEPT_SECONDS, CardSteps, RegionPart
+from .region_parts import KEPT_SECONDS, CardGrowth, RegionPart
 from .region_times import RegionTimes
 from .regions import HOLD_SECONDS, RegionWatts, divide
 
@@ -126,7 +126,7 @@ class RegionAccounts:
         locate: Locate,
         now: float,
         born: int | None,
-        cards: Mapping[ProcessKey, CardSteps] | None = None,
+        cards: Mapping[ProcessKey, CardGrowth] | None = None,
     ) -> None:
         """Add what programs reported, and divide the joules of the intervals that they have reported completely.
 
@@ -202,7 +202,7 @@ class RegionAccounts:
         program: _Program,
         read_at: Mapping[Component, float],
         joules: Joules,
-        card: CardSteps | None,
+        card: CardGrowth | None,
         born: int | None,
     ) -> None:
         totals = joules(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import sqrt
 from operator import mul
+from typing import NamedTuple
 
 from .normal_equations import Triangle, inverse_diagonal, inverse_root, solve
 
@@ -63,14 +64,30 @@ def merged(gram: Triangle, moments: Sequence[float], groups: Sequence[Sequence[i
     return matrix, [sum([moments[number] for number in group]) for group in groups]
 
 
-def inseparable(gram: Triangle, count: int, time_square: float, outside: int | None) -> list[list[int]]:
-    """Groups of regressors that cannot be separated: each that the others explain, with its nearest one.
+class Groups(NamedTuple):
+    """Regressors that have one coefficient each, and how far it is drawn to the mean because moments are not known.
+
+    ``attenuation`` is the part of a group's variance, beyond what the others explain, that is error of the moments.
+    """
+
+    members: list[list[int]]
+    attenuation: list[float]
+
+    @property
+    def are_joined(self) -> bool:
+        """Whether any of them has several regressors."""
+        return any(len(group) > 1 for group in self.members)
+
+
+def separable(gram: Triangle, count: int, time_square: float, outside: int | None) -> Groups:
+    """Groups of regressors that can be separated: each one that the others explain is with its nearest one.
 
     What is left unexplained must be more than rounding, and more than the error of the moments of reads makes of it.
     ``time_square`` is the sum of the squares of that error, in square seconds. Because of it no region is joined with
     the time ``outside`` all regions, whose power differs most, unless all are.
     """
     groups = [[number] for number in range(count)]
+    attenuation = [0.0] * count
     while len(groups) > 1:
         matrix, _ = merged(gram, [0.0] * count, groups)
         scale = [sqrt(row[-1]) or 1.0 for row in matrix]
@@ -81,17 +98,16 @@ def inseparable(gram: Triangle, count: int, time_square: float, outside: int | N
             row[-1] = 1.0 + 0.01 * _VARIATION
         explained = inverse_diagonal(inverse_root(scaled))
         total = sum(scale)
-        needed = [
-            max(_VARIATION, _LEAST_SIGNAL * time_square * (each / total) * (1.0 - each / total) / each**2)
-            for each in scale
-        ]
+        errors = [time_square * (each / total) * (1.0 - each / total) / each**2 for each in scale]
+        attenuation = [part * error for part, error in zip(explained, errors, strict=True)]
+        needed = [max(_VARIATION, _LEAST_SIGNAL * error) for error in errors]
         worst = max(range(len(groups)), key=lambda number: explained[number] * needed[number])
         if explained[worst] * needed[worst] <= 1.0:
             break
         others = [number for number in range(len(groups)) if number != worst]
         if explained[worst] * _VARIATION <= 1.0 and len(groups) > 2:
             if outside in groups[worst]:
-                return [list(range(count))]
+                return Groups([list(range(count))], [0.0])
             others = [number for number in others if outside not in groups[number]]
         nearest = max(
             others,
@@ -99,4 +115,4 @@ def inseparable(gram: Triangle, count: int, time_square: float, outside: int | N
         )
         low, high = sorted((worst, nearest))
         groups[low] += groups.pop(high)
-    return groups
+    return Groups(groups, attenuation if len(groups) > 1 else [0.0] * len(groups))

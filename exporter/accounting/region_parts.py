@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import sqrt
 from typing import NamedTuple
 
 from ..records import Component, CounterStep
@@ -32,7 +33,7 @@ _MAX_WAITING = 600
 """Intervals that wait for what a program reports late."""
 
 
-class CardSteps(NamedTuple):
+class CardGrowth(NamedTuple):
     """How the joules of a card grew: all of them in the ``seconds`` between two readings, and values in between.
 
     The first of ``steps`` may be the last one before that.
@@ -78,7 +79,7 @@ class RegionPart:
         self._read_at: float | None = None
         self._joules = 0.0
 
-    def read(self, at: float, total: float, card: CardSteps | None = None) -> None:
+    def read(self, at: float, total: float, card: CardGrowth | None = None) -> None:
         """Note all joules of the program so far, read at boot time ``at``; ``card`` is the only one that it uses."""
         if self._read_at is not None and at > self._read_at:
             joules = max(0.0, total - self._joules)
@@ -107,7 +108,8 @@ class RegionPart:
             whole = _Use(Moment(start), Moment(end), joules)
             for use in steps:
                 if use.start.at - use.start.width - LATEST_SECONDS >= since:
-                    self.estimator.observe(times, *use, time_error=TIME_ERROR_SECONDS)
+                    width = max(use.start.width, use.end.width)
+                    self.estimator.observe(times, *use, time_error=max(TIME_ERROR_SECONDS, width / sqrt(12.0)))
             if not steps:
                 self.estimator.observe(times, *whole)
             found = self.estimator.seconds(times, whole.start, whole.end)
@@ -116,7 +118,7 @@ class RegionPart:
         return True
 
 
-def _uses(card: CardSteps, seconds: float, joules: float) -> tuple[_Use, ...]:
+def _uses(card: CardGrowth, seconds: float, joules: float) -> tuple[_Use, ...]:
     """What the program used from one value of the counter to the next.
 
     All but what the rest of the card used, idle power or other programs, which is taken to be steady between two

@@ -7,7 +7,7 @@ from math import inf, isfinite, sqrt
 from typing import Literal, NamedTuple
 
 from .normal_equations import NormalEquations
-from .region_equations import inseparable, merged, ridge
+from .region_equations import Groups, merged, ridge, separable
 from .region_lags import Dependence, LagGrid, Moment, Solution
 from .region_times import OUTSIDE, RegionTimes, Times
 
@@ -52,7 +52,7 @@ HOLD_SECONDS = 60.0
 
 _CONFIDENCE_DEVIATIONS = 1.645
 _LONGEST_SECONDS = 10.0
-TIME_ERROR_SECONDS = 0.001
+TIME_ERROR_SECONDS = 0.0005
 """Standard deviation of the moment up to which a meter's value counts, as of RAPL, which steps each millisecond."""
 
 SPREAD = 1.0
@@ -204,10 +204,10 @@ class RegionEstimator:
         self.lag = found.lag
         equations = grid.equations[found.number]
         time_square = self._time_square * equations.weight / self._weight
-        groups = inseparable(equations.gram, len(self._slots), time_square, self._slots.get(OUTSIDE))
+        groups = separable(equations.gram, len(self._slots), time_square, self._slots.get(OUTSIDE))
         solution = found.solution
-        if any(len(group) > 1 for group in groups):
-            solution = grid.solve(lambda each: self._solve(each, groups)).solution
+        if groups.are_joined:
+            solution = grid.solve(lambda each: self._solve(each, groups.members)).solution
         elif grid is self._fine:
             factors = self._dependence.factors(len(self._slots))
             errors = [factor * error for factor, error in zip(factors, solution.errors, strict=True)]
@@ -265,12 +265,13 @@ class RegionEstimator:
             noise = max(square / freedom, _NOISE_RATIO * equations.square / equations.weight)
         return Solution(watts, [sqrt(noise) * error for error in errors], square)
 
-    def _identified(self, solution: Solution, groups: Sequence[Sequence[int]]) -> dict[str, RegionWatts]:
+    def _identified(self, solution: Solution, groups: Groups) -> dict[str, RegionWatts]:
+        mean = self._joules / (sum(self._times.values()) or 1.0)
         names = {slot: name for name, slot in self._slots.items()}
         found: dict[str, RegionWatts] = {}
-        for number, group in enumerate(groups):
+        for number, (group, attenuation) in enumerate(zip(*groups, strict=True)):
             watts = solution.watts[number]
-            half = _CONFIDENCE_DEVIATIONS * solution.errors[number]
+            half = _CONFIDENCE_DEVIATIONS * solution.errors[number] + attenuation * abs(watts - mean)
             members = [name for slot in group for name in self._members(names[slot])]
             for name in members:
                 method: Method = "regression"

@@ -107,7 +107,7 @@ class CounterStep(NamedTuple):
     joules: float
 
 
-class CounterSteps(NamedTuple):
+class CardSteps(NamedTuple):
     """Values of one device's energy counter between two readings. They add no joules to those of the readings."""
 
     device: str
@@ -344,7 +344,7 @@ class Reading:
     asleep: tuple[str, ...] = ()
     tokens: tuple[TokenUse, ...] | None = None
     regions: RegionReport | None = None
-    steps: tuple[CounterSteps, ...] = ()
+    steps: tuple[CardSteps, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..accounting.ledger import Ledger
 from ..accounting.measurement import Measured
 from ..accounting.region_accounts import Owner, RegionAccounts
-from ..accounting.region_parts import CardSteps
+from ..accounting.region_parts import CardGrowth
 from ..records import Component, CounterStep, GroupKey, Process, ProcessKey, Reading
 from ..workloads.protocol import Namer
 
@@ -67,9 +67,9 @@ class RegionPosting:
             self._cards = {process: devices.pop() for process, devices in held.items() if len(devices) == 1}
         self._watched.devices = frozenset([card for process, card in self._cards.items() if process in in_use])
 
-    def _steps(self, readings: Sequence[Reading], measured: Measured) -> dict[str, CardSteps]:
+    def _steps(self, readings: Sequence[Reading], measured: Measured) -> dict[str, CardGrowth]:
         """By card, what its counter showed between the last two readings."""
-        found: dict[str, CardSteps] = {}
+        found: dict[str, CardGrowth] = {}
         before, self._last_steps = self._last_steps, {}
         for reading in readings:
             for card, steps in reading.steps:
@@ -78,7 +78,7 @@ class RegionPosting:
                     continue  # the counter was reset, or jumped
                 last = before.get(card)
                 every = steps if last is None else (last, *steps)
-                found[card] = CardSteps(delta.joules, delta.seconds, delta.device.max_watts, every)
+                found[card] = CardGrowth(delta.joules, delta.seconds, delta.device.max_watts, every)
                 self._last_steps[card] = steps[-1]
         return found
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection
 
-from ...records import CounterStep, CounterSteps
+from ...records import CardSteps
+from .counter_steps import CounterSteps
 from .library import DriverError
 
 PERIOD_SECONDS = 0.05
@@ -16,8 +17,6 @@ MAX_TIME_RATIO = 0.01
 """Largest share of the time that reads of one card may take: where the driver is slow, they are further apart."""
 
 _JITTER = 0.5
-_MAX_STEPS = 1000
-"""Steps of a card that are kept until they are taken; later ones are lost."""
 
 
 class FastReads:
@@ -36,14 +35,14 @@ class FastReads:
         self._counter = counter
         self._clock = clock
         self._uniform = uniform
-        self._cards: dict[str, _Card] = {}
+        self._cards: dict[str, CounterSteps] = {}
         self._failed: set[str] = set()
         self._due = 0.0
 
     def watch(self, cards: Collection[str]) -> None:
         """Read these cards from now on, and no others."""
         if cards or self._cards:
-            self._cards = {card: self._cards.get(card) or _Card() for card in cards}
+            self._cards = {card: self._cards.get(card) or CounterSteps() for card in cards}
             self._failed.clear()
 
     def wait_seconds(self) -> float | None:
@@ -68,30 +67,13 @@ class FastReads:
             longest = max(longest, at - before)
             if joules is None:
                 self._failed.add(name)
-                card.read_at = None
+                card.interrupt()
             else:
                 card.note(joules, at)
         period = PERIOD_SECONDS * self._uniform(1.0 - _JITTER, 1.0 + _JITTER)
         self._due = began + max(period, longest / MAX_TIME_RATIO)
 
-    def take(self) -> tuple[CounterSteps, ...]:
+    def take(self) -> tuple[CardSteps, ...]:
         """The steps since the last call."""
-        found = [CounterSteps(name, tuple(card.steps)) for name, card in self._cards.items() if card.steps]
-        for card in self._cards.values():
-            card.steps = []
-        return tuple(found)
-
-
-class _Card:
-    """The last value of a counter and the steps that were not taken yet."""
-
-    def __init__(self) -> None:
-        self.read_at: float | None = None
-        self.joules = 0.0
-        self.steps: list[CounterStep] = []
-
-    def note(self, joules: float, at: float) -> None:
-        """Keep a value that differs from the last one; of the first one it is not known since when it is there."""
-        if self.read_at is not None and joules != self.joules and len(self.steps) < _MAX_STEPS:
-            self.steps.append(CounterStep(self.read_at, at, joules))
-        self.read_at, self.joules = at, joules
+        found = [CardSteps(name, card.take()) for name, card in self._cards.items()]
+        return tuple([card for card in found if card.steps])

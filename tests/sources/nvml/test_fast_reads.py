@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from random import Random
 
 import psutil
 import pytest
 
 from exporter.host import Host
 from exporter.records import CounterStep, EnergyReading, PowerReading, Reading, Unavailable
+from exporter.sources.nvml.counter_steps import CounterSteps
 from exporter.sources.nvml.fast_reads import MAX_TIME_RATIO, PERIOD_SECONDS, FastReads
 from exporter.sources.nvml.library import DriverError
 from exporter.sources.nvml.process import NvmlProcess, Timeouts
@@ -20,6 +23,7 @@ from tests.support.patience import wait_for
 
 COUNTER = "nvmlDeviceGetTotalEnergyConsumption"
 SHORT = Timeouts(first=20.0, answer=0.3, start=0.0)
+AT_ONCE = Timeouts(start=0.0)
 
 
 class Bench:
@@ -89,18 +93,7 @@ class TestSchedule:
         assert 20 * call_seconds <= 1.1 * MAX_TIME_RATIO * (bench.now - 100.0)
 
 
-class TestSteps:
-    def test_a_value_counts_once_with_the_time_in_which_it_came(self, bench: Bench) -> None:
-        bench.reads.watch(["a"])
-        moments = []
-        for joules in (1.0, 1.0, 3.0, 3.0, 3.0, 4.0):
-            bench.read(joules)
-            moments.append(bench.now)
-        (found,) = bench.reads.take()
-        assert found.device == "a"
-        assert found.steps == (CounterStep(moments[1], moments[2], 3.0), CounterStep(moments[4], moments[5], 4.0))
-        assert bench.reads.take() == ()
-
+class TestFailures:
     def test_a_card_without_a_counter_is_asked_once(self, bench: Bench) -> None:
         bench.reads.watch(["a"])
         for _ in range(5):
@@ -115,12 +108,67 @@ class TestSteps:
         for joules in (2.0, 3.0, 4.0):
             bench.read(joules)
         assert len(bench.calls) == 2
-        bench.broken = False
         bench.reads.watch(["a"])
-        for joules in (5.0, 6.0):
-            bench.read(joules)
-        (found,) = bench.reads.take()
-        assert [step.joules for step in found.steps] == [6.0], "of 5 J it is not known when they came"
+        bench.read(5.0)
+        assert len(bench.calls) == 3
+
+
+def updates(period: float, jitter: float = 0.0, seconds: float = 60.0) -> tuple[list[CounterStep], list[float]]:
+    """Steps of a counter that is updated each ``period``, read 20 times a second, and when it was updated by value."""
+    random, steps, updated = Random(5), CounterSteps(), [0.0]
+    at = 1.0
+    found: list[CounterStep] = []
+    while at < seconds:
+        while updated[-1] <= at:
+            updated.append(len(updated) * period + random.gauss(0.0, jitter))
+        steps.note(float(len(updated) - 2), at)
+        found += steps.take()
+        at += PERIOD_SECONDS * random.uniform(0.5, 1.5)
+    return found, updated
+
+
+class TestSteps:
+    @pytest.mark.parametrize(
+        ("period", "jitter", "error"), [(0.1, 0.0, 0.004), (0.1, 0.002, 0.005), (0.02, 0.0, 0.008)]
+    )
+    def test_many_reads_say_when_it_is_updated(self, period: float, jitter: float, error: float) -> None:
+        found, updated = updates(period, jitter)
+        errors = [(step.after + step.at) / 2 - updated[round(step.joules)] for step in found]
+        mean = sum(errors) / len(errors)  # a part of the delay, which is fitted
+        assert sum((each - mean) ** 2 for each in errors) / len(errors) < error**2
+        assert len(found) > 0.8 * 60.0 / max(period, PERIOD_SECONDS)
+
+    def test_each_value_counts_once_and_in_order(self) -> None:
+        found, _ = updates(0.1)
+        assert [step.joules for step in found] == sorted({step.joules for step in found})
+        assert all(before.at <= after.at and before.after < before.at for before, after in pairwise(found))
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_counter_that_is_updated_whenever_it_likes(self, seed: int) -> None:
+        """The steps are then as wide as what two reads say, and true."""
+        random, steps = Random(seed), CounterSteps()
+        at, updated, joules, found = 1.0, [0.0], 0, list[CounterStep]()
+        due = 1.0
+        while at < 60.0:
+            while due <= at:
+                updated.append(due)
+                joules += 1
+                due += random.uniform(0.02, 0.3)
+            steps.note(float(joules), at)
+            found += steps.take()
+            at += PERIOD_SECONDS * random.uniform(0.5, 1.5)
+        right = [step for step in found if step.after <= updated[round(step.joules)] <= step.at]
+        assert len(right) > 0.8 * len(found) > 0
+
+    def test_an_interruption_is_no_step(self) -> None:
+        steps, at = CounterSteps(), 1.0
+        for joules in range(100):
+            steps.note(float(joules), at)
+            at += 0.1
+        steps.take()
+        steps.interrupt()
+        steps.note(500.0, at + 60.0)
+        assert steps.take() == ()
 
 
 class Watched:
@@ -130,6 +178,13 @@ class Watched:
         self.cards: list[str] = []
         self.source = NvmlProcess(Host(), timeouts, lambda: self.cards)
         self._host = Host()
+
+    def watch(self, driver: FakeDriver, *cards: str) -> None:
+        """Watch cards, and wait until their counters are read."""
+        self.cards = list(cards)
+        before = driver.calls(COUNTER)
+        self.read()
+        wait_for(lambda: driver.calls(COUNTER) > before + 1)
 
     def read(self) -> Reading:
         return self.source.read(self._host.clock())
@@ -178,8 +233,7 @@ class TestChild:
         watched.read()
         watched.read()
         assert driver.calls(COUNTER) == 0
-        watched.cards = [gpu.uuid]
-        watched.read()
+        watched.watch(driver, gpu.uuid)
         assert watched.steps(gpu)
         assert driver.calls(COUNTER, gpu=other) == 0
         watched.cards = []
@@ -194,10 +248,7 @@ class TestChild:
 
     def test_under_mig_it_is_the_card_that_is_read(self, driver: FakeDriver, start: Callable[..., Watched]) -> None:
         gpu = driver.add_gpu(mig=["3g.40gb", "3g.40gb"])
-        watched = start()
-        watched.cards = [gpu.uuid]
-        watched.read()
-        assert watched.steps(gpu)
+        start().watch(driver, gpu.uuid)
 
     def test_a_card_with_power_only(self, driver: FakeDriver, start: Callable[..., Watched]) -> None:
         gpu = driver.add_gpu("Tesla P100", architecture=4)
@@ -221,33 +272,27 @@ class TestChild:
 
     def test_it_survives_its_child(self, driver: FakeDriver, start: Callable[..., Watched]) -> None:
         gpu = driver.add_gpu()
-        watched = start(SHORT)
-        watched.cards = [gpu.uuid]
-        watched.read()
-        assert watched.steps(gpu)
+        watched = start(AT_ONCE)
+        watched.watch(driver, gpu.uuid)
         (child,) = [each for each in psutil.Process().children() if "exporter.sources.nvml.child" in each.cmdline()]
         os.kill(child.pid, signal.SIGKILL)
         with pytest.raises(Unavailable):
             watched.read()
-        watched.read()
-        assert watched.steps(gpu)
+        watched.watch(driver, gpu.uuid)
 
     def test_a_call_that_hangs_ends_the_child_as_in_a_reading(
         self, driver: FakeDriver, start: Callable[..., Watched]
     ) -> None:
         gpu = driver.add_gpu()
         watched = start(SHORT)
-        watched.cards = [gpu.uuid]
-        watched.read()
-        assert watched.steps(gpu)
+        watched.watch(driver, gpu.uuid)
         driver.hang(COUNTER)
         wait_for(lambda: driver.hanging(COUNTER) > 0)
         with pytest.raises(Unavailable) as caught:
             watched.read()
         assert caught.value.reason == "timeout"
         driver.release()
-        watched.read()
-        assert watched.steps(gpu)
+        watched.watch(driver, gpu.uuid)
 
     def test_a_call_that_fails_is_no_problem_of_the_reading(
         self, driver: FakeDriver, start: Callable[..., Watched]
