@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Collection
 
 from ...records import CardSteps
@@ -13,8 +14,10 @@ PERIOD_SECONDS = 0.05
 """Mean time between two reads. Each comes up to half of it earlier or later: steps of programs must not be in time with
 the reads."""
 
-MAX_TIME_RATIO = 0.01
-"""Largest share of the time that reads of one card may take: where the driver is slow, they are further apart."""
+MAX_CPU_RATIO = 0.01
+MAX_TIME_RATIO = 0.05
+"""Largest shares of one core, and of the time, that reads of one card may take: where they take more they are further
+apart. A call that waits in the driver uses no CPU, but may keep the card's users waiting."""
 
 _JITTER = 0.5
 
@@ -30,10 +33,12 @@ class FastReads:
         self,
         counter: Callable[[str], float | None],
         clock: Callable[[], float],
+        cpu_clock: Callable[[], float] = time.thread_time,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._counter = counter
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self._uniform = uniform
         self._cards: dict[str, CounterSteps] = {}
         self._failed: set[str] = set()
@@ -53,25 +58,24 @@ class FastReads:
 
     def read(self) -> None:
         """Read each card that is watched once. Raises nothing."""
-        began = at = self._clock()
-        longest = 0.0
+        began, cpu_began = self._clock(), self._cpu_clock()
+        reads = 0
         for name, card in self._cards.items():
             if name in self._failed:
                 continue
-            before = at
+            reads += 1
             try:
                 joules = self._counter(name)
             except DriverError:
                 joules = None  # the next reading says why
-            at = self._clock()
-            longest = max(longest, at - before)
             if joules is None:
                 self._failed.add(name)
                 card.interrupt()
             else:
-                card.note(joules, at)
+                card.note(joules, self._clock())
         period = PERIOD_SECONDS * self._uniform(1.0 - _JITTER, 1.0 + _JITTER)
-        self._due = began + max(period, longest / MAX_TIME_RATIO)
+        taken, used = self._clock() - began, self._cpu_clock() - cpu_began
+        self._due = began + max(period, max(taken / MAX_TIME_RATIO, used / MAX_CPU_RATIO) / max(1, reads))
 
     def take(self) -> tuple[CardSteps, ...]:
         """The steps since the last call."""

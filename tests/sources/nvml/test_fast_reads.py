@@ -14,7 +14,7 @@ import pytest
 from exporter.host import Host
 from exporter.records import CounterStep, EnergyReading, PowerReading, Reading, Unavailable
 from exporter.sources.nvml.counter_steps import CounterSteps
-from exporter.sources.nvml.fast_reads import MAX_TIME_RATIO, PERIOD_SECONDS, FastReads
+from exporter.sources.nvml.fast_reads import MAX_CPU_RATIO, MAX_TIME_RATIO, PERIOD_SECONDS, FastReads
 from exporter.sources.nvml.library import DriverError
 from exporter.sources.nvml.process import NvmlProcess, Timeouts
 from tests.support.nvml import control
@@ -35,7 +35,10 @@ class Bench:
         self.joules: dict[str, float | None] = {"a": 1.0, "b": 1.0}
         self.broken = False
         self.calls: list[str] = []
-        self.reads = FastReads(self._counter, lambda: self.now, lambda low, high: (low + high) / 2)
+        self.cpu_ratio = 1.0  # part of a call in which it computes
+        self.reads = FastReads(
+            self._counter, lambda: self.now, lambda: self.cpu_ratio * self.now, lambda low, high: (low + high) / 2
+        )
 
     def _counter(self, card: str) -> float | None:
         self.now += self.call_seconds
@@ -85,12 +88,15 @@ class TestSchedule:
         assert all(wait is not None and 0.02 <= wait <= 0.08 for wait in waits)
 
     @pytest.mark.parametrize("call_seconds", [0.002, 0.02, 1.0])
-    def test_a_slow_driver_is_read_less_often(self, bench: Bench, call_seconds: float) -> None:
-        bench.call_seconds = call_seconds
+    @pytest.mark.parametrize(("cpu_ratio", "limit"), [(1.0, MAX_CPU_RATIO), (0.0, MAX_TIME_RATIO)])
+    def test_a_slow_driver_is_read_less_often(
+        self, bench: Bench, call_seconds: float, cpu_ratio: float, limit: float
+    ) -> None:
+        bench.call_seconds, bench.cpu_ratio = call_seconds, cpu_ratio
         bench.reads.watch(["a", "b"])
         for _ in range(20):
             bench.read(1.0)
-        assert 20 * call_seconds <= 1.1 * MAX_TIME_RATIO * (bench.now - 100.0)
+        assert 20 * call_seconds <= 1.1 * limit * (bench.now - 100.0)
 
 
 class TestFailures:
