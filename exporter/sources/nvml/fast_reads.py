@@ -14,10 +14,11 @@ PERIOD_SECONDS = 0.05
 """Mean time between two reads. Each comes up to half of it earlier or later: steps of programs must not be in time with
 the reads."""
 
-MAX_CPU_RATIO = 0.01
+MAX_CPU_RATIO = 0.008
 MAX_TIME_RATIO = 0.05
 """Largest shares of one core, and of the time, that reads of one card may take: where they take more they are further
-apart. A call that waits in the driver uses no CPU, but may keep the card's users waiting."""
+apart. With what is around them that is 1 % of a core. A call that waits in the driver uses no CPU, but may keep the
+card's users waiting."""
 
 _JITTER = 0.5
 
