@@ -77,7 +77,7 @@ def _agreement() -> None:
         sysfs = Path(folder, "sys")
         meter = Meter(sysfs)
         shared = ("--path.sysfs", str(sysfs), "--attribution.cpu-scope", "machine", "--idle.watts", "package-0=0")
-        exporter = Exporter(*shared, "--sample.interval", "1s", "--regions.socket=")
+        exporter = Exporter(*shared, "--sample.interval", "1s", "--no-source.regions")
         try:
             exporter.scrape()
             for length in LENGTHS:

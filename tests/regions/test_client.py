@@ -20,6 +20,7 @@ import pytest
 from exporter.regions import Client, Region
 from exporter.regions.client import MAX_NAMES, OTHER
 from tests.support.patience import wait_for
+from tests.support.privileges import drop_privileges, public_folder, regain_privileges
 from tests.support.region_server import RegionServer, Totals
 
 
@@ -243,6 +244,22 @@ class TestWithoutAnExporter:
                 pass
             client.flush()
             assert not client.recording
+
+    def test_a_socket_that_this_user_may_not_reach(self) -> None:
+        with public_folder() as folder:
+            server = RegionServer(folder / "regions.sock")
+            os.chmod(folder, 0o700 if os.getuid() == 0 else 0)
+            drop_privileges()
+            client = Client(str(server.path))
+            for _ in range(3):
+                with client.region("a"):
+                    pass
+                client.flush()
+            regain_privileges()
+            os.chmod(folder, 0o700)
+            assert not client.recording
+            assert server.connections == []
+            server.close()
 
     def test_it_records_from_the_first_region_after_the_exporter_started(self, tmp_path: Path) -> None:
         client = Client(str(tmp_path / "late.sock"))
