@@ -21,7 +21,7 @@ ROUNDS = 9
 SPIN = "import time\nend = time.process_time() + 2\nwhile time.process_time() < end: pass\n"
 MAKEFILE = "all: {names}\nt%:\n\t@/bin/true; n=0; while [ $$n -lt 2000 ]; do n=$$((n+1)); done\n"
 SHORT_PROCESSES = 300
-LENGTHS = (5, 20, 60)
+LENGTHS = {"short": 5, "medium": 20, "long": 60}
 """Seconds of commands whose joules are compared."""
 
 BURSTS = """
@@ -76,12 +76,21 @@ def _agreement() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sysfs = Path(folder, "sys")
         meter = Meter(sysfs)
-        shared = ("--path.sysfs", str(sysfs), "--attribution.cpu-scope", "machine", "--idle.watts", "package-0=0")
+        shared = (
+            "--path.sysfs",
+            str(sysfs),
+            "--path.cgroupfs",
+            "/sys/fs/cgroup",
+            "--attribution.cpu-scope",
+            "machine",
+            "--idle.watts",
+            "package-0=0",
+        )
         exporter = Exporter(*shared, "--sample.interval", "1s", "--no-source.regions")
         try:
             exporter.scrape()
-            for length in LENGTHS:
-                found, name = Path(folder, f"{length}.json"), f"bursts-{length}"
+            for name, length in LENGTHS.items():
+                found = Path(folder, f"{name}.json")
                 words = [sys.executable, "-m", "exporter", "run", f"--exporter.url={exporter.url}", *shared]
                 words += ["--quiet", "--name", name, "--json", str(found)]
                 subprocess.run([*words, "--", sys.executable, "-S", "-c", BURSTS, str(length)], check=True)

@@ -226,6 +226,19 @@ class TestCounts:
         assert sent(client, server).device == [("kernel", 1_000, 2_000)]
 
 
+def test_a_signal_handler_that_interrupts_a_region_does_not_wait_for_ever(server: RegionServer) -> None:
+    """It would wait for the thread that it interrupted: that one holds the lock until the handler has returned."""
+    client = Client(str(server.path), lock_seconds=0.01)
+    with client.region("known"):
+        pass
+    with client.lock, client.region("known") as region:
+        region.add(tokens=1)
+        client.region("new").add(tokens=1)
+    totals = sent(client, server)
+    assert (totals.runs["known"], totals.units["known", "tokens"]) == (1, 0)
+    assert client.active == {}
+
+
 class TestWithoutAnExporter:
     def test_nothing_is_recorded(self, tmp_path: Path) -> None:
         client = Client(str(tmp_path / "absent.sock"))
