@@ -37,6 +37,10 @@ _CPU_ERROR_RATIO = 0.15
 """Half the width of an interval, relative, up to which watts per CPU second are better than the same for all."""
 
 _CONTIGUOUS_SECONDS = 1e-4
+MAX_LEARNED = 32
+"""Programs whose watts are learned at the same time: each costs up to 2 MiB and some milliseconds a tick. Joules of
+further ones are divided by time."""
+
 IN_USE_SECONDS = 10.0
 """How long after its last time in a region a program counts as being in regions."""
 
@@ -44,7 +48,8 @@ IN_USE_SECONDS = 10.0
 class _Program:
     """One process that reports regions. It is kept for a while after its end, until its owner is known."""
 
-    def __init__(self, process: Process, group: GroupKey | None) -> None:
+    def __init__(self, process: Process, group: GroupKey | None, *, learned: bool) -> None:
+        self.learned = learned
         self.process = process
         self.group = group
         self.times = RegionTimes()
@@ -171,7 +176,9 @@ class RegionAccounts:
     def _add(self, reported: ProcessRegions, locate: Locate, now: float, born: int | None) -> None:
         program = self._programs.get(reported.process.key)
         if program is None:
-            program = self._programs[reported.process.key] = _Program(reported.process, reported.group)
+            learned = sum([each.learned for each in self._programs.values()]) < MAX_LEARNED
+            program = _Program(reported.process, reported.group, learned=learned)
+            self._programs[reported.process.key] = program
         program.owner = locate(reported.process, reported.group) or program.owner
         program.ended = reported.ended
         for start, pieces, ratios in reported.spans:
@@ -212,7 +219,7 @@ class RegionAccounts:
                 continue
             part = program.parts.get(component)
             if part is None:
-                part = program.parts[component] = RegionPart(component)
+                part = program.parts[component] = RegionPart(component, learns=program.learned)
             part.read(at, total, card if component == "gpu" else None)
         for component, part in program.parts.items():
             self._divide(program, component, part, born)
@@ -232,7 +239,7 @@ class RegionAccounts:
             known = watts and all(
                 name in watts and watts[name].method != "not_identifiable" for _, found in part.held for name in found
             )
-            if known or (part.held_since is not None and end - part.held_since >= HOLD_SECONDS):
+            if known or not part.learns or (part.held_since is not None and end - part.held_since >= HOLD_SECONDS):
                 self._divide_held(program, component, part, born)
 
     def _divide_held(self, program: _Program, component: Component, part: RegionPart, born: int | None) -> None:

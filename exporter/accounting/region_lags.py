@@ -77,25 +77,31 @@ class LagGrid:
 
         Returns, for each delay, the regressors other than 0.
         """
+        size = len(self.equations[0])
         before = self._before
-        if before is None or before[0] != start:
-            before = start, self._totals(times, start)
-        after = self._totals(times, end)
+        if before is None or before[0] != start or len(before[1][0]) != size:
+            before = start, self._totals(times, start, slots, size)
+        after = self._totals(times, end, slots, size)
         self._before = end, after
         seconds = end.middle - start.middle
         every = []
         for equations, low, high in zip(self.equations, before[1], after, strict=True):
-            values: dict[int, float] = {}
-            padded = [*low, *[0.0] * (len(high) - len(low))]
-            for slot, earlier, later in zip(slots, padded, high, strict=False):
-                if later > earlier and slot is not None:
-                    values[slot] = values.get(slot, 0.0) + later - earlier
-            every.append(sorted(values.items()))
-            equations.add(every[-1], joules, seconds)
+            pairs = zip(low, high, strict=True)
+            values = [(slot, later - earlier) for slot, (earlier, later) in enumerate(pairs) if later > earlier]
+            every.append(values)
+            equations.add(values, joules, seconds)
         return every
 
-    def _totals(self, times: RegionTimes, moment: Moment) -> list[list[float]]:
-        return [times.mean_totals(moment.at - lag, moment.width) for lag in self.lags]
+    def _totals(self, times: RegionTimes, moment: Moment, slots: Sequence[int | None], size: int) -> list[list[float]]:
+        """For each delay, the seconds up to a moment by regressor."""
+        found = []
+        for lag in self.lags:
+            totals = [0.0] * size
+            for slot, value in zip(slots, times.mean_totals(moment.at - lag, moment.width), strict=False):
+                if slot is not None:
+                    totals[slot] += value
+            found.append(totals)
+        return found
 
     def solve(self, solve: Callable[[NormalEquations], Solution]) -> LagSolution:
         """The watts at the delay where the sum of squared residuals is least: between two of `lags`, by a parabola.

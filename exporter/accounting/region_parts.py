@@ -67,10 +67,11 @@ class RegionPart:
 
     Joules of a GPU follow the time in regions, those of CPU and DRAM the time in which threads computed in them: these
     are divided among processes by it, and what a second of it costs differs little. ``held`` are intervals whose times
-    are known; they are divided once watts are known.
+    are known; they are divided once watts are known, or at once if the part does not learn them.
     """
 
-    def __init__(self, component: Component) -> None:
+    def __init__(self, component: Component, *, learns: bool = True) -> None:
+        self.learns = learns
         spread = SPREAD if component == "gpu" else _CPU_SPREAD
         self.estimator = RegionEstimator(spread=spread, time_error=_TIME_ERRORS.get(component, TIME_ERROR_SECONDS))
         self.waiting: deque[_Interval] = deque(maxlen=_MAX_WAITING)
@@ -106,11 +107,11 @@ class RegionPart:
             found[OUTSIDE_REGIONS] = found.get(OUTSIDE_REGIONS, 0.0) + unknown
         else:
             whole = _Use(Moment(start), Moment(end), joules)
-            for use in steps:
+            for use in steps if self.learns else ():
                 if use.start.at - use.start.width - LATEST_SECONDS >= since:
                     width = max(use.start.width, use.end.width)
                     self.estimator.observe(times, *use, time_error=max(TIME_ERROR_SECONDS, width / sqrt(12.0)))
-            if not steps:
+            if self.learns and not steps:
                 self.estimator.observe(times, *whole)
             found = self.estimator.seconds(times, whole.start, whole.end)
         self.held.append((joules, found))
