@@ -76,16 +76,8 @@ def _agreement() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sysfs = Path(folder, "sys")
         meter = Meter(sysfs)
-        shared = (
-            "--path.sysfs",
-            str(sysfs),
-            "--path.cgroupfs",
-            "/sys/fs/cgroup",
-            "--attribution.cpu-scope",
-            "machine",
-            "--idle.watts",
-            "package-0=0",
-        )
+        shared = ["--path.sysfs", str(sysfs), "--path.cgroupfs", "/sys/fs/cgroup"]
+        shared += ["--attribution.cpu-scope", "machine", "--idle.watts", "package-0=0"]
         exporter = Exporter(*shared, "--sample.interval", "1s", "--no-source.regions")
         try:
             exporter.scrape()
@@ -94,9 +86,11 @@ def _agreement() -> None:
                 words = [sys.executable, "-m", "exporter", "run", f"--exporter.url={exporter.url}", *shared]
                 words += ["--quiet", "--name", name, "--json", str(found)]
                 subprocess.run([*words, "--", sys.executable, "-S", "-c", BURSTS, str(length)], check=True)
-                time.sleep(3.0)
+                for _ in range(3):  # a counter is at 0 until it was scraped
+                    time.sleep(1.5)
+                    scrape = exporter.scrape()
                 run = json.loads(found.read_text())["joules"]
-                row = exporter.scrape().total("energy_container_joules_total", container=name)
+                row = scrape.total("energy_container_joules_total", container=name)
                 rows.append((f"{length}", f"{run:.1f}", f"{row:.1f}", f"{100.0 * (run / row - 1.0):+.2f}"))
         finally:
             exporter.end()

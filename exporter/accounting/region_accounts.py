@@ -226,7 +226,7 @@ class RegionAccounts:
         ends = [part.waiting[0].start for part in program.parts.values() if part.waiting]
         oldest = min(ends, default=program.times.until or 0.0)
         for times in (program.times, program.cpu_times):
-            times.forget(oldest - KEPT_SECONDS)
+            times.forget(oldest - (KEPT_SECONDS if program.learned else 0.0))
 
     def _divide(self, program: _Program, component: Component, part: RegionPart, born: int | None) -> None:
         """Divide the intervals of which all is known; what was before the first region is outside of all."""
