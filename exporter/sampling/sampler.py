@@ -76,7 +76,7 @@ class Sampler:
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
     pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
     newest snapshot that every regular scraper has received at a boot time, None without regular scrapers. ``factors``
-    provides carbon intensity and price. ``watched`` tells the source of cards which ones to read more often.
+    provides carbon intensity and price. ``watched`` is where the source of cards finds which ones to read more often.
     """
 
     def __init__(

@@ -149,11 +149,11 @@ def test_watts_of_so_many_programs_are_learned_and_joules_of_all_are_divided() -
         busy = random.uniform(0.2, 0.8)
         span = RegionSpan(now, (RegionPiece(busy, (("a", busy),)), RegionPiece(1.0 - busy, (("b", 1.0 - busy),))))
         now += 1.0
-        joules = 300.0 * (now - 100.0)
+        joules: dict[Component, float] = {"gpu": 300.0 * (now - 100.0)}
         accounts.post(
             [ProcessRegions(program, GROUP, (), (span,)) for program in programs],
             {"gpu": now},
-            lambda _: {"gpu": joules},
+            {program.key: joules for program in programs}.get,
             lambda process, _: (str(process.key.pid), ""),
             now,
             None,
