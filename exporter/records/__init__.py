@@ -99,6 +99,21 @@ class PowerReading(NamedTuple):
     watts: float
 
 
+class CounterStep(NamedTuple):
+    """A new value of an energy counter: it was not there yet at boot time ``after``, and it was there at ``at``."""
+
+    after: float
+    at: float
+    joules: float
+
+
+class CardSteps(NamedTuple):
+    """Values of one device's energy counter between two readings. They add no joules to those of the readings."""
+
+    device: str
+    steps: tuple[CounterStep, ...]
+
+
 class PowerBounds(NamedTuple):
     """Bounds of an estimated device's true power, in watts."""
 
@@ -313,7 +328,7 @@ class Reading:
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
     ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers,
-    ``regions`` of all programs; None: no news.
+    ``regions`` of all programs; None: no news. ``steps`` are of the counters that were read more often.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -329,6 +344,7 @@ class Reading:
     asleep: tuple[str, ...] = ()
     tokens: tuple[TokenUse, ...] | None = None
     regions: RegionReport | None = None
+    steps: tuple[CardSteps, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,13 @@ from ..host import FdBudget, Host
 from ..impact.build import build as build_schedule
 from ..impact.protocol import FactorProvider
 from ..impact.values import Embodied
+from ..sampling.regions import WatchedCards
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.demo.source import DemoSource
 from ..sources.inference.source import no_servers
+from ..sources.nvml.process import no_cards
 from ..sources.protocol import Source
 from ..sources.registry import build
 from ..workloads.explainer import Explainer, Found
@@ -93,8 +95,18 @@ def _model_options(settings: Settings) -> ModelOptions:
     )
 
 
-def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, every: bool = False) -> list[Source]:
-    """The sources of this host: the enabled ones, or ``every`` one. The ``namer`` knows the model servers."""
+def make_sources(
+    settings: Settings,
+    host: Host,
+    namer: Namer | None = None,
+    *,
+    every: bool = False,
+    watched: WatchedCards | None = None,
+) -> list[Source]:
+    """The sources of this host: the enabled ones, or ``every`` one.
+
+    The ``namer`` knows the model servers, ``watched`` the cards that are to be read more often.
+    """
     enabled = settings.enabled_sources
     return build(
         host,
@@ -107,6 +119,7 @@ def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, 
         servers=no_servers if namer is None else namer.servers,
         server_key_file=settings.models_key_file,
         regions_socket=settings.regions_socket,
+        watched_cards=no_cards if watched is None else watched,
     )
 
 
@@ -125,12 +138,13 @@ def make_sampler(
     """The sampler of this host, or of the simulated one."""
     sources: Sequence[Source]
     namer: Namer
+    watched = WatchedCards()
     if settings.demo:
         demo = DemoSource(settings.sample_interval, settings.demo_seed)
         sources, namer = [demo], demo
     else:
         namer = make_namer(settings, host)
-        sources = make_sources(settings, host, namer)
+        sources = make_sources(settings, host, namer, watched=watched)
     options = sampler_options(settings)
     return Sampler(
         sources,
@@ -142,6 +156,7 @@ def make_sampler(
         received_by_all=received_by_all,
         factors=make_factors(settings),
         demo=settings.demo,
+        watched=watched,
     )
 
 

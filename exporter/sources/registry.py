@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..host import Host
 from ..records import Unavailable
@@ -14,7 +14,7 @@ from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
 from .inference.source import InferenceSource, no_servers
-from .nvml.process import NvmlProcess, Timeouts
+from .nvml.process import NvmlProcess, Timeouts, no_cards
 from .podresources.source import SOCKET, PodResourcesSource
 from .protocol import Source
 from .regions.source import RegionSource
@@ -40,19 +40,21 @@ def build(
     servers: Callable[[], tuple[ModelServer, ...]] = no_servers,
     server_key_file: str = "",
     regions_socket: str = "",
+    watched_cards: Callable[[], Collection[str]] = no_cards,
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure. ``regions_socket`` is where programs report regions, "" for nowhere. ``servers`` returns the model servers
+    measure. ``regions_socket`` is where programs report regions, "" for nowhere, ``watched_cards`` returns
+    those whose counters are read more often meanwhile. ``servers`` returns the model servers
     that are recognised, ``server_key_file`` the key for those that want one. CPU use by process comes from /proc only
     where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
-        "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
+        "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds), watched_cards),
         "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),

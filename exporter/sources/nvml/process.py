@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -61,17 +62,26 @@ class Timeouts(NamedTuple):
         return cls(*(max(least, seconds) for least, seconds in zip(_MIN_TIMEOUTS, scaled, strict=True)))
 
 
+def no_cards() -> Collection[str]:
+    """Where no program reports regions."""
+    return ()
+
+
 class NvmlProcess:
     """The source of NVIDIA's cards: queries `NvmlSource` in a child process, and starts another one when that fails.
 
     A new process loads the driver's library again, which is the only way to continue after a driver upgrade. A child
     that hangs is killed, or left behind if it cannot be killed; one that crashes makes the source unavailable.
+    ``watched`` returns the ids of the cards whose energy counters are to be read between two readings too.
     """
 
     name = "nvml"
 
-    def __init__(self, host: Host, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self, host: Host, timeouts: Timeouts | None = None, watched: Callable[[], Collection[str]] = no_cards
+    ) -> None:
         self._host = host
+        self._watched = watched
         self._timeouts = timeouts or Timeouts()
         self._child: _Child | None = None
         self._exiting: list[threading.Thread] = []
@@ -84,7 +94,7 @@ class NvmlProcess:
         if self._child is None:
             self._child = self._start(now)
         try:
-            answer = self._child.request(now)
+            answer = self._child.request(now, self._watched())
             if isinstance(answer, str):
                 unexpected = RuntimeError(answer.strip().rpartition("\n")[2])
                 unexpected.add_note(answer)
@@ -191,11 +201,14 @@ class _Child:
             ours.pop_all()  # it runs: keep them
         self._query_lists = self._socket.makefile("rb")
 
-    def request(self, now: float) -> Reading | Problem | str:
-        """Its answer. Raises `Unavailable` if it exited or does not answer in time."""
+    def request(self, now: float, watched: Collection[str]) -> Reading | Problem | str:
+        """Its answer; from then on it reads the counters of the ``watched`` cards more often.
+
+        Raises `Unavailable` if it exited or does not answer in time.
+        """
         self._socket.settimeout(self._timeout_seconds)
         try:
-            self._socket.sendall(b"%a\n" % now)
+            self._socket.sendall(" ".join((repr(now), *watched)).encode() + b"\n")
             answer: Reading | Problem | str = pickle.load(self._query_lists)
         except TimeoutError:
             self._process.kill()
