@@ -317,7 +317,7 @@ class Reading:
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
     ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers,
-    ``regions`` of all programs; None: no news.
+    ``regions`` of all programs; None: no news. ``pending``: it has asked, and has no answer yet.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -333,6 +333,7 @@ class Reading:
     asleep: tuple[str, ...] = ()
     tokens: tuple[TokenUse, ...] | None = None
     regions: RegionReport | None = None
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
