@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import socket
@@ -123,7 +124,7 @@ class KeptConnection:
 
     def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: float) -> Response:
         if self._interrupted:
-            raise ConnectionAbortedError("closed")
+            raise ConnectionAbortedError(errno.ECONNABORTED, "closed")
         connection = self._socket or self._connect(deadline)
         self._socket = connection
         sent = {"Host": self._authority, "User-Agent": self._user_agent, "Accept": "application/json", **headers}
@@ -149,7 +150,10 @@ class KeptConnection:
             event = self._h11.next_event()
             if event is h11.NEED_DATA:
                 connection.settimeout(_left(deadline))
-                self._h11.receive_data(connection.recv(_CHUNK_BYTES))
+                chunk = connection.recv(_CHUNK_BYTES)
+                if not chunk and self._h11.their_state is h11.SEND_RESPONSE:
+                    raise ConnectionResetError(errno.ECONNRESET, "connection closed before the response")
+                self._h11.receive_data(chunk)
             elif isinstance(event, h11.Response):
                 status = event.status_code
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event.headers}
@@ -160,8 +164,6 @@ class KeptConnection:
                     raise self._failed("implausible", f"a response longer than {self._max_bytes >> 20} MiB")
             elif isinstance(event, h11.EndOfMessage):
                 return Response(status, headers, b"".join(chunks))
-            elif isinstance(event, h11.ConnectionClosed):
-                raise ConnectionResetError("closed before the response")
 
     def _connect(self, deadline: float) -> socket.socket:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD_BYTES)

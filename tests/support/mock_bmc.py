@@ -119,6 +119,7 @@ class MockBmc:
 def _handler(bmc: MockBmc) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 65_536
 
         def do_GET(self) -> None:
             path = urlsplit(self.path).path

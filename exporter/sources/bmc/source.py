@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ...network.kept_connection import Trust
 from ...records import EnergyReading, PowerReading, Problem, Reading, Unavailable
+from .dcmi import DcmiReader
+from .ipmi import IpmiDevice
 from .poller import Poller
 from .reader import Reader
 from .redfish import RedfishReader
@@ -17,14 +19,17 @@ PERIOD_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class BmcOptions:
-    """What the operator set: the BMC's address, whom it logs in and trusts, and how often it is read.
+    """What the operator set: the BMC's address, the file with its login, whose certificate is trusted, the period.
 
-    ``url`` is "" without Redfish, ``ipmi`` whether to ask the BMC through ``/dev/ipmi0``.
+    ``url`` is "" without Redfish, ``ipmi`` whether to ask the BMC through ``/dev/ipmi0``. ``ca_file``, ``fingerprint``
+    and ``insecure`` are those of `exporter.network.kept_connection.Trust`.
     """
 
     url: str = ""
     credentials: str = ""
-    trust: Trust = field(default_factory=Trust)
+    ca_file: str = ""
+    fingerprint: str = ""
+    insecure: bool = False
     system: str = ""
     ipmi: bool = False
     period_seconds: float = PERIOD_SECONDS
@@ -40,12 +45,15 @@ class BmcSource:
 
     name = "bmc"
 
-    def __init__(self, options: BmcOptions, clock: Callable[[], float], readers: Sequence[Reader] = ()) -> None:
+    def __init__(self, options: BmcOptions, clock: Callable[[], float]) -> None:
         period = options.period_seconds
-        wanted = list(readers)
+        wanted: list[Reader] = []
         if options.url:
-            session = RedfishSession(options.url, options.trust, options.credentials)
-            wanted.insert(0, RedfishReader(session, clock, period, options.system))
+            trust = Trust(options.ca_file, options.fingerprint, options.insecure)
+            session = RedfishSession(options.url, trust, options.credentials)
+            wanted.append(RedfishReader(session, clock, period, options.system))
+        if options.ipmi:
+            wanted.append(DcmiReader(IpmiDevice(), clock, period))
         self._pollers = [Poller(reader, clock, period) for reader in wanted]
 
     def read(self, now: float) -> Reading:  # noqa: ARG002 - a BMC's values have their own times

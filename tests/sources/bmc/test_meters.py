@@ -157,6 +157,9 @@ def test_nothing_that_measures_is_no_value() -> None:
     assert read(machine(links=("Power", "PowerSubsystem", "EnvironmentMetrics"))) == []
 
 
+NO_NUMBERS: list[object] = [None, True, "", "N/A", "abc", -3, float("nan"), float("inf"), [], {}, "1e999"]
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [
@@ -167,7 +170,7 @@ def test_nothing_that_measures_is_no_value() -> None:
         ({"Reading": 7}, 7.0),
         ({"Reading": "7"}, 7.0),
         (0, 0.0),
-        *((value, None) for value in (None, True, "", "N/A", "abc", -3, float("nan"), float("inf"), [], {}, "1e999")),
+        *((junk, None) for junk in NO_NUMBERS),
     ],
 )
 def test_numbers_as_firmware_writes_them(value: object, wanted: float | None) -> None:
@@ -175,7 +178,7 @@ def test_numbers_as_firmware_writes_them(value: object, wanted: float | None) ->
     assert watts(value) == (wanted or None)
 
 
-JUNK = [None, 3, "x", [], {}, [None], {"Members": 3}, {"Reading": {}}, {"@odata.id": 5}, {"@odata.id": "http://other/"}]
+JUNK: list[object] = [None, 3, "x", [], {}, [None], {"Members": 3}, {"Reading": {}}, {"@odata.id": 5}, {"@odata.id": "http://other/"}]
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)
