@@ -21,6 +21,7 @@ _PART_READS = 6
 """What is only shown, and has resources of its own, is read once in so many reads."""
 
 _MISSING_READS = 6
+_FROZEN_READS = 30
 _FINE_JOULES = 100.0
 """A counter of shorter steps needs no patience."""
 
@@ -49,6 +50,8 @@ class RedfishReader:
         self._read_at: dict[str, float] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}  # as last read, and the joules before its last reset
         self._steps: dict[str, float] = {}
+        self._still: dict[str, tuple[float, int]] = {}  # joules of a counter, and how many reads it has stood still
+        self._frozen: set[str] = set()
 
     def read(self) -> Found:
         """Read the node's meter, and from time to time the others. Raises `Unavailable`."""
@@ -65,14 +68,16 @@ class RedfishReader:
             if self._reads % _PART_READS == 0:
                 wanted |= {found.environment, found.power, *found.supplies, *found.gpus.values()} - {""}
             read = self._reread(found, sorted(wanted))
-        every = values(found)
+        every = [self._moving(value) for value in values(found)]
         node = self._node_of(every)
         meters = [self._meter(node, node)] if node else []
         others = [value for value in every if value.scope == "part" and read.issuperset(value.paths)]
         meters += [self._meter(value, node) for value in {value.id: value for value in others}.values()]
-        if node is None:
-            return Found(tuple(meters), (self._nothing(),))
-        return Found(tuple(meters))
+        problems = [self._nothing()] if node is None else []
+        if self._frozen:
+            what = f"{self._session.url}: {', '.join(sorted(self._frozen))}: its energy stands still while it has power"
+            problems.append(Problem("driver", what, "its power is integrated instead; restart the BMC, or update it"))
+        return Found(tuple(meters), tuple(problems))
 
     def close(self) -> None:
         """End the session."""
@@ -113,9 +118,26 @@ class RedfishReader:
             self._missing = 0
             return node
         self._missing += 1
+        if self._node is not None and self._node.counter is not None and self._node.id in self._frozen:
+            self._node = None  # decided anew, without the counter
+            return self._node_of(every)
         if self._missing >= _MISSING_READS:
             self._missing, self._found = 0, None
         return None
+
+    def _moving(self, value: Value) -> Value:
+        """A value without its counter, if that stands still although the gauge beside it shows power."""
+        counted, power = value.counter, value.watts
+        if counted is None or not power:
+            return value
+        joules, reads = self._still.get(value.id, (-1.0, 0))
+        reads = reads + 1 if counted.joules == joules else 0
+        self._still[value.id] = counted.joules, reads
+        if reads == 0:
+            self._frozen.discard(value.id)
+        elif reads >= _FROZEN_READS and reads * self._period * power > 10 * counted.step_joules:
+            self._frozen.add(value.id)
+        return value._replace(counter=None) if value.id in self._frozen else value
 
     def _nothing(self) -> Problem:
         if self._node is not None:

@@ -178,7 +178,18 @@ def test_numbers_as_firmware_writes_them(value: object, wanted: float | None) ->
     assert watts(value) == (wanted or None)
 
 
-JUNK: list[object] = [None, 3, "x", [], {}, [None], {"Members": 3}, {"Reading": {}}, {"@odata.id": 5}, {"@odata.id": "http://other/"}]
+JUNK: list[object] = [
+    None,
+    3,
+    "x",
+    [],
+    {},
+    [None],
+    {"Members": 3},
+    {"Reading": {}},
+    {"@odata.id": 5},
+    {"@odata.id": "http://other/"},
+]
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=repr)

@@ -330,6 +330,14 @@ def test_a_lifetime_that_falls_is_passed_on_as_it_is(bmc: MockBmc, reader: Redfi
     assert meter.joules == 100.0
 
 
+def test_a_counter_that_stands_still_under_power_is_replaced_by_its_gauge(reader: RedfishReader) -> None:
+    """Five minutes of it; some firmware never counts."""
+    found = [reader.read() for _ in range(31)]
+    assert all(isinstance(one.meters[0], EnergyReading) and not one.problems for one in found[:30])
+    assert isinstance(found[30].meters[0], PowerReading)
+    assert [problem.reason for problem in found[30].problems] == ["driver"]
+
+
 def test_a_counter_that_ends_in_zeros_keeps_its_resolution(bmc: MockBmc, reader: RedfishReader) -> None:
     serve(bmc, boards.energy(kwh=812.345))
     steps = []
