@@ -40,6 +40,7 @@ class MockBmc:
         self.most_sessions = 4
         self.password = PASSWORD
         self.refuses = False
+        self.refuses_sessions = False
         self.status: int | None = None
         self.statuses: dict[str, int] = {}
         self.hanging: set[str] = set()
@@ -150,7 +151,7 @@ def _handler(bmc: MockBmc) -> type[BaseHTTPRequestHandler]:
                 self._send(404, {})
                 return
             bmc.logins += 1
-            if bmc.refuses or (body["UserName"], body["Password"]) != (USER, bmc.password):
+            if bmc.refuses or bmc.refuses_sessions or (body["UserName"], body["Password"]) != (USER, bmc.password):
                 self._send(401, {"error": {"message": f"{body['Password']} is wrong"}})
             elif len(bmc.tokens) >= bmc.most_sessions:
                 self._send(503, {"error": {"code": "Base.1.0.SessionLimitExceeded"}})

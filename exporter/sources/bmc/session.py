@@ -14,12 +14,11 @@ from ... import __version__
 from ...network.kept_connection import KeptConnection, Response, Trust
 from ...network.secret import Login, private_login
 from ...records import Unavailable
+from .values import link
 
 ROOT = "/redfish/v1/"
-_SESSIONS = "/redfish/v1/SessionService/Sessions"
 
 _MAX_HOPS = 3
-_LOGOUT_SECONDS = 2.0
 
 REFUSED_SECONDS = 900.0
 """A refused login is tried again after this time, or as soon as the file of the credentials has changed: several
@@ -42,6 +41,7 @@ class RedfishSession:
         self._connection = KeptConnection(
             url, trust, _FIXES, seconds=seconds, user_agent=f"ai-energy-exporter/{__version__}"
         )
+        self._sessions: str | None = None  # where they are created; "" where the service root names no such place
         self._token = ""
         self._session = ""  # its path, to end it
         self._basic = ""
@@ -62,7 +62,10 @@ class RedfishSession:
             response = self._get(path)
         if response.status != 200:
             raise self._status_error(path, response)
-        return self._object(path, response)
+        found = self._object(path, response)
+        if path == ROOT:
+            self._sessions = link(found, "Links", "Sessions")
+        return found
 
     def log_out(self) -> None:
         """End the session at the BMC, which has few of them; a BMC that does not answer ends it by itself."""
@@ -105,8 +108,13 @@ class RedfishSession:
         login = private_login(self._credentials)
         if self._refused is not None and self._refused[0] == login and time.monotonic() < self._refused[1]:
             raise self._refuse(again=False)
+        if self._sessions is None:
+            self.get(ROOT)
+        if not self._sessions:
+            self._use_basic(login)
+            return
         body = json.dumps({"UserName": login.user, "Password": login.password}).encode()
-        response = self._connection.exchange("POST", _SESSIONS, {"OData-Version": "4.0"}, body)
+        response = self._connection.exchange("POST", self._sessions, {"OData-Version": "4.0"}, body)
         token = response.headers.get("x-auth-token", "")
         if response.status in (200, 201, 204) and token:
             self._token = token
@@ -114,12 +122,14 @@ class RedfishSession:
         elif response.status in (400, 401, 403):
             self._refused = login, time.monotonic() + REFUSED_SECONDS
             raise self._refuse()
-        elif response.status in _NO_SESSIONS or response.status == 503:
-            # No session service, or all sessions are in use.
-            self._basic = "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+        elif response.status in (*_NO_SESSIONS, 200, 201, 204, 503):
+            self._use_basic(login)  # no session service, one that gives no token, or all sessions are in use
         else:
-            raise self._status_error(_SESSIONS, response)
+            raise self._status_error(self._sessions, response)
         self._refused = None
+
+    def _use_basic(self, login: Login) -> None:
+        self._basic = "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
 
     def _refuse(self, *, again: bool = True) -> Unavailable:
         if again and self._refused is None:
