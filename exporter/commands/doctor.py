@@ -174,6 +174,7 @@ class _Probe(threading.Thread):
         self._first: Reading | None = None
         self._second: Reading | None = None
         self._failure: Problem | None = None
+        self._read_at = 0.0
         self.pending = False
         """Whether it waits for an answer of another machine."""
         self.start()
@@ -182,11 +183,11 @@ class _Probe(threading.Thread):
         try:
             self._first = self._source.read(self._host.clock())
             time.sleep(self._pause_seconds)
-            second = self._source.read(self._host.clock())
+            second = self._read_again()
             while second.pending:
                 self.pending = True
                 time.sleep(_PENDING_PAUSE_SECONDS)
-                second = self._source.read(self._host.clock())
+                second = self._read_again()
             # A source that reads more rarely than twice in the pause has given what it has the first time.
             self._second = second if second.meters else replace(second, meters=self._first.meters)
             self.pending = False
@@ -196,11 +197,15 @@ class _Probe(threading.Thread):
         except Exception as error:  # noqa: BLE001 - a broken source must not end the report
             self._failure = Problem("error", f"{type(error).__name__}: {error}", "this is a bug: please report it")
 
+    def _read_again(self) -> Reading:
+        self._read_at = self._host.clock()
+        return self._source.read(self._read_at)
+
     def result(self) -> Examination:
         failure = self._failure
         if self._second is None and failure is None:
             failure = _NO_ANSWER if self.pending else _HUNG
-        return Examination(self._source.name, self._first, self._second, failure, self._host.clock())
+        return Examination(self._source.name, self._first, self._second, failure, self._read_at)
 
 
 def _reading_lines(one: Examination) -> list[str]:
