@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...records import Device, EnergyReading, PowerReading, Problem, Unavailable
+from ..nvml.cross_check import Agreement
 from .meters import COARSE_JOULES, Value, values
 from .reader import Found
 from .session import RedfishSession
@@ -52,6 +53,7 @@ class RedfishReader:
         self._steps: dict[str, float] = {}
         self._still: dict[str, tuple[float, int]] = {}  # joules of a counter, and how many reads it has stood still
         self._frozen: set[str] = set()
+        self._agreements: dict[str, Agreement] = {}
 
     def read(self) -> Found:
         """Read the node's meter, and from time to time the others. Raises `Unavailable`."""
@@ -77,6 +79,12 @@ class RedfishReader:
         if self._frozen:
             what = f"{self._session.url}: {', '.join(sorted(self._frozen))}: its energy stands still while it has power"
             problems.append(Problem("driver", what, "its power is integrated instead; restart the BMC, or update it"))
+        broken = sorted(id_ for id_, agreement in self._agreements.items() if agreement.is_broken)
+        if broken:
+            what = (
+                f"{self._session.url}: {', '.join(broken)}: energy and power contradict each other by more than twice"
+            )
+            problems.append(Problem("implausible", what, "compare energy_device_agreement_ratio; update the BMC"))
         return Found(tuple(meters), tuple(problems))
 
     def close(self) -> None:
@@ -168,7 +176,12 @@ class RedfishReader:
         )
         if value.counter is None:
             return PowerReading(device, now, value.watts or 0.0)
-        return EnergyReading(device, now, self._total(value.id, value.counter), None, value.watts)
+        joules, ratio = self._total(value.id, value.counter), None
+        if value.watts is not None:
+            agreement = self._agreements.setdefault(value.id, Agreement(3.5 * device.period_seconds))
+            agreement.feed(now, joules, value.watts, MAX_WATTS)
+            ratio = agreement.ratio
+        return EnergyReading(device, now, joules, None, value.watts, ratio)
 
     def _step(self, value: Value) -> float:
         """The counter's resolution: the finest that was seen, because a value may end in zeros."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...network.kept_connection import Trust
 from ...records import EnergyReading, PowerReading, Problem, Reading, Unavailable
 from .dcmi import DcmiReader
-from .ipmi import IpmiDevice
+from .ipmi import DEVICES, IpmiDevice
 from .poller import Poller
 from .reader import Reader
 from .redfish import RedfishReader
@@ -59,11 +60,10 @@ class BmcSource:
     def read(self, now: float) -> Reading:  # noqa: ARG002 - a BMC's values have their own times
         """What was read since the last call. Raises `Unavailable` if no way to read it works."""
         if not self._pollers:
-            raise Unavailable(
-                "not_found",
-                "neither --bmc.redfish.url nor --bmc.ipmi is set",
-                "on a server, either adds what fans, disks and power supplies use, 20 to 40 % of it: docs/bmc.md",
-            )
+            adds = "on a server, either adds what fans, disks and power supplies use, 20 to 40 % of it: docs/bmc.md"
+            here = next((path for path in DEVICES if os.path.exists(path)), "")
+            fix = f"{here} is here, so --bmc.ipmi may do; {adds}" if here else adds
+            raise Unavailable("not_found", "neither --bmc.redfish.url nor --bmc.ipmi is set", fix)
         meters: list[EnergyReading | PowerReading] = []
         problems: list[Problem] = []
         for poller in self._pollers:

@@ -86,7 +86,9 @@ def _hgx(resources: Resources, truth: Truth) -> None:
     _supplies("DGX", 6)(resources, truth)
     for path, resource in resources.items():
         if path.endswith("/EnvironmentMetrics") and "HGX" in path:
+            resource["PowerWatts"] = {"Reading": truth.watts / 10}
             resource["EnergyJoules"] = {"Reading": 9e8 + truth.joules / 10}
+    resources[f"{ROOT}/Chassis/DGX/EnvironmentMetrics"]["PowerWatts"] = {"Reading": truth.watts}
 
 
 def _dgx(resources: Resources, truth: Truth) -> None:

@@ -333,6 +333,21 @@ def test_a_lifetime_that_falls_is_passed_on_as_it_is(bmc: MockBmc, reader: Redfi
     assert meter.joules == 100.0
 
 
+def test_a_counter_that_its_gauge_contradicts_is_reported(bmc: MockBmc, credentials: str) -> None:
+    """A BMC that lies: ten times the power that it shows."""
+    clock = Clock()
+    reader = RedfishReader(session_of(bmc, credentials), clock, 10.0)
+    for _ in range(8):
+        found = reader.read()
+        clock.now += 10.0
+        bmc.at(ENVIRONMENT)["EnergyJoules"]["Reading"] += 25_000.0
+    (meter,) = found.meters
+    assert isinstance(meter, EnergyReading)
+    assert meter.agreement_ratio == pytest.approx(10.0, rel=0.01)
+    assert [problem.reason for problem in found.problems] == ["implausible"]
+    reader.close()
+
+
 def test_a_counter_that_stands_still_under_power_is_replaced_by_its_gauge(reader: RedfishReader) -> None:
     """Five minutes of it; some firmware never counts."""
     found = [reader.read() for _ in range(31)]
