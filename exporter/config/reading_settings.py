@@ -180,7 +180,7 @@ class ReadingSettings:
         "bmc.redfish.credentials",
         text("FILE"),
         "",
-        "File with USER:PASSWORD of a BMC user with the role ReadOnly; it must not be readable by everybody. Read for "
+        "File with USER:PASSWORD of a BMC user with the role ReadOnly; it must not be readable by all users. Read for "
         "each login.",
     )
     bmc_redfish_ca: str = setting(
@@ -190,13 +190,13 @@ class ReadingSettings:
         "bmc.redfish.fingerprint",
         fingerprint(),
         "",
-        "SHA-256 of the BMC's own certificate; no other one is accepted, and this one whoever signed it.",
+        "SHA-256 of the BMC's own certificate; no other one is accepted, and this one with any signature.",
     )
     bmc_redfish_insecure: bool = setting(
         "bmc.redfish.insecure",
         flag(),
         False,
-        "Accept any certificate of the BMC: whoever answers at its address gets the password.",
+        "Accept any certificate: any server that answers at the BMC's address gets the password.",
     )
     bmc_redfish_system: str = setting(
         "bmc.redfish.system", text("ID"), "", "Which system is this machine, where a BMC has several."

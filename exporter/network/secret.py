@@ -41,7 +41,7 @@ def private_login(path: str) -> Login:
         raise unavailable(error, path) from None
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         fix = f"chmod o= {path}; of a Kubernetes Secret: defaultMode: 0400"
-        raise Unavailable("permission", f"{path}: everybody can read this password: it is not used", fix)
+        raise Unavailable("permission", f"{path}: all users can read this password: it is not used", fix)
     try:
         user, colon, password = secret(path).partition(":")
     except Unavailable as error:

@@ -101,7 +101,7 @@ class RedfishReader:
         return dict(resource)
 
     def _reread(self, found: Survey, paths: list[str]) -> set[str]:
-        """Read resources again. One that is gone makes everything be read anew the next time."""
+        """Read resources again. If one is gone, everything is read the next time."""
         read = set()
         for path in paths:
             before = found.resources.get(path, {})
@@ -127,7 +127,7 @@ class RedfishReader:
             return node
         self._missing += 1
         if self._node is not None and self._node.counter is not None and self._node.id in self._frozen:
-            self._node = None  # decided anew, without the counter
+            self._node = None  # chosen again, without the counter
             return self._node_of(every)
         if self._missing >= _MISSING_READS:
             self._missing, self._found = 0, None

@@ -128,7 +128,7 @@ def _read(get: Get, paths: list[str]) -> list[Resource]:
 
 
 def _system(systems: list[Resource], wanted: str) -> Resource:
-    """The machine itself; a BMC of several machines needs to be told which one this is."""
+    """The machine itself; of a BMC of several machines, the one that the operator names."""
     if wanted:
         found = [system for system in systems if text(system, "Id") == wanted]
     else:
