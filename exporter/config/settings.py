@@ -210,6 +210,6 @@ class Settings(ReadingSettings):
 
 SOURCES: tuple[str, ...] = (
     *("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil"),
-    *("inference", "regions"),
+    *("inference", "regions", "bmc"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

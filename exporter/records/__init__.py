@@ -29,6 +29,7 @@ Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", 
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Listing = Literal["complete", "late", "partial"]
 CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
+Scope = Literal["outlet", "supply", "node", "board", "part"]
 
 NODE = "node"  # the whole machine in ``Device.within``, whether or not a meter covers it
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
@@ -74,6 +75,9 @@ class Device:
     idle_watts: float | None = None
     method: str = "energy_counter"
     idle_share: tuple[float, float, float] | None = None
+    scope: Scope = "board"
+    period_seconds: float = 0.0
+    step_joules: float = 0.0
 
 
 class EnergyReading(NamedTuple):
@@ -328,7 +332,8 @@ class Reading:
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
     ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers,
-    ``regions`` of all programs; None: no news. ``steps`` are of the counters that were read more often.
+    ``regions`` of all programs; None: no news. ``steps`` are of the counters that were read more often. ``pending``: it
+    has asked, and has no answer yet.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -345,6 +350,7 @@ class Reading:
     tokens: tuple[TokenUse, ...] | None = None
     regions: RegionReport | None = None
     steps: tuple[CardSteps, ...] = ()
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

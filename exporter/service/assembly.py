@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ..sampling.regions import WatchedCards
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
+from ..sources.bmc.source import BmcOptions
 from ..sources.demo.source import DemoSource
 from ..sources.inference.source import no_servers
 from ..sources.nvml.process import no_cards
@@ -120,6 +122,23 @@ def make_sources(
         server_key_file=settings.models_key_file,
         regions_socket=settings.regions_socket,
         watched_cards=no_cards if watched is None else watched,
+        bmc=_bmc_options(settings),
+    )
+
+
+def _bmc_options(settings: Settings) -> BmcOptions:
+    url = settings.bmc_redfish_url
+    if "{node}" in url:
+        url = url.replace("{node}", make_node_name(settings, os.environ))
+    return BmcOptions(
+        url,
+        settings.bmc_redfish_credentials,
+        settings.bmc_redfish_ca,
+        settings.bmc_redfish_fingerprint,
+        settings.bmc_redfish_insecure,
+        settings.bmc_redfish_system,
+        ipmi=settings.bmc_ipmi,
+        period_seconds=settings.bmc_interval,
     )
 
 

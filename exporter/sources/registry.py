@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from ..host import Host
 from ..records import Unavailable
 from ..workloads.protocol import ModelServer
+from .bmc.source import BmcOptions, BmcSource
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .drm.source import DrmSource
@@ -41,15 +42,16 @@ def build(
     server_key_file: str = "",
     regions_socket: str = "",
     watched_cards: Callable[[], Collection[str]] = no_cards,
+    bmc: BmcOptions | None = None,
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure. ``regions_socket`` is where programs report regions, "" for nowhere, ``watched_cards`` returns
-    those whose counters are read more often meanwhile. ``servers`` returns the model servers
-    that are recognised, ``server_key_file`` the key for those that want one. CPU use by process comes from /proc only
-    where cgroups do not report it, and from psutil only on systems without /proc.
+    measure. ``regions_socket`` is where programs report regions, "" for nowhere, ``watched_cards`` returns those whose
+    counters are read more often meanwhile. ``servers`` returns the model servers that are recognised,
+    ``server_key_file`` the key for those that want one. ``bmc`` is how to reach the BMC. CPU use by process comes from
+    /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
@@ -64,11 +66,14 @@ def build(
         "psutil": lambda: PortableSource(host),
         "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
+        "bmc": lambda: BmcSource(bmc or BmcOptions(), host.clock),
     }
     linux_only = ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference", "regions")
     absent = {"psutil"} if linux else {*linux_only}
     if not regions_socket:
         absent.add("regions")
+    if not (bmc is not None and bmc.wanted) and not enabled.get("bmc"):
+        absent.add("bmc")
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from exporter.host import FdBudget, Host
@@ -10,6 +10,7 @@ from exporter.records import UnattributedReason
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
 from exporter.sources.hwmon.labels import Components
+from exporter.sources.protocol import Source
 from exporter.sources.registry import build
 from exporter.workloads.namer import WorkloadNamer
 
@@ -86,14 +87,23 @@ class WrittenNode:
         proc, sys, cgroup = (str(self.root / name) for name in ("proc", "sys", "cgroup"))
         return Host(proc, sys, cgroup, clock=lambda: self.now, wall=lambda: 1767225600.0 + self.now, fds=FdBudget(1024))
 
-    def play(self, step: Callable[[float], None], ticks: int, seconds: float = 1.0, *, whole: bool = False) -> Played:
-        """Tick after each ``step``; the sources and the sampler are the real ones."""
+    def play(
+        self,
+        step: Callable[[float], None],
+        ticks: int,
+        seconds: float = 1.0,
+        *,
+        whole: bool = False,
+        more: Sequence[Source] = (),
+        watch: Callable[[Snapshot], None] | None = None,
+    ) -> Played:
+        """Tick after each ``step``; the sources and the sampler are the real ones. ``watch`` sees every snapshot."""
         self.flush()
         host = self.host()
         off = {"nvml": False, "podresources": False, "drm": False}
         sources = build(host, off, hwmon_components=self.components, whole=whole)
         options = SamplerOptions(interval_seconds=seconds, source_timeout_seconds=5.0)
-        sampler = Sampler(sources, WorkloadNamer(), host, options)
+        sampler = Sampler([*sources, *more], WorkloadNamer(), host, options, observers=[watch] if watch else ())
         try:
             snapshot = sampler.tick()
             worst = 0.0
