@@ -45,6 +45,7 @@ def run(programs: Path, until: str) -> tuple[list[str], dict[str, Any]]:
 
 
 def _steps(made: Cluster, until: str) -> list[str]:
+    failed = []
     for step in (*STEPS, *VARIANTS):
         began = time.monotonic()
         try:
@@ -52,19 +53,21 @@ def _steps(made: Cluster, until: str) -> list[str]:
         except Exception:  # noqa: BLE001 - told, and the cluster is ended as it should be
             traceback.print_exc()
             _explain(made)
-            return [step.__name__]
+            failed.append(step.__name__)
+            if step is STEPS[0]:
+                break
         print(f"{step.__name__:16} {time.monotonic() - began:5.0f} s   {(step.__doc__ or '').strip()}", flush=True)
         if step.__name__ == until:
             break
     print(f"{made.scrapes} scrapes were held against the promises, {made.unanswered} were not answered")
-    return []
+    return failed
 
 
 def _explain(made: Cluster) -> None:
     """What an operator would look at."""
     ours = f"-n {OURS}"
     for command in ("get pods -A -o wide", f"{ours} get events", f"{ours} describe pods", f"{ours} logs ds/{OURS}"):
-        print(made.node.kubectl(*command.split(), check=False)[-6000:], flush=True)
+        print(made.node.kubectl(*command.split(), check=False)[-3000:], flush=True)
 
 
 def _versions(made: Cluster) -> dict[str, Any]:

@@ -40,8 +40,11 @@ state = "/run/containerd"
   address = "{socket}"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.nvidia]
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".cni]
@@ -194,6 +197,7 @@ class Node:
                 f"--tls-cert-file={folder}/node.crt",
                 f"--tls-private-key-file={folder}/node.key",
                 f"--kubelet-certificate-authority={folder}/ca.crt",
+                "--kubelet-preferred-address-types=InternalIP",
                 f"--kubelet-client-certificate={folder}/client.crt",
                 f"--kubelet-client-key={folder}/client.key",
                 "--service-account-issuer=https://kubernetes.default.svc",
@@ -205,6 +209,7 @@ class Node:
             "kube-controller-manager": command(
                 "kube-controller-manager",
                 controllers,
+                "--use-service-account-credentials",
                 f"--root-ca-file={folder}/ca.crt",
                 f"--service-account-private-key-file={folder}/node.key",
                 "--leader-elect=false",
