@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,7 @@ def main() -> int:
     parser.add_argument(machine.INSIDE, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("until", nargs="?", default="", help="the last step to run")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started ends with the contexts
     if options.inside:
         failed, recorded = run(options.folder, options.until)
         if options.record and not failed:

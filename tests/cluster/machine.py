@@ -43,11 +43,11 @@ def impossible() -> str:
 
 def enter(module: str, arguments: Sequence[str]) -> int:
     """Run a module in new namespaces; returns its exit status. Its groups are removed."""
-    # bash, as the first process, waits for every orphan.
+    # bash, as the first process, waits for every orphan; with a second command it does not become the first one.
     inside = [sys.executable, "-m", module, INSIDE, *arguments]
     command = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
     try:
-        return subprocess.run([*command, "bash", "-c", '"$@"', "bash", *inside], check=False).returncode
+        return subprocess.run([*command, "bash", "-c", '"$@"; exit $?', "bash", *inside], check=False).returncode
     finally:
         remove_groups()
 

@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trustme
-
-from tests.support.patience import wait_for
 
 from .machine import ADDRESS, API_SERVICE, NODE, SERVICES, program
 from .programs import EXPORTER, PAUSE
@@ -51,6 +50,8 @@ state = "/run/containerd"
     bin_dir = "{folder}/cni"
     conf_dir = "{folder}/cni"
 """
+
+T = TypeVar("T")
 
 
 class Node:
@@ -271,3 +272,12 @@ def fetch(url: str, seconds: float = 10.0) -> str:
     """The body of an answer. Raises OSError."""
     with urllib.request.urlopen(url, timeout=seconds) as answer:
         return str(answer.read().decode())
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0, *, every_seconds: float = 0.5) -> T:
+    """Wait until the condition holds and return what it returned. Raises AssertionError after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s"
+        time.sleep(every_seconds)
+    return found

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from exporter.sources.podresources.grpc import call
 from tests.support.live import Scrape
-from tests.support.patience import wait_for
 
 from .cluster import JOULES, OURS, STATE, Cluster
 from .machine import NODE
-from .node import SOCKET, fetch
+from .node import SOCKET, fetch, wait_for
 from .programs import WORKER
 from .workloads import NAMESPACE, container, cron_job, deployment, job, namespace, pod, static_pod
 
@@ -52,7 +51,9 @@ def names(cluster: Cluster) -> None:
     (static / "static.json").write_text(json.dumps(static_pod("static", container())))
     cluster.node.apply(namespace(NAMESPACE))
     cluster.node.apply(
-        deployment("chat", container("server", 0.1, "--model", "acme/chat"), container("sidecar", 0.02), replicas=2),
+        deployment(
+            "chat", container("server", 0.1, "--", "--model", "acme/chat"), container("sidecar", 0.02), replicas=2
+        ),
         deployment("trainer", container("trainer", 0.1), kind="StatefulSet"),
         job("tokenize", container("main", 0.3, "-for=4s")),
         cron_job("nightly", container("main", 0.05, "-for=600s"), schedule="0 0 1 1 *"),
@@ -105,7 +106,7 @@ def allocation(cluster: Cluster) -> None:
         pod("slice", container(gpus={"nvidia.com/mig-1g.10gb": 1})),
         pod("slices", container(gpus={"nvidia.com/mig-2g.20gb": 1})),
     )
-    expected = {"whole": 1.0, "both": 1.0, "shares": 0.75, "share": 0.25, "slice": 1 / 7, "slices": 2 / 7}
+    expected = {"whole": 1.0, "both": 1.0, "shares": 0.75, "share": 0.25, "slice": 0.142857, "slices": 0.285714}
     cluster.until(lambda scrape: _allocated(scrape) == expected, "the allocations", 120)
     scrape = cluster.scrape()
     uuids = {labels["pod"]: labels["uuid"] for labels, _ in scrape.find(ALLOCATED)}
@@ -310,7 +311,7 @@ def _shown(scrape: Scrape, space: str, pod: str, container: str) -> bool:
 
 
 def _allocated(scrape: Scrape) -> dict[str, float]:
-    return {labels["pod"]: ratio for labels, ratio in scrape.find(ALLOCATED)}
+    return {labels["pod"]: round(ratio, 6) for labels, ratio in scrape.find(ALLOCATED)}
 
 
 def _of(scrape: Scrape, names: set[str]) -> Mapping[str, float]:

@@ -25,7 +25,7 @@ def recorded() -> Any:
 
 
 def test_pods_of_the_api_server_have_names_for_every_cgroup_of_the_kubelet(recorded: Any) -> None:
-    names = {}
+    names: dict[str, Any] = {}
     for pod in recorded["pods"]["items"]:
         uid, entries = read_pod(pod)
         assert uid == pod["metadata"]["uid"]

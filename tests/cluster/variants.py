@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.live import Scrape
-from tests.support.patience import wait_for
 from tests.support.repository import REPOSITORY
 
 from .cluster import JOULES, OURS, STATE, Cluster
 from .machine import NODE
+from .node import wait_for
 from .workloads import NAMESPACE
 
 CHART = REPOSITORY / "deploy/helm/ai-energy-exporter"
