@@ -8,7 +8,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from exporter.records import Unavailable
 from exporter.sources.podresources.grpc import call
+from exporter.sources.podresources.wire import _parts as parts
+from exporter.sources.podresources.wire import decode
 from tests.support.live import Scrape
 
 from .cluster import JOULES, OURS, STATE, Cluster
@@ -88,6 +91,7 @@ def finished(cluster: Cluster) -> None:
     (ended,) = [each for each in cluster.pods() if each["metadata"]["name"].startswith("tokenize")]
     name = ended["metadata"]["name"]
     cluster.until(lambda scrape: _shown(scrape, NAMESPACE, name, "main"), "joules of the ended job")
+    time.sleep(5.0)  # its group is read for the last time when it is removed
     scrape = cluster.scrape()
     joules = scrape.total(JOULES, pod=name, component="cpu")
     time.sleep(3.0)
@@ -160,6 +164,7 @@ def kubelet_restart(cluster: Cluster) -> None:
     time.sleep(12.0)
     assert _allocated(cluster.scrape()) == before
     cluster.node.start("kubelet")
+    cluster.recorded["pod_resources_after_restart"] = _answers(20.0)
     wait_for(lambda: cluster.node.offers(cluster.devices), "the devices", 120, every_seconds=0.5)
     cluster.until(lambda scrape: scrape.total("energy_source_up", source="podresources") == 1.0, "PodResources")
     assert _allocated(cluster.scrape()) == before
@@ -182,17 +187,24 @@ def rights_taken(cluster: Cluster) -> None:
     """The role's binding is gone, and back: a reason and a fix meanwhile, names again afterwards."""
     binding = cluster.node.kubectl("get", "clusterrolebinding", OURS, "--output=json")
     cluster.node.kubectl("delete", "clusterrolebinding", OURS)
+    try:
+        _refused(cluster)
+    finally:
+        cluster.node.kubectl("apply", "--filename=-", stdin=binding)
+    cluster.until(lambda scrape: _shown(scrape, NAMESPACE, "unknown", "main"), "names again", 120)
+    cluster.check_audit()
+
+
+def _refused(cluster: Cluster) -> None:
     _restart_api(cluster)  # a watch that is open goes on without the right
-    cluster.until(lambda scrape: _failed(scrape, "permission") > 0, "the refusal", 180)
+    cluster.until(lambda scrape: _failed(scrape, "permission") > 0, "the refusal", 90)
     cluster.node.apply(pod("unknown", container("main", 0.1)))
     time.sleep(3.0)
     assert not cluster.scrape().info(namespace=NAMESPACE, pod="unknown", container="main")
-    messages = [line["msg"] for line in cluster.log() if "status 403" in line["msg"]]
-    assert "list" in messages[-1], messages
-    cluster.recorded["forbidden"] = messages[-1]
-    cluster.node.kubectl("apply", "--filename=-", stdin=binding)
-    cluster.until(lambda scrape: _shown(scrape, NAMESPACE, "unknown", "main"), "names again", 240)
-    cluster.check_audit()
+    line = _told(cluster, "status 403")
+    assert 'resource "pods"' in line["cause"], line
+    assert "list, watch" in line["fix"], line
+    cluster.recorded["forbidden"] = line["cause"]
 
 
 def token_lost(cluster: Cluster) -> None:
@@ -202,9 +214,8 @@ def token_lost(cluster: Cluster) -> None:
     del account["metadata"]["uid"], account["metadata"]["resourceVersion"]
     cluster.node.apply(account)
     _restart_api(cluster)
-    cluster.until(lambda scrape: scrape.total("energy_source_up", source="kubernetes") == 0.0, "the refusal", 180)
-    messages = [line["msg"] for line in cluster.log() if "status 401" in line["msg"]]
-    cluster.recorded["unauthorized"] = messages[-1] if messages else ""
+    cluster.until(lambda scrape: scrape.total("energy_source_up", source="kubernetes") == 0.0, "the refusal", 90)
+    cluster.recorded["unauthorized"] = _told(cluster, "status 401")["cause"]
     restart(cluster)
     cluster.until(lambda scrape: scrape.total("energy_source_up", source="kubernetes") == 1.0, "a new token")
 
@@ -316,6 +327,27 @@ def _allocated(scrape: Scrape) -> dict[str, float]:
 
 def _of(scrape: Scrape, names: set[str]) -> Mapping[str, float]:
     return {name: joules for name in names if (joules := scrape.total(JOULES, pod=name, container="main")) > 0}
+
+
+def _answers(seconds: float) -> list[tuple[float, int, int]]:
+    """How PodResources answers after a start: seconds since then, pods, devices; each answer that differs."""
+    began, seen = time.monotonic(), list[tuple[float, int, int]]()
+    while (now := time.monotonic() - began) < seconds:
+        try:
+            message = call(str(SOCKET), "/v1.PodResourcesLister/List", 5.0)
+        except Unavailable:
+            counts = (-1, -1)
+        else:
+            counts = (len(list(parts(message, 1))), len(list(decode(message))))
+        if not seen or seen[-1][1:] != counts:
+            seen.append((round(now, 2), *counts))
+        time.sleep(0.05)
+    return seen
+
+
+def _told(cluster: Cluster, what: str) -> dict[str, str]:
+    """The last line of the exporter's log with this cause."""
+    return [line for line in cluster.log() if what in line.get("cause", "")][-1]
 
 
 def _failed(scrape: Scrape, reason: str) -> float:
