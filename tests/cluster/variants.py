@@ -54,13 +54,9 @@ def gpu_overlay(cluster: Cluster) -> None:
 def nonroot_overlay(cluster: Cluster) -> None:
     """``overlays/nonroot``, with its files on the node: RAPL by the group, counters go on, no allocation."""
     before = cluster.joules
-    for folder, _, files in os.walk(STATE):
-        for path in (folder, *(os.path.join(folder, name) for name in files)):
-            os.chown(path, USER, USER)
-    os.chown("/run/ai-energy-exporter", USER, USER)
+    _give(cluster, USER)
     os.chown(cluster.meter.path, 0, USER)
     cluster.meter.path.chmod(0o440)
-    os.chown(cluster.driver.path, USER, USER)
     cluster.write_kustomization(base="overlays/nonroot")
     cluster.deploy()
     scrape = cluster.until(
@@ -71,8 +67,16 @@ def nonroot_overlay(cluster: Cluster) -> None:
     assert cluster.until(_named, "joules under names")
     cluster.recorded["doctor_nonroot"] = cluster.exec("ai-energy-exporter", "doctor", check=False).splitlines()
     cluster.remove()
+    _give(cluster, 0)
     os.chown(cluster.meter.path, 0, 0)
     cluster.meter.path.chmod(0o400)
+
+
+def _give(cluster: Cluster, user: int) -> None:
+    """Change the owner of what the exporter writes, as docs/upgrade.md says, and of the scripted driver's file."""
+    paths = [Path("/run/ai-energy-exporter"), STATE, *STATE.rglob("*"), cluster.driver.path]
+    for path in (*paths, *paths[0].iterdir()):
+        os.chown(path, user, user)
 
 
 def mtls_overlay(cluster: Cluster) -> None:
