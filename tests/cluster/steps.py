@@ -10,7 +10,6 @@ from pathlib import Path
 
 from exporter.records import Unavailable
 from exporter.sources.podresources.grpc import call
-from exporter.sources.podresources.wire import _parts as parts
 from exporter.sources.podresources.wire import decode
 from tests.support.live import Scrape
 
@@ -164,7 +163,7 @@ def kubelet_restart(cluster: Cluster) -> None:
     time.sleep(12.0)
     assert _allocated(cluster.scrape()) == before
     cluster.node.start("kubelet")
-    cluster.recorded["pod_resources_after_restart"] = _answers(20.0)
+    cluster.recorded["pod_resources_after_restart"] = _answers(cluster, before, 20.0)
     wait_for(lambda: cluster.node.offers(cluster.devices), "the devices", 120, every_seconds=0.5)
     cluster.until(lambda scrape: scrape.total("energy_source_up", source="podresources") == 1.0, "PodResources")
     assert _allocated(cluster.scrape()) == before
@@ -329,8 +328,11 @@ def _of(scrape: Scrape, names: set[str]) -> Mapping[str, float]:
     return {name: joules for name in names if (joules := scrape.total(JOULES, pod=name, container="main")) > 0}
 
 
-def _answers(seconds: float) -> list[tuple[float, int, int]]:
-    """How PodResources answers after a start: seconds since then, pods, devices; each answer that differs."""
+def _answers(cluster: Cluster, allocated: dict[str, float], seconds: float) -> list[tuple[float, int, int]]:
+    """How PodResources answers after a start: seconds since then, bytes, devices; each answer that differs.
+
+    Whatever it answers, the exporter's allocations stay.
+    """
     began, seen = time.monotonic(), list[tuple[float, int, int]]()
     while (now := time.monotonic() - began) < seconds:
         try:
@@ -338,9 +340,10 @@ def _answers(seconds: float) -> list[tuple[float, int, int]]:
         except Unavailable:
             counts = (-1, -1)
         else:
-            counts = (len(list(parts(message, 1))), len(list(decode(message))))
+            counts = (len(message), len(list(decode(message))))
         if not seen or seen[-1][1:] != counts:
             seen.append((round(now, 2), *counts))
+        assert _allocated(cluster.scrape()) == allocated
         time.sleep(0.05)
     return seen
 
