@@ -33,6 +33,9 @@ PACKAGES: Mapping[str, str] = {
     "deviceplugin": "./deviceplugin",
     "worker": "./worker",
 }
+HELM = "helm.sh/helm/v3/cmd/helm@v3.19.0"
+"""Installed where this machine has no helm."""
+
 _STATIC = ("worker", "deviceplugin")
 """Always built anew: their source is here. The rest changes with go.sum only."""
 
@@ -69,6 +72,9 @@ def build(folder: Path) -> None:
             command = ["nice", "-n", "10", "go", "build", f"-ldflags={linked}", "-o", str(folder / name), package]
             subprocess.run(command, cwd=source, env=environment, check=True)
             print(f"  {name}: {time.monotonic() - began:.0f} s", flush=True)
+    if shutil.which("helm") is None and not (folder / "helm").exists():
+        own = {**os.environ, "GOBIN": str(folder), "GOFLAGS": "-mod=mod"}
+        subprocess.run(["nice", "-n", "10", "go", "install", HELM], env=own, check=True)
     (folder / "built").write_text(stamp)
 
 

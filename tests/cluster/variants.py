@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import urllib.error
@@ -110,16 +111,8 @@ def mtls_overlay(cluster: Cluster) -> None:
 
 def helm(cluster: Cluster) -> None:
     """The chart: install, names from the kubelet, upgrade, rollback, uninstall; counters continue all along."""
-    programs = [name for name in ("helm", str(cluster.programs / "helm4")) if _is_program(name)]
-    assert programs, "no helm"
-    versions = []
-    for program in programs:
-        versions.append(_helm(cluster, program, "version", "--short"))
-        _install(cluster, program)
-    cluster.recorded["helm"] = versions
-
-
-def _install(cluster: Cluster, program: str) -> None:
+    program = shutil.which("helm") or str(cluster.programs / "helm")
+    cluster.recorded["helm"] = _helm(cluster, program, "version", "--short")
     before = cluster.joules
     values: dict[str, Any] = {
         "image": {"repository": f"docker.io/library/{OURS}", "tag": "0.1.0"},
@@ -162,10 +155,6 @@ def _helm(cluster: Cluster, program: str, *words: str, stdin: Any = None) -> str
     done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-2000:]}"
     return done.stdout.strip()
-
-
-def _is_program(name: str) -> bool:
-    return any(Path(folder, name).exists() for folder in os.environ["PATH"].split(os.pathsep))
 
 
 def _up(scrape: Scrape, source: str) -> bool:
