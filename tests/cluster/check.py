@@ -29,8 +29,8 @@ PROGRAMS = ("go", "containerd", "ctr", "runc", "buildah", "mmdebstrap", "ip", "n
 """Of Debian's, or of go.dev."""
 
 
-def run(programs: Path, until: str) -> tuple[list[str], dict[str, Any]]:
-    """All steps; what failed, and what was observed."""
+def run(programs: Path, until: str, record: Path | None) -> list[str]:
+    """All steps; what failed. What was observed up to the first failure is recorded."""
     with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
         scratch = Path(folder)
         machine.prepare(scratch)
@@ -38,14 +38,13 @@ def run(programs: Path, until: str) -> tuple[list[str], dict[str, Any]]:
         try:
             with cluster(programs, scratch) as made:
                 print(f"node ready after {time.monotonic() - began:.0f} s", flush=True)
-                failed = _steps(made, until)
                 made.recorded |= _versions(made)
-                return failed, made.recorded
+                return _steps(made, until, record)
         finally:
             machine.unmount(scratch)
 
 
-def _steps(made: Cluster, until: str) -> list[str]:
+def _steps(made: Cluster, until: str, record: Path | None) -> list[str]:
     failed = []
     for step in (*STEPS, *VARIANTS):
         began = time.monotonic()
@@ -57,6 +56,8 @@ def _steps(made: Cluster, until: str) -> list[str]:
             failed.append(step.__name__)
             if step is STEPS[0]:
                 break
+        if record and not failed:
+            record.write_text(json.dumps(made.recorded, indent=1, sort_keys=True) + "\n")
         print(f"{step.__name__:16} {time.monotonic() - began:5.0f} s   {(step.__doc__ or '').strip()}", flush=True)
         if step.__name__ == until:
             break
@@ -88,9 +89,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # everything that was started ends with the contexts
     if options.inside:
-        failed, recorded = run(options.folder, options.until)
-        if options.record and not failed:
-            options.record.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n")
+        failed = run(options.folder, options.until, options.record)
         print("failed: " + ", ".join(failed) if failed else "all steps passed", flush=True)
         return 1 if failed else 0
     reason = machine.impossible()

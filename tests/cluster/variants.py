@@ -141,9 +141,8 @@ def helm(cluster: Cluster) -> None:
     cluster.until(lambda scrape: _up(scrape, "kubernetes") and _named(scrape), "names from the API server")
     assert cluster.scrape().total("energy_node_joules_total") >= after.total("energy_node_joules_total")
     _helm(cluster, program, "uninstall", OURS, *here, "--wait")
-    left = cluster.node.kubectl("get", "all,configmaps,serviceaccounts", *here, "-o", "name").split()
-    assert not [each for each in left if OURS in each], left
-    wait_for(lambda: not cluster.pods(OURS), "the end of the exporter", 60)
+    kinds = "all,configmaps,serviceaccounts"
+    wait_for(lambda: OURS not in cluster.node.kubectl("get", kinds, *here, "-o", "name"), "the end of all objects")
     cluster.node.kubectl("delete", "namespace", OURS)
     assert (STATE / "state").exists()
 
