@@ -18,7 +18,7 @@ from tests.support.nvml.control import FakeDriver, build
 from tests.support.repository import REPOSITORY
 
 from .machine import cover_classes
-from .node import Node, fetch, wait_for
+from .node import Node, fetch, limit, wait_for
 from .programs import EXPORTER
 from .workloads import NAMESPACE, Object, running
 
@@ -26,6 +26,7 @@ OURS = "ai-energy-exporter"
 STATE = Path("/var/lib/ai-energy-exporter")
 JOULES = "energy_container_joules_total"
 SLOW_SECONDS = 90.0
+SCRAPE_SECONDS = 1.0
 IDLE_WATTS = 60.0
 """Of a card as the scripted driver has it."""
 
@@ -110,11 +111,11 @@ class Cluster:
 
     def remove(self) -> None:
         """Delete what was applied."""
-        self.node.kubectl("delete", "--kustomize", str(self.mine), "--timeout=120s")
+        self.node.kubectl("delete", "--kustomize", str(self.mine), f"--timeout={limit(60):.0f}s")
 
     def rolled_out(self) -> None:
         """Until the DaemonSet is rolled out and its pod ready."""
-        self.node.kubectl("-n", OURS, "rollout", "status", "daemonset", "--timeout=180s")
+        self.node.kubectl("-n", OURS, "rollout", "status", "daemonset", f"--timeout={limit(60):.0f}s")
         wait_for(lambda: self.exporter() is not None, "the exporter's pod", SLOW_SECONDS, every_seconds=0.2)
 
     def exporter(self) -> Object | None:
@@ -202,7 +203,7 @@ class Cluster:
 
     def _work(self) -> None:
         began = time.monotonic()
-        while not self._over.wait(1.0):
+        while not self._over.wait(SCRAPE_SECONDS):
             for gpu in self.driver.gpus:
                 gpu.energy_joules = (time.monotonic() - began) * IDLE_WATTS
             try:

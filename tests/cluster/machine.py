@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.support.patience import patience
+
 CGROUPS = Path("/sys/fs/cgroup")
 NODE = "node-1"
 ADDRESS = "192.168.77.1"
@@ -101,7 +103,7 @@ def program(command: Sequence[str], log: Path, **environ: str) -> Iterator[subpr
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(patience())
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

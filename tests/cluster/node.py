@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import trustme
 
+from tests.support.patience import patience
+
 from .machine import ADDRESS, API_SERVICE, NODE, SERVICES, program
 from .programs import EXPORTER, PAUSE
 
@@ -112,7 +114,7 @@ class Node:
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """What kubectl prints. Raises AssertionError with what it complains of."""
         command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=patience(60), check=False)
         assert done.returncode == 0 or not check, f"kubectl {' '.join(arguments)}: {done.stderr.strip()[-2000:]}"
         return done.stdout
 
@@ -274,8 +276,14 @@ def fetch(url: str, seconds: float = 10.0) -> str:
         return str(answer.read().decode())
 
 
+def limit(seconds: float) -> float:
+    """Seconds to wait for what takes so many: more on a busy machine, but never so long that a failure stays unseen."""
+    return min(patience(seconds), 4 * seconds)
+
+
 def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0, *, every_seconds: float = 0.5) -> T:
-    """Wait until the condition holds and return what it returned. Raises AssertionError after ``seconds``."""
+    """Wait until the condition holds and return what it returned. Raises AssertionError after `limit`."""
+    seconds = limit(seconds)
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not come in {seconds:.0f} s"

@@ -18,7 +18,7 @@ from tests.support.repository import REPOSITORY
 
 from .cluster import JOULES, OURS, STATE, Cluster
 from .machine import NODE
-from .node import wait_for
+from .node import limit, wait_for
 from .workloads import NAMESPACE
 
 CHART = REPOSITORY / "deploy/helm/ai-energy-exporter"
@@ -98,13 +98,13 @@ def mtls_overlay(cluster: Cluster) -> None:
     context.check_hostname = False
     url = f"https://{cluster.address()}:9400/metrics"
     try:
-        urllib.request.urlopen(url, timeout=10, context=context)
+        urllib.request.urlopen(url, timeout=limit(10), context=context)
     except (urllib.error.URLError, OSError):
         pass
     else:
         raise AssertionError("answered a client without a certificate")
     cluster.node.authority.issue_cert("client.example").configure_cert(context)
-    with urllib.request.urlopen(url, timeout=10, context=context) as answer:
+    with urllib.request.urlopen(url, timeout=limit(10), context=context) as answer:
         assert b"energy_node_joules_total" in answer.read()
     cluster.remove()
 

@@ -123,7 +123,7 @@ def test_the_end_of_a_long_response_is_no_failure(
     serve: Callable[..., Exporter], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A response that ends while asyncio writes: it shuts the socket down once more, and the client is gone by then."""
-    exporter = serve(body=lambda snapshot, *, openmetrics, gzipped: BIG[:200_000])  # noqa: ARG005
+    exporter = serve(body=lambda snapshot, *, openmetrics, gzipped: BIG[:200_000])
     for sock in exporter.server._listeners:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     for _ in range(5):
