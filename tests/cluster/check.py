@@ -57,7 +57,8 @@ def _steps(made: Cluster, until: str, record: Path | None) -> list[str]:
             if step is STEPS[0]:
                 break
         if record and not failed:
-            record.write_text(json.dumps(made.recorded, indent=1, sort_keys=True) + "\n")
+            text = json.dumps(made.recorded, indent=1, sort_keys=True)
+            record.write_text(text.replace(str(made.node.scratch), "/scratch") + "\n")
         print(f"{step.__name__:16} {time.monotonic() - began:5.0f} s   {(step.__doc__ or '').strip()}", flush=True)
         if step.__name__ == until:
             break
@@ -74,6 +75,8 @@ def _explain(made: Cluster) -> None:
 
 def _versions(made: Cluster) -> dict[str, Any]:
     node = made.node.get("node", machine.NODE)["status"]["nodeInfo"]
+    for name in ("bootID", "machineID", "systemUUID"):
+        del node[name]
     runc = subprocess.run(["runc", "--version"], capture_output=True, text=True, check=False).stdout
     return {"node_info": node, "runc": runc.splitlines()[0].split()[-1], "kubernetes": KUBERNETES}
 
