@@ -20,7 +20,7 @@ IMAGE  ?= ai-energy-exporter:$(VERSION)
 IMAGE_ARCHIVE = dist/ai-energy-exporter-$(VERSION)-image-$(shell uname -m).tar
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check launchers-check serving-check regions-check advise-check soak docs rules scale-rules scale-check prometheus-check kepler-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
+.PHONY: help venv run report demo once doctor test bare-test test-gpu lint format golden bench accuracy runtimes-check cluster-check launchers-check serving-check regions-check advise-check soak docs rules scale-rules scale-check prometheus-check kepler-check status-check alert-links dashboards manifests chart-check pictures grafana-check stack image image-test image-archive lock release release-check dist clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ bench: $(DEV) ## Measure the cost of ticks and scrapes
 
 runtimes-check: $(DEV) ## Start real runtimes (Docker, Podman, LXC, Slurm, ...; those installed), compare their rows (takes root)
 	$(BIN)/python -m tests.runtimes.check $(ARGS)
+
+cluster-check: $(DEV) ## Build a Kubernetes node with Go; deploy, break, upgrade, remove there (takes root; ARGS="--folder DIR")
+	@$(NEEDS) install $@
+	$(BIN)/python -m tests.cluster.check $(ARGS)
 
 launchers-check: $(DEV) ## Start real model servers and trainers from PyPI and compare their names (takes root; ARGS="--folder DIR NAME")
 	$(BIN)/python -m tests.launchers.check $(ARGS)

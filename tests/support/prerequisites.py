@@ -35,11 +35,13 @@ _INTER = "/usr/share/fonts/opentype/inter"
 
 _PROMETHEUS = ("test", "grafana-check", "scale-check", "advise-check", "regions-check")
 
+_ROOTS = ("image-test", "bare-test", "release-check", "cluster-check")
+
 TABLE = (
     Prerequisite("import ensurepip", "python3-venv", "the virtual environment"),
     Prerequisite("make", "make", "the targets of the Makefile"),
-    Prerequisite("cc", "gcc", "compiles the fake NVIDIA driver"),
-    Prerequisite("/usr/include/stdio.h", "libc6-dev", "compiles the fake NVIDIA driver"),
+    Prerequisite("cc", "gcc", "compiles the fake NVIDIA driver", ("test", "cluster-check")),
+    Prerequisite("/usr/include/stdio.h", "libc6-dev", "compiles the fake NVIDIA driver", ("test", "cluster-check")),
     Prerequisite("promtool", "prometheus", "checks rules and scrapes", _PROMETHEUS),
     Prerequisite("prometheus", "prometheus", "scrapes the exporter and evaluates the rules", _PROMETHEUS),
     Prerequisite("victoria-metrics", "victoria-metrics", "answers the same queries", ("scale-check",)),
@@ -57,13 +59,12 @@ TABLE = (
     Prerequisite("groff", "groff-base", "formats the man page"),
     Prerequisite("dpkg-deb", "dpkg", "builds the Debian package", ("test", "release", "release-check")),
     Prerequisite("rpmbuild", "rpm", "builds the RPM package", ("release", "release-check")),
-    Prerequisite("buildah", "buildah", "builds the container image", ("image-test",)),
-    Prerequisite(
-        "mmdebstrap", "mmdebstrap", "makes a Debian root from packages", ("image-test", "bare-test", "release-check")
-    ),
-    Prerequisite(
-        _KEYRING, "debian-archive-keyring", "verifies those packages", ("image-test", "bare-test", "release-check")
-    ),
+    Prerequisite("buildah", "buildah", "builds the container image", ("image-test", "cluster-check")),
+    Prerequisite("mmdebstrap", "mmdebstrap", "makes a Debian root from packages", _ROOTS),
+    Prerequisite(_KEYRING, "debian-archive-keyring", "verifies those packages", _ROOTS),
+    Prerequisite("containerd", "containerd", "runs the pods", ("cluster-check",)),
+    Prerequisite("runc", "runc", "runs their containers", ("cluster-check",)),
+    Prerequisite("ip", "iproute2", "is the network of the pods", ("cluster-check",)),
     Prerequisite("node", "nodejs", "bundles and drives what runs in the browser", ("grafana-check", "status-check")),
     Prerequisite("npm", "npm", "installs packages of JavaScript", ("grafana-check", "status-check")),
     Prerequisite("chromium", "chromium", "renders dashboards and the status page", ("grafana-check", "status-check")),

@@ -146,8 +146,14 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Continue with the response, and with requests that arrived meanwhile."""
         self._paused = False
-        self._write()
-        self._advance()
+        # After this call asyncio shuts down the socket of a response that ended in it once more, and raises ENOTCONN
+        # where the client has closed its side by then (CPython selector_events.py, _write_ready).
+        self._loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        if self in self._clients.connections and not self._paused:
+            self._write()
+            self._advance()
 
     def _schedule(self, step: Callable[[], None]) -> None:
         """Run a step through the fair queue; input that arrives meanwhile stays in the kernel."""

@@ -27,6 +27,10 @@ POLL_SECONDS = 10.0
 _LIST = "/v1.PodResourcesLister/List"
 _TIMEOUT_SECONDS = 5.0
 
+STARTING_SECONDS = 10.0
+"""How long a kubelet that has started may list only some of its pods. Kubernetes 1.37 answered for a second with none,
+then with some, none of them with devices: what an earlier answer had holds for so long."""
+
 _MOUNT = (
     "nothing to do outside Kubernetes; in a pod mount the host's /var/lib/kubelet/pod-resources read-only "
     "(a kubelet with another --root-dir: set --path.pod-resources)"
@@ -40,7 +44,7 @@ class PodResourcesSource:
     """Queries the kubelet every `POLL_SECONDS`; without a socket, checks for one once a minute.
 
     Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". The list contains active pods only.
-    Every answer is complete, so a restart of the kubelet is only one failed call.
+    Every answer is complete, except those of a kubelet that has just started (`STARTING_SECONDS`).
     """
 
     name = "podresources"
@@ -49,16 +53,33 @@ class PodResourcesSource:
         self._host = host
         self._path = path
         self._reported: set[tuple[str, str]] = set()
+        self._last: tuple[Allocation, ...] = ()
+        self._socket = (0, 0)
 
-    def read(self, now: float) -> Reading:  # noqa: ARG002 - every read is complete
+    def read(self, now: float) -> Reading:  # noqa: ARG002 - the age of the socket is on the wall clock
         """Query once. Raises `Unavailable` if there is no kubelet, or if it does not answer."""
         try:
-            return Reading(allocations=self._allocations(self._query()), rest_seconds=POLL_SECONDS)
+            found = self._allocations(self._query())
         except ValueError as error:
             raise Unavailable("implausible", f"{self._path}: not an answer of PodResources v1: {error}") from None
+        if not self._starting():
+            self._last = found
+        return Reading(allocations=self._last, rest_seconds=POLL_SECONDS)
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+    def _starting(self) -> bool:
+        """Whether this is a kubelet that has started since the last answer, just now: each makes a new socket."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return bool(self._last)
+        socket = status.st_ino, status.st_mtime_ns
+        if self._last and socket != self._socket and 0.0 <= self._host.wall() - status.st_mtime < STARTING_SECONDS:
+            return True
+        self._socket = socket
+        return False
 
     def _query(self) -> bytes:
         try:

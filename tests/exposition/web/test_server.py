@@ -119,6 +119,22 @@ def test_a_half_closed_client_gets_its_answer(serve: Callable[..., Exporter]) ->
         assert status(read_all(client)) == 200
 
 
+def test_the_end_of_a_long_response_is_no_failure(
+    serve: Callable[..., Exporter], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A response that ends while asyncio writes: it shuts the socket down once more, and the client is gone by then."""
+    exporter = serve(body=lambda snapshot, *, openmetrics, gzipped: BIG[:200_000])
+    for sock in exporter.server._listeners:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for _ in range(5):
+        with exporter.connect() as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            assert len(read_all(client)) > 200_000
+    wait_for(lambda: not exporter.server._clients.connections, "the end of the connections")
+    assert caplog.messages == []
+
+
 def test_the_status_page_has_its_policy(serve: Callable[..., Exporter]) -> None:
     answer, body = serve(telemetry_path="/energy").get("/")
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"

@@ -28,7 +28,7 @@ from exporter.host import Host
 from exporter.records import Allocation, Unavailable
 from exporter.sources.podresources.cards import DeviceResolver, Part
 from exporter.sources.podresources.grpc import MAX_BYTES, call
-from exporter.sources.podresources.source import POLL_SECONDS, PodResourcesSource
+from exporter.sources.podresources.source import POLL_SECONDS, STARTING_SECONDS, PodResourcesSource
 from exporter.sources.podresources.wire import DeviceAssignment, decode
 from tests.support.fake_kubelet import LIST, Claim, Container, Kubelet, Messages, Pod, grpc, pod
 from tests.support.patience import patience
@@ -369,14 +369,34 @@ def test_a_folder_that_is_roots(kubelet: Kubelet, source: PodResourcesSource) ->
         kubelet.path.parent.chmod(0o700)
 
 
-def test_the_kubelet_restarts(kubelet: Kubelet, source: PodResourcesSource) -> None:
-    """Fault 49: the socket is another file afterwards."""
-    kubelet.pods = [pod("ns", "pod", "c", CARD)]
+def test_the_kubelet_restarts(kubelet: Kubelet, path: Path) -> None:
+    """Fault 49: the socket is another file afterwards, and the first answers lack pods, or their devices."""
+    now = [time.time()]
+    source = PodResourcesSource(Host(wall=lambda: now[0]), str(path))
+    kubelet.pods = [pod("ns", "pod", "c", CARD), pod("ns", "ends", "c", MIG)]
     before = source.read(0.0)
     kubelet.stop()
     assert failure(lambda: source.read(10.0)).reason == "not_found"
-    kubelet.start()
-    assert source.read(20.0) == before
+    for listed in ([], [pod("ns", "pod", "c")]):
+        kubelet.pods = listed
+        if not path.exists():
+            kubelet.start()
+        now[0] = path.stat().st_mtime + 1.5
+        assert source.read(20.0) == before
+    kubelet.pods = [pod("ns", "pod", "c", CARD)]
+    now[0] += STARTING_SECONDS
+    assert source.read(30.0).allocations == (Allocation(CARD, "ns", "pod", "c"),)
+    kubelet.pods = []
+    assert source.read(40.0).allocations == ()
+
+
+def test_the_first_answers_to_a_new_exporter_are_used(kubelet: Kubelet, path: Path) -> None:
+    """There is nothing better yet."""
+    source = PodResourcesSource(Host(wall=lambda: path.stat().st_mtime + 1.0), str(path))
+    kubelet.pods = []
+    assert source.read(0.0).allocations == ()
+    kubelet.pods = [pod("ns", "pod", "c", CARD)]
+    assert source.read(10.0).allocations == (Allocation(CARD, "ns", "pod", "c"),)
 
 
 def test_a_socket_without_a_listener(source: PodResourcesSource, path: Path) -> None:
