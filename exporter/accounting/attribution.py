@@ -17,6 +17,7 @@ from ..records import (
     GroupKey,
     Mode,
     Place,
+    Scope,
     UnattributedReason,
     Workload,
 )
@@ -109,13 +110,21 @@ def countable(devices: Iterable[Device]) -> list[Device]:
     ]
 
 
+_OUTERMOST_FIRST: tuple[Scope, ...] = ("outlet", "supply", "node", "board")
+
+_COARSE_JOULES = 36_000.0
+"""A counter of longer steps (0.01 kWh is a minute at 600 W) is used only where there is no other meter."""
+
+
 def platform_choices(devices: Iterable[Device]) -> list[list[Device]]:
-    """Ways to measure the whole machine once, the preferred first.
+    """Ways to measure the whole machine once, the preferred first (docs/containment.md).
 
     Several outermost meters would measure the same power, so each is a choice of its own; where each socket's module
-    has its meter, the first ones of each socket are one choice. A meter within another one is the last choice.
+    has its meter, the first ones of each socket are one choice. A meter within another one is the last choice of its
+    scope. The outermost scope comes first; of the same scope a counter before a gauge, and the one that is read more
+    often.
     """
-    known = [device for device in devices if device.component == "platform"]
+    known = [device for device in devices if device.component == "platform" and device.scope != "part"]
     ids = {device.id for device in known}
     outermost = [device for device in known if device.within is None]
     by_socket: dict[int, Device] = {}
@@ -123,11 +132,21 @@ def platform_choices(devices: Iterable[Device]) -> list[list[Device]]:
         if device.socket is not None:
             by_socket.setdefault(device.socket, device)
     inner = [device for device in known if device.within in ids]
-    return [
+    choices = [
         *([list(by_socket.values())] if by_socket else []),
         *([device] for device in outermost if device.socket is None),
         *([device] for device in inner),
     ]
+    return sorted(choices, key=lambda choice: _rank(choice[0]))
+
+
+def _rank(device: Device) -> tuple[bool, int, bool, float]:
+    return (
+        device.step_joules > _COARSE_JOULES,
+        _OUTERMOST_FIRST.index(device.scope),
+        device.scope != "board" and device.method == "power_integrated",
+        device.period_seconds,
+    )
 
 
 def _inside_component(device: Device, known: Mapping[str, Device]) -> bool:

@@ -236,11 +236,14 @@ def _decode_activities(cells: Mapping[str, float]) -> dict[Activity, float]:
 
 
 def _encode_device(saved: SavedDevice) -> dict[str, Any]:
-    return {name: getattr(saved.device, name) for name in _DEVICE_FIELDS} | {"missed_since": saved.missed_since}
+    device = saved.device
+    fields = {name: getattr(device, name) for name in _DEVICE_FIELDS} | {"missed_since": saved.missed_since}
+    return fields | {"period_seconds": device.period_seconds} if device.period_seconds else fields
 
 
 def _decode_device(id_: str, fields: Mapping[str, Any]) -> SavedDevice:
-    device = Device(id=id_, capacity=0.0, **{name: fields[name] for name in _DEVICE_FIELDS})
+    known = {name: fields[name] for name in _DEVICE_FIELDS}
+    device = Device(id=id_, capacity=0.0, period_seconds=fields.get("period_seconds", 0.0), **known)
     return SavedDevice(device, fields["missed_since"])
 
 

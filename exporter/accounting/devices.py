@@ -13,9 +13,10 @@ from .attribution import Energy, split_idle
 from .baseline import Baseline, Sample
 from .device_inventory import DeviceInventory, SavedDevice, is_estimate
 from .gpu_idle import expect_idle
+from .held_readings import HeldReadings
 from .impacts import settle, sum_of
 from .measurement import OTHER, Measured, Use
-from .meters import GAP_SECONDS, Delta, Meters, Point
+from .meters import Delta, Meters, Point, gap_seconds
 from .platform import Platform
 
 _WATCHED = 1.5
@@ -97,6 +98,7 @@ class Devices:
         self._last_read: dict[str, float] = {}
         self._gpus: set[str] = set()
         self._platform = Platform()
+        self._held = HeldReadings()
         # Joules of the CPU's estimate since its meter was last read: all of them, because a meter ends an estimate.
         self._estimated = sum(
             state.joules.get(key, 0.0) for key, saved in state.known.items() if is_estimate(saved.device)
@@ -138,6 +140,7 @@ class Devices:
             if energy.joules or energy.device is not OTHER:  # nothing is published of a platform below its parts
                 self.node_joules[energy.device.component] += energy.joules
         plausible = {key: reading for key, reading in unique.items() if deltas[key].event != "implausible"}
+        self._held.update(plausible, watts, use.window_seconds)
         return Measured(deltas, utilization, energies, watts, plausible, use.asleep)
 
     def capacity(self, use: Use) -> dict[Component, float]:
@@ -163,7 +166,7 @@ class Devices:
 
         The time of a reading is converted once, by the wall clock of that moment: the clock may be set later.
         """
-        watts = measured.watts
+        watts = {**self._held.watts, **measured.watts}
         self._last_read |= {key: reading.at + booted_at for key, reading in measured.readings.items()}
         rows = []
         for key, device in self._inventory.known.items():
@@ -171,9 +174,9 @@ class Devices:
             idle = baseline.idle
             wraps, resets, still = self._meters.counts(key)
             busy, bound = measured.utilization.get(key), bounds.get(key)
-            stuck = still >= _STUCK_READS and busy is not None and busy >= _STUCK_UTILIZATION_RATIO
+            stuck = not device.step_joules and still >= _STUCK_READS and (busy or 0.0) >= _STUCK_UTILIZATION_RATIO
             reading = measured.readings.get(key)
-            up = None if key in measured.asleep else reading is not None
+            up = None if key in measured.asleep else reading is not None or key in self._held
             low, high = (None, None) if bound is None else (bound.low_watts, bound.high_watts)
             rows.append(
                 DeviceRow(
@@ -209,7 +212,9 @@ class Devices:
             if key in by_device:
                 watts[component] = watts.get(component, 0.0) + by_device[key]
         platforms = self._platform.used
-        if platforms and all(key in by_device for key in platforms):
+        if self._platform.watts is not None:
+            watts["other"] = self._platform.watts
+        elif platforms and all(key in by_device for key in platforms):
             watts["other"] = max(0.0, sum(by_device[key] for key in platforms) - sum(watts.values()))
         return tuple(
             NodeRow(component, joules, watts.get(component)) for component, joules in sorted(self.node_joules.items())
@@ -233,7 +238,7 @@ class Devices:
     def review(self, measured: Measured, at: float) -> None:
         """Retire devices that have been missing for long; to be called regularly. ``at`` is Unix seconds."""
         inventory = self._inventory
-        missing = inventory.known.keys() - measured.deltas.keys() - set(measured.asleep)
+        missing = inventory.known.keys() - measured.deltas.keys() - set(measured.asleep) - self._held.devices
         missing |= {key for key, device in inventory.pending.items() if self._is_missed(device, measured)}
         inventory.review(missing, at)
         self._retire()
@@ -336,7 +341,8 @@ class Devices:
             if key in self._inventory.counted:
                 is_unused = key in unused and utilization.get(key) == 0.0
                 energies.append(_split(delta, baseline.idle.watts, watched, unused=is_unused))
-        parts = sum(energy.joules for energy in energies)
+        measured = sum(energy.joules for energy in energies if energy.device.quality != "estimated")
+        parts = sum(energy.joules for energy in energies), measured
         other = self._platform.beyond(self._inventory.platform_choices, deltas, readings, parts, use.window_seconds)
         if other is not None:
             energies.append(Energy(OTHER, other, 0.0))
@@ -371,7 +377,7 @@ def _continues(saved: SavedDevice | None, point: Point, ended_at: float) -> bool
     if saved is None:
         return False
     whole = saved.device.component == "platform" and saved.device.within is None
-    return not whole or ended_at - point.at <= GAP_SECONDS
+    return not whole or ended_at - point.at <= gap_seconds(saved.device)
 
 
 def _watched(delta: Delta, window_seconds: float) -> float:

@@ -40,16 +40,23 @@ class Delta(NamedTuple):
     event: Event
 
 
-def advance(since: Point, to: Point, wraps_at: float | None, max_watts: float) -> tuple[float, Event] | None:
+def gap_seconds(device: Device) -> float:
+    """`GAP_SECONDS`, or two values in a row that are missing where a device has one more rarely."""
+    return max(GAP_SECONDS, 3.5 * device.period_seconds)
+
+
+def advance(
+    since: Point, to: Point, wraps_at: float | None, max_watts: float, step_joules: float = 0.0
+) -> tuple[float, Event] | None:
     """Joules between two counter values, or None if no plausible power explains them.
 
     A decrease is a wrap only if the range is known and the implied power stays below ``max_watts``; a step
     back of at most `JITTER_JOULES` counts as 0 J. Where the counter could have wrapped more than once, the result is
-    the lower bound as a ``gap``: the joules since it last passed zero.
+    the lower bound as a ``gap``: the joules since it last passed zero. ``step_joules`` is the counter's resolution.
     """
     seconds = to.at - since.at
     step = to.joules - since.joules
-    ceiling = max_watts * (seconds + SLACK_SECONDS)
+    ceiling = max_watts * (seconds + SLACK_SECONDS) + step_joules
     if wraps_at is not None and to.joules > wraps_at:
         return None
     if wraps_at is not None and seconds * max_watts >= wraps_at:
@@ -78,20 +85,26 @@ class EnergyMeter:
         self.idle_reads = 0
         self._suspect: Point | None = None
         self._resumed = last is not None
+        self._stepped = self._resumed
 
     def feed(self, reading: EnergyReading) -> Delta:
-        """The joules that a reading adds. After `__init__` with a point, the first delta is a gap."""
+        """The joules that a reading adds. After `__init__` with a point, the first delta is a gap.
+
+        A counter of coarse steps begins with its first step: before it, only the step it is in is known.
+        """
         device, point = reading.device, Point(reading.joules, reading.at)
-        if self.last is None:
+        if self.last is None or (device.step_joules and not self._stepped and point.joules >= self.last.joules):
+            self._stepped = self.last is not None and point.joules > self.last.joules
             self.last = point
             return Delta(device, 0.0, 0.0, "first")
+        self._stepped = True
         if not (math.isfinite(point.joules) and point.joules >= 0) or point.at <= self.last.at:
             return Delta(device, 0.0, 0.0, "implausible")
         since = self.last
-        found = advance(since, point, reading.wraps_at, device.max_watts)
+        found = advance(since, point, reading.wraps_at, device.max_watts, device.step_joules)
         if found is None and self._suspect is not None:
             since = self._suspect
-            found = advance(since, point, reading.wraps_at, device.max_watts)
+            found = advance(since, point, reading.wraps_at, device.max_watts, device.step_joules)
         if found is None:
             fell = point.joules < self.last.joules
             self.resets += int(fell)
@@ -112,7 +125,7 @@ class EnergyMeter:
 
 
 class PowerMeter:
-    """A power gauge integrated by the trapezoid rule, never across more than `GAP_SECONDS`."""
+    """A power gauge integrated by the trapezoid rule, never across more than `gap_seconds`."""
 
     def __init__(self) -> None:
         self.wraps = 0
@@ -131,7 +144,7 @@ class PowerMeter:
         if last is None:
             return Delta(device, 0.0, 0.0, "first")
         seconds = reading.at - last.at
-        if seconds > GAP_SECONDS:
+        if seconds > gap_seconds(device):
             return Delta(device, 0.0, 0.0, "gap")
         return Delta(device, (last.watts + reading.watts) / 2 * seconds, seconds, "ok")
 

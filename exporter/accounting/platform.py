@@ -1,9 +1,11 @@
-"""What the platform's meter measures beyond its parts, and which of several platform meters is used for it."""
+"""What the machine's meter measures beyond its parts, and which of several such meters is used for it.
+
+The rules that docs/containment.md explains.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ..records import Device, EnergyReading, PowerReading, Problem
 from .meters import Delta
@@ -11,104 +13,154 @@ from .meters import Delta
 _WINDOW_SECONDS = 30.0
 """Meters of a platform are averages of up to some seconds, so a shorter time below the parts says nothing."""
 
+_WINDOW_PERIODS = 30.0
+"""The same for a meter with a period: its value may be one period late, and an average over another."""
+
+SMOOTHING_SECONDS = 60.0
+"""What a meter with a period shows beyond the parts is counted over about this time: within one period its values and
+those of the parts are of different moments, and differ by more than what is between them."""
+
+_FRESH_SECONDS = 60.0
+"""A meter that was not read for longer is replaced by the next one, if that is read."""
+
+_DUE_PERIODS = 3.5
+"""A meter with a period of which two values in a row are missing has no power now."""
+
 _BELOW_RATIO = 0.95
 _DEBT_SECONDS = 5.0
 _PEAK_DECAY = 0.98
+_STEPS_COMPARED = 10.0
 
 _WITH_JOULES = ("ok", "wrap", "gap")
 
 
-@dataclass(slots=True)
 class _Candidate:
-    """One way to measure the platform: its meter, or those of its sockets."""
+    """One way to measure the platform: its meter, or those of its sockets.
 
-    device: Device
-    parts_since: float  # joules of the parts since it was last read
-    trusted: bool = True
-    silent: bool = False
-    whole: float = 0.0
-    parts: float = 0.0
-    seconds: float = 0.0
+    ``since`` is what the parts used since it was last read, ``measured_since`` those of them that are measured, in
+    ``seconds_since``. ``balance`` is what it measured beyond the parts and is not counted yet, below 0 what was counted
+    too much.
+    """
 
-    def reset(self) -> None:
-        """It has a reading after a silence: discard the comparison so far."""
-        self.trusted, self.silent = True, False
-        self.whole = self.parts = self.seconds = 0.0
+    def __init__(self, devices: Sequence[Device], parts_before: float) -> None:
+        self.update(devices)
+        self.trusted = True
+        self.gained: float | None = None
+        self.unread_seconds = 0.0
+        self.since = self.measured_since = parts_before
+        self.seconds_since = 0.0
+        self.balance = 0.0
+        self._silent = False
+        self._whole = self._parts = self._seconds = 0.0
 
-    def observe(self, joules: float, parts: float, seconds: float) -> None:
+    def update(self, devices: Sequence[Device]) -> None:
+        """Its devices, as last read."""
+        self.device = devices[0]
+        self.period = max(device.period_seconds for device in devices)
+        self._step = sum(device.step_joules for device in devices)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it was read lately."""
+        return self.unread_seconds <= max(_FRESH_SECONDS, _DUE_PERIODS * self.period)
+
+    def read(self, deltas: Sequence[Delta], readings: Mapping[str, EnergyReading | PowerReading], parts: float) -> None:
+        """Compare what it measured with the parts, which used ``parts`` in this tick.
+
+        ``gained`` is the difference, None without a reading.
+        """
+        self.gained = None
+        if not deltas:
+            return
+        if self.since > 0 and all(_is_silent(readings.get(delta.device.id)) for delta in deltas):
+            self._observe(0.0)
+            self._forget()
+            self._silent = True
+            return
+        if self._silent:
+            self.trusted, self._silent = True, False
+            self._whole = self._parts = self._seconds = 0.0
+        whole = [delta for delta in deltas if delta.event in _WITH_JOULES]
+        if whole:
+            joules = sum(delta.joules for delta in whole)
+            self.gained = joules - self.since
+            if any(delta.event == "gap" for delta in whole):  # a lower bound
+                self.gained = max(0.0, self.gained + parts) - parts
+            else:
+                self._observe(joules)
+        if any(delta.event != "implausible" for delta in deltas):
+            self._forget()
+
+    def post(self, seconds: float, debt_limit: float) -> float:
+        """Take what is to be counted in a tick of ``seconds`` from the balance; a debt is at most ``debt_limit``."""
+        share = min(1.0, seconds / SMOOTHING_SECONDS) if self.period else 1.0
+        posted = max(0.0, self.balance) * share
+        self.balance = max(self.balance - posted, -debt_limit - self._step)
+        return posted
+
+    def _observe(self, joules: float) -> None:
         """Compare it with its parts over whole windows."""
-        self.whole += joules
-        self.parts += parts
-        self.seconds += seconds
-        if self.seconds >= _WINDOW_SECONDS:
-            self.trusted = self.whole >= _BELOW_RATIO * self.parts
-            self.whole = self.parts = self.seconds = 0.0
+        self._whole += joules
+        self._parts += self.measured_since
+        self._seconds += self.seconds_since
+        window = max(_WINDOW_SECONDS, _WINDOW_PERIODS * self.period)
+        if self._seconds >= window and max(self._whole, self._parts) >= _STEPS_COMPARED * self._step:
+            self.trusted = self._whole + self._step >= _BELOW_RATIO * self._parts
+            self._whole = self._parts = self._seconds = 0.0
+
+    def _forget(self) -> None:
+        self.since = self.measured_since = self.seconds_since = self.unread_seconds = 0.0
 
 
 class Platform:
-    """Joules of the platform beyond its parts, from the first meter that is not below them.
+    """Joules of the platform beyond its parts, from the first meter that is read and not below them.
 
     A meter that reads less than its parts does not measure the platform: it stays visible as a device, and the next
     one is used. What the parts exceed the whole by in one tick, because meters are not read at the same instant, is
     subtracted in the next; that debt is limited to some seconds of the parts' power. A power gauge at 0 while the parts
-    use energy is no reading.
+    use energy is no reading. ``watts`` is the power beyond the parts, None where the meter is read at every tick.
     """
 
     def __init__(self) -> None:
         self._candidates: dict[tuple[str, ...], _Candidate] = {}
-        self._debt = 0.0
         self._parts_before = 0.0  # joules in all ticks so far
         self._peak_watts = 0.0
         self.used: tuple[str, ...] = ()
+        self.watts: float | None = None
 
     def beyond(
         self,
         choices: Sequence[Sequence[Device]],
         deltas: Mapping[str, Delta],
         readings: Mapping[str, EnergyReading | PowerReading],
-        parts: float,
+        parts: tuple[float, float],
         seconds: float,
     ) -> float | None:
         """Joules beyond the ``parts`` of a tick of ``seconds``; None where no platform was measured.
 
-        ``choices`` are the meters of the platform, the preferred first.
+        ``choices`` are the meters of the platform, the preferred first. ``parts`` are all joules of the tick, and those
+        of measured devices among them: an estimate contradicts no meter.
         """
         if seconds > 0:
-            self._peak_watts = max(parts / seconds, self._peak_watts * _PEAK_DECAY)
-        found: float | None = None
-        used: tuple[str, ...] = ()
+            self._peak_watts = max(parts[0] / seconds, self._peak_watts * _PEAK_DECAY)
         known = {tuple(device.id for device in choice): choice for choice in choices}
         self._candidates = {
-            key: self._candidates.get(key) or _Candidate(choice[0], self._parts_before) for key, choice in known.items()
+            key: self._candidates.get(key) or _Candidate(choice, self._parts_before) for key, choice in known.items()
         }
         for key, candidate in self._candidates.items():
-            candidate.device = known[key][0]
-            read = [deltas[id_] for id_ in key if id_ in deltas]
-            if parts > 0 and read and all(_is_silent(readings.get(delta.device.id)) for delta in read):
-                candidate.observe(0.0, parts, seconds)
-                candidate.parts_since, candidate.silent = 0.0, True
-                continue
-            if candidate.silent and read:
-                candidate.reset()
-            whole = [delta for delta in read if delta.event in _WITH_JOULES]
-            joules = sum(delta.joules for delta in whole) - candidate.parts_since
-            if any(delta.event == "gap" for delta in whole):  # a lower bound
-                joules = max(0.0, joules)
-            elif whole:
-                candidate.observe(joules, parts, seconds)
-            plausible = any(delta.event != "implausible" for delta in read)
-            candidate.parts_since = 0.0 if plausible else candidate.parts_since + parts
-            if not used and candidate.trusted:
-                used, found = key, joules if whole else None
-        self._parts_before += parts
+            candidate.update(known[key])
+            candidate.since += parts[0]
+            candidate.measured_since += parts[1]
+            candidate.seconds_since += seconds
+            candidate.unread_seconds += seconds
+            candidate.read([deltas[id_] for id_ in key if id_ in deltas], readings, parts[0])
+        self._parts_before += parts[0]
+        used = self._choose()
         if used != self.used:
-            self._debt, self.used = 0.0, used
-        if found is None:
-            return None
-        self._debt += found - parts
-        beyond = max(0.0, self._debt)
-        self._debt = max(min(0.0, self._debt), -self._peak_watts * _DEBT_SECONDS)
-        return beyond
+            self.used = used
+            if used:
+                self._candidates[used].balance = 0.0
+        return self._post(seconds)
 
     def problems(self) -> Mapping[str, Problem]:
         """Source → the platform meter of it that would be used, were it not below its parts."""
@@ -124,6 +176,29 @@ class Platform:
                 )
                 found.setdefault(candidate.device.source, problem)
         return found
+
+    def _choose(self) -> tuple[str, ...]:
+        """The first meter that is trusted and fresh, else the first that is trusted."""
+        trusted = [key for key, candidate in self._candidates.items() if candidate.trusted]
+        return next((key for key in trusted if self._candidates[key].fresh), trusted[0] if trusted else ())
+
+    def _post(self, seconds: float) -> float | None:
+        self.watts = None
+        if not self.used:
+            return None
+        candidate = self._candidates[self.used]
+        if candidate.gained is not None:
+            candidate.balance += candidate.gained
+        elif not candidate.period:
+            return None
+        most = SMOOTHING_SECONDS if candidate.period else _DEBT_SECONDS
+        posted = candidate.post(seconds, self._peak_watts * most)
+        for key, other in self._candidates.items():
+            if key != self.used:
+                other.since += posted  # when it is used again, its joules of now have been counted
+        if candidate.period and seconds > 0 and candidate.unread_seconds <= _DUE_PERIODS * candidate.period:
+            self.watts = posted / seconds
+        return posted
 
 
 def _is_silent(reading: EnergyReading | PowerReading | None) -> bool:

@@ -29,6 +29,7 @@ Reason = Literal["not_found", "permission", "driver", "timeout", "implausible", 
 UnattributedReason = Literal["idle", "exited", "kernel", "gap", "unknown"]
 Listing = Literal["complete", "late", "partial"]
 CountKind = Literal["prompt", "cached_prompt", "output", "requests"]
+Scope = Literal["outlet", "supply", "node", "board", "part"]
 
 NODE = "node"  # the whole machine in ``Device.within``, whether or not a meter covers it
 REASONS: tuple[Reason, ...] = ("not_found", "permission", "driver", "timeout", "implausible", "error")
@@ -74,6 +75,9 @@ class Device:
     idle_watts: float | None = None
     method: str = "energy_counter"
     idle_share: tuple[float, float, float] | None = None
+    scope: Scope = "board"
+    period_seconds: float = 0.0
+    step_joules: float = 0.0
 
 
 class EnergyReading(NamedTuple):

@@ -87,7 +87,7 @@ def test_a_driver_on_the_register_of_the_dies_counts_once(amd: WrittenNode) -> N
 # --- a platform below its parts
 
 
-def test_a_platform_below_its_parts_is_shown_and_the_next_one_is_used(tmp_path: Path) -> None:
+def test_a_broken_psys_matters_not_beside_the_meter_of_the_node(tmp_path: Path) -> None:
     """sustainable-computing-io/kepler#1674, #1466: psys 0.006 and 0.242 W beside packages of 99 and 95 W."""
     node = WrittenNode(tmp_path, cpus=16, sockets=2)
     for zone, name in enumerate(("package-0", "package-1", "psys", "psys-1")):
@@ -97,8 +97,19 @@ def test_a_platform_below_its_parts_is_shown_and_the_next_one_is_used(tmp_path: 
     played = node.play(lambda dt: node.uses(dt, zone0=99, zone1=95, zone2=0.006, zone3=0.242), 70)
     assert played.node_watts == {"cpu": pytest.approx(194.0), "other": pytest.approx(186.0)}
     assert played.device("psys-0").watts == pytest.approx(0.006, abs=0.001)
-    assert played.problem("rapl")[0] == "implausible"
-    assert "psys-0" in played.problem("rapl")[1]
+
+
+def test_a_platform_below_its_parts_is_shown_and_the_next_one_is_used(tmp_path: Path) -> None:
+    node = WrittenNode(tmp_path, cpus=16, sockets=2)
+    for zone, name in enumerate(("package-0", "package-1", "psys")):
+        node.zone(f"intel-rapl:{zone}", name)
+    base = node.chip(0, "power_meter", power1_average_interval=1000)
+    node.watts[f"{base}/power1_average"] = 38.0
+    played = node.play(lambda dt: node.uses(dt, zone0=99, zone1=95, zone2=380), 70)
+    assert played.node_watts == {"cpu": pytest.approx(194.0), "other": pytest.approx(186.0)}
+    assert played.device("platform").watts == pytest.approx(38.0)
+    assert played.problem("hwmon")[0] == "implausible"
+    assert "platform" in played.problem("hwmon")[1]
 
 
 def test_without_another_platform_there_is_no_other_at_all(intel: WrittenNode) -> None:

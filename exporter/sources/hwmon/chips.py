@@ -225,7 +225,7 @@ def _acpi(chip: Chip) -> list[Sensor]:
             return [meter]
     name = label or "ACPI power meter"
     meter = _meter("platform", "platform", name, "microwatts", file, capacity=total, max_watts=20_000.0)
-    return [meter._replace(whole=True)]
+    return [meter._replace(device=replace(meter.device, scope="node"), whole=True)]
 
 
 def _amdgpu(chip: Chip) -> list[Sensor]:

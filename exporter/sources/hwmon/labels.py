@@ -94,7 +94,8 @@ def place(device: Device, meaning: Meaning, socket: int | None, meters: int, top
     total = float(topology.total)
     component: Component = meaning
     if meaning == "platform":
-        return Placed(replace(device, component=component, capacity=total, max_watts=20_000.0), (), whole=True)
+        placed = replace(device, component=component, capacity=total, max_watts=20_000.0, scope="node")
+        return Placed(placed, (), whole=True)
     if meaning == "gpu":
         return Placed(replace(device, component=component, capacity=1.0), (), whole=False)
     package = None if socket is None else topology.package_of_socket(socket)
