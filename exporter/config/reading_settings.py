@@ -129,6 +129,9 @@ class ReadingSettings:
         None,
         "Read which processes use AMD and Intel GPUs, from /proc/PID/fdinfo and /sys/class/kfd.",
     )
+    source_cray: bool | None = setting(
+        "source.cray", flag(), None, "Read joules of the node, CPU, memory and accelerators from /sys/cray/pm_counters."
+    )
     source_podresources: bool | None = setting(
         "source.podresources",
         flag(),

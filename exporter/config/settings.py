@@ -209,7 +209,7 @@ class Settings(ReadingSettings):
 
 
 SOURCES: tuple[str, ...] = (
-    *("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil"),
+    *("rapl", "nvml", "hwmon", "drm", "cray", "podresources", "estimate", "procfs", "cgroups", "psutil"),
     *("inference", "regions"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

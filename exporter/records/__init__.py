@@ -61,6 +61,7 @@ class Device:
     ``idle_watts`` is set only where the source itself defines the idle power (the estimate's model), ``idle_share``
     (idle power over power at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is
     how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    A ``fallback`` is summed only where no other meter measures its component: what it measures may include theirs.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Device:
     scope: Scope = "board"
     period_seconds: float = 0.0
     step_joules: float = 0.0
+    fallback: bool = False
 
 
 class EnergyReading(NamedTuple):

@@ -10,6 +10,7 @@ from ..records import Unavailable
 from ..workloads.protocol import ModelServer
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
+from .cray.source import CraySource
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
@@ -55,6 +56,7 @@ def build(
         "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
         "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
+        "cray": lambda: CraySource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
         "cgroups": lambda: CgroupSource(host),
@@ -63,7 +65,7 @@ def build(
         "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
     }
-    linux_only = ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference", "regions")
+    linux_only = ("rapl", "nvml", "hwmon", "drm", "cray", "podresources", "cgroups", "procfs", "inference", "regions")
     absent = {"psutil"} if linux else {*linux_only}
     if not regions_socket:
         absent.add("regions")

@@ -55,6 +55,7 @@ class Recorder:
         self._proc(pids)
         self._cpus()
         self._class("powercap", ZONE_FILE, ("",))
+        self._folder("sys/cray/pm_counters")
         self._class("hwmon", HWMON_FILE, ("", "device", "device/power"))
         self._class("drm", DRM_FILE, ("device", "device/power"), DRM_NODE)
         self._nvidia()
@@ -127,6 +128,11 @@ class Recorder:
                         self._put(self._name(f"{home}/{file}"), _anonymous(file, _read(f"{home}/{file}"), device))
             if folders != ("",) and os.path.isdir(device):
                 self.links[self._name(f"{path}/device")] = os.path.relpath(device, path)
+
+    def _folder(self, name: str) -> None:
+        """All files of a folder that holds nothing else."""
+        for file in _entries(f"{self._root}/{name}"):
+            self._put(f"{name}/{file}", _read(f"{self._root}/{name}/{file}"))
 
     def _nvidia(self) -> None:
         """Which cards NVIDIA's driver has, and whether they sleep; all else is asked of its library."""
