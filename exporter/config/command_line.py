@@ -44,6 +44,7 @@ TITLES = {
     "kubernetes": "Kubernetes metadata",
     "docker": "Docker metadata",
     "podman": "Podman metadata",
+    "meters": "Meters of one's own",
     "models": "Models",
     "impact": "Carbon and cost",
     "demo": "Demonstration",

@@ -155,6 +155,7 @@ class ReadingSettings:
         None,
         "Read tokens and requests from the metrics pages of the model servers on this machine (tokens.md).",
     )
+    source_custom: bool | None = setting("source.custom", flag(), None, "Read the meters of meters and meters.file.")
     source_regions: bool | None = setting(
         "source.regions", flag(), None, "Accept what programs report of their regions (regions.md)."
     )

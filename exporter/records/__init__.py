@@ -62,6 +62,7 @@ class Device:
     (idle power over power at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is
     how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
     A ``fallback`` is summed only where no other meter measures its component: what it measures may include theirs.
+    ``contains`` are patterns of the ids of devices of other sources that are within this one.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Device:
     period_seconds: float = 0.0
     step_joules: float = 0.0
     fallback: bool = False
+    contains: tuple[str, ...] = ()
 
 
 class EnergyReading(NamedTuple):

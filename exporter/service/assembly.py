@@ -14,6 +14,7 @@ from ..impact.values import Embodied
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
+from ..sources.custom.meter import Meter
 from ..sources.demo.source import DemoSource
 from ..sources.inference.source import no_servers
 from ..sources.protocol import Source
@@ -107,6 +108,7 @@ def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, 
         servers=no_servers if namer is None else namer.servers,
         server_key_file=settings.models_key_file,
         regions_socket=settings.regions_socket,
+        meters=[Meter(**meter._asdict()) for meter in settings.meters],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from ..host import Host
 from ..records import Unavailable
@@ -11,6 +11,8 @@ from ..workloads.protocol import ModelServer
 from .cpu.estimate import EstimateSource
 from .cpu.rapl import RaplSource
 from .cray.source import CraySource
+from .custom.meter import Meter
+from .custom.source import CustomSource
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
@@ -41,14 +43,15 @@ def build(
     servers: Callable[[], tuple[ModelServer, ...]] = no_servers,
     server_key_file: str = "",
     regions_socket: str = "",
+    meters: Sequence[Meter] = (),
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure. ``regions_socket`` is where programs report regions, "" for nowhere. ``servers`` returns the model servers
-    that are recognised, ``server_key_file`` the key for those that want one. CPU use by process comes from /proc only
-    where cgroups do not report it, and from psutil only on systems without /proc.
+    measure, ``meters`` are the operator's own. ``regions_socket`` is where programs report regions, "" for nowhere.
+    ``servers`` returns the model servers that are recognised, ``server_key_file`` the key for those that want one. CPU
+    use by process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
@@ -64,11 +67,14 @@ def build(
         "psutil": lambda: PortableSource(host),
         "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
+        "custom": lambda: CustomSource(host, meters),
     }
     linux_only = ("rapl", "nvml", "hwmon", "drm", "cray", "podresources", "cgroups", "procfs", "inference", "regions")
     absent = {"psutil"} if linux else {*linux_only}
     if not regions_socket:
         absent.add("regions")
+    if not meters:
+        absent.add("custom")
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 
