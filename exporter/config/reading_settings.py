@@ -129,6 +129,9 @@ class ReadingSettings:
         None,
         "Read which processes use AMD and Intel GPUs, from /proc/PID/fdinfo and /sys/class/kfd.",
     )
+    source_powercap: bool | None = setting(
+        "source.powercap", flag(), None, "Read the zones of /sys/class/powercap other than RAPL's (Arm SCMI)."
+    )
     source_cray: bool | None = setting(
         "source.cray", flag(), None, "Read joules of the node, CPU, memory and accelerators from /sys/cray/pm_counters."
     )
@@ -169,8 +172,8 @@ class ReadingSettings:
         "hwmon.components",
         mapping("CHIP/LABEL=COMPONENT", choice("cpu", "dram", "gpu", "platform", "none")),
         {},
-        "Component that a hwmon sensor measures: cpu, dram, gpu, platform (the whole machine) or none (shown, never "
-        "summed). doctor lists the sensors whose meaning is not known.",
+        "Component that a hwmon sensor, or a powercap zone (arm-scmi/NAME), measures: cpu, dram, gpu, platform (the "
+        "whole machine) or none (shown, never summed). doctor lists the sensors whose meaning is not known.",
     )
     estimate_min_watts_per_cpu: float | None = setting(
         "estimate.min-watts-per-cpu", number("WATTS", 0.0, 1000.0), None, "Estimate: watts of one idle logical CPU."

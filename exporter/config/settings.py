@@ -217,7 +217,7 @@ class Settings(ReadingSettings):
 
 
 SOURCES: tuple[str, ...] = (
-    *("rapl", "nvml", "hwmon", "drm", "cray", "podresources", "estimate", "procfs", "cgroups", "psutil"),
+    *("rapl", "nvml", "hwmon", "drm", "powercap", "cray", "podresources", "estimate", "procfs", "cgroups", "psutil"),
     *("inference", "regions", "custom"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

@@ -9,6 +9,7 @@ from ..host import Host
 from ..records import Unavailable
 from ..workloads.protocol import ModelServer
 from .cpu.estimate import EstimateSource
+from .cpu.powercap import PowercapSource
 from .cpu.rapl import RaplSource
 from .cray.source import CraySource
 from .custom.meter import Meter
@@ -59,6 +60,7 @@ def build(
         "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
         "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
+        "powercap": lambda: PowercapSource(host, hwmon_components),
         "cray": lambda: CraySource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
@@ -69,7 +71,10 @@ def build(
         "regions": lambda: RegionSource(host, regions_socket),
         "custom": lambda: CustomSource(host, meters),
     }
-    linux_only = ("rapl", "nvml", "hwmon", "drm", "cray", "podresources", "cgroups", "procfs", "inference", "regions")
+    linux_only = (
+        *("rapl", "nvml", "hwmon", "drm", "powercap", "cray", "podresources", "cgroups", "procfs"),
+        *("inference", "regions"),
+    )
     absent = {"psutil"} if linux else {*linux_only}
     if not regions_socket:
         absent.add("regions")

@@ -29,7 +29,7 @@ PROC_FILES = ("stat", "cpuinfo", "uptime")
 PROCESS_FILES = ("stat", "cgroup", "cmdline", "comm")
 CGROUP_FILES = ("cgroup.controllers", "cgroup.procs", "cpu.stat", "cpuacct.usage")
 CGROUP_TREES = ("cpuacct", "cpu,cpuacct", "unified")
-ZONE_FILE = re.compile(r"name|energy_uj|max_energy_range_uj|constraint_\d_(name|max_power_uw|power_limit_uw)")
+ZONE_FILE = re.compile(r"name|energy_uj|power_uw|max_energy_range_uj|constraint_\d_(name|max_power_uw|power_limit_uw)")
 HWMON_FILE = re.compile(
     r"name|(power|energy)\d+_(input|average|label)|power1_(cap|max|oem_info)|(in|curr)[123]_(input|label)|"
     r"temp[12]_input|freq1_input|gpu_busy_percent|mem_info_vram_(used|total)|product_name|device|unique_id|runtime_status"
