@@ -117,6 +117,9 @@ class ReadingSettings:
     source_nvml: bool | None = setting(
         "source.nvml", flag(), None, "Read NVIDIA GPUs through NVML: joules, state and the processes that use them."
     )
+    source_gaudi: bool | None = setting(
+        "source.gaudi", flag(), None, "Read Intel Gaudi cards through libhlml: joules, state and the process on each."
+    )
     source_hwmon: bool | None = setting(
         "source.hwmon",
         flag(),

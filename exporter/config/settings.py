@@ -217,7 +217,20 @@ class Settings(ReadingSettings):
 
 
 SOURCES: tuple[str, ...] = (
-    *("rapl", "nvml", "hwmon", "drm", "powercap", "cray", "podresources", "estimate", "procfs", "cgroups", "psutil"),
+    *(
+        "rapl",
+        "nvml",
+        "gaudi",
+        "hwmon",
+        "drm",
+        "powercap",
+        "cray",
+        "podresources",
+        "estimate",
+        "procfs",
+        "cgroups",
+        "psutil",
+    ),
     *("inference", "regions", "custom"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

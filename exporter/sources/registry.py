@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from ..host import Host
 from ..records import Unavailable
 from ..workloads.protocol import ModelServer
+from .accelerators.gaudi_process import GaudiProcess
 from .cpu.estimate import EstimateSource
 from .cpu.powercap import PowercapSource
 from .cpu.rapl import RaplSource
 from .cray.source import CraySource
 from .custom.meter import Meter
 from .custom.source import CustomSource
+from .driver_process import Timeouts
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
 from .inference.source import InferenceSource, no_servers
-from .nvml.process import NvmlProcess, Timeouts
+from .nvml.process import NvmlProcess
 from .podresources.source import SOCKET, PodResourcesSource
 from .protocol import Source
 from .regions.source import RegionSource
@@ -58,6 +60,7 @@ def build(
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
         "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
+        "gaudi": lambda: GaudiProcess(host, Timeouts.of(deadline_seconds)),
         "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
         "powercap": lambda: PowercapSource(host, hwmon_components),
@@ -72,7 +75,7 @@ def build(
         "custom": lambda: CustomSource(host, meters),
     }
     linux_only = (
-        *("rapl", "nvml", "hwmon", "drm", "powercap", "cray", "podresources", "cgroups", "procfs"),
+        *("rapl", "nvml", "gaudi", "hwmon", "drm", "powercap", "cray", "podresources", "cgroups", "procfs"),
         *("inference", "regions"),
     )
     absent = {"psutil"} if linux else {*linux_only}

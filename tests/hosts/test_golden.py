@@ -17,6 +17,8 @@ from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
+from exporter.sources.accelerators.gaudi import GaudiSource
+from exporter.sources.accelerators.hlml import Hlml
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.protocol import Source
@@ -25,6 +27,8 @@ from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.models.resolver import Models
 from exporter.workloads.namer import WorkloadNamer
 from tests.support import machine as machines
+from tests.support.hlml import control as hlml_control
+from tests.support.hlml.control import Card, FakeHlml
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver
 from tests.support.nvml.node import fresh_bindings
@@ -53,12 +57,17 @@ def play(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Play]:
         def played(name: str) -> Played:
             machine = machines.load(name, tmp_path / name)
             # NVIDIA's library and a kubelet answer for the machine the tests run on, not for the recorded one.
-            sources = build(machine.host(), {"nvml": False, "podresources": False})
+            sources = build(machine.host(), {"nvml": False, "gaudi": False, "podresources": False})
             if machine.gpus is not None:
                 driver = stack.enter_context(FakeDriver(request.getfixturevalue("library"), tmp_path))
                 stack.enter_context(pytest.MonkeyPatch.context()).setenv(control.STATE_VARIABLE, str(driver.path))
                 machine.plug(driver)
                 sources.insert(1, NvmlSource(machine.host(), fresh_bindings(driver.library)))
+            if (cards := machine.recorded("gaudi.json")) is not None:
+                fake = FakeHlml(request.getfixturevalue("hlml"), tmp_path, [Card(**card) for card in cards["cards"]])
+                stack.enter_context(pytest.MonkeyPatch.context()).setenv(hlml_control.STATE_VARIABLE, str(fake.path))
+                machine.follow(lambda shown: fake.show(cards["instants"][shown]))
+                sources.insert(1, GaudiSource(machine.host(), Hlml((str(fake.library),))))
             return _snapshots(machine, sources)
 
         yield played
