@@ -44,6 +44,8 @@ TITLES = {
     "kubernetes": "Kubernetes metadata",
     "docker": "Docker metadata",
     "podman": "Podman metadata",
+    "neuron": "AWS Neuron devices",
+    "tpu": "Google TPUs",
     "meters": "Meters of one's own",
     "models": "Models",
     "impact": "Carbon and cost",

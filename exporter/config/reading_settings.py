@@ -17,6 +17,7 @@ from .value_types import (
     listing,
     mapping,
     number,
+    number_range,
     text,
     url_path,
 )
@@ -120,6 +121,12 @@ class ReadingSettings:
     source_gaudi: bool | None = setting(
         "source.gaudi", flag(), None, "Read Intel Gaudi cards through libhlml: joules, state and the process on each."
     )
+    source_neuron: bool | None = setting(
+        "source.neuron", flag(), None, "Read the power utilization of AWS Trainium and Inferentia devices."
+    )
+    source_tpu: bool | None = setting(
+        "source.tpu", flag(), None, "Read duty cycle and memory of Google TPUs from the runtime's port on this machine."
+    )
     source_hwmon: bool | None = setting(
         "source.hwmon",
         flag(),
@@ -183,6 +190,20 @@ class ReadingSettings:
     )
     estimate_max_watts_per_cpu: float | None = setting(
         "estimate.max-watts-per-cpu", number("WATTS", 0.0, 1000.0), None, "Estimate: watts of one busy logical CPU."
+    )
+    neuron_watts: tuple[float, float] | None = setting(
+        "neuron.watts",
+        number_range("LOW-HIGH", 0.0, 10_000.0),
+        None,
+        "Watts of one Trainium or Inferentia device at 0 % and at 100 % of its power utilization, which AWS does not "
+        "publish: with them its joules are estimated, without them it has none (meters.md).",
+    )
+    tpu_watts: tuple[float, float] | None = setting(
+        "tpu.watts",
+        number_range("LOW-HIGH", 0.0, 10_000.0),
+        None,
+        "Watts of one TPU chip at rest and at full duty cycle: with them its joules are estimated within these bounds, "
+        "without them it has none (meters.md).",
     )
     idle_watts: Mapping[str, float] = setting(
         "idle.watts",

@@ -217,20 +217,7 @@ class Settings(ReadingSettings):
 
 
 SOURCES: tuple[str, ...] = (
-    *(
-        "rapl",
-        "nvml",
-        "gaudi",
-        "hwmon",
-        "drm",
-        "powercap",
-        "cray",
-        "podresources",
-        "estimate",
-        "procfs",
-        "cgroups",
-        "psutil",
-    ),
-    *("inference", "regions", "custom"),
+    *("rapl", "nvml", "gaudi", "neuron", "tpu", "hwmon", "drm", "powercap", "cray", "podresources", "estimate"),
+    *("procfs", "cgroups", "psutil", "inference", "regions", "custom"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

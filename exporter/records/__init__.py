@@ -279,6 +279,7 @@ class GpuState:
     sm_active_ratio: float | None = None
     tensor_active_ratio: float | None = None
     dram_active_ratio: float | None = None
+    power_utilization_ratio: float | None = None
     clock_hertz: tuple[tuple[str, float], ...] = ()
     throttle_seconds: tuple[tuple[str, float], ...] = ()
     ecc_errors: tuple[tuple[str, float], ...] = ()

@@ -108,6 +108,8 @@ def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, 
         servers=no_servers if namer is None else namer.servers,
         server_key_file=settings.models_key_file,
         regions_socket=settings.regions_socket,
+        neuron_watts=settings.neuron_watts,
+        tpu_watts=settings.tpu_watts,
         meters=[Meter(**meter._asdict()) for meter in settings.meters],
     )
 

@@ -9,6 +9,8 @@ from ..host import Host
 from ..records import Unavailable
 from ..workloads.protocol import ModelServer
 from .accelerators.gaudi_process import GaudiProcess
+from .accelerators.neuron import NeuronSource
+from .accelerators.tpu import TpuSource
 from .cpu.estimate import EstimateSource
 from .cpu.powercap import PowercapSource
 from .cpu.rapl import RaplSource
@@ -47,12 +49,15 @@ def build(
     server_key_file: str = "",
     regions_socket: str = "",
     meters: Sequence[Meter] = (),
+    neuron_watts: tuple[float, float] | None = None,
+    tpu_watts: tuple[float, float] | None = None,
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure, ``meters`` are the operator's own. ``regions_socket`` is where programs report regions, "" for nowhere.
+    measure, ``meters`` are the operator's own. ``neuron_watts`` and ``tpu_watts`` are the
+    watts of a device at rest and at its most. ``regions_socket`` is where programs report regions, "" for nowhere.
     ``servers`` returns the model servers that are recognised, ``server_key_file`` the key for those that want one. CPU
     use by process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
@@ -61,6 +66,8 @@ def build(
         "rapl": lambda: RaplSource(host),
         "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
         "gaudi": lambda: GaudiProcess(host, Timeouts.of(deadline_seconds)),
+        "neuron": lambda: NeuronSource(host, neuron_watts),
+        "tpu": lambda: TpuSource(host, tpu_watts),
         "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
         "powercap": lambda: PowercapSource(host, hwmon_components),
@@ -74,11 +81,7 @@ def build(
         "regions": lambda: RegionSource(host, regions_socket),
         "custom": lambda: CustomSource(host, meters),
     }
-    linux_only = (
-        *("rapl", "nvml", "gaudi", "hwmon", "drm", "powercap", "cray", "podresources", "cgroups", "procfs"),
-        *("inference", "regions"),
-    )
-    absent = {"psutil"} if linux else {*linux_only}
+    absent = {"psutil"} if linux else registry.keys() - {"estimate", "psutil", "custom"}
     if not regions_socket:
         absent.add("regions")
     if not meters:

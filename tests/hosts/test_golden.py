@@ -19,6 +19,8 @@ from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
 from exporter.sources.accelerators.gaudi import GaudiSource
 from exporter.sources.accelerators.hlml import Hlml
+from exporter.sources.accelerators.tpu import TpuSource
+from exporter.sources.accelerators.tpu_metrics import TpuMetrics
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.protocol import Source
@@ -27,6 +29,7 @@ from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.models.resolver import Models
 from exporter.workloads.namer import WorkloadNamer
 from tests.support import machine as machines
+from tests.support.fake_tpu import FakeTpu, Messages
 from tests.support.hlml import control as hlml_control
 from tests.support.hlml.control import Card, FakeHlml
 from tests.support.nvml import control
@@ -57,7 +60,7 @@ def play(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Play]:
         def played(name: str) -> Played:
             machine = machines.load(name, tmp_path / name)
             # NVIDIA's library and a kubelet answer for the machine the tests run on, not for the recorded one.
-            sources = build(machine.host(), {"nvml": False, "gaudi": False, "podresources": False})
+            sources = build(machine.host(), {"nvml": False, "gaudi": False, "tpu": False, "podresources": False})
             if machine.gpus is not None:
                 driver = stack.enter_context(FakeDriver(request.getfixturevalue("library"), tmp_path))
                 stack.enter_context(pytest.MonkeyPatch.context()).setenv(control.STATE_VARIABLE, str(driver.path))
@@ -68,9 +71,33 @@ def play(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Play]:
                 stack.enter_context(pytest.MonkeyPatch.context()).setenv(hlml_control.STATE_VARIABLE, str(fake.path))
                 machine.follow(lambda shown: fake.show(cards["instants"][shown]))
                 sources.insert(1, GaudiSource(machine.host(), Hlml((str(fake.library),))))
+            if (said := machine.recorded("tpu.json")) is not None:
+                sources.insert(1, _tpu(machine, said["instants"], stack, tmp_path))
             return _snapshots(machine, sources)
 
         yield played
+
+
+def _tpu(machine: Any, instants: Sequence[Any], stack: contextlib.ExitStack, folder: Path) -> TpuSource:
+    """The source of a machine's TPUs, whose runtime is asked at each instant."""
+    runtime = FakeTpu(Messages(folder))
+    runtime.start()
+    stack.callback(runtime.stop)
+    clients: list[TpuMetrics] = []
+
+    def show(shown: int) -> None:
+        runtime.values = {
+            name: {int(device): value for device, value in values.items()} for name, values in instants[shown].items()
+        }
+        for client in clients:
+            client.ask()
+
+    def start(client: TpuMetrics) -> None:
+        clients.append(client)
+        client.ask()
+
+    machine.follow(show)
+    return TpuSource(machine.host(), address=runtime.address, start=start)
 
 
 def _snapshots(machine: Any, sources: Sequence[Source]) -> Played:

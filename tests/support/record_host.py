@@ -34,6 +34,7 @@ HWMON_FILE = re.compile(
     r"name|(power|energy)\d+_(input|average|label)|power1_(cap|max|oem_info)|(in|curr)[123]_(input|label)|"
     r"temp[12]_input|freq1_input|gpu_busy_percent|mem_info_vram_(used|total)|product_name|device|unique_id|runtime_status"
 )
+NEURON = "sys/devices/virtual/neuron_device"
 EVERY = re.compile(r".*")
 DRM_FILE = re.compile(r"uevent|device|unique_id|gpu_busy_percent|runtime_status")
 DRM_NODE = re.compile(r"(card|renderD)\d+")
@@ -56,6 +57,9 @@ class Recorder:
         self._cpus()
         self._class("powercap", ZONE_FILE, ("",))
         self._folder("sys/cray/pm_counters")
+        for device in _entries(f"{self._root}/{NEURON}"):
+            self._folder(f"{NEURON}/{device}/stats/power")
+            self._folder(f"{NEURON}/{device}/info/architecture")
         self._class("hwmon", HWMON_FILE, ("", "device", "device/power"))
         self._class("drm", DRM_FILE, ("device", "device/power"), DRM_NODE)
         self._nvidia()
