@@ -145,7 +145,8 @@ class PowercapSource:
     def _device(self, zone: str, id_: str, label: str, outer: str | None, topology: Topology) -> Device:
         named = Named(zone.partition(":")[0], label)
         total = float(topology.total)
-        device = Device(id_, "platform", self.name, "measured", label, total, within=NODE, max_watts=_MAX_WATTS)
+        name = f"{named.chip} {label}".strip()  # as hwmon's sensors are called
+        device = Device(id_, "platform", self.name, "measured", name, total, within=NODE, max_watts=_MAX_WATTS)
         chosen = self._components.get(named.key)
         ruled = meaning_of(named)
         meaning: tuple[Meaning, int | None] | None = ruled if chosen is None else (chosen, ruled[1] if ruled else None)
