@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from . import (
     against,
+    bmc,
     bytecodes,
     comparisons,
     footprint,
@@ -43,6 +44,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "rules-victoria-metrics": rules.victoria_metrics,
     "security": security.main,
     "inference": inference.main,
+    "bmc": bmc.main,
     "regions": regions.main,
     "region-costs": region_costs.main,
     "compare": comparisons.main,

@@ -1,7 +1,8 @@
 """``python -m benchmarks.gpu_check``: measure a real NVIDIA card, and record what its driver says.
 
 Shows how often its sensors move and whether they agree, how long the driver's calls take, what the exporter charges two
-processes alone and together, and whether it slows a loop of matrix products down. Needs an NVIDIA driver, no toolkit.
+processes alone and together, and two regions of one, and whether it slows a loop of matrix products down. Needs an
+NVIDIA driver, no toolkit.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from exporter.sources.nvml.driver import POWER_INSTANT_MILLIWATTS, PROCESS_USE_C
 from exporter.sources.nvml.library import DriverError
 from tests.support import record_host
 
+from . import gpu_regions
 from .gpu_sensors import Cadence, Sample, cadence, call_seconds, counted, integral, watch
 from .native import CannotMeasure
 from .service import Service
@@ -329,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu", type=int, default=0, help="number of the card, as nvidia-smi -L has it (default 0)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load (default 20)")
     parser.add_argument("--settle", type=float, default=2.0, help="before each load (default 2)")
+    parser.add_argument("--region-seconds", type=float, default=120.0, help="of two regions in turns (default 120)")
     parser.add_argument("--rounds", type=int, default=20, help="with and without the exporter (default 20)")
     parser.add_argument("--round-seconds", type=float, default=3.0, help="of each round (default 3)")
     parser.add_argument("--out", type=Path, default=Path("build/gpu-check"), help="where to record the machine")
@@ -340,6 +343,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sensors(card, plan)
         calls(card)
         attribution(card, plan)
+        gpu_regions.compare(
+            card.uuid, lambda: card.driver.energy_joules(card.handle), options.region_seconds, plan.settle
+        )
         slowdown(card, plan)
         record(card, plan, options.out)
     except CannotMeasure as reason:

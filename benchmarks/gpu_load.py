@@ -111,14 +111,14 @@ class Products:
         self._arguments = (c_void_p * 4)(*[ctypes.addressof(value) for value in self._values])
         self._check()
 
-    def make(self, count: int) -> None:
-        """Make so many products and wait for them."""
+    def make(self, count: int, rows: int = SIZE // TILE) -> None:
+        """Make so many products, or so many ``rows`` of blocks of each, and wait for them."""
         blocks, threads = c_uint(SIZE // TILE), c_uint(TILE)
         for _ in range(count):
             self._call(
                 "cuLaunchKernel",
                 self._function,
-                *(blocks, blocks, c_uint(1)),
+                *(blocks, c_uint(rows), c_uint(1)),
                 *(threads, threads, c_uint(1)),
                 c_uint(0),
                 c_void_p(),

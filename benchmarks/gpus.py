@@ -30,6 +30,7 @@ SEVEN = ["1g.10gb"] * 7
 
 DELAYS: Mapping[str, float] = {
     "nvmlDeviceGetFieldValues": 0.4e-3,
+    "nvmlDeviceGetTotalEnergyConsumption": 0.4e-3,
     "nvmlDeviceGetMemoryInfo": 0.012e-3,
     "nvmlDeviceGetUtilizationRates": 0.0025e-3,
     "nvmlDeviceGetTemperature": 0.14e-3,
@@ -44,8 +45,8 @@ DELAYS: Mapping[str, float] = {
     "nvmlDeviceGetMigDeviceHandleByIndex": 1e-3,
 }
 """Function → seconds of one call: process lists, memory, utilisation and small queries as measured on an RTX 4090
-laptop (flightlessmango/MangoHud #2104), power as on a K40m (gpustat #76). No figure is known for fields, samples of
-use, GPM and MIG: those are assumed."""
+laptop (flightlessmango/MangoHud #2104), power as on a K40m (gpustat #76). No figure is known for fields, the energy
+counter alone, samples of use, GPM and MIG: those are assumed."""
 
 
 @dataclass(slots=True)

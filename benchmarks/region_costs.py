@@ -8,13 +8,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
+from exporter.host import Host, boot_seconds
+from exporter.sources.nvml.process import NvmlProcess
 from tests.support.live import Exporter, Meter, Scrape
+from tests.support.nvml import control
+from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.repository import REPOSITORY
 
+from .gpus import DELAYS
 from .table import show, verdict
 
 _ROUNDS = 7
@@ -28,6 +35,11 @@ CLIENT_GOAL_MICROSECONDS = 2.0
 ABSENT_GOAL_MICROSECONDS = 0.3
 EXPORTER_GOAL_PERCENT = 2.0
 JOULES_GOAL_PERCENT = 5.0
+CARD_GOAL_PERCENT = 1.0
+
+_COUNTER = "nvmlDeviceGetTotalEnergyConsumption"
+_CARDS = (1, 8)
+_CARD_SECONDS = 30.0
 
 _SHAPES = {
     "one region again and again": "with a: pass",
@@ -97,7 +109,8 @@ with open(sys.argv[1] + who, 'w') as file: json.dump([os.getpid(), used], file)
 
 
 def main() -> None:
-    """Print three tables."""
+    """Print four tables."""
+    _fast_reads()
     with tempfile.TemporaryDirectory() as folder:
         _client(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
@@ -193,6 +206,72 @@ def _cpu_percent(exporter: Exporter, seconds: float) -> float:
     before, began = used(), time.monotonic()
     time.sleep(seconds)
     return 100.0 * (used() - before) / (time.monotonic() - began)
+
+
+def _fast_reads() -> None:
+    """CPU time of the child that calls the driver: without and with cards whose counters are read more often."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        library = control.build(Path(folder))
+        for count in _CARDS:
+            for busy in ({}, {"FAKE_NVML_BUSY": "1"}):
+                with FakeDriver(library) as driver, _environment(driver.environment() | busy):
+                    for function, seconds in DELAYS.items():
+                        driver.delay(function, seconds=seconds)
+                    gpus = [driver.add_gpu() for _ in range(count)]
+                    off, _ = _child_percent(driver, gpus, ())
+                    on, calls = _child_percent(driver, gpus, [gpu.uuid for gpu in gpus])
+                card = (on - off) / count
+                row = (f"{off:.2f}", f"{on:.2f}", f"{calls / count:.1f}", f"{card:.2f}")
+                rows.append((f"{count}", "computes" if busy else "waits", *row, verdict(card <= CARD_GOAL_PERCENT)))
+    head = (
+        "cards",
+        f"the driver, {1e3 * DELAYS[_COUNTER]:g} ms a read",
+        "child before, % of a core",
+        "during",
+        "reads a second of a card",
+        "a card, %",
+        f"≤ {CARD_GOAL_PERCENT:g} %",
+    )
+    show("Counters of cards on which regions are active", head, rows)
+
+
+def _child_percent(driver: FakeDriver, gpus: list[Gpu], watched: Collection[str]) -> tuple[float, float]:
+    """CPU time of the child in percent of one core, and calls a second for the counters of all cards."""
+    source = NvmlProcess(Host(), watched=lambda: watched)
+    clock = time.monotonic
+    try:
+        for warming in (True, False):
+            child = psutil.Process().children()[-1] if not warming else None
+            used, began, calls = _cpu_seconds(child), clock(), driver.calls(_COUNTER)
+            until = began + (3.0 if warming else _CARD_SECONDS)
+            due = began
+            while due < until:
+                source.read(boot_seconds())
+                due += 1.0
+                while clock() < due:
+                    for gpu in gpus:
+                        gpu.energy_joules += 50.0
+                    time.sleep(0.1)
+        passed = clock() - began
+        return 100.0 * (_cpu_seconds(child) - used) / passed, (driver.calls(_COUNTER) - calls) / passed
+    finally:
+        source.close()
+
+
+def _cpu_seconds(process: psutil.Process | None) -> float:
+    return 0.0 if process is None else time.clock_gettime_ns((~process.pid << 3) | 2) * 1e-9
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _known(folder: Path) -> None:

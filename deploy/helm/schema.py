@@ -82,6 +82,7 @@ def _values() -> dict[str, Schema]:
         "nonroot": _object({"enabled": FLAG}),
         "openshift": _object({"enabled": FLAG}),
         "tls": _object({"enabled": FLAG, "secretName": {"type": "string", "minLength": 1}}),
+        "bmc": _object({"enabled": FLAG, "secretName": {"type": "string", "minLength": 1}}),
         "rbac": _object({"create": FLAG}),
         "networkPolicy": _object({"enabled": FLAG, "from": LIST, "extraEgress": LIST}),
         "podMonitor": _object(MONITOR),

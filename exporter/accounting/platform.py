@@ -50,6 +50,7 @@ class _Candidate:
         self.since = self.measured_since = parts_before
         self.seconds_since = 0.0
         self.balance = 0.0
+        self._used_seconds = 0.0
         self._silent = False
         self._whole = self._parts = self._seconds = 0.0
 
@@ -93,7 +94,9 @@ class _Candidate:
 
     def post(self, seconds: float, debt_limit: float) -> float:
         """Take what is to be counted in a tick of ``seconds`` from the balance; a debt is at most ``debt_limit``."""
-        share = min(1.0, seconds / SMOOTHING_SECONDS) if self.period else 1.0
+        self._used_seconds += seconds
+        smoothing = min(SMOOTHING_SECONDS, max(self.period, self._used_seconds))  # soon after it began, over less
+        share = min(1.0, seconds / smoothing) if self.period else 1.0
         posted = max(0.0, self.balance) * share
         self.balance = max(self.balance - posted, -debt_limit - self._step)
         return posted

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from math import inf
 
 from ..records import Component, GroupKey, Process, ProcessKey
 from ..records.regions import OUTSIDE_REGIONS, ProcessRegions
 from ..snapshot import RegionRow, RegionView, RegionWattsRow
-from .region_times import RegionTimes, Times
-from .regions import HOLD_SECONDS, LAGS, SPREAD, TIME_ERROR_SECONDS, RegionEstimator, RegionWatts, divide
+from .region_parts import KEPT_SECONDS, CardGrowth, RegionPart
+from .region_times import RegionTimes
+from .regions import HOLD_SECONDS, RegionWatts, divide
 
 MAX_REGIONS = 200
 """Regions of one model; those of further names count for `OTHER`."""
@@ -33,57 +33,33 @@ Locate = Callable[[Process, GroupKey | None], Owner | None]
 Joules = Callable[[ProcessKey], Mapping[Component, float] | None]
 """All joules of a process so far by component, None if it has no account."""
 
-_CPU_SPREAD = 0.3
-"""Standard deviation, relative to the mean, that joules per CPU second of regions are expected to have."""
-
 _CPU_ERROR_RATIO = 0.15
 """Half the width of an interval, relative, up to which watts per CPU second are better than the same for all."""
 
-_TIME_ERRORS: Mapping[Component, float] = {"gpu": 0.029, "platform": 0.29, "other": 0.29}
-"""Standard deviation, in seconds, of the moment up to which a value counts: counters of GPUs step about each 0.1 s, and
-meters of a whole machine each second, at a time in between that is not known."""
-
 _CONTIGUOUS_SECONDS = 1e-4
-_MAX_WAITING = 600
-"""Intervals that wait for what a program reports late."""
+MAX_LEARNED = 32
+"""Programs whose watts are learned at the same time: each costs up to 2 MiB and some milliseconds a tick. Joules of
+further ones are divided by time."""
 
-
-class _Interval(NamedTuple):
-    start: float
-    end: float
-    joules: float
-
-
-class _Part:
-    """A component of one process: intervals that wait for the times of regions, and what was learned.
-
-    Joules of a GPU follow the time in regions, those of CPU and DRAM the time in which threads computed in them: these
-    are divided among processes by it, and what a second of it costs differs little.
-    """
-
-    def __init__(self, component: Component) -> None:
-        spread = SPREAD if component == "gpu" else _CPU_SPREAD
-        self.estimator = RegionEstimator(spread=spread, time_error=_TIME_ERRORS.get(component, TIME_ERROR_SECONDS))
-        self.waiting: deque[_Interval] = deque(maxlen=_MAX_WAITING)
-        self.held: list[tuple[float, Times]] = []  # divided once watts are known
-        self.held_since: float | None = None
-        self.read_at: float | None = None
-        self.joules = 0.0
+IN_USE_SECONDS = 10.0
+"""How long after its last time in a region a program counts as being in regions."""
 
 
 class _Program:
     """One process that reports regions. It is kept for a while after its end, until its owner is known."""
 
-    def __init__(self, process: Process, group: GroupKey | None) -> None:
+    def __init__(self, process: Process, group: GroupKey | None, *, learned: bool) -> None:
+        self.learned = learned
         self.process = process
         self.group = group
         self.times = RegionTimes()
         self.cpu_times = RegionTimes()  # the same, of which regions only the time in which they computed
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
-        self.parts: dict[Component, _Part] = {}
+        self.parts: dict[Component, RegionPart] = {}
         self.owner: Owner | None = None
         self.pending: dict[tuple[str, Kind], float] = {}  # until its owner is known
+        self.in_region_at = -inf
         self.ended = False
         self.ended_at: float | None = None
 
@@ -133,6 +109,14 @@ class RegionAccounts:
         """Whether a program reports regions: then meters are best read at irregular times."""
         return bool(self._programs)
 
+    def in_use(self, now: float) -> list[ProcessKey]:
+        """The processes that were in a region of late."""
+        return [
+            key
+            for key, program in self._programs.items()
+            if not program.ended and now - program.in_region_at < IN_USE_SECONDS
+        ]
+
     # --- posting ------------------------------------------------------------------------------------
 
     def report(self, rejected: Mapping[str, int], lost: int) -> None:
@@ -147,18 +131,20 @@ class RegionAccounts:
         locate: Locate,
         now: float,
         born: int | None,
+        cards: Mapping[ProcessKey, CardGrowth] | None = None,
     ) -> None:
         """Add what programs reported, and divide the joules of the intervals that they have reported completely.
 
         ``read_at`` is when the meters of a component were read in this tick. New counters are published at 0 until
-        snapshot ``born`` was scraped, None if no scraper needs that.
+        snapshot ``born`` was scraped, None if no scraper needs that. ``cards`` are
+        those whose counters were read more often, by the process that uses one and no other.
         """
         for reported in processes:
-            self._add(reported, locate, born)
+            self._add(reported, locate, now, born)
         for key, program in list(self._programs.items()):
             if program.owner is None:
                 program.owner = locate(program.process, program.group)
-            self._observe(key, program, read_at, joules, born)
+            self._observe(key, program, read_at, joules, (cards or {}).get(key), born)
             if program.owner is not None:
                 self._used_at[program.owner] = now
             if program.ended and not any(part.waiting for part in program.parts.values()):
@@ -187,10 +173,12 @@ class RegionAccounts:
                 self._unborn.discard(cell)
                 self._saved = False
 
-    def _add(self, reported: ProcessRegions, locate: Locate, born: int | None) -> None:
+    def _add(self, reported: ProcessRegions, locate: Locate, now: float, born: int | None) -> None:
         program = self._programs.get(reported.process.key)
         if program is None:
-            program = self._programs[reported.process.key] = _Program(reported.process, reported.group)
+            learned = sum([each.learned for each in self._programs.values()]) < MAX_LEARNED
+            program = _Program(reported.process, reported.group, learned=learned)
+            self._programs[reported.process.key] = program
         program.owner = locate(reported.process, reported.group) or program.owner
         program.ended = reported.ended
         for start, pieces, ratios in reported.spans:
@@ -203,6 +191,8 @@ class RegionAccounts:
                 busy = [(region, taken * ratios.get(region, 1.0)) for region, taken in times]
                 program.cpu_times.add(seconds, busy)
                 for (region, taken), (_, computed) in zip(times, busy, strict=True):
+                    if region != OUTSIDE_REGIONS:
+                        program.in_region_at = now
                     program.seconds[region] = program.seconds.get(region, 0.0) + taken
                     program.cpu_seconds[region] = program.cpu_seconds.get(region, 0.0) + computed
         for use in reported.uses:
@@ -219,6 +209,7 @@ class RegionAccounts:
         program: _Program,
         read_at: Mapping[Component, float],
         joules: Joules,
+        card: CardGrowth | None,
         born: int | None,
     ) -> None:
         totals = joules(key)
@@ -228,45 +219,30 @@ class RegionAccounts:
                 continue
             part = program.parts.get(component)
             if part is None:
-                part = program.parts[component] = _Part(component)
-            if part.read_at is not None and at > part.read_at:
-                part.waiting.append(_Interval(part.read_at, at, max(0.0, total - part.joules)))
-            part.read_at, part.joules = at, total
+                part = program.parts[component] = RegionPart(component, learns=program.learned)
+            part.read(at, total, card if component == "gpu" else None)
         for component, part in program.parts.items():
             self._divide(program, component, part, born)
         ends = [part.waiting[0].start for part in program.parts.values() if part.waiting]
         oldest = min(ends, default=program.times.until or 0.0)
         for times in (program.times, program.cpu_times):
-            times.forget(oldest - LAGS[-1] - 0.1)
+            times.forget(oldest - (KEPT_SECONDS if program.learned else 0.0))
 
-    def _divide(self, program: _Program, component: Component, part: _Part, born: int | None) -> None:
+    def _divide(self, program: _Program, component: Component, part: RegionPart, born: int | None) -> None:
         """Divide the intervals of which all is known; what was before the first region is outside of all."""
         times = program.times if component == "gpu" else program.cpu_times
         while part.waiting:
-            start, end, joules = part.waiting[0]
-            if times.since is None or times.until is None or end - LAGS[0] > times.until:
-                if not program.ended:
-                    return
-                if times.until is None or start >= times.until:
-                    part.waiting.clear()
-                    return
-            part.waiting.popleft()
-            if times.since is None:
-                continue
-            if start - LAGS[-1] < times.since or (times.until or end) < end - LAGS[0]:
-                found = times.between(start, end)  # nothing can be learned of what is known in part
-                unknown = max(0.0, times.since - start) + max(0.0, end - (times.until or end))
-                found[OUTSIDE_REGIONS] = found.get(OUTSIDE_REGIONS, 0.0) + unknown
-            else:
-                found = part.estimator.observe(times, start, end, joules)
-            part.held.append((joules, found))
-            part.held_since = start if part.held_since is None else part.held_since
+            end = part.waiting[0].end
+            if not part.hold(times, ended=program.ended):
+                return
             watts = part.estimator.watts
-            known = watts and all(name in watts and watts[name].method != "not_identifiable" for name in found)
-            if known or end - part.held_since >= HOLD_SECONDS:
+            known = watts and all(
+                name in watts and watts[name].method != "not_identifiable" for _, found in part.held for name in found
+            )
+            if known or not part.learns or (part.held_since is not None and end - part.held_since >= HOLD_SECONDS):
                 self._divide_held(program, component, part, born)
 
-    def _divide_held(self, program: _Program, component: Component, part: _Part, born: int | None) -> None:
+    def _divide_held(self, program: _Program, component: Component, part: RegionPart, born: int | None) -> None:
         watts = part.estimator.watts
         if component != "gpu" and not all(found.known_to(_CPU_ERROR_RATIO) for found in watts.values()):
             watts = {}  # by CPU time alone, as joules are divided among processes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 OUTSIDE = ""
 """Name of the time in which no region was open."""
@@ -63,6 +64,27 @@ class RegionTimes:
         ratio = (at - began) / (self._at[index] - began)
         totals = [low + ratio * (high - low) for low, high in zip(before, after, strict=False)]
         return totals + [ratio * high for high in after[len(before) :]]
+
+    def mean_totals(self, at: float, width: float) -> list[float]:
+        """The mean of `totals` over the ``width`` seconds up to ``at``: what is expected where that moment is unknown.
+
+        Before the first moment that is known and after the last one nothing grows.
+        """
+        if width <= 0.0:
+            return self.totals(at)
+        began = at - width
+        edges = [began, *self._at[bisect_right(self._at, began) : bisect_left(self._at, at)], at]
+        earlier = self.totals(began)
+        sums = [0.0] * len(self.regions)
+        for low, high in pairwise(edges):
+            later = self.totals(high)
+            half = 0.5 * (high - low)
+            for number, value in enumerate(earlier):
+                sums[number] += half * value
+            for number, value in enumerate(later):
+                sums[number] += half * value
+            earlier = later
+        return [value / width for value in sums]
 
     def between(self, start: float, end: float) -> Times:
         """Seconds by region from ``start`` to ``end``; only regions that were entered are in it."""

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import inf, sqrt
-from operator import mul
+from math import inf, isfinite, sqrt
 from typing import Literal, NamedTuple
 
-from .normal_equations import NormalEquations, Triangle, inverse_diagonal, inverse_root, solve
+from .normal_equations import NormalEquations
+from .region_equations import Groups, merged, ridge, separable
+from .region_lags import Dependence, LagGrid, Moment, Solution
 from .region_times import OUTSIDE, RegionTimes, Times
 
 Method = Literal["window", "regression", "not_identifiable"]
 
 LAGS = tuple([0.005 * step for step in range(25)])
 """Delays of a meter, in seconds, that are tried: it shows what was used so long before it was read."""
+
+_FINE_STEP_SECONDS = 0.0005
+_FINE_STEPS = 6
+"""Around the best of `LAGS` delays are tried a second time, so many on either side: a delay that is wrong by 2.5 ms
+gives a region of 10 ms 40 % too much."""
+
+EARLIEST_SECONDS = _FINE_STEP_SECONDS * _FINE_STEPS
+"""How much later than a read the times of regions must be known, to try delays around 0."""
+
+LATEST_SECONDS = LAGS[-1] + EARLIEST_SECONDS
+"""How long before a read they must be known."""
+
+_SETTLED = 60.0
+"""Observations from which on the best of `LAGS` is near the delay."""
+
+_CHECKED_EVERY = 20
+"""Updates after which the best of `LAGS` is looked for again."""
+
+_COARSE_EVERY = 4
+"""Once it is known, every so many observations are added to the equations of `LAGS`: they cost as much as all else."""
 
 HALF_LIFE_SECONDS = 3600.0
 """After this time an observation counts half."""
@@ -32,16 +52,8 @@ HOLD_SECONDS = 60.0
 
 _CONFIDENCE_DEVIATIONS = 1.645
 _LONGEST_SECONDS = 10.0
-_VARIATION = 1e-5
-"""Share of a region's squared seconds that the other regions' seconds do not explain: below it, its time differs from
-a fixed proportion of theirs by less than 0.3 %, and their watts cannot be separated."""
-
-TIME_ERROR_SECONDS = 0.001
+TIME_ERROR_SECONDS = 0.0005
 """Standard deviation of the moment up to which a meter's value counts, as of RAPL, which steps each millisecond."""
-
-_LEAST_SIGNAL = 10.0
-"""Variance of a region's seconds that the others do not explain, over the one that the error of the reads' moments
-makes: below it, watts would be wrong by more than a tenth, however much data there is."""
 
 SPREAD = 1.0
 """Standard deviation, relative to the mean, that watts of regions are expected to have before anything is known."""
@@ -58,6 +70,7 @@ _WINDOW_RATIO = 0.9
 
 _REST = "\0rest"  # the regions that share one value; no region has that name
 _SOLVE_EVERY = 10
+_SOLVE_SECONDS = 2.0
 
 
 class RegionWatts(NamedTuple):
@@ -74,21 +87,13 @@ class RegionWatts(NamedTuple):
         return self.method != "not_identifiable" and self.high - self.watts <= ratio * self.watts
 
 
-@dataclass(frozen=True, slots=True)
-class _Solution:
-    """Watts and their standard errors by number of regressor; ``square`` is the sum of squared residuals."""
-
-    watts: list[float]
-    errors: list[float]
-    square: float
-
-
 class RegionEstimator:
     """Watts of the regions of one process on one component.
 
     Ridge regression with forgetting of the joules of an interval on the seconds in each region, with watts that are not
-    negative and, if it is known, the power outside all regions as a prior. The delay of the meter is the one of `LAGS`
-    with the least residual. Regions whose seconds are always in one proportion are estimated as one.
+    negative and, if it is known, the power outside all regions as a prior. The delay of the meter is the one with the
+    least residual, first of `LAGS`, then around that one; what it may be wrong by is part of the errors. Regions whose
+    seconds are always in one proportion are estimated as one.
     """
 
     def __init__(
@@ -103,12 +108,19 @@ class RegionEstimator:
         self.outside_watts = outside_watts
         self._spread = spread
         self.lag = 0.0
-        self._equations = [NormalEquations(0) for _ in LAGS]
+        self._coarse = LagGrid(LAGS)
+        self._fine: LagGrid | None = None
+        self._fine_around = 0  # number of the one of `LAGS`
+        self._dependence = Dependence()
+        self._best, self._solved = 0, list[float]()  # of the fine ones, and watts by regressor at it
         self._slots: dict[str, int] = {}
-        self._before: tuple[float, list[list[float]]] | None = None  # a read, and the totals at it for each lag
+        self._weight = 0.0  # this and the following: of all that was observed, decayed
+        self._time_square = 0.0  # error of the moments of reads, in seconds² per second of their interval
         self._joules = 0.0
-        self._seconds = 0.0  # all that was observed, decayed
+        self._seconds = 0.0
+        self._observed = self._updates = 0
         self._since_solved = 0
+        self._seconds_since_solved = 0.0
         self._times: Times = {}  # decayed
         self._pure: Times = {}
         self._watts: dict[str, RegionWatts] = {}
@@ -121,57 +133,64 @@ class RegionEstimator:
     @property
     def weight(self) -> float:
         """The decayed number of observations."""
-        return self._equations[0].weight
+        return self._weight
 
     # --- observing ----------------------------------------------------------------------------------
 
-    def observe(self, times: RegionTimes, start: float, end: float, joules: float) -> Times:
-        """Add what the process used between two reads of the meter, at ``start`` and ``end``.
+    def observe(
+        self, times: RegionTimes, start: Moment, end: Moment, joules: float, time_error: float | None = None
+    ) -> None:
+        """Learn from what the process used between two reads of the meter.
 
-        ``times`` must cover ``end`` and `LAGS` before ``start``. Returns the seconds by region of the interval, at the
-        lag that was estimated.
+        ``time_error`` is that of these moments, beyond their width, if it is not that of the meter. ``times`` must
+        cover `LATEST_SECONDS` before ``start`` and `EARLIEST_SECONDS` after ``end``.
         """
-        seconds = end - start
-        before = self._before
-        if before is None or before[0] != start:
-            before = start, [times.totals(start - lag) for lag in LAGS]
-        after = [times.totals(end - lag) for lag in LAGS]
-        self._before = end, after
-        best = LAGS.index(self.lag)
-        found = times.difference(before[1][best], after[best])
-        if not (0.0 < seconds <= _LONGEST_SECONDS and 0.0 <= joules < inf) or not found:
-            return found
-        names = list(times.regions)
+        seconds = end.middle - start.middle
+        found = self.seconds(times, start, end)
+        if not (0.0 < seconds <= _LONGEST_SECONDS and isfinite(joules)) or not found:
+            return
         for name in sorted(found, key=lambda region: -found[region]):
             self._join(name)
-        slots = [self._slot(name) for name in names]
-        for equations, low, high in zip(self._equations, before[1], after, strict=True):
-            values: dict[int, float] = {}
-            padded = [*low, *[0.0] * (len(high) - len(low))]
-            for slot, earlier, later in zip(slots, padded, high, strict=False):
-                if later > earlier and slot is not None:
-                    values[slot] = values.get(slot, 0.0) + later - earlier
-            equations.add(sorted(values.items()), joules, seconds)
+        slots = [self._slot(name) for name in times.regions]
+        self._observed += 1
+        if self._fine is not None:
+            every = self._fine.observe(times, start, end, slots, joules)
+            if len(self._solved) == len(self._slots):
+                values = every[self._best]
+                residual = joules - sum([self._solved[slot] * value for slot, value in values])
+                self._dependence.observe(start, end, values, residual, len(self._slots))
+        if self._fine is None or self._observed % _COARSE_EVERY == 0:
+            self._coarse.observe(times, start, end, slots, joules)
+        error = self._time_error if time_error is None else time_error
+        self._time_square += 2.0 * error * error / seconds
         self._account(found, seconds, joules)
-        if self._since_solved >= _SOLVE_EVERY and self._equations[0].weight >= LEAST_INTERVALS:
-            self._update()
-        return found
+        grid = self._fine or self._coarse
+        due = self._since_solved >= _SOLVE_EVERY and self._seconds_since_solved >= _SOLVE_SECONDS
+        if due and grid.weight >= LEAST_INTERVALS:
+            self._update(grid)
+
+    def seconds(self, times: RegionTimes, start: Moment, end: Moment) -> Times:
+        """Seconds by region of an interval, at the lag that was estimated."""
+        return times.between(start.middle - self.lag, end.middle - self.lag)
 
     def _join(self, name: str) -> None:
         if name in self._slots or (len(self._slots) > PARTICIPANTS and _REST in self._slots):
             return
         if len(self._slots) >= PARTICIPANTS and name != OUTSIDE:
             name = _REST
-        for equations in self._equations:
-            self._slots[name] = equations.append()
+        self._slots[name] = self._coarse.append()
+        if self._fine is not None:
+            self._fine.append()
 
     def _slot(self, name: str) -> int | None:
         return self._slots.get(name, self._slots.get(_REST))
 
     def _account(self, found: Times, seconds: float, joules: float) -> None:
+        self._weight += 1.0
         self._joules += joules
         self._seconds += seconds
         self._since_solved += 1
+        self._seconds_since_solved += seconds
         total = sum(found.values())
         for name, taken in found.items():
             self._times[name] = self._times.get(name, 0.0) + taken
@@ -180,30 +199,57 @@ class RegionEstimator:
 
     # --- solving ------------------------------------------------------------------------------------
 
-    def _update(self) -> None:
-        solutions = [self._solve(equations) for equations in self._equations]
-        best = min(range(len(LAGS)), key=lambda number: solutions[number].square)
-        self.lag = LAGS[best]
-        equations = self._equations[best]
-        time_square = 2.0 * equations.weight * self._time_error**2
-        groups = _inseparable(equations.gram, len(self._slots), time_square, self._slots.get(OUTSIDE))
-        solution = solutions[best] if all(len(group) == 1 for group in groups) else self._solve(equations, groups)
+    def _update(self, grid: LagGrid) -> None:
+        found = grid.solve(self._solve)
+        self.lag = found.lag
+        equations = grid.equations[found.number]
+        time_square = self._time_square * equations.weight / self._weight
+        groups = separable(equations.gram, len(self._slots), time_square, self._slots.get(OUTSIDE))
+        solution = found.solution
+        if groups.are_joined:
+            solution = grid.solve(lambda each: self._solve(each, groups.members)).solution
+        elif grid is self._fine:
+            factors = self._dependence.factors(len(self._slots))
+            errors = [factor * error for factor, error in zip(factors, solution.errors, strict=True)]
+            solution = solution._replace(errors=errors)
+            self._best, self._solved = found.number, solution.watts
         self._watts = self._identified(solution, groups)
-        decay = 0.5 ** (self._since_solved * (self._seconds / self._equations[best].weight) / HALF_LIFE_SECONDS)
-        self._since_solved = 0
-        for each in self._equations:
-            each.decay(decay)
-        self._joules *= decay
-        self._seconds *= decay
-        self._times = {name: decay * seconds for name, seconds in self._times.items()}
-        self._pure = {name: decay * seconds for name, seconds in self._pure.items()}
+        self._decay(0.5 ** (self._since_solved * (self._seconds / self._weight) / HALF_LIFE_SECONDS))
+        self._since_solved, self._seconds_since_solved = 0, 0.0
+        self._refine(found.number)
 
-    def _solve(self, equations: NormalEquations, groups: Sequence[Sequence[int]] | None = None) -> _Solution:
+    def _refine(self, best: int) -> None:
+        """Try delays around the ``best`` of `LAGS`, once it is known, and around another one if it is that later."""
+        if self._fine is not None:
+            self._updates += 1
+            if self._updates % _CHECKED_EVERY:
+                return
+            best = self._coarse.solve(self._solve).number
+            if abs(best - self._fine_around) <= 1:
+                return
+        elif self._coarse.weight < _SETTLED:
+            return
+        around = [LAGS[best] + _FINE_STEP_SECONDS * step for step in range(-_FINE_STEPS, _FINE_STEPS + 1)]
+        self._fine, self._fine_around = LagGrid(around, len(self._slots)), best
+        self._dependence, self._solved = Dependence(), []
+
+    def _decay(self, factor: float) -> None:
+        for sums in (self._coarse, self._fine, self._dependence):
+            if sums is not None:
+                sums.decay(factor)
+        self._weight *= factor
+        self._joules *= factor
+        self._seconds *= factor
+        self._time_square *= factor
+        self._times = {name: factor * seconds for name, seconds in self._times.items()}
+        self._pure = {name: factor * seconds for name, seconds in self._pure.items()}
+
+    def _solve(self, equations: NormalEquations, groups: Sequence[Sequence[int]] | None = None) -> Solution:
         """The solution by regressor or, with ``groups`` of regressors that have the same watts, by group."""
         gram, moments = equations.gram, equations.moments
         outside = self._slots.get(OUTSIDE)
         if groups is not None:
-            gram, moments = _merged(gram, moments, groups)
+            gram, moments = merged(gram, moments, groups)
             outside = next((number for number, group in enumerate(groups) if outside in group), None)
         mean = self._joules / (sum(self._times.values()) or 1.0)
         expected, spreads = [mean] * len(moments), [self._spread * mean] * len(moments)
@@ -214,17 +260,18 @@ class RegionEstimator:
         watts, errors, square = expected, spreads, inf
         for _ in range(2):  # the second time with the noise that the first one found
             penalties = [noise / max(spread * spread, 1e-12) for spread in spreads]
-            watts, errors, square = _ridge(gram, moments, penalties, expected, equations.square)
+            watts, errors, square = ridge(gram, moments, penalties, expected, equations.square)
             freedom = max(1.0, equations.weight - len(moments))
             noise = max(square / freedom, _NOISE_RATIO * equations.square / equations.weight)
-        return _Solution(watts, [sqrt(noise) * error for error in errors], square)
+        return Solution(watts, [sqrt(noise) * error for error in errors], square)
 
-    def _identified(self, solution: _Solution, groups: Sequence[Sequence[int]]) -> dict[str, RegionWatts]:
+    def _identified(self, solution: Solution, groups: Groups) -> dict[str, RegionWatts]:
+        mean = self._joules / (sum(self._times.values()) or 1.0)
         names = {slot: name for name, slot in self._slots.items()}
         found: dict[str, RegionWatts] = {}
-        for number, group in enumerate(groups):
+        for number, (group, attenuation) in enumerate(zip(*groups, strict=True)):
             watts = solution.watts[number]
-            half = _CONFIDENCE_DEVIATIONS * solution.errors[number]
+            half = _CONFIDENCE_DEVIATIONS * solution.errors[number] + attenuation * abs(watts - mean)
             members = [name for slot in group for name in self._members(names[slot])]
             for name in members:
                 method: Method = "regression"
@@ -260,88 +307,3 @@ def divide(joules: float, times: Times, watts: Mapping[str, RegionWatts]) -> dic
     else:
         shares[max(shares, key=lambda region: shares[region])] += rest
     return shares
-
-
-def _ridge(
-    gram: Triangle, moments: Sequence[float], penalties: Sequence[float], expected: Sequence[float], square: float
-) -> tuple[list[float], list[float], float]:
-    """Coefficients that are not negative, their errors for unit noise, and the sum of squared residuals.
-
-    Each is pulled towards ``expected`` by its penalty. Where one would be negative it is 0 and the others are solved
-    again.
-    """
-    active = list(range(len(moments)))
-    solution: list[float] = []
-    errors = [0.0] * len(moments)
-    while active:
-        matrix = [[gram[row][column] for column in active[: at + 1]] for at, row in enumerate(active)]
-        for line, number in zip(matrix, active, strict=True):
-            line[-1] = line[-1] + penalties[number] or 1.0
-        target = [moments[number] + penalties[number] * expected[number] for number in active]
-        inverse = inverse_root(matrix)
-        solution = solve(inverse, target)
-        for number, variance in zip(active, inverse_diagonal(inverse), strict=True):
-            errors[number] = sqrt(variance)
-        kept = [number for number, value in zip(active, solution, strict=True) if value >= 0.0]
-        if len(kept) == len(active):
-            break
-        active = kept
-    watts = [0.0] * len(moments)
-    for number, value in zip(active, solution, strict=True):
-        watts[number] = value
-    fitted = sum(
-        [sum(map(mul, row[:-1], watts)) * 2 * watts[at] + row[-1] * watts[at] ** 2 for at, row in enumerate(gram)]
-    )
-    return watts, errors, max(0.0, square - 2 * sum(map(mul, moments, watts)) + fitted)
-
-
-def _merged(gram: Triangle, moments: Sequence[float], groups: Sequence[Sequence[int]]) -> tuple[Triangle, list[float]]:
-    """The equations of groups of regressors, each with one coefficient."""
-
-    def entry(row: int, column: int) -> float:
-        return gram[max(row, column)][min(row, column)]
-
-    matrix = [
-        [sum([entry(row, column) for row in group for column in other]) for other in groups[: at + 1]]
-        for at, group in enumerate(groups)
-    ]
-    return matrix, [sum([moments[number] for number in group]) for group in groups]
-
-
-def _inseparable(gram: Triangle, count: int, time_square: float, outside: int | None) -> list[list[int]]:
-    """Groups of regressors that cannot be separated: each that the others explain, with its nearest one.
-
-    What is left unexplained must be more than rounding, and more than the error of the moments of reads makes of it.
-    ``time_square`` is the sum of the squares of that error, in square seconds. Because of it no region is joined with
-    the time ``outside`` all regions, whose power differs most, unless all are.
-    """
-    groups = [[number] for number in range(count)]
-    while len(groups) > 1:
-        matrix, _ = _merged(gram, [0.0] * count, groups)
-        scale = [sqrt(row[-1]) or 1.0 for row in matrix]
-        scaled = [
-            [value / (scale[at] * scale[other]) for other, value in enumerate(row)] for at, row in enumerate(matrix)
-        ]
-        for row in scaled:
-            row[-1] = 1.0 + 0.01 * _VARIATION
-        explained = inverse_diagonal(inverse_root(scaled))
-        total = sum(scale)
-        needed = [
-            max(_VARIATION, _LEAST_SIGNAL * time_square * (each / total) * (1.0 - each / total) / each**2)
-            for each in scale
-        ]
-        worst = max(range(len(groups)), key=lambda number: explained[number] * needed[number])
-        if explained[worst] * needed[worst] <= 1.0:
-            break
-        others = [number for number in range(len(groups)) if number != worst]
-        if explained[worst] * _VARIATION <= 1.0 and len(groups) > 2:
-            if outside in groups[worst]:
-                return [list(range(count))]
-            others = [number for number in others if outside not in groups[number]]
-        nearest = max(
-            others,
-            key=lambda number: scaled[max(worst, number)][min(worst, number)],
-        )
-        low, high = sorted((worst, nearest))
-        groups[low] += groups.pop(high)
-    return groups

@@ -6,14 +6,15 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TextIO
 
 from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
 from ..impact.protocol import FactorProvider
-from ..records import NODE, Component, EnergyReading, GpuState, Problem, Reading, SourceHealth, Unavailable
+from ..records import NODE, Component, EnergyReading, GpuState, Problem, Reading, Scope, SourceHealth, Unavailable
 from ..service.assembly import make_factors, make_host, make_namer, make_sources
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
@@ -26,16 +27,32 @@ PAUSE_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
 """Time after which a source counts as hung (fault 15 of docs/faults.md)."""
 
+ANSWER_SECONDS = 45.0
+"""Time after which a source that asks another machine, such as a BMC, has no answer."""
+
+_PENDING_PAUSE_SECONDS = 0.1
+
 COMPONENTS: tuple[Component, ...] = ("cpu", "dram", "gpu", "platform")
 
 
+_SCOPES: Mapping[Scope, str] = {
+    "outlet": "at the plug",
+    "supply": "at the input of the power supplies",
+    "node": "of the whole machine",
+}
+
+
 class Examination(NamedTuple):
-    """Two readings of one source; ``failure`` if the second one could not be made."""
+    """Two readings of one source; ``failure`` if the second one could not be made.
+
+    ``read_at`` is when the second one was made, in boot-time seconds.
+    """
 
     source: str
     first: Reading | None
     second: Reading | None
     failure: Problem | None
+    read_at: float = 0.0
 
     @property
     def state(self) -> str:
@@ -106,6 +123,10 @@ def examine(
     deadline = time.monotonic() + timeout_seconds
     for probe in probes:
         probe.join(max(0.0, deadline - time.monotonic()))
+    deadline += max(0.0, ANSWER_SECONDS - timeout_seconds)
+    for probe in probes:
+        if probe.pending:
+            probe.join(max(0.0, deadline - time.monotonic()))
     return [probe.result() for probe in probes]
 
 
@@ -140,6 +161,10 @@ def verdict(examinations: Iterable[Examination]) -> str:
     return " ".join(parts)
 
 
+_HUNG = Problem("timeout", "no answer: its driver hangs", "look for the reason in the kernel's log: dmesg")
+_NO_ANSWER = Problem("timeout", f"no answer within {ANSWER_SECONDS:g} s", "see whether it hangs, and try again")
+
+
 class _Probe(threading.Thread):
     def __init__(self, source: Source, host: Host, pause_seconds: float) -> None:
         super().__init__(name=f"doctor-{source.name}", daemon=True)
@@ -149,26 +174,38 @@ class _Probe(threading.Thread):
         self._first: Reading | None = None
         self._second: Reading | None = None
         self._failure: Problem | None = None
+        self._read_at = 0.0
+        self.pending = False
+        """Whether it waits for an answer of another machine."""
         self.start()
 
     def run(self) -> None:
         try:
             self._first = self._source.read(self._host.clock())
             time.sleep(self._pause_seconds)
-            self._second = self._source.read(self._host.clock())
+            second = self._read_again()
+            while second.pending:
+                self.pending = True
+                time.sleep(_PENDING_PAUSE_SECONDS)
+                second = self._read_again()
+            # A source that reads more rarely than twice in the pause has given what it has the first time.
+            self._second = second if second.meters else replace(second, meters=self._first.meters)
+            self.pending = False
             self._source.close()
         except Unavailable as error:
             self._failure = Problem(error.reason, error.message, error.fix)
         except Exception as error:  # noqa: BLE001 - a broken source must not end the report
             self._failure = Problem("error", f"{type(error).__name__}: {error}", "this is a bug: please report it")
 
+    def _read_again(self) -> Reading:
+        self._read_at = self._host.clock()
+        return self._source.read(self._read_at)
+
     def result(self) -> Examination:
         failure = self._failure
         if self._second is None and failure is None:
-            failure = Problem(
-                "timeout", "no answer: its driver hangs", "look for the reason in the kernel's log: dmesg"
-            )
-        return Examination(self._source.name, self._first, self._second, failure)
+            failure = _NO_ANSWER if self.pending else _HUNG
+        return Examination(self._source.name, self._first, self._second, failure, self._read_at)
 
 
 def _reading_lines(one: Examination) -> list[str]:
@@ -216,12 +253,20 @@ def _meter(one: Examination, index: int) -> str:
             text += f": {watts:.1f} W"
             if meter.watts is not None and before.watts is not None:
                 text += _by_gauge(watts, (before.watts + meter.watts) / 2)
+        elif device.period_seconds:
+            text += f": {meter.joules / 3.6e6:.3f} kWh" + ("" if meter.watts is None else f", {meter.watts:.1f} W now")
     else:
         text += f": {meter.watts:.1f} W"
     for bounds in one.second.bounds:
         if bounds.device == device.id:
             text += f", between {bounds.low_watts:.1f} and {bounds.high_watts:.1f} W"
     text += "" if device.quality == "measured" else f", {device.quality}"
+    if device.period_seconds:
+        text += f", every {device.period_seconds:g} s, {max(0.0, one.read_at - meter.at):.0f} s old"
+    if device.step_joules:
+        text += f", in steps of {device.step_joules / 1000:g} kJ"
+    if device.component == "platform" and device.scope in _SCOPES and device.within is None:
+        text += f", {_SCOPES[device.scope]}"
     text += f", part of {device.within}" if device.within else ""
     return text + (", counts only where no other meter measures it" if device.fallback else "")
 

@@ -58,7 +58,7 @@ def measure_and_print(
         factors = _factors_of(exporter)
     sampler = Sampler(focused, RunNamer(), host, options, factors=factors)
     try:
-        result = Measurement(sampler, focused, consumption, host, meter).run(link)
+        result = Measurement(sampler, focused, consumption, host, meter, page).run(link)
     except Abandoned:
         if group is not None:
             group.remove()

@@ -32,6 +32,7 @@ TITLES = {
     "state": "Checkpoint",
     "history": "History",
     "source": "Sources",
+    "bmc": "BMC of this machine",
     "hwmon": "Sensors of boards",
     "regions": "Regions of programs",
     "estimate": "Estimate without a meter",

@@ -11,7 +11,7 @@ from . import yaml_file
 from .meters import read_meters, twice
 from .settings import Settings
 from .settings_table import ENVIRONMENT_PREFIX, TABLE
-from .value_types import NestedValueError, did_you_mean
+from .value_types import NestedValueError, did_you_mean, keeps_secrets
 
 _KUBERNETES_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
 """Variables that Kubernetes sets in every pod for a Service named ``ai-energy…``: not settings."""
@@ -108,3 +108,19 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "estimate.min-watts-per-cpu and estimate.max-watts-per-cpu must be set together or not at all"
     elif low is not None and high is not None and low > high:
         yield f"estimate.min-watts-per-cpu ({low:g}) is above estimate.max-watts-per-cpu ({high:g})"
+    yield from _of_bmc(settings)
+
+
+def _of_bmc(settings: Settings) -> Iterator[str]:
+    trusts = {
+        "bmc.redfish.ca": settings.bmc_redfish_ca,
+        "bmc.redfish.fingerprint": settings.bmc_redfish_fingerprint,
+        "bmc.redfish.insecure": settings.bmc_redfish_insecure,
+    }
+    given = [name for name, value in trusts.items() if value]
+    if len(given) > 1:
+        yield f"{' and '.join(given)} exclude each other"
+    if settings.bmc_redfish_credentials and not settings.bmc_redfish_url:
+        yield "bmc.redfish.credentials needs bmc.redfish.url"
+    if settings.bmc_redfish_credentials and not keeps_secrets(settings.bmc_redfish_url or "https://bmc"):
+        yield "bmc.redfish.url must be https: a password is sent over http to this machine only"

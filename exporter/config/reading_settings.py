@@ -13,11 +13,13 @@ from .value_types import (
     choice,
     count,
     duration,
+    fingerprint,
     flag,
     listing,
     mapping,
     number,
     number_range,
+    server_url,
     text,
     url_path,
 )
@@ -177,6 +179,56 @@ class ReadingSettings:
         text("FILE"),
         "/run/ai-energy-exporter/regions.sock",
         "Socket on which programs report their regions; they find it there or by AI_ENERGY_REGIONS_SOCKET.",
+    )
+    source_bmc: bool | None = setting(
+        "source.bmc",
+        flag(),
+        None,
+        "Read the energy or power of the whole machine from its BMC; needs bmc.redfish.url or bmc.ipmi (bmc.md).",
+    )
+    bmc_redfish_url: str = setting(
+        "bmc.redfish.url",
+        server_url(per_node=True),
+        "",
+        "Address of this machine's BMC, such as https://10.0.0.17 or https://{node}-bmc.example.com; {node} stands for "
+        "the name of the node. Over http a password is sent to this machine only.",
+    )
+    bmc_redfish_credentials: str = setting(
+        "bmc.redfish.credentials",
+        text("FILE"),
+        "",
+        "File with USER:PASSWORD of a BMC user with the role ReadOnly; it must not be readable by all users. Read for "
+        "each login.",
+    )
+    bmc_redfish_ca: str = setting(
+        "bmc.redfish.ca", text("FILE"), "", "CA of the BMC's certificate, as PEM; the default is the system's CAs."
+    )
+    bmc_redfish_fingerprint: str = setting(
+        "bmc.redfish.fingerprint",
+        fingerprint(),
+        "",
+        "SHA-256 of the BMC's own certificate; no other one is accepted, and this one with any signature.",
+    )
+    bmc_redfish_insecure: bool = setting(
+        "bmc.redfish.insecure",
+        flag(),
+        False,
+        "Accept any certificate: any server that answers at the BMC's address gets the password.",
+    )
+    bmc_redfish_system: str = setting(
+        "bmc.redfish.system", text("ID"), "", "Which system is this machine, where a BMC has several."
+    )
+    bmc_ipmi: bool = setting(
+        "bmc.ipmi",
+        flag(),
+        False,
+        "Ask the BMC for the power of the machine through /dev/ipmi0 (DCMI); takes root.",
+    )
+    bmc_interval: float = setting(
+        "bmc.interval",
+        duration(10.0, 3600.0),
+        10.0,
+        "Time between two readings of the BMC; its values change no faster.",
     )
     hwmon_components: Mapping[str, Literal["cpu", "dram", "gpu", "platform", "none"]] = setting(
         "hwmon.components",

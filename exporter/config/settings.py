@@ -218,6 +218,6 @@ class Settings(ReadingSettings):
 
 SOURCES: tuple[str, ...] = (
     *("rapl", "nvml", "gaudi", "neuron", "tpu", "hwmon", "drm", "powercap", "cray", "podresources", "estimate"),
-    *("procfs", "cgroups", "psutil", "inference", "regions", "custom"),
+    *("procfs", "cgroups", "psutil", "inference", "regions", "bmc", "custom"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

@@ -174,17 +174,34 @@ def url_path() -> ValueType:
     return ValueType("PATH", parse)
 
 
-def server_url() -> ValueType:
-    """The base URL of a server: scheme http or https, host and optional port."""
+def server_url(*, per_node: bool = False) -> ValueType:
+    """The base URL of a server: scheme http or https, host and optional port.
+
+    With ``per_node`` the host may contain ``{node}``, the name of the node.
+    """
 
     def parse(value: object) -> str:
         word = _word(value).rstrip("/")
-        match = re.fullmatch(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::(\d{1,5}))?", word, re.ASCII)
+        host = r"(?:[A-Za-z0-9_.-]|\{node\})+" if per_node else r"[A-Za-z0-9_.-]+"
+        match = re.fullmatch(rf"https?://(?:\[[0-9A-Fa-f:.]+\]|{host})(?::(\d{{1,5}}))?", word, re.ASCII)
         if not match or int(match[1] or 1) not in range(1, 65_536):
             raise ValueError(f"{quoted(word)} is not a URL such as https://10.96.0.1:443")
         return word
 
     return ValueType("URL", parse)
+
+
+def fingerprint() -> ValueType:
+    """The SHA-256 of a certificate: 64 hexadecimal digits, with or without colons and ``sha256:`` before them."""
+
+    def parse(value: object) -> str:
+        word = _word(value)
+        digits = re.sub(r"^(?:sha256[:=]|sha256 fingerprint=)", "", word.lower()).replace(":", "")
+        if not re.fullmatch(r"[0-9a-f]{64}", digits):
+            raise ValueError(f"{quoted(word)} is not the SHA-256 of a certificate: 64 hexadecimal digits")
+        return digits
+
+    return ValueType("SHA256", parse)
 
 
 def keeps_secrets(url: str) -> bool:

@@ -107,6 +107,21 @@ class PowerReading(NamedTuple):
     watts: float
 
 
+class CounterStep(NamedTuple):
+    """A new value of an energy counter: it was not there yet at boot time ``after``, and it was there at ``at``."""
+
+    after: float
+    at: float
+    joules: float
+
+
+class CardSteps(NamedTuple):
+    """Values of one device's energy counter between two readings. They add no joules to those of the readings."""
+
+    device: str
+    steps: tuple[CounterStep, ...]
+
+
 class PowerBounds(NamedTuple):
     """Bounds of an estimated device's true power, in watts."""
 
@@ -322,7 +337,8 @@ class Reading:
     the same for the whole machine. ``allocations`` replace all earlier ones; None means no news. ``rest_seconds`` is
     how long the source need not be read again, because waking a thread costs more than an unchanged reading is worth.
     ``asleep`` are ids or PCI addresses of devices that a read would wake. ``tokens`` is of all servers,
-    ``regions`` of all programs; None: no news.
+    ``regions`` of all programs; None: no news. ``steps`` are of the counters that were read more often. ``pending``: it
+    has asked, and has no answer yet.
     """
 
     meters: tuple[EnergyReading | PowerReading, ...] = ()
@@ -338,6 +354,8 @@ class Reading:
     asleep: tuple[str, ...] = ()
     tokens: tuple[TokenUse, ...] | None = None
     regions: RegionReport | None = None
+    steps: tuple[CardSteps, ...] = ()
+    pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)

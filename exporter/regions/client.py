@@ -51,8 +51,9 @@ _DEVICE_SPANS = 4000
 """Most spans of device time until the next message."""
 
 _LOCK_SECONDS = 0.5
-"""How long the lock is waited for: a signal handler or finalizer may have interrupted the thread that holds it. Longer
-than a busy machine keeps a thread waiting that holds it, because a run that cannot be ended would stay open."""
+"""How long the lock is waited for, unless a client is made with another time: a signal handler or finalizer may have
+interrupted the thread that holds it. Longer than a busy machine keeps a thread waiting that holds it, because a run
+that cannot be ended would stay open."""
 
 _OUTSIDE = 0
 """Number, in messages, of the time in which no region is open."""
@@ -96,7 +97,7 @@ class Region:
                 return self
             client.start()
         lock = client.lock
-        if not (lock.acquire(False) or lock.acquire(True, _LOCK_SECONDS)):
+        if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
             return self
         try:
             now = monotonic_ns()
@@ -135,7 +136,7 @@ class Region:
         if not client.recording:
             return
         lock = client.lock
-        if not (lock.acquire(False) or lock.acquire(True, _LOCK_SECONDS)):
+        if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
             return
         try:
             now = monotonic_ns()
@@ -190,7 +191,7 @@ class Region:
     def add(self, **units: float) -> None:
         """Count what the region produced, such as ``tokens=128`` or ``samples=32``."""
         client = self._client
-        if client.recording and client.lock.acquire(True, _LOCK_SECONDS):
+        if client.recording and client.lock.acquire(True, client.lock_seconds):
             with contextlib.suppress(TypeError, ValueError):  # what is no number is not counted
                 for unit, count in units.items():
                     self.units[unit] = self.units.get(unit, 0.0) + float(count)
@@ -243,7 +244,10 @@ class Client:
     changes whenever all that is open is forgotten. ``before_flush`` is called before each message.
     """
 
-    def __init__(self, path: str | None = None, regions: dict[str, Region] | None = None) -> None:
+    def __init__(
+        self, path: str | None = None, regions: dict[str, Region] | None = None, lock_seconds: float = _LOCK_SECONDS
+    ) -> None:
+        self.lock_seconds = lock_seconds
         self.path = path or os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
         self.regions = {} if regions is None else regions
         self.recording = self.forked = False
@@ -273,7 +277,7 @@ class Client:
     def region(self, name: object) -> Region:
         """The region of that name; the first one starts the client."""
         key = str(name)[:MAX_NAME_LENGTH]
-        if not self.lock.acquire(True, _LOCK_SECONDS):
+        if not self.lock.acquire(True, self.lock_seconds):
             return Region(self, key, _OUTSIDE)
         if key not in self.regions and len(self.regions) >= MAX_NAMES:
             key = OTHER
@@ -358,7 +362,7 @@ class Client:
             processes.Finalize(None, self.close, exitpriority=0)
 
     def _before_fork(self) -> None:
-        self._held = self.lock.acquire(True, _LOCK_SECONDS)
+        self._held = self.lock.acquire(True, self.lock_seconds)
 
     def _after_fork(self) -> None:
         if self._held:

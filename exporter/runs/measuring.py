@@ -13,7 +13,7 @@ from ..sampling.sampler import Sampler
 from ..snapshot import AccountRow, DeviceRow, Snapshot
 from .consumption import WORKLOAD, Consumption, Focused, Method, gpu_seconds
 from .launcher import Ending, Link
-from .local_exporter import LocalExporter
+from .local_exporter import LocalExporter, Page
 
 Cells = Mapping[tuple[Component, Mode], float]
 
@@ -21,6 +21,9 @@ _BY_CPU_TIME: tuple[Component, ...] = ("cpu", "dram")
 
 _SETTLE_SECONDS = 0.1
 """Time from the end of the command to the last reading: counters of joules step up to so much later."""
+
+_PACE_RATIO = 0.9
+"""After that part of the exporter's interval its next sample is the one that this tick has come early for."""
 
 _PEAK_WINDOW = 0.5
 """Shortest part of an interval whose mean power counts as a peak: meters step by milliseconds."""
@@ -85,7 +88,9 @@ class Result:
 class Measurement:
     """Ticks of a sampler whose sources are `Focused`, from before a command is executed until after its end.
 
-    With ``exporter``, ticks follow its samples: its joules and this machine's use then cover the same time.
+    With ``exporter``, ticks follow its samples: its joules and this machine's use then cover the same time. With
+    ``pace``, a page of the exporter of this machine, ticks come when its samples do, so that both divide the joules of
+    the same intervals, all but those in which the command begins and ends.
     """
 
     def __init__(
@@ -95,7 +100,9 @@ class Measurement:
         consumption: Consumption,
         host: Host,
         exporter: LocalExporter | None = None,
+        pace: Page | None = None,
     ) -> None:
+        self._pace = pace
         self._sampler = sampler
         self._sources = sources
         self._consumption = consumption
@@ -128,9 +135,12 @@ class Measurement:
 
     def _seconds_to_wait(self) -> float:
         """Until the next tick; the exporter's next sample is waited for by `_follow`, and not for longer than that."""
-        interval = self._sampler.options.interval_seconds
         if self._exporter is None or self._exporter.page is None:
-            return interval
+            interval = self._sampler.options.interval_seconds
+            if self._pace is None or self._pace.interval_seconds != interval:
+                return interval
+            passed = (self._host.wall() - self._pace.sampled_at) % interval
+            return interval - passed + (interval if passed > _PACE_RATIO * interval else 0.0)
         page = self._exporter.page
         return max(0.0, page.sampled_at + page.interval_seconds - self._host.wall())
 

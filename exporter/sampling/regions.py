@@ -7,19 +7,33 @@ from collections.abc import Mapping, Sequence
 from ..accounting.ledger import Ledger
 from ..accounting.measurement import Measured
 from ..accounting.region_accounts import Owner, RegionAccounts
-from ..records import Component, GroupKey, Process, ProcessKey, Reading
+from ..accounting.region_parts import CardGrowth
+from ..records import Component, CounterStep, GroupKey, Process, ProcessKey, Reading
 from ..workloads.protocol import Namer
 
 _HOUSEKEEPING_SECONDS = 5.0
 
 
+class WatchedCards:
+    """The cards whose energy counters are to be read more often: set by the tick's thread, read by that of sources."""
+
+    def __init__(self) -> None:
+        self.devices: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        return self.devices
+
+
 class RegionPosting:
     """Owns the accounts of regions. Called by the tick's thread only, after the ledger has posted the tick."""
 
-    def __init__(self, ledger: Ledger, namer: Namer) -> None:
+    def __init__(self, ledger: Ledger, namer: Namer, watched: WatchedCards | None = None) -> None:
         self.accounts = RegionAccounts()
         self._ledger = ledger
         self._namer = namer
+        self._watched = watched or WatchedCards()
+        self._cards: dict[ProcessKey, str] = {}  # of processes that use one card
+        self._last_steps: dict[str, CounterStep] = {}
         self._kept_at = float("-inf")
 
     def post(
@@ -32,11 +46,41 @@ class RegionPosting:
                 self.accounts.report(report.rejected, report.lost)
             processes = () if report is None else report.processes
             born = None if scraped is None else sequence
-            self.accounts.post(processes, _read_at(measured), self._joules, self._locate, now, born)
+            steps = self._steps(readings, measured)
+            cards = {process: steps[card] for process, card in self._cards.items() if card in steps}
+            self.accounts.post(processes, _read_at(measured), self._joules, self._locate, now, born, cards)
+            self._watch(readings, now)
         self.accounts.release(scraped)
         if now - self._kept_at >= _HOUSEKEEPING_SECONDS:
             self._kept_at = now
             self.accounts.keep(now - self._ledger.limits.linger_seconds)
+
+    def _watch(self, readings: Sequence[Reading], now: float) -> None:
+        """Watch the cards of processes that are in regions and use one card: of several their joules have no steps."""
+        in_use = set(self.accounts.in_use(now))
+        if any(reading.gpus for reading in readings):
+            held: dict[ProcessKey, set[str]] = {}
+            for reading in readings:
+                for use in reading.gpu_uses:
+                    if use.process is not None and use.process.key in in_use:
+                        held.setdefault(use.process.key, set()).add(use.device)
+            self._cards = {process: devices.pop() for process, devices in held.items() if len(devices) == 1}
+        self._watched.devices = frozenset([card for process, card in self._cards.items() if process in in_use])
+
+    def _steps(self, readings: Sequence[Reading], measured: Measured) -> dict[str, CardGrowth]:
+        """By card, what its counter showed between the last two readings."""
+        found: dict[str, CardGrowth] = {}
+        before, self._last_steps = self._last_steps, {}
+        for reading in readings:
+            for card, steps in reading.steps:
+                delta = measured.deltas.get(card)
+                if delta is None or delta.event != "ok":
+                    continue  # the counter was reset, or jumped
+                last = before.get(card)
+                every = steps if last is None else (last, *steps)
+                found[card] = CardGrowth(delta.joules, delta.seconds, delta.device.max_watts, every)
+                self._last_steps[card] = steps[-1]
+        return found
 
     def _joules(self, process: ProcessKey) -> Mapping[Component, float] | None:
         return self._ledger.process_joules(process)

@@ -29,7 +29,7 @@ from ..workloads.protocol import Namer
 from .checkpointer import Accounts, Changes, Checkpointer
 from .deadline import WorkerPool
 from .memory import MemoryWatch
-from .regions import RegionPosting
+from .regions import RegionPosting, WatchedCards
 from .source_runner import BesideOthers, SourceRunner
 from .state_file import StateStore
 from .tokens import TokenPosting
@@ -76,7 +76,7 @@ class Sampler:
     ``snapshot`` may be read from any thread: it is replaced by a single assignment. ``pools`` creates the worker
     pools, by name, that read the sources and write the state file. ``received_by_all`` returns the
     newest snapshot that every regular scraper has received at a boot time, None without regular scrapers. ``factors``
-    provides carbon intensity and price.
+    provides carbon intensity and price. ``watched`` is where the source of cards finds which ones to read more often.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Sampler:
         received_by_all: Callable[[float], int | None] = no_scrapers,
         factors: FactorProvider | None = None,
         demo: bool = False,
+        watched: WatchedCards | None = None,
         pools: Callable[[str], WorkerPool] = WorkerPool,
     ) -> None:
         self.options = options or SamplerOptions()
@@ -105,7 +106,7 @@ class Sampler:
         self._namer = namer
         self._ledger = Ledger(namer, self.options.limits)
         self._tokens = TokenPosting(self._ledger, namer)
-        self._regions = RegionPosting(self._ledger, namer)
+        self._regions = RegionPosting(self._ledger, namer, watched)
         self._checkpointer = None if store is None else Checkpointer(store, host, pools("state"), demo=demo)
         self._booted_at = host.wall() - host.clock()
         self._in_force = NOTHING_IN_FORCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,15 @@ from ..host import FdBudget, Host
 from ..impact.build import build as build_schedule
 from ..impact.protocol import FactorProvider
 from ..impact.values import Embodied
+from ..sampling.regions import WatchedCards
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
+from ..sources.bmc.source import BmcOptions
 from ..sources.custom.meter import Meter
 from ..sources.demo.source import DemoSource
 from ..sources.inference.source import no_servers
+from ..sources.nvml.process import no_cards
 from ..sources.protocol import Source
 from ..sources.registry import build
 from ..workloads.explainer import Explainer, Found
@@ -94,8 +98,18 @@ def _model_options(settings: Settings) -> ModelOptions:
     )
 
 
-def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, every: bool = False) -> list[Source]:
-    """The sources of this host: the enabled ones, or ``every`` one. The ``namer`` knows the model servers."""
+def make_sources(
+    settings: Settings,
+    host: Host,
+    namer: Namer | None = None,
+    *,
+    every: bool = False,
+    watched: WatchedCards | None = None,
+) -> list[Source]:
+    """The sources of this host: the enabled ones, or ``every`` one.
+
+    The ``namer`` knows the model servers, ``watched`` the cards that are to be read more often.
+    """
     enabled = settings.enabled_sources
     return build(
         host,
@@ -111,6 +125,24 @@ def make_sources(settings: Settings, host: Host, namer: Namer | None = None, *, 
         neuron_watts=settings.neuron_watts,
         tpu_watts=settings.tpu_watts,
         meters=[Meter(**meter._asdict()) for meter in settings.meters],
+        watched_cards=no_cards if watched is None else watched,
+        bmc=_bmc_options(settings),
+    )
+
+
+def _bmc_options(settings: Settings) -> BmcOptions:
+    url = settings.bmc_redfish_url
+    if "{node}" in url:
+        url = url.replace("{node}", make_node_name(settings, os.environ))
+    return BmcOptions(
+        url,
+        settings.bmc_redfish_credentials,
+        settings.bmc_redfish_ca,
+        settings.bmc_redfish_fingerprint,
+        settings.bmc_redfish_insecure,
+        settings.bmc_redfish_system,
+        ipmi=settings.bmc_ipmi,
+        period_seconds=settings.bmc_interval,
     )
 
 
@@ -129,12 +161,13 @@ def make_sampler(
     """The sampler of this host, or of the simulated one."""
     sources: Sequence[Source]
     namer: Namer
+    watched = WatchedCards()
     if settings.demo:
         demo = DemoSource(settings.sample_interval, settings.demo_seed)
         sources, namer = [demo], demo
     else:
         namer = make_namer(settings, host)
-        sources = make_sources(settings, host, namer)
+        sources = make_sources(settings, host, namer, watched=watched)
     options = sampler_options(settings)
     return Sampler(
         sources,
@@ -146,6 +179,7 @@ def make_sampler(
         received_by_all=received_by_all,
         factors=make_factors(settings),
         demo=settings.demo,
+        watched=watched,
     )
 
 

@@ -16,11 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from .. import __version__
 from ..host import Host, read_file
 from ..records import GpuState, Problem, Reading, Unavailable
+from .nvml.process import Timeouts
 
 _LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 """Folders that the dynamic linker searches besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
@@ -29,33 +29,9 @@ _MAX_EXITING = 3
 """With that many children stuck in the kernel no other is started: it would get stuck too."""
 
 _CLOSE_SECONDS = 2.0
-_MIN_TIMEOUTS = (10.0, 3.0, 0.5)
 
 _ROOM = "raise the limits of the service or container: memory, number of processes, open files"
 _MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
-
-
-class Timeouts(NamedTuple):
-    """Seconds after which a child counts as hung, and between the starts of two children.
-
-    ``first`` is for its first answer: without persistence mode the driver then initialises each card, in 1 to 3 s
-    (NVIDIA's Driver Persistence). ``answer`` is for all others: while the card's users hold the driver's lock, calls of
-    milliseconds take many times as long, and killing a slow child would not help. ``start`` limits restarts to 3 % of
-    a core if the driver ends every child at once.
-    """
-
-    first: float = 60.0
-    answer: float = 30.0
-    start: float = 5.0
-
-    @classmethod
-    def of(cls, deadline_seconds: float) -> Timeouts:
-        """Scaled to the sampler's deadline for one reading; `Timeouts()` is for the default of 0.5 s.
-
-        Never less than a healthy driver may need: killing it in the middle of a call can upset a card.
-        """
-        scaled = (seconds * 2 * deadline_seconds for seconds in cls())
-        return cls(*(max(least, seconds) for least, seconds in zip(_MIN_TIMEOUTS, scaled, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

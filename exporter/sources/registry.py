@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..host import Host
 from ..records import Unavailable
@@ -11,18 +11,18 @@ from ..workloads.protocol import ModelServer
 from .accelerators.gaudi_process import GaudiProcess
 from .accelerators.neuron import NeuronSource
 from .accelerators.tpu import TpuSource
+from .bmc.source import BmcOptions, BmcSource
 from .cpu.estimate import EstimateSource
 from .cpu.powercap import PowercapSource
 from .cpu.rapl import RaplSource
 from .cray.source import CraySource
 from .custom.meter import Meter
 from .custom.source import CustomSource
-from .driver_process import Timeouts
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
 from .inference.source import InferenceSource, no_servers
-from .nvml.process import NvmlProcess
+from .nvml.process import NvmlProcess, Timeouts, no_cards
 from .podresources.source import SOCKET, PodResourcesSource
 from .protocol import Source
 from .regions.source import RegionSource
@@ -51,20 +51,23 @@ def build(
     meters: Sequence[Meter] = (),
     neuron_watts: tuple[float, float] | None = None,
     tpu_watts: tuple[float, float] | None = None,
+    watched_cards: Callable[[], Collection[str]] = no_cards,
+    bmc: BmcOptions | None = None,
 ) -> list[Source]:
     """Make the sources of this machine; ``enabled`` False leaves one out, None is automatic.
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure, ``meters`` are the operator's own. ``neuron_watts`` and ``tpu_watts`` are the
-    watts of a device at rest and at its most. ``regions_socket`` is where programs report regions, "" for nowhere.
-    ``servers`` returns the model servers that are recognised, ``server_key_file`` the key for those that want one. CPU
-    use by process comes from /proc only where cgroups do not report it, and from psutil only on systems without /proc.
+    measure, ``meters`` are the operator's own. ``neuron_watts`` and ``tpu_watts`` are the watts of a device at rest and
+    at its most. ``regions_socket`` is where programs report regions, "" for nowhere, ``watched_cards`` returns those
+    whose counters are read more often meanwhile. ``servers`` returns the model servers that are recognised,
+    ``server_key_file`` the key for those that want one. ``bmc`` is how to reach the BMC. CPU use by process comes from
+    /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
     grouped = enabled.get("cgroups") is not False and _has_groups(host)
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
-        "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds)),
+        "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds), watched_cards),
         "gaudi": lambda: GaudiProcess(host, Timeouts.of(deadline_seconds)),
         "neuron": lambda: NeuronSource(host, neuron_watts),
         "tpu": lambda: TpuSource(host, tpu_watts),
@@ -80,12 +83,15 @@ def build(
         "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
         "custom": lambda: CustomSource(host, meters),
+        "bmc": lambda: BmcSource(bmc or BmcOptions(), host.clock),
     }
-    absent = {"psutil"} if linux else registry.keys() - {"estimate", "psutil", "custom"}
+    absent = {"psutil"} if linux else registry.keys() - {"estimate", "psutil", "custom", "bmc"}
     if not regions_socket:
         absent.add("regions")
     if not meters:
         absent.add("custom")
+    if not (bmc is not None and bmc.wanted) and not enabled.get("bmc"):
+        absent.add("bmc")
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from exporter.accounting.region_accounts import MAX_REGIONS, OTHER, Owner, RegionAccounts
+from exporter.accounting.region_accounts import MAX_LEARNED, MAX_REGIONS, OTHER, Owner, RegionAccounts
 from exporter.accounting.regions import HOLD_SECONDS
 from exporter.records import Component, GroupKey, Process, ProcessKey
 from exporter.records.regions import OUTSIDE_REGIONS, ProcessRegions, RegionPiece, RegionSpan, RegionUse
@@ -139,6 +140,32 @@ def test_counters_are_kept_while_used_and_for_a_while_and_across_a_restart() -> 
     assert again.counted("runs") == {"a": 5}
     again.accounts.keep(again.now + 1.0)
     assert again.accounts.view().counts == ()
+
+
+def test_watts_of_so_many_programs_are_learned_and_joules_of_all_are_divided() -> None:
+    accounts, random, now = RegionAccounts(), Random(1), 100.0
+    programs = [Process(ProcessKey(pid, 1), "python") for pid in range(MAX_LEARNED + 3)]
+    for _ in range(40):
+        busy = random.uniform(0.2, 0.8)
+        span = RegionSpan(now, (RegionPiece(busy, (("a", busy),)), RegionPiece(1.0 - busy, (("b", 1.0 - busy),))))
+        now += 1.0
+        joules: dict[Component, float] = {"gpu": 300.0 * (now - 100.0)}
+        accounts.post(
+            [ProcessRegions(program, GROUP, (), (span,)) for program in programs],
+            {"gpu": now},
+            {program.key: joules for program in programs}.get,
+            lambda process, _: (str(process.key.pid), ""),
+            now,
+            None,
+        )
+    view = accounts.view()
+    assert len({row.owner for row in view.watts}) == MAX_LEARNED
+    by_owner = {
+        owner: sum(row.total for row in view.counts if row.owner == owner and row.kind == "gpu")
+        for owner in {row.owner for row in view.counts}
+    }
+    for program in programs[MAX_LEARNED:]:
+        assert by_owner[str(program.key.pid), ""] == pytest.approx(300.0 * 38.0, rel=0.05), "at once, by time"
 
 
 @example([(1.0, [(0.0625, "a")])])

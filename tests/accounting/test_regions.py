@@ -9,16 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.region_simulation import SECONDS, WATTS, Meter, Run, simulate, steps
+from exporter.accounting.region_lags import Moment
 from exporter.accounting.region_times import OUTSIDE, RegionTimes
 from exporter.accounting.regions import PARTICIPANTS, RegionEstimator, RegionWatts, divide
 
 _SEEDS = 6
 
+_LAG = 0.0523
+"""Seconds: between two of the delays that are tried first."""
+
 
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
-    """A minute at a meter that is read ten times a second and shows everything 50 ms late."""
-    return [simulate(Random(seed), Meter(0.1), 60.0) for seed in range(_SEEDS)]
+    """A minute at a meter that is read ten times a second and shows everything about 50 ms late."""
+    return [simulate(Random(seed), Meter(0.1, lag=_LAG), 60.0) for seed in range(_SEEDS)]
 
 
 class TestSteps:
@@ -27,10 +31,10 @@ class TestSteps:
             assert run.time_share_error("load") > 0.9
             assert run.time_share_error("forward") < -0.1
             for region, watts in WATTS.items():
-                assert abs(run.error(region, watts)) < 0.15
+                assert abs(run.error(region, watts)) < 0.1
 
     def test_the_lag_is_found(self, runs: list[Run]) -> None:
-        assert [run.estimator.lag for run in runs] == [pytest.approx(0.05, abs=0.006)] * _SEEDS
+        assert [run.estimator.lag for run in runs] == [pytest.approx(_LAG, abs=0.0005)] * _SEEDS
 
     def test_the_true_watts_are_within_most_intervals(self, runs: list[Run]) -> None:
         inside = [run.estimator.watts[region] for run in runs for region in WATTS]
@@ -82,7 +86,7 @@ def observe(
     estimator: RegionEstimator, intervals: int, pieces: list[tuple[dict[str, float], float]], random: Random
 ) -> float:
     """Show an estimator intervals of 1 s with a random share of each piece, a mix of regions and its watts."""
-    times, at, total = RegionTimes(), 0.0, 0.0
+    times, at, total, before = RegionTimes(), 0.0, 0.0, 0.0
     times.start(-1.0)
     times.add(1.0, ((OUTSIDE, 1.0),))
     for _ in range(intervals):
@@ -92,7 +96,9 @@ def observe(
             seconds = weight / sum(weights)
             times.add(seconds, [(region, seconds * part) for region, part in mix.items()])
             joules += seconds * watts
-        estimator.observe(times, at, at + 1.0, joules)
+        if at:  # of what follows an interval some milliseconds are needed
+            estimator.observe(times, Moment(at - 1.0), Moment(at), before)
+        before = joules
         total += joules
         at += 1.0
     return total
@@ -110,7 +116,7 @@ class TestIdentifiability:
 
     def test_nothing_is_said_before_there_are_enough_intervals(self) -> None:
         estimator = RegionEstimator()
-        observe(estimator, 29, [({"a": 1.0}, 300.0), ({"c": 1.0}, 100.0)], Random(1))
+        observe(estimator, 30, [({"a": 1.0}, 300.0), ({"c": 1.0}, 100.0)], Random(1))
         assert not estimator.watts
 
     def test_regions_longer_than_an_interval_are_measured_by_windows(self) -> None:
@@ -119,9 +125,10 @@ class TestIdentifiability:
         for second in range(200):
             region = "train" if second // 20 % 2 else "evaluate"
             times.add(1.0, ((region, 1.0),))
-        for second in range(1, 199):
+        for second in range(1, 198):
             region = "train" if (second + 1) // 20 % 2 else "evaluate"
-            estimator.observe(times, float(second), second + 1.0, 90.0 if region == "train" else 40.0)
+            watts = 90.0 if region == "train" else 40.0
+            estimator.observe(times, Moment(second), Moment(second + 1.0), watts)
         assert estimator.watts["train"].method == "window"
         assert estimator.watts["train"].watts == pytest.approx(90.0, rel=0.02)
         assert estimator.watts["evaluate"].watts == pytest.approx(40.0, rel=0.02)

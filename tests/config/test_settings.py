@@ -299,6 +299,17 @@ class TestBounds:
                     "https://u@x",
                 ],
             ),
+            (
+                "bmc.redfish.url",
+                ["https://10.0.0.17", "https://{node}-bmc.example.com:8443", "http://[::1]:8000"],
+                ["10.0.0.17", "https://{host}", "https://user:secret@bmc", "https://bmc/redfish/v1"],
+            ),
+            (
+                "bmc.redfish.fingerprint",
+                ["ab" * 32, ":".join(["AB"] * 32), "sha256:" + "0" * 64, "SHA256 Fingerprint=" + ":".join(["0f"] * 32)],
+                ["ab" * 31, "ab" * 33, "g" * 64],
+            ),
+            ("bmc.interval", ["10s", "1h"], ["9s", "2h"]),
         ],
     )
     def test_both_sides_of_each_bound(self, name: str, good: list[str], bad: list[str]) -> None:
@@ -315,6 +326,16 @@ class TestBounds:
         assert load({low: "1", high: "9.5"}, {}).estimate_max_watts_per_cpu == 9.5
         assert problems({low: "9", high: "1"}) == [f"{low} (9) is above {high} (1)"]
         assert problems({low: "9"}) == [f"{low} and {high} must be set together or not at all"]
+        url, login = "bmc.redfish.url", "bmc.redfish.credentials"
+        assert problems({login: "/f"}) == [f"{login} needs {url}"]
+        assert problems({login: "/f", url: "http://10.0.0.1"}) == [
+            f"{url} must be https: a password is sent over http to this machine only"
+        ]
+        assert load({login: "/f", url: "http://127.0.0.1:8000"}, {}).bmc_redfish_url == "http://127.0.0.1:8000"
+        assert load({login: "/f", url: "https://{node}-bmc"}, {}).bmc_redfish_url == "https://{node}-bmc"
+        assert problems({"bmc.redfish.ca": "/ca", "bmc.redfish.insecure": "true"}) == [
+            "bmc.redfish.ca and bmc.redfish.insecure exclude each other"
+        ]
         assert problems({"web.listen-address": [":1", ":1"]}) == ["--web.listen-address: lists the same value twice"]
 
     @given(st.integers(min_value=0, max_value=10**9))

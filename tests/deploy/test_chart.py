@@ -92,7 +92,8 @@ def test_without_values_only_the_namespace_is_missing() -> None:
 def test_what_no_overlay_has_is_valid_too(name: str) -> None:
     for found in objects(name):
         validate(found)
-    named = {"PriorityClass system-node-critical", "RuntimeClass nvidia-cdi", "Secret ai-energy-exporter mine"}
+    secrets = {"Secret ai-energy-exporter mine", "Secret ai-energy-exporter bmcs"}
+    named = {"PriorityClass system-node-critical", "RuntimeClass nvidia-cdi", *secrets}
     missing = {*references([*objects(name), one("base", "Namespace")])}
     assert missing == ({f"there is no {each}" for each in named} if name == "everything" else set())
 

@@ -70,7 +70,7 @@ def test_every_path_that_is_named_is_mounted(name: str) -> None:
         config = flags.pop("config.file")  # is not there to be read
         settings = load(flags, own)
         assert settings.path_sysfs == "/host/sys"  # parts of it: see below
-        named = {config, settings.state_file, settings.web_config_file}
+        named = {config, settings.state_file, settings.web_config_file, settings.bmc_redfish_credentials}
         if settings.source_podresources is not False:
             named.add(settings.path_pod_resources)
         named.discard("")

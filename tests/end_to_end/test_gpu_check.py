@@ -119,7 +119,7 @@ def burn(gpu: Gpu, stop: threading.Event) -> None:
         gpu.energy_joules += 6
         for process in psutil.Process().children(recursive=True):
             try:
-                if "benchmarks.gpu_load" in process.cmdline():
+                if {"benchmarks.gpu_load", "benchmarks.gpu_regions"} & set(process.cmdline()):
                     gpu.process(process.pid, sm_util=45)
             except psutil.Error:
                 continue
@@ -134,6 +134,7 @@ def test_all_of_it(libraries: Path, gpu: Gpu, tmp_path: Path) -> None:
     quick = [
         f"--seconds={seconds:g}",
         "--settle=0.05",
+        "--region-seconds=2",
         "--rounds=1",
         "--round-seconds=0.1",
         "--out",
@@ -156,6 +157,7 @@ def test_all_of_it(libraries: Path, gpu: Gpu, tmp_path: Path) -> None:
     assert [cell.strip() for cell in rows["idle"]][-1] != "-"
     assert "nvmlDeviceGetProcessUtilization" in rows
     assert float(rows["both"][3]) > 0, "A made products"
+    assert float(rows["few"][0]) > 0, "it drew power alone"
     assert "Slowdown" in done.stdout
     document = json.loads((tmp_path / "out/nvidia-h100-80gb-hbm3/gpus.json").read_text())
     (recorded,) = document["gpus"]

@@ -207,6 +207,8 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             False,
         )
     )
+    bmc = Device("bmc-1", "platform", "bmc", "measured", "chassis 1", 0.0, scope="node", period_seconds=10.0)
+    devices.append(DeviceRow(bmc, 900 * seconds, 900.0 * wave, None, "", None, None, None, 0, 0, False, True))
     devices.append(
         DeviceRow(
             Device("dram-estimate", "dram", "estimate", "estimated", "Memory", 1.0, method="utilization_model"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter.regions import Client
+from tests.support.patience import patience
 from tests.support.region_server import RegionServer
 
 
@@ -20,4 +21,5 @@ def server(tmp_path: Path) -> Iterator[RegionServer]:
 
 @pytest.fixture
 def client(server: RegionServer) -> Client:
-    return Client(str(server.path))
+    """It waits for its lock as long as a busy machine may keep a thread that holds it."""
+    return Client(str(server.path), lock_seconds=patience())

@@ -20,6 +20,7 @@ import pytest
 from exporter.regions import Client, Region
 from exporter.regions.client import MAX_NAMES, OTHER
 from tests.support.patience import wait_for
+from tests.support.privileges import drop_privileges, public_folder, regain_privileges
 from tests.support.region_server import RegionServer, Totals
 
 
@@ -225,6 +226,19 @@ class TestCounts:
         assert sent(client, server).device == [("kernel", 1_000, 2_000)]
 
 
+def test_a_signal_handler_that_interrupts_a_region_does_not_wait_for_ever(server: RegionServer) -> None:
+    """It would wait for the thread that it interrupted: that one holds the lock until the handler has returned."""
+    client = Client(str(server.path), lock_seconds=0.01)
+    with client.region("known"):
+        pass
+    with client.lock, client.region("known") as region:
+        region.add(tokens=1)
+        client.region("new").add(tokens=1)
+    totals = sent(client, server)
+    assert (totals.runs["known"], totals.units["known", "tokens"]) == (1, 0)
+    assert client.active == {}
+
+
 class TestWithoutAnExporter:
     def test_nothing_is_recorded(self, tmp_path: Path) -> None:
         client = Client(str(tmp_path / "absent.sock"))
@@ -243,6 +257,22 @@ class TestWithoutAnExporter:
                 pass
             client.flush()
             assert not client.recording
+
+    def test_a_socket_that_this_user_may_not_reach(self) -> None:
+        with public_folder() as folder:
+            server = RegionServer(folder / "regions.sock")
+            os.chmod(folder, 0o700 if os.getuid() == 0 else 0)
+            drop_privileges()
+            client = Client(str(server.path))
+            for _ in range(3):
+                with client.region("a"):
+                    pass
+                client.flush()
+            regain_privileges()
+            os.chmod(folder, 0o700)
+            assert not client.recording
+            assert server.connections == []
+            server.close()
 
     def test_it_records_from_the_first_region_after_the_exporter_started(self, tmp_path: Path) -> None:
         client = Client(str(tmp_path / "late.sock"))

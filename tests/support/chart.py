@@ -37,6 +37,7 @@ CASES = {
     "mtls": Case({**_HERE, "tls": {"enabled": True}}, ("overlays/mtls",)),
     "nonroot": Case({**_HERE, "nonroot": {"enabled": True}}, ("overlays/nonroot",)),
     "openshift": Case({**_HERE, "openshift": {"enabled": True}}, ("overlays/openshift",)),
+    "bmc": Case({**_HERE, "bmc": {"enabled": True}}, ("overlays/bmc",)),
     "prometheus-operator": Case(
         {**_HERE, "podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
         ("overlays/prometheus-operator",),
@@ -68,6 +69,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "state": {"hostPath": "/srv/energy"},
         "nvidia": {"enabled": True, "runtimeClassName": "nvidia-cdi"},
         "tls": {"enabled": True, "secretName": "mine"},
+        "bmc": {"enabled": True, "secretName": "bmcs"},
         "networkPolicy": {
             "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
             "extraEgress": [{"ports": [{"port": 53, "protocol": "UDP"}]}],

@@ -79,5 +79,6 @@ def mounts(pod: Object) -> Iterator[tuple[Object, Object]]:
 
 
 def variables(container: Object) -> dict[str, str]:
-    """Its environment, as far as it is written down."""
-    return {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
+    """Its environment, as far as it is written down; what is from a Secret has a value of documentation."""
+    secrets = {"AI_ENERGY_BMC_REDFISH_URL": "https://{node}-bmc.example.com"}
+    return {entry["name"]: entry.get("value", secrets.get(entry["name"], "")) for entry in container.get("env", [])}

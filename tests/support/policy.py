@@ -15,6 +15,7 @@ WRITABLE = {"/var/lib/ai-energy-exporter", "/run/ai-energy-exporter"}
 NONROOT = 65532
 
 PROVIDED = {
+    ("Secret", "ai-energy-exporter", "ai-energy-exporter-bmc"),  # overlays/bmc: yours
     ("Secret", "ai-energy-exporter", "ai-energy-exporter-tls"),  # overlays/mtls: yours, or cert-manager's
     ("RuntimeClass", "", "nvidia"),  # overlays/gpu: the GPU operator's
     ("Namespace", "", "monitoring"),  # where Prometheus is

@@ -13,6 +13,7 @@ from exporter.sources.custom.meter import Meter
 from exporter.sources.custom.poller import Poller
 from exporter.sources.custom.source import CustomSource
 from exporter.sources.hwmon.labels import Components
+from exporter.sources.protocol import Source
 from exporter.sources.registry import build
 from exporter.workloads.namer import WorkloadNamer
 
@@ -90,8 +91,17 @@ class WrittenNode:
         proc, sys, cgroup = (str(self.root / name) for name in ("proc", "sys", "cgroup"))
         return Host(proc, sys, cgroup, clock=lambda: self.now, wall=lambda: 1767225600.0 + self.now, fds=FdBudget(1024))
 
-    def play(self, step: Callable[[float], None], ticks: int, seconds: float = 1.0, *, whole: bool = False) -> Played:
-        """Tick after each ``step``; the sources and the sampler are the real ones."""
+    def play(
+        self,
+        step: Callable[[float], None],
+        ticks: int,
+        seconds: float = 1.0,
+        *,
+        whole: bool = False,
+        more: Sequence[Source] = (),
+        watch: Callable[[Snapshot], None] | None = None,
+    ) -> Played:
+        """Tick after each ``step``; the sources and the sampler are the real ones. ``watch`` sees every snapshot."""
         self.flush()
         host = self.host()
         off = {"nvml": False, "podresources": False, "drm": False}
@@ -99,7 +109,7 @@ class WrittenNode:
         if self.meters:  # read in each tick, not in threads of their own
             sources.append(TickedMeters(host, self.meters))
         options = SamplerOptions(interval_seconds=seconds, source_timeout_seconds=5.0)
-        sampler = Sampler(sources, WorkloadNamer(), host, options)
+        sampler = Sampler([*sources, *more], WorkloadNamer(), host, options, observers=[watch] if watch else ())
         try:
             snapshot = sampler.tick()
             worst = 0.0

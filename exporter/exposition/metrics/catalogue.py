@@ -57,7 +57,8 @@ CATALOGUE: tuple[Family, ...] = (
     of_device(
         "energy_device_power_watts",
         "gauge",
-        "Power of one metered device, in watts, over the last sample interval; absent when the device was not read.",
+        "Power of one metered device, in watts, over the last sample interval, or between its last two values where it "
+        "has them more rarely (energy_device_period_seconds); absent when the device was not read.",
         lambda row: row.watts,
     ),
     of_device(
@@ -118,8 +119,15 @@ CATALOGUE: tuple[Family, ...] = (
         "energy_device_up",
         "gauge",
         "1 if the last sample has a plausible reading of the device, 0 if not, for example of a GPU that fell off the "
-        "bus; absent while the device is suspended or its source is disabled.",
+        "bus; absent while the device is suspended or its source is disabled. Of a device with a period: whether its "
+        "value is overdue.",
         lambda row: None if row.up is None else float(row.up),
+    ),
+    of_device(
+        "energy_device_period_seconds",
+        "gauge",
+        "Time between two values of a device that has them more rarely than once a sample, such as a BMC, in seconds.",
+        lambda row: row.device.period_seconds or None,
     ),
     of_device(
         "energy_device_last_reading_timestamp_seconds",

@@ -39,7 +39,8 @@ class CustomSource:
         problems = [problem for poller in self._pollers if (problem := poller.problem) is not None]
         if len(problems) == len(self._pollers) and not meters:
             raise Unavailable(*problems[0])
-        return Reading(meters=tuple(meters), problems=tuple(problems))
+        pending = any(poller.sample is None and poller.problem is None for poller in self._pollers)
+        return Reading(meters=tuple(meters), problems=tuple(problems), pending=pending)
 
     def close(self) -> None:
         """End the threads and the commands; the next read starts them again."""

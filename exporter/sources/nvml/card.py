@@ -91,6 +91,10 @@ class Card:
         self._note_throttling(fields, self.window_seconds)
         return self._meter.read(self.handle, fields, at)
 
+    def counter_joules(self) -> float | None:
+        """Its energy counter alone, None where its meter does not use it. Raises `DriverError`."""
+        return self._meter.counter_joules(self.handle)
+
     @property
     def data_problem(self) -> Problem | None:
         """What makes the values of the last reading doubtful."""

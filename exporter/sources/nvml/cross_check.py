@@ -15,7 +15,6 @@ or 5 % where the gauge is that inaccurate; an idle one was seen at 0.57 (zeus #1
 factor of 15 (ROCm/amdsmi #38) or did not advance (ROCm/rocm_smi_lib #180)."""
 
 _GAP_SECONDS = 10.0
-"""A longer time between two readings is left out on both sides: the power during it is not known."""
 
 _SLACK_SECONDS = 0.1
 _MIN_WATTS = 1.0
@@ -31,11 +30,13 @@ class _Sample(NamedTuple):
 class Agreement:
     """Compares the joules of a counter with the gauge's watts integrated over the same time, window by window.
 
-    ``ratio`` is counter over gauge in the last full window; None before the first window is complete.
+    ``ratio`` is counter over gauge in the last full window; None before the first window is complete. A time between
+    two readings longer than ``gap_seconds`` is left out on both sides: the power during it is not known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gap_seconds: float = _GAP_SECONDS) -> None:
         self.ratio: float | None = None
+        self._gap = gap_seconds
         self._last: _Sample | None = None
         self._window = FIRST_SECONDS
         self._seconds = self._counted = self._drawn = 0.0
@@ -55,7 +56,7 @@ class Agreement:
         if last is None:
             return
         seconds, counted = at - last.at, joules - last.joules
-        if not (0 < seconds <= _GAP_SECONDS and 0 <= counted <= max_watts * (seconds + _SLACK_SECONDS)):
+        if not (0 < seconds <= self._gap and 0 <= counted <= max_watts * (seconds + _SLACK_SECONDS)):
             return
         self._seconds += seconds
         self._counted += counted

@@ -117,6 +117,12 @@ class CardMeter:
                     self.data_problem = _FAILING
         return self._power(self._watts(handle, fields), at)
 
+    def counter_joules(self, handle: Any) -> float | None:
+        """The counter alone, None where `read` does not use it. Raises `DriverError`."""
+        if not self._counts or self._is_module or self.device.component != "gpu":
+            return None
+        return self._driver.energy_joules(handle)
+
     def _of_gpu_alone(self, handle: Any, fields: Fields, at: float) -> EnergyReading | PowerReading | None:
         milliwatts = fields.values.get(POWER_INSTANT_MILLIWATTS)
         if milliwatts is not None:

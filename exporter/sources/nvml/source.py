@@ -132,6 +132,16 @@ class NvmlSource:
             asleep=(*tick.asleep, *sorted(asleep - {gpu.card.bus_id for gpu in self._gpus})),
         )
 
+    def counter_joules(self, uuid: str) -> float | None:
+        """The energy counter of a card between two reads; None if it has none, or is not to be read now.
+
+        Raises `DriverError`.
+        """
+        gpu = self._known.get(uuid) if self._is_open else None
+        if gpu is None or gpu.card.read_at is None or gpu.card.lost is not None or gpu.card.bus_id in self._asleep:
+            return None
+        return gpu.card.counter_joules()
+
     def _all_asleep(self, asleep: set[str]) -> Reading:
         self._asleep = asleep
         known = [gpu for gpu in self._known.values() if gpu.card.bus_id in asleep]

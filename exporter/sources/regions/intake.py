@@ -55,6 +55,7 @@ class Intake:
         self._peers: dict[socket.socket, Peer] = {}
         self._ended: list[Peer] = []
         self._rejected: Counter[Rejection] = Counter()
+        self._refused = False
         self._lost = 0
         self._selector: selectors.BaseSelector | None = None
         self._listening: socket.socket | None = None
@@ -120,14 +121,14 @@ class Intake:
             found = [peer.take(ended=False) for peer in self._peers.values()]
             found += [peer.take(ended=True) for peer in self._ended]
             lost = self._lost + sum([peer.lost for peer in self._peers.values()])
-            self._ended = []
+            self._ended, self._refused = [], False
             processes = tuple([each for each in found if each is not None])
             return RegionReport(processes, {str(reason): count for reason, count in self._rejected.items()}, lost)
 
     @property
-    def connected(self) -> bool:
-        """Whether a process is connected, or was since the last `take`."""
-        return bool(self._peers or self._ended)
+    def has_news(self) -> bool:
+        """Whether a process is connected, or was since the last `take`, or was refused since then."""
+        return bool(self._peers or self._ended or self._refused)
 
     def close(self) -> None:
         """Stop listening, and remove the socket."""
@@ -237,3 +238,4 @@ class Intake:
     def _reject(self, reason: Rejection) -> None:
         with self._lock:
             self._rejected[reason] += 1
+            self._refused = True

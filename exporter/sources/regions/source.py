@@ -20,7 +20,7 @@ class RegionSource:
     def read(self, now: float) -> Reading:  # noqa: ARG002 - what is reported has its own times
         """Everything since the last read."""
         self._intake.open()
-        if not self._intake.connected:
+        if not self._intake.has_news:
             return Reading()
         return Reading(regions=self._intake.take())
 

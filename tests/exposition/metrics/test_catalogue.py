@@ -37,6 +37,7 @@ CONTRACT = {
     "energy_device_power_high_watts": ("gauge", DEVICE),
     "energy_device_stuck": ("gauge", DEVICE),
     "energy_device_up": ("gauge", DEVICE),
+    "energy_device_period_seconds": ("gauge", DEVICE),
     "energy_device_last_reading_timestamp_seconds": ("gauge", DEVICE),
     "energy_device_agreement_ratio": ("gauge", DEVICE),
     "energy_device_retired_joules_total": ("counter", ("component",)),

@@ -23,9 +23,9 @@ import pytest
 from exporter import __version__
 from exporter.host import Host, boot_seconds
 from exporter.records import EnergyReading, Reading, Unavailable
-from exporter.sources.driver_child import serve
-from exporter.sources.driver_process import Timeouts
-from exporter.sources.nvml.process import NvmlProcess
+from exporter.sources.nvml.child import serve
+from exporter.sources.nvml.fast_reads import FastReads
+from exporter.sources.nvml.process import NvmlProcess, Timeouts
 from exporter.sources.registry import build
 from tests.support.nvml.control import FakeDriver
 from tests.support.patience import patience, wait_for
@@ -412,7 +412,7 @@ class TestChild:
                 self.closed = True
 
         source, answers = Scripted(), io.BytesIO()
-        serve(source, [b"0.5\n", b"2.0\n"], answers, 60.0)
+        serve(source, [b"0.5\n", b"2.0\n"], answers, 60.0, FastReads(lambda _: None, boot_seconds))
         answers.seek(0)
         assert [pickle.load(answers), pickle.load(answers)] == [
             Reading(rest_seconds=0.5),

@@ -17,6 +17,7 @@ from exporter.host import Host
 from exporter.records import RegionReport, Unavailable
 from exporter.records.regions import ProcessRegions
 from exporter.regions import Client
+from exporter.sources.regions.intake import MAX_PEERS
 from exporter.sources.regions.peer import MAX_NAMES, OTHER
 from exporter.sources.regions.source import RegionSource
 from tests.support.patience import wait_for
@@ -136,6 +137,29 @@ class TestClient:
         with pytest.raises(Unavailable) as refused:
             RegionSource(Host(), str(tmp_path / ("long" * 50))).read(0.0)
         assert "--regions.socket" in refused.value.fix
+
+
+class TestWhoIsRefused:
+    def test_a_process_that_is_not_in_proc(self, tmp_path: Path) -> None:
+        """As one of another pid namespace: whose joules its regions are is not known."""
+        path = tmp_path / "regions.sock"
+        source = RegionSource(Host(procfs=str(tmp_path)), str(path))
+        source.read(0.0)
+        reader = Reader(source)
+        with connect(path) as refused:
+            assert refused.recv(1) == b"", "it is told by the end of the connection"
+        wait_for(lambda: reader.rejected("no_process") == 1)
+        assert reader.processes == []
+        source.close()
+
+    def test_more_processes_than_are_taken(self, path: Path, reader: Reader) -> None:
+        first = connect(path)
+        others = [connect(path) for _ in range(MAX_PEERS + 5)]
+        wait_for(lambda: reader.rejected("too_many_clients") == 6)
+        first.send(runs())
+        wait_for(lambda: reader.runs("alive") == 1)
+        for connection in (first, *others):
+            connection.close()
 
 
 _HOSTILE: dict[str, tuple[bytes, str]] = {

@@ -55,7 +55,7 @@ int cuLaunchKernel(void *kernel, unsigned grid_x, unsigned grid_y, unsigned grid
                    unsigned block_z, unsigned shared_bytes, void *stream, void **parameters, void **extra) {
     unsigned size = *(unsigned *)parameters[3];
     if (kernel != &function || grid_z != 1 || block_z != 1 || shared_bytes || stream || extra ||
-        grid_x * block_x != size || grid_y * block_y != size)
+        grid_x * block_x != size || grid_y * block_y > size)
         return INVALID_VALUE;
     float *product = (float *)(uintptr_t) * (pointer_t *)parameters[2];
     product[0] = product[1] = (float)size;

@@ -154,7 +154,16 @@ static uint64_t now_us(void) {
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* Asleep, or with FAKE_NVML_BUSY computing, as a driver that polls its device. */
 static void rest(uint64_t microseconds) {
+    if (getenv("FAKE_NVML_BUSY")) {
+        struct timespec now;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+        uint64_t until = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 + microseconds;
+        while ((uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 < until)
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+        return;
+    }
     struct timespec left = {(time_t)(microseconds / 1000000), (long)(microseconds % 1000000) * 1000};
     while (nanosleep(&left, &left)) {
     }

@@ -3,6 +3,9 @@
 {{- if .Values.tls.enabled }}
 - {{ .Files.Get "manifests/overlays/mtls/daemonset.yaml" | fromYaml | toJson }}
 {{- end }}
+{{- if .Values.bmc.enabled }}
+- {{ .Files.Get "manifests/overlays/bmc/daemonset.yaml" | fromYaml | toJson }}
+{{- end }}
 {{- if .Values.nonroot.enabled }}
 - {{ .Files.Get "manifests/overlays/nonroot/daemonset.yaml" | fromYaml | toJson }}
 {{- end }}
@@ -56,6 +59,10 @@
             {{- $ip := dict "name" "NODE_IP" "valueFrom" (dict "fieldRef" (dict "fieldPath" "status.hostIP")) }}
             {{- $env = prepend $env $ip }}
             {{- end }}
+            {{- if .Values.bmc.enabled }}
+            {{- $ref := dict "secretKeyRef" (dict "name" .Values.bmc.secretName "key" "url") }}
+            {{- $env = prepend $env (dict "name" "AI_ENERGY_BMC_REDFISH_URL" "valueFrom" $ref) }}
+            {{- end }}
             {{- with $env }}
             env: {{ toJson . }}
             {{- end }}
@@ -66,6 +73,10 @@
             hostPath: { path: {{ quote .Values.state.hostPath }} }
           - name: run
             hostPath: { path: {{ quote .Values.regions.hostPath }} }
+          {{- if .Values.bmc.enabled }}
+          - name: bmc
+            secret: { secretName: {{ quote .Values.bmc.secretName }} }
+          {{- end }}
           {{- if .Values.tls.enabled }}
           - name: web
             projected:
