@@ -98,6 +98,7 @@ class Region:
             client.start()
         lock = client.lock
         if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
+            client.lost += 1
             return self
         try:
             now = monotonic_ns()
@@ -137,6 +138,7 @@ class Region:
             return
         lock = client.lock
         if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
+            client.unended = True
             return
         try:
             now = monotonic_ns()
@@ -251,7 +253,8 @@ class Client:
         self.path = path or os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
         self.regions = {} if regions is None else regions
         self.recording = self.forked = False
-        self.lost = 0  # runs that were recorded and never sent
+        self.lost = 0  # runs that were not recorded, or recorded and never sent
+        self.unended = False  # a run has ended that could not be ended here: the lock was held
         self.before_flush: list[Callable[[], None]] = []
         self.device_spans: list[tuple[int, int, int]] = []
         self.epoch = 0
@@ -379,15 +382,19 @@ class Client:
     def _forget(self) -> None:
         """Record no more; what is open is not counted."""
         with self.lock:
-            self.recording = False
-            self.epoch += 1
+            self.recording = self.unended = False
             self.lost = self._outside_ns = self._outside_cpu = self._outside_cpu_of = 0
-            self.active.clear()
-            self.left.clear()
+            self._leave_all()
             self._pieces, self.device_spans, self._waiting = [], [], []
             for region in self.regions.values():
                 region.runs, region.units = 0, {}
                 region.sum_ns = region.cpu_ns = region.cpu_of_ns = 0
+
+    def _leave_all(self) -> None:
+        """What is open is not counted when it ends. The lock is held."""
+        self.epoch += 1
+        self.active.clear()
+        self.left.clear()
 
     # --- sending ------------------------------------------------------------------------------------
 
@@ -430,6 +437,10 @@ class Client:
             now = monotonic_ns()
             self.advance(now)
             self._close_sum(now)
+            if self.unended:
+                self.unended = False
+                self.lost += sum(self.active.values())
+                self._leave_all()
             began, pieces, spans = self._began, self._pieces, self.device_spans
             self._began, self._pieces, self.device_spans = now, [], []
             runs, units, cpu = {}, {}, {}

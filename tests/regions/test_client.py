@@ -237,6 +237,21 @@ def test_a_signal_handler_that_interrupts_a_region_does_not_wait_for_ever(server
     totals = sent(client, server)
     assert (totals.runs["known"], totals.units["known", "tokens"]) == (1, 0)
     assert client.active == {}
+    assert totals.lost == 1
+
+
+def test_a_run_that_cannot_be_ended_is_lost_and_its_region_left(server: RegionServer) -> None:
+    """The lock was held all the time that the end waited for it: a thread that was stopped, a machine that stood."""
+    client = Client(str(server.path), lock_seconds=0.01)
+    region = client.region("a").__enter__()
+    with client.lock:
+        region.__exit__(None, None, None)
+    client.flush()
+    with client.region("b"):
+        time.sleep(0.02)
+    totals = sent(client, server)
+    assert (totals.runs["a"], totals.runs["b"], totals.lost) == (0, 1, 1)
+    assert client.active == {}
 
 
 class TestWithoutAnExporter:
