@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.hlml import control as hlml_control
 from tests.support.nvml import control
 from tests.support.nvml.node import fresh_bindings
 from tests.support.patience import patience
@@ -71,6 +72,12 @@ def _nobody_is_left() -> Iterator[None]:
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scripted NVIDIA driver, compiled when the first test asks for it."""
     return control.build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="session")
+def hlml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scripted library of Gaudi cards."""
+    return hlml_control.build(tmp_path_factory.mktemp("hlml"))
 
 
 @pytest.fixture(scope="module")

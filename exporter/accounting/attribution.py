@@ -103,11 +103,16 @@ def split_idle(device: Device, joules: float, seconds: float, idle_watts: float 
 
 
 def countable(devices: Iterable[Device]) -> list[Device]:
-    """Devices whose joules may be summed: those not within another one, except within the platform's meter."""
+    """Devices whose joules may be summed: those not within another one, except within the platform's meter.
+
+    A fallback only where no other device of its component may be.
+    """
     known = {device.id: device for device in devices}
-    return [
+    outermost = [
         device for device in known.values() if device.component != "platform" and not _inside_component(device, known)
     ]
+    metered = {device.component for device in outermost if not device.fallback}
+    return [device for device in outermost if not (device.fallback and device.component in metered)]
 
 
 _OUTERMOST_FIRST: tuple[Scope, ...] = ("outlet", "supply", "node", "board")

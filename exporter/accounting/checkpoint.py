@@ -32,7 +32,9 @@ New fields do not change the version: they may be missing when read, and an olde
 """
 
 _DEVICE_FIELDS = ("component", "source", "quality", "name", "within", "method")
-"""Fields of a device that are saved, so that it is published under its labels before it is read again."""
+_RARE_DEVICE_FIELDS = ("period_seconds", "fallback")
+"""Fields of a device that are saved, so that it is published under its labels before it is read again; rare ones only
+where they are set."""
 
 _KINDS: Mapping[str, type[Workload] | type[ProcessOwner] | type[Model]] = {
     "container": Workload,
@@ -238,12 +240,14 @@ def _decode_activities(cells: Mapping[str, float]) -> dict[Activity, float]:
 def _encode_device(saved: SavedDevice) -> dict[str, Any]:
     device = saved.device
     fields = {name: getattr(device, name) for name in _DEVICE_FIELDS} | {"missed_since": saved.missed_since}
-    return fields | {"period_seconds": device.period_seconds} if device.period_seconds else fields
+    rare = {name: getattr(device, name) for name in _RARE_DEVICE_FIELDS}
+    return fields | {name: value for name, value in rare.items() if value}
 
 
 def _decode_device(id_: str, fields: Mapping[str, Any]) -> SavedDevice:
     known = {name: fields[name] for name in _DEVICE_FIELDS}
-    device = Device(id=id_, capacity=0.0, period_seconds=fields.get("period_seconds", 0.0), **known)
+    rare = {name: fields[name] for name in _RARE_DEVICE_FIELDS if name in fields}
+    device = Device(id=id_, capacity=0.0, **known, **rare)
     return SavedDevice(device, fields["missed_since"])
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ..records import Component, Device
@@ -50,7 +52,7 @@ class DeviceInventory:
     def update(self, read: Mapping[str, Device], *, metered: bool) -> None:
         """Add the devices that were ``read``. Once the CPU is ``metered``, its estimates are removed."""
         known = {key: device for key, device in self.known.items() if not (metered and is_estimate(device))}
-        known |= read
+        known = _contained({**known, **read})
         if known == self.known:
             return
         replaced = self.known.keys() - known.keys()
@@ -98,6 +100,19 @@ class DeviceInventory:
         self.superseded = self._without_counter & {self.known[key].within for key in read}
         self.counted = read | {device.id for device in countable((self.pending | self.known).values())}
         self.platform_choices = platform_choices(self.known.values())
+
+
+def _contained(known: dict[str, Device]) -> dict[str, Device]:
+    """The devices, each within the one that contains it by its own statement and that is itself not within it."""
+    outer = [device for device in known.values() if device.contains]
+    if not outer:
+        return known
+    placed = dict(known)
+    for device in outer:
+        for key, other in known.items():
+            if key not in (device.id, device.within) and any(fnmatchcase(key, pattern) for pattern in device.contains):
+                placed[key] = replace(other, within=device.id)
+    return placed
 
 
 def is_estimate(device: Device) -> bool:

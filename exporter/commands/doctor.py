@@ -14,7 +14,7 @@ from .. import __version__
 from ..config.settings import Settings
 from ..host import Host
 from ..impact.protocol import FactorProvider
-from ..records import NODE, Component, EnergyReading, Problem, Reading, Scope, SourceHealth, Unavailable
+from ..records import NODE, Component, EnergyReading, GpuState, Problem, Reading, Scope, SourceHealth, Unavailable
 from ..service.assembly import make_factors, make_host, make_namer, make_sources
 from ..sources.protocol import Source
 from ..workloads.protocol import Namer
@@ -212,9 +212,7 @@ def _reading_lines(one: Examination) -> list[str]:
     if one.second is None:
         return []
     lines = [_meter(one, index) for index in range(len(one.second.meters))]
-    if any(
-        meter.device.method == "utilization_model" and meter.device.name != "configured" for meter in one.second.meters
-    ):
+    if any(meter.device.source == "estimate" and meter.device.name != "configured" for meter in one.second.meters):
         lines.append("its table is of whole servers at the wall (SPECpower): with memory, fans and power supply")
     if (cpu := one.second.cpu) is not None:
         processes = sum(len(group.processes) for group in cpu.groups)
@@ -222,7 +220,7 @@ def _reading_lines(one: Examination) -> list[str]:
             f"{len(cpu.groups)} groups and {processes} processes used "
             f"{cpu.busy_seconds / max(cpu.window_seconds, 1e-9):.2f} CPUs in the last {cpu.window_seconds:.1f} s"
         )
-    lines += [f"GPU {gpu.index}: {gpu.gpu_model or 'unknown model'} ({gpu.uuid})" for gpu in one.second.gpus]
+    lines += [_card(gpu) for gpu in one.second.gpus]
     users: dict[str, set[int | None]] = {}
     for use in one.second.gpu_uses:
         users.setdefault(use.device, set()).add(use.pid)
@@ -234,6 +232,13 @@ def _reading_lines(one: Examination) -> list[str]:
             served = f" ({', '.join(server.served_models)})" if any(server.served_models) else ""
             lines.append(f"{server.server} of pid {server.process.key.pid}{served}: its tokens or requests are read")
     return lines or ["nothing to report on this machine"]
+
+
+def _card(gpu: GpuState) -> str:
+    text = f"GPU {gpu.index}: {gpu.gpu_model or 'unknown model'} ({gpu.uuid})"
+    if gpu.power_utilization_ratio is not None:
+        text += f", {gpu.power_utilization_ratio:.1%} of an unpublished maximum; joules need --neuron.watts"
+    return text
 
 
 def _meter(one: Examination, index: int) -> str:
@@ -262,7 +267,8 @@ def _meter(one: Examination, index: int) -> str:
         text += f", in steps of {device.step_joules / 1000:g} kJ"
     if device.component == "platform" and device.scope in _SCOPES and device.within is None:
         text += f", {_SCOPES[device.scope]}"
-    return text + (f", part of {device.within}" if device.within else "")
+    text += f", part of {device.within}" if device.within else ""
+    return text + (", counts only where no other meter measures it" if device.fallback else "")
 
 
 def _candidates(examinations: Sequence[Examination]) -> list[str]:
@@ -270,7 +276,7 @@ def _candidates(examinations: Sequence[Examination]) -> list[str]:
     devices = [meter.device for one in examinations if one.second for meter in one.second.meters]
     if any(device.component == "cpu" and device.quality == "measured" for device in devices):
         return []
-    unknown = [device for device in devices if device.source == "hwmon" and device.within == NODE]
+    unknown = [device for device in devices if device.source in ("hwmon", "powercap") and device.within == NODE]
     lines = []
     for device in unknown:
         chip, _, label = device.name.partition(" ")

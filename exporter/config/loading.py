@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import yaml_file
+from .meters import read_meters, twice
 from .settings import Settings
 from .settings_table import ENVIRONMENT_PREFIX, TABLE
 from .value_types import NestedValueError, did_you_mean, keeps_secrets
@@ -60,7 +61,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
             except ValueError as error:
                 problems.append(f"{where}: {error}" if where == f"--{name}" else f"{where}: {name}: {error}")
     if not problems:
-        settings = Settings(**values)
+        settings = _with_meters(Settings(**values), problems)
         problems += _contradictions(settings)
     if problems:
         raise ConfigError(problems)
@@ -72,6 +73,20 @@ def reloaded(old: Settings, new: Settings) -> tuple[Settings, list[str]]:
     changed = [row for row in TABLE.values() if getattr(old, row.field) != getattr(new, row.field)]
     taken = {row.field: getattr(new, row.field) for row in changed if row.reloadable}
     return dataclasses.replace(old, **taken), [row.name for row in changed if not row.reloadable]
+
+
+def _with_meters(settings: Settings, problems: list[str]) -> Settings:
+    """The settings with the meters of their file."""
+    if not settings.meters_file:
+        return settings
+    try:
+        meters = settings.meters + read_meters(settings.meters_file)
+    except NestedValueError as error:
+        problems += [f"{place}: meters: {message}" for place, message in error.problems]
+        return settings
+    if name := twice(meters):
+        problems.append(f"{settings.meters_file}: meters: another meter is named {name!r} already")
+    return dataclasses.replace(settings, meters=meters)
 
 
 def _environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, tuple[str, object]]:

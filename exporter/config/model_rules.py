@@ -96,7 +96,7 @@ def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
         if key not in _KEYS:
             problems.append((where, f"unknown key: {quoted(key)}{did_you_mean(key, _KEYS)}"))
         elif key == "environment":
-            if isinstance(value, str):
+            if not isinstance(value, dict):
                 problems.append((where, "environment must map names of variables to regular expressions"))
                 continue
             for name, (place, pattern) in value.items():
@@ -104,7 +104,7 @@ def _rule(entry: Entry, problems: list[tuple[str, str]]) -> ModelRule:
                     problems.append((place, f"environment: {quoted(name)} is not the name of a variable"))
                 environment.append((name, _pattern(f"environment.{name}", place, pattern, problems)))
         elif not isinstance(value, str):
-            problems.append((where, f"{key} must not be a mapping"))
+            problems.append((where, f"{key} must not be a {'mapping' if isinstance(value, dict) else 'list'}"))
         elif key in FIELDS:
             fields.append((key, _pattern(key, where, value, problems)))
         else:

@@ -18,6 +18,7 @@ from .value_types import (
     listing,
     mapping,
     number,
+    number_range,
     server_url,
     text,
     url_path,
@@ -119,6 +120,15 @@ class ReadingSettings:
     source_nvml: bool | None = setting(
         "source.nvml", flag(), None, "Read NVIDIA GPUs through NVML: joules, state and the processes that use them."
     )
+    source_gaudi: bool | None = setting(
+        "source.gaudi", flag(), None, "Read Intel Gaudi cards through libhlml: joules, state and the process on each."
+    )
+    source_neuron: bool | None = setting(
+        "source.neuron", flag(), None, "Read the power utilization of AWS Trainium and Inferentia devices."
+    )
+    source_tpu: bool | None = setting(
+        "source.tpu", flag(), None, "Read duty cycle and memory of Google TPUs from the runtime's port on this machine."
+    )
     source_hwmon: bool | None = setting(
         "source.hwmon",
         flag(),
@@ -130,6 +140,12 @@ class ReadingSettings:
         flag(),
         None,
         "Read which processes use AMD and Intel GPUs, from /proc/PID/fdinfo and /sys/class/kfd.",
+    )
+    source_powercap: bool | None = setting(
+        "source.powercap", flag(), None, "Read the zones of /sys/class/powercap other than RAPL's (Arm SCMI)."
+    )
+    source_cray: bool | None = setting(
+        "source.cray", flag(), None, "Read joules of the node, CPU, memory and accelerators from /sys/cray/pm_counters."
     )
     source_podresources: bool | None = setting(
         "source.podresources",
@@ -154,6 +170,7 @@ class ReadingSettings:
         None,
         "Read tokens and requests from the metrics pages of the model servers on this machine (tokens.md).",
     )
+    source_custom: bool | None = setting("source.custom", flag(), None, "Read the meters of meters and meters.file.")
     source_regions: bool | None = setting(
         "source.regions", flag(), None, "Accept what programs report of their regions (regions.md)."
     )
@@ -217,14 +234,28 @@ class ReadingSettings:
         "hwmon.components",
         mapping("CHIP/LABEL=COMPONENT", choice("cpu", "dram", "gpu", "platform", "none")),
         {},
-        "Component that a hwmon sensor measures: cpu, dram, gpu, platform (the whole machine) or none (shown, never "
-        "summed). doctor lists the sensors whose meaning is not known.",
+        "Component that a hwmon sensor, or a powercap zone (arm-scmi/NAME), measures: cpu, dram, gpu, platform (the "
+        "whole machine) or none (shown, never summed). doctor lists the sensors whose meaning is not known.",
     )
     estimate_min_watts_per_cpu: float | None = setting(
         "estimate.min-watts-per-cpu", number("WATTS", 0.0, 1000.0), None, "Estimate: watts of one idle logical CPU."
     )
     estimate_max_watts_per_cpu: float | None = setting(
         "estimate.max-watts-per-cpu", number("WATTS", 0.0, 1000.0), None, "Estimate: watts of one busy logical CPU."
+    )
+    neuron_watts: tuple[float, float] | None = setting(
+        "neuron.watts",
+        number_range("LOW-HIGH", 0.0, 10_000.0),
+        None,
+        "Watts of one Trainium or Inferentia device at 0 % and at 100 % of its power utilization, which AWS does not "
+        "publish: with them its joules are estimated, without them it has none (meters.md).",
+    )
+    tpu_watts: tuple[float, float] | None = setting(
+        "tpu.watts",
+        number_range("LOW-HIGH", 0.0, 10_000.0),
+        None,
+        "Watts of one TPU chip at rest and at full duty cycle: with them its joules are estimated within these bounds, "
+        "without them it has none (meters.md).",
     )
     idle_watts: Mapping[str, float] = setting(
         "idle.watts",

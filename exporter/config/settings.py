@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .meters import MeterSetting, meter_list
 from .model_rules import ModelRule, rule_list
 from .reading_settings import ReadingSettings, setting
 from .value_types import (
@@ -89,6 +90,13 @@ class Settings(ReadingSettings):
         "File with a key that is sent, as a bearer token, to model servers on this machine that refuse to be read "
         "without one (llama.cpp --api-key). Every process that looks like a model server can ask for it (tokens.md).",
     )
+    meters: tuple[MeterSetting, ...] = setting(
+        "meters",
+        meter_list(),
+        (),
+        "Meters of one's own: a file or a command that reports joules or watts (meters.md).",
+    )
+    meters_file: str = setting("meters.file", text("FILE"), "", "YAML file with a list of further meters (meters.md).")
     kubernetes_names: Literal["auto", "api", "kubelet", "off"] = setting(
         "kubernetes.names",
         choice("auto", "api", "kubelet", "off"),
@@ -209,7 +217,7 @@ class Settings(ReadingSettings):
 
 
 SOURCES: tuple[str, ...] = (
-    *("rapl", "nvml", "hwmon", "drm", "podresources", "estimate", "procfs", "cgroups", "psutil"),
-    *("inference", "regions", "bmc"),
+    *("rapl", "nvml", "gaudi", "neuron", "tpu", "hwmon", "drm", "powercap", "cray", "podresources", "estimate"),
+    *("procfs", "cgroups", "psutil", "inference", "regions", "bmc", "custom"),
 )
 """Sources that can be enabled or disabled; the registry of sources has the same names."""

@@ -16,10 +16,10 @@ _NULL = "tag:yaml.org,2002:null"
 
 
 class Entry(NamedTuple):
-    """One mapping of a list of mappings: its ``file:line``, and key → (``file:line``, text or nested mapping)."""
+    """One mapping of a list of mappings: its ``file:line``, and key → (``file:line``, text, list or nested mapping)."""
 
     where: str
-    values: dict[str, tuple[str, str | dict[str, tuple[str, str]]]]
+    values: dict[str, tuple[str, str | list[str] | dict[str, tuple[str, str]]]]
 
 
 Value = str | list[str] | dict[str, str] | list[Entry]
@@ -56,6 +56,15 @@ def entries(text: str) -> list[Entry]:
     if root is None:
         raise ValueError("is empty")
     return _entries(root.value if isinstance(root, yaml.SequenceNode) else [root], lambda _: "")
+
+
+def file_entries(path: str) -> list[Entry]:
+    """The list of mappings, or one mapping, that a file is. Raises ValueError."""
+    root = compose(path)
+    if root is None:
+        raise ValueError("is empty")
+    nodes = root.value if isinstance(root, yaml.SequenceNode) else [root]
+    return _entries(nodes, lambda node: f"{path}:{node.start_mark.line + 1}")
 
 
 def compose(path: str) -> yaml.Node | None:
@@ -149,7 +158,7 @@ def _entries(nodes: list[yaml.Node], where: Callable[[yaml.Node], str]) -> list[
     for node in nodes:
         if not isinstance(node, yaml.MappingNode):
             raise ValueError("must be a list of mappings")
-        values: dict[str, tuple[str, str | dict[str, tuple[str, str]]]] = {}
+        values: dict[str, tuple[str, str | list[str] | dict[str, tuple[str, str]]]] = {}
         for key, value in node.value:
             name = _scalar(key)
             if name in values:
@@ -157,6 +166,8 @@ def _entries(nodes: list[yaml.Node], where: Callable[[yaml.Node], str]) -> list[
             if isinstance(value, yaml.MappingNode):
                 lines = {_scalar(one): where(one) for one, _ in value.value}
                 values[name] = (where(key), {one: (lines[one], given) for one, given in _pairs(value)})
+            elif isinstance(value, yaml.SequenceNode):
+                values[name] = (where(key), [_scalar(item) for item in value.value])
             else:
                 values[name] = (where(key), _scalar(value))
         found.append(Entry(where(node), values))

@@ -61,6 +61,8 @@ class Device:
     ``idle_watts`` is set only where the source itself defines the idle power (the estimate's model), ``idle_share``
     (idle power over power at full use: least, assumed, most) where it can be assumed until it is learned. ``method`` is
     how joules are obtained: ``energy_counter``, ``power_integrated``, ``utilization_model`` or ``simulated``.
+    A ``fallback`` is summed only where no other meter measures its component: what it measures may include theirs.
+    ``contains`` are patterns of the ids of devices of other sources that are within this one.
     """
 
     id: str
@@ -78,6 +80,8 @@ class Device:
     scope: Scope = "board"
     period_seconds: float = 0.0
     step_joules: float = 0.0
+    fallback: bool = False
+    contains: tuple[str, ...] = ()
 
 
 class EnergyReading(NamedTuple):
@@ -290,6 +294,7 @@ class GpuState:
     sm_active_ratio: float | None = None
     tensor_active_ratio: float | None = None
     dram_active_ratio: float | None = None
+    power_utilization_ratio: float | None = None
     clock_hertz: tuple[tuple[str, float], ...] = ()
     throttle_seconds: tuple[tuple[str, float], ...] = ()
     ecc_errors: tuple[tuple[str, float], ...] = ()

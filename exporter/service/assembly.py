@@ -17,6 +17,7 @@ from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
 from ..sources.bmc.source import BmcOptions
+from ..sources.custom.meter import Meter
 from ..sources.demo.source import DemoSource
 from ..sources.inference.source import no_servers
 from ..sources.nvml.process import no_cards
@@ -121,6 +122,9 @@ def make_sources(
         servers=no_servers if namer is None else namer.servers,
         server_key_file=settings.models_key_file,
         regions_socket=settings.regions_socket,
+        neuron_watts=settings.neuron_watts,
+        tpu_watts=settings.tpu_watts,
+        meters=[Meter(**meter._asdict()) for meter in settings.meters],
         watched_cards=no_cards if watched is None else watched,
         bmc=_bmc_options(settings),
     )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..host import Host
 from ..records import Unavailable
 from ..workloads.protocol import ModelServer
+from .accelerators.gaudi_process import GaudiProcess
+from .accelerators.neuron import NeuronSource
+from .accelerators.tpu import TpuSource
 from .bmc.source import BmcOptions, BmcSource
 from .cpu.estimate import EstimateSource
+from .cpu.powercap import PowercapSource
 from .cpu.rapl import RaplSource
+from .cray.source import CraySource
+from .custom.meter import Meter
+from .custom.source import CustomSource
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
@@ -41,6 +48,9 @@ def build(
     servers: Callable[[], tuple[ModelServer, ...]] = no_servers,
     server_key_file: str = "",
     regions_socket: str = "",
+    meters: Sequence[Meter] = (),
+    neuron_watts: tuple[float, float] | None = None,
+    tpu_watts: tuple[float, float] | None = None,
     watched_cards: Callable[[], Collection[str]] = no_cards,
     bmc: BmcOptions | None = None,
 ) -> list[Source]:
@@ -48,8 +58,9 @@ def build(
 
     ``deadline_seconds`` is the sampler's time limit for one reading, ``pod_resources`` the kubelet's socket,
     ``hwmon_components`` what hwmon sensors measure, ``whole`` whether the visible cgroups are all that the meters
-    measure. ``regions_socket`` is where programs report regions, "" for nowhere, ``watched_cards`` returns those whose
-    counters are read more often meanwhile. ``servers`` returns the model servers that are recognised,
+    measure, ``meters`` are the operator's own. ``neuron_watts`` and ``tpu_watts`` are the watts of a device at rest and
+    at its most. ``regions_socket`` is where programs report regions, "" for nowhere, ``watched_cards`` returns those
+    whose counters are read more often meanwhile. ``servers`` returns the model servers that are recognised,
     ``server_key_file`` the key for those that want one. ``bmc`` is how to reach the BMC. CPU use by process comes from
     /proc only where cgroups do not report it, and from psutil only on systems without /proc.
     """
@@ -57,8 +68,13 @@ def build(
     registry: Mapping[str, Callable[[], Source]] = {
         "rapl": lambda: RaplSource(host),
         "nvml": lambda: NvmlProcess(host, Timeouts.of(deadline_seconds), watched_cards),
+        "gaudi": lambda: GaudiProcess(host, Timeouts.of(deadline_seconds)),
+        "neuron": lambda: NeuronSource(host, neuron_watts),
+        "tpu": lambda: TpuSource(host, tpu_watts),
         "hwmon": lambda: HwmonSource(host, hwmon_components),
         "drm": lambda: DrmSource(host),
+        "powercap": lambda: PowercapSource(host, hwmon_components),
+        "cray": lambda: CraySource(host),
         "podresources": lambda: PodResourcesSource(host, pod_resources),
         "estimate": lambda: EstimateSource(host, estimate_watts_per_cpu),
         "cgroups": lambda: CgroupSource(host),
@@ -66,12 +82,14 @@ def build(
         "psutil": lambda: PortableSource(host),
         "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
+        "custom": lambda: CustomSource(host, meters),
         "bmc": lambda: BmcSource(bmc or BmcOptions(), host.clock),
     }
-    linux_only = ("rapl", "nvml", "hwmon", "drm", "podresources", "cgroups", "procfs", "inference", "regions")
-    absent = {"psutil"} if linux else {*linux_only}
+    absent = {"psutil"} if linux else registry.keys() - {"estimate", "psutil", "custom", "bmc"}
     if not regions_socket:
         absent.add("regions")
+    if not meters:
+        absent.add("custom")
     if not (bmc is not None and bmc.wanted) and not enabled.get("bmc"):
         absent.add("bmc")
     return [make() for name, make in registry.items() if name not in absent and enabled.get(name) is not False]

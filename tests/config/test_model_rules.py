@@ -65,7 +65,7 @@ class TestFile:
             ("models: {image: a}", "c.yml:1: unknown setting: 'models.image'; did you mean models.keys?"),
             ("models: x", "c.yml:1: models: must be a list of mappings"),
             ("models: [x]", "c.yml:1: models must be a list of mappings"),
-            ("models: [{image: [a]}]", "c.yml:1: models is nested too deeply"),
+            ("models: [{image: [a]}]", "c.yml:1: models: image must not be a list"),
             ("models: [{image: a, image: b}]", "c.yml:1: models has 'image' twice on line 1"),
             ("models: [{image: , phase: training}]", "c.yml:1: models has no value"),
             (

@@ -87,6 +87,7 @@ def test_all_that_the_exporter_reads_of_sys_is_mounted() -> None:
     assert set(places) == set(places.values())
     wanted = set(re.findall(r'\.sys\(\s*f?"([^"{]+)', _source()))
     assert len(wanted) > 5
+    wanted -= {"cray/pm_counters"}  # a hostPath that is on some nodes only stops the pod on all others (meters.md)
     assert {path for path in wanted if not any(f"{path}/".startswith(f"{place}/") for place in places)} == set()
 
 

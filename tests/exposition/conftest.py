@@ -260,6 +260,7 @@ def make_busy_node(sequence: int = 1, demo: bool = False) -> Snapshot:
             sm_active_ratio=(0.71, 0.68, 0.62, 0.0)[i],
             tensor_active_ratio=(0.34, 0.31, 0.44, 0.0)[i],
             dram_active_ratio=(0.58, 0.55, 0.37, 0.0)[i],
+            power_utilization_ratio=(0.61, 0.44, None, 0.0)[i],
             clock_hertz=(("sm", 1.98e9), ("memory", 2.6e9)),
             throttle_seconds=(("power_cap", 412.5), ("thermal", 0.0)),
             ecc_errors=(("corrected", 3.0), ("uncorrected", 0.0)),

@@ -17,6 +17,10 @@ from exporter.exposition.metrics.collector import exporter_registry
 from exporter.exposition.metrics.render import Renderer
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import Snapshot
+from exporter.sources.accelerators.gaudi import GaudiSource
+from exporter.sources.accelerators.hlml import Hlml
+from exporter.sources.accelerators.tpu import TpuSource
+from exporter.sources.accelerators.tpu_metrics import TpuMetrics
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.source import NvmlSource
 from exporter.sources.protocol import Source
@@ -25,6 +29,9 @@ from exporter.sources.usage.cgroups import CgroupSource
 from exporter.workloads.models.resolver import Models
 from exporter.workloads.namer import WorkloadNamer
 from tests.support import machine as machines
+from tests.support.fake_tpu import FakeTpu, Messages
+from tests.support.hlml import control as hlml_control
+from tests.support.hlml.control import Card, FakeHlml
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver
 from tests.support.nvml.node import fresh_bindings
@@ -53,15 +60,44 @@ def play(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Play]:
         def played(name: str) -> Played:
             machine = machines.load(name, tmp_path / name)
             # NVIDIA's library and a kubelet answer for the machine the tests run on, not for the recorded one.
-            sources = build(machine.host(), {"nvml": False, "podresources": False})
+            sources = build(machine.host(), {"nvml": False, "gaudi": False, "tpu": False, "podresources": False})
             if machine.gpus is not None:
                 driver = stack.enter_context(FakeDriver(request.getfixturevalue("library"), tmp_path))
                 stack.enter_context(pytest.MonkeyPatch.context()).setenv(control.STATE_VARIABLE, str(driver.path))
                 machine.plug(driver)
                 sources.insert(1, NvmlSource(machine.host(), fresh_bindings(driver.library)))
+            if (cards := machine.recorded("gaudi.json")) is not None:
+                fake = FakeHlml(request.getfixturevalue("hlml"), tmp_path, [Card(**card) for card in cards["cards"]])
+                stack.enter_context(pytest.MonkeyPatch.context()).setenv(hlml_control.STATE_VARIABLE, str(fake.path))
+                machine.follow(lambda shown: fake.show(cards["instants"][shown]))
+                sources.insert(1, GaudiSource(machine.host(), Hlml((str(fake.library),))))
+            if (said := machine.recorded("tpu.json")) is not None:
+                sources.insert(1, _tpu(machine, said["instants"], stack, tmp_path))
             return _snapshots(machine, sources)
 
         yield played
+
+
+def _tpu(machine: Any, instants: Sequence[Any], stack: contextlib.ExitStack, folder: Path) -> TpuSource:
+    """The source of a machine's TPUs, whose runtime is asked at each instant."""
+    runtime = FakeTpu(Messages(folder))
+    runtime.start()
+    stack.callback(runtime.stop)
+    clients: list[TpuMetrics] = []
+
+    def show(shown: int) -> None:
+        runtime.values = {
+            name: {int(device): value for device, value in values.items()} for name, values in instants[shown].items()
+        }
+        for client in clients:
+            client.ask()
+
+    def start(client: TpuMetrics) -> None:
+        clients.append(client)
+        client.ask()
+
+    machine.follow(show)
+    return TpuSource(machine.host(), address=runtime.address, start=start)
 
 
 def _snapshots(machine: Any, sources: Sequence[Source]) -> Played:

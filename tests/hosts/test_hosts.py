@@ -14,7 +14,9 @@ import pytest
 from exporter.host import FdBudget
 from exporter.records import Reading, Unavailable
 from exporter.sources.cpu.estimate import EstimateSource
+from exporter.sources.cpu.powercap import PowercapSource
 from exporter.sources.cpu.rapl import RaplSource
+from exporter.sources.cray.source import CraySource
 from exporter.sources.drm.source import DrmSource
 from exporter.sources.hwmon.source import HwmonSource
 from exporter.sources.nvml.driver import Driver
@@ -176,7 +178,7 @@ def test_a_recording_reads_like_the_machine(name: str, tmp_path: Path) -> None:
     copied = replace(
         host, procfs=str(copy / "proc"), sysfs=str(copy / "sys"), cgroupfs=str(copy / "cgroup"), fds=FdBudget(64)
     )
-    for source in (RaplSource, HwmonSource, EstimateSource, DrmSource):
+    for source in (RaplSource, HwmonSource, EstimateSource, DrmSource, CraySource, PowercapSource):
         assert _read(source(copied), machine.now) == _read(source(host), machine.now)
     for each in (host, copied):
         assert RuntimePm(each).pci_addresses() == RuntimePm(host).pci_addresses()

@@ -217,6 +217,24 @@ def test_a_server_apu_whose_card_has_no_meter_has_its_package(tmp_path: Path) ->
     assert played.node_watts == {"cpu": pytest.approx(100.0)}
 
 
+@pytest.mark.parametrize("ids", ["the same", "different", "none"])
+def test_eight_functions_of_one_socket_count_once(tmp_path: Path, ids: str) -> None:
+    """MI300X cut into eight PCI functions, each of which reports the socket's power."""
+    node = WrittenNode(tmp_path, cpus=8, cpuinfo=AMD)
+    for function in range(8):
+        folder = f"sys/devices/pci0000:00/0000:05:00.{function}"
+        unique = {"the same": "00000000000000a0", "different": f"00000000000000a{function}", "none": "0"}[ids]
+        node.text(f"{folder}/unique_id", unique)
+        base = node.chip(function, "amdgpu", power1_label="PPT")
+        (tmp_path / base / "device").symlink_to(f"../../../../{folder}")
+        node.watts[f"{base}/power1_input"] = 700.0
+    played = node.play(lambda _: None, 10)
+    assert played.node_joules["gpu"] == pytest.approx(7000.0)
+    gpus = [row.device for row in played.snapshot.energy.devices if row.device.component == "gpu"]
+    assert len(gpus) == 8
+    assert sum(device.within is None for device in gpus) == 1
+
+
 def test_two_drivers_that_measure_the_processor_count_once(tmp_path: Path) -> None:
     node = WrittenNode(tmp_path, cpuinfo=AMD)
     node.watts[f"{node.chip(0, 'fam15h_power', power1_crit=95000000)}/power1_input"] = 60.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from exporter.host import FdBudget, Host
 from tests.support import ttar
@@ -35,6 +37,7 @@ class Machine:
         self._instants = sorted((HOSTS / name).glob("t[1-9].json"))
         self._shown = 0
         self._cards: Cards | None = None
+        self._listeners: list[Callable[[int], None]] = []
         self._now = float((target / "proc/uptime").read_text(encoding="ascii").split()[0])
 
     @property
@@ -70,6 +73,16 @@ class Machine:
         self._cards = Cards(json.loads(self.gpus.read_text(encoding="utf-8")), driver)
         self._cards.show(self._shown, WALL_EPOCH + self._now)
 
+    def recorded(self, name: str) -> Any:
+        """What a file beside the archive holds, such as what a library says at each instant; None without it."""
+        path = HOSTS / self.name / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def follow(self, listener: Callable[[int], None]) -> None:
+        """Call it with the number of the instant, now and after each `advance`."""
+        self._listeners.append(listener)
+        listener(self._shown)
+
     def advance(self) -> None:
         """Move to the next instant. Files are rewritten in place, so that open descriptors read the new content."""
         later = json.loads(self._instants.pop(0).read_text(encoding="utf-8"))
@@ -82,6 +95,8 @@ class Machine:
         self._shown += 1
         if self._cards is not None:
             self._cards.show(self._shown, WALL_EPOCH + self._now)
+        for listener in self._listeners:
+            listener(self._shown)
 
 
 def names() -> list[str]:

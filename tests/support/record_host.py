@@ -29,11 +29,12 @@ PROC_FILES = ("stat", "cpuinfo", "uptime")
 PROCESS_FILES = ("stat", "cgroup", "cmdline", "comm")
 CGROUP_FILES = ("cgroup.controllers", "cgroup.procs", "cpu.stat", "cpuacct.usage")
 CGROUP_TREES = ("cpuacct", "cpu,cpuacct", "unified")
-ZONE_FILE = re.compile(r"name|energy_uj|max_energy_range_uj|constraint_\d_(name|max_power_uw|power_limit_uw)")
+ZONE_FILE = re.compile(r"name|energy_uj|power_uw|max_energy_range_uj|constraint_\d_(name|max_power_uw|power_limit_uw)")
 HWMON_FILE = re.compile(
     r"name|(power|energy)\d+_(input|average|label)|power1_(cap|max|oem_info)|(in|curr)[123]_(input|label)|"
     r"temp[12]_input|freq1_input|gpu_busy_percent|mem_info_vram_(used|total)|product_name|device|unique_id|runtime_status"
 )
+NEURON = "sys/devices/virtual/neuron_device"
 EVERY = re.compile(r".*")
 DRM_FILE = re.compile(r"uevent|device|unique_id|gpu_busy_percent|runtime_status")
 DRM_NODE = re.compile(r"(card|renderD)\d+")
@@ -55,6 +56,10 @@ class Recorder:
         self._proc(pids)
         self._cpus()
         self._class("powercap", ZONE_FILE, ("",))
+        self._folder("sys/cray/pm_counters")
+        for device in _entries(f"{self._root}/{NEURON}"):
+            self._folder(f"{NEURON}/{device}/stats/power")
+            self._folder(f"{NEURON}/{device}/info/architecture")
         self._class("hwmon", HWMON_FILE, ("", "device", "device/power"))
         self._class("drm", DRM_FILE, ("device", "device/power"), DRM_NODE)
         self._nvidia()
@@ -127,6 +132,11 @@ class Recorder:
                         self._put(self._name(f"{home}/{file}"), _anonymous(file, _read(f"{home}/{file}"), device))
             if folders != ("",) and os.path.isdir(device):
                 self.links[self._name(f"{path}/device")] = os.path.relpath(device, path)
+
+    def _folder(self, name: str) -> None:
+        """All files of a folder that holds nothing else."""
+        for file in _entries(f"{self._root}/{name}"):
+            self._put(f"{name}/{file}", _read(f"{self._root}/{name}/{file}"))
 
     def _nvidia(self) -> None:
         """Which cards NVIDIA's driver has, and whether they sleep; all else is asked of its library."""

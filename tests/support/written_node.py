@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from exporter.host import FdBudget, Host
-from exporter.records import UnattributedReason
+from exporter.records import Reading, UnattributedReason
 from exporter.sampling.sampler import Sampler, SamplerOptions
 from exporter.snapshot import DeviceRow, Snapshot
+from exporter.sources.custom.meter import Meter
+from exporter.sources.custom.poller import Poller
+from exporter.sources.custom.source import CustomSource
 from exporter.sources.hwmon.labels import Components
 from exporter.sources.protocol import Source
 from exporter.sources.registry import build
@@ -32,6 +35,7 @@ class WrittenNode:
         self.namespaced = False
         self.first_lines: list[str] = []
         self.components: Components = {}
+        self.meters: list[Meter] = []
         self.text("sys/devices/system/cpu/online", f"0-{cpus - 1}")
         for cpu in range(cpus):
             self.text(f"sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id", cpu * sockets // cpus)
@@ -102,6 +106,8 @@ class WrittenNode:
         host = self.host()
         off = {"nvml": False, "podresources": False, "drm": False}
         sources = build(host, off, hwmon_components=self.components, whole=whole)
+        if self.meters:  # read in each tick, not in threads of their own
+            sources.append(TickedMeters(host, self.meters))
         options = SamplerOptions(interval_seconds=seconds, source_timeout_seconds=5.0)
         sampler = Sampler([*sources, *more], WorkloadNamer(), host, options, observers=[watch] if watch else ())
         try:
@@ -117,6 +123,21 @@ class WrittenNode:
             sampler.close()
         assert worst < 1e-9, "joules are lost or counted twice"
         return Played(snapshot)
+
+
+class TickedMeters(CustomSource):
+    """Meters of one's own, each read whenever the source is."""
+
+    def __init__(self, host: Host, meters: Sequence[Meter]) -> None:
+        self._ticked: list[Poller] = []
+        super().__init__(host, meters, start=self._ticked.append)
+
+    def read(self, now: float) -> Reading:
+        if not self._ticked:
+            super().read(now)
+        for poller in self._ticked:
+            poller.read()
+        return super().read(now)
 
 
 class Played:

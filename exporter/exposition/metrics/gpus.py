@@ -94,6 +94,12 @@ GPUS: tuple[Family, ...] = (
         "Share of cycles in which the GPU's memory interface moved data, from 0 to 1.",
         lambda gpu: gpu.dram_active_ratio,
     ),
+    _of_gpu(
+        "energy_gpu_power_utilization_ratio",
+        "Power of an accelerator above rest over an unpublished maximum, the mean of the last minute, from 0 to 1: "
+        "what AWS Trainium and Inferentia report in place of watts.",
+        lambda gpu: gpu.power_utilization_ratio,
+    ),
     _of_gpu_parts(
         "energy_gpu_clock_hertz",
         "gauge",

@@ -85,6 +85,7 @@ def find_cards(host: Host) -> tuple[dict[str, DrmCard], dict[str, str]]:
         if counts[card.device] > 1:  # like the ids of their meters
             card.device = f"{card.device}@{card.address}"
     _pair(host, in_order)
+    _share_slots(in_order)
     return cards, nodes
 
 
@@ -116,6 +117,17 @@ def _pair(host: Host, in_order: list[DrmCard]) -> None:
     for first, second in zip(dies[::2], dies[1::2], strict=True):
         second.device = first.device
         first.share = second.share = 0.5
+
+
+def _share_slots(in_order: list[DrmCard]) -> None:
+    """Assign the meter of the first function of each slot to all: partitions of a card share its socket."""
+    slots: dict[str, list[DrmCard]] = {}
+    for card in in_order:
+        if card.driver == "amdgpu":
+            slots.setdefault(card.address.rpartition(".")[0], []).append(card)
+    for cards in slots.values():
+        for card in cards if len(cards) > 1 else ():
+            card.device, card.share = cards[0].device, 1.0 / len(cards)
 
 
 def _pci_id(host: Host, folder: str) -> str:

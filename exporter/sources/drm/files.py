@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ...host import Host
 
@@ -25,6 +25,12 @@ _LINKS_PER_PROCESS = 200
 _LATE_SECONDS = 60.0
 
 
+def _node_of(target: str) -> str | None:
+    if target.startswith("/dev/dri/"):
+        return target[len("/dev/dri/") :]
+    return KFD if target == "/dev/kfd" else None
+
+
 class OpenFiles:
     """The open nodes by pid and descriptor, as of the last scan of each process.
 
@@ -32,8 +38,10 @@ class OpenFiles:
     hide their files from this user, ``late`` if a pass takes more than a minute.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, node_of: Callable[[str], str | None] = _node_of) -> None:
+        """``node_of`` returns the name of the node that a device file is, None for files of no interest."""
         self._host = host
+        self._node_of = node_of
         self.opened: dict[int, dict[str, str]] = {}
         self._since: dict[int, float] = {}
         self._denied: set[int] = set()
@@ -104,12 +112,10 @@ class OpenFiles:
                 return
             except OSError:
                 continue  # closed meanwhile
-            if target.startswith("/dev/dri/"):
-                found[name] = target[len("/dev/dri/") :]
-            elif target == "/dev/kfd":
-                found[name] = KFD
-            else:
+            node = self._node_of(target)
+            if node is None:
                 continue
+            found[name] = node
             self.opened.setdefault(pid, {})[name] = found[name]
         self._denied.discard(pid)
         if found:

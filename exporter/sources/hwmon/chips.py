@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
 from ...host import Host
-from ...records import NODE, Component, Device, Unavailable
+from ...records import NODE, Component, Device, Scope, Unavailable
 from ..cpu.topology import Topology
 from ..drm.card import gpu_id
 from .labels import Components, Meaning, Named, meaning_of, place
@@ -122,9 +122,10 @@ def resolve_nesting(found: list[tuple[Chip, Sensor]], elsewhere: set[str]) -> li
     whole = min((sensor.device.id for _, sensor in named if sensor.whole), default=None)
     known = sorted(taken | elsewhere | {NODE})
     first_chips = _first_chips(named)
+    first_functions = _first_functions(named)
     resolved = []
     for chip, sensor in named:
-        within = _enclosing(sensor, known)
+        within = first_functions.get(sensor.device.id) or _enclosing(sensor, known)
         first = first_chips.get(sensor.device.component)
         if within is None and sensor.by_label and first and first[0] != chip.name:
             within = first[1]  # two drivers that measure the same component
@@ -141,6 +142,19 @@ def _enclosing(sensor: Sensor, known: Collection[str]) -> str | None:
             if id_ != sensor.device.id and fnmatchcase(id_, pattern):
                 return id_
     return None
+
+
+def _first_functions(named: list[tuple[Chip, Sensor]]) -> dict[str, str]:
+    """Id of an AMD GPU → that of the first PCI function of its slot, for the others.
+
+    A card that is partitioned into functions has one socket, whose power each of them reports.
+    """
+    functions: dict[str, list[tuple[str, str]]] = {}
+    for chip, sensor in named:
+        slot, point, function = chip.address.rpartition(".")
+        if chip.name == "amdgpu" and point:
+            functions.setdefault(slot, []).append((function, sensor.device.id))
+    return {id_: min(same)[1] for same in functions.values() for _, id_ in sorted(same)[1:]}
 
 
 def _first_chips(named: list[tuple[Chip, Sensor]]) -> dict[str, tuple[str, str]]:
@@ -306,7 +320,7 @@ def _amd_energy(chip: Chip) -> list[Sensor]:
     return sensors
 
 
-_JETSON_TOTALS = ("VDD_IN", "POM_5V_IN")
+_JETSON_TOTALS = ("VDD_IN", "VIN", "POM_5V_IN")
 _JETSON_RAILS: Mapping[str, Component] = {
     "VDD_CPU_CV": "cpu",
     "VDD_CPU": "cpu",
@@ -318,8 +332,8 @@ _JETSON_RAILS: Mapping[str, Component] = {
     "GPU": "gpu",
 }
 """Rails that mostly feed one component (Jetson Linux Developer Guide, "Platform Power and Performance").
-VDD_CPU_CV also feeds the vision engines and VDD_GPU_SOC the SoC; VDD_CPU_GPU_CV feeds everything, so it has no
-component and is only shown."""
+VDD_CPU_CV also feeds the vision engines and VDD_GPU_SOC the SoC; VDD_CPU_GPU_CV feeds everything, and Thor's
+VDD_CPU_SOC_MSS memory and SoC too, so they have no component and are only shown."""
 
 
 def _jetson(chip: Chip) -> list[Sensor]:
@@ -346,7 +360,8 @@ def _jetson(chip: Chip) -> list[Sensor]:
             max_watts=200.0,
             inside=() if whole else totals if component != "platform" else (*totals, NODE),
         )
-        sensors.append(meter._replace(whole=whole))
+        scope: Scope = "board" if whole else "part"
+        sensors.append(meter._replace(device=replace(meter.device, scope=scope), whole=whole))
     return sensors
 
 

@@ -6,11 +6,11 @@ Broken counters, module-wide meters and repeated values are faults 24, 25 and 27
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from ...records import Device, EnergyReading, PowerReading, Problem
 from .cross_check import Agreement
-from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Driver, Fields
+from .driver import ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS, Fields
 from .library import DriverError
 
 FIELDS = (ENERGY_MILLIJOULES, POWER_INSTANT_MILLIWATTS)
@@ -27,7 +27,7 @@ _STALE_SECONDS = 10.0
 _MAX_FAILURES = 3
 """Number of failed reads in a row after which a supported counter is no longer used."""
 
-_COMPARE = "compare with nvidia-smi -q -d POWER under a steady load; another driver version may fix it"
+_COMPARE = "compare with nvidia-smi -q -d POWER or hl-smi under a steady load; another driver version may fix it"
 
 _FAILING = Problem(
     "implausible", "the energy counter keeps failing: from now on the card's power is integrated instead", _COMPARE
@@ -49,6 +49,16 @@ _MODULE_ONLY = Problem(
 )
 
 
+class MeterDriver(Protocol):
+    """What a meter calls where a field is missing; both raise `DriverError`."""
+
+    def energy_joules(self, handle: Any) -> float:
+        """The card's counter."""
+
+    def power_watts(self, handle: Any) -> float:
+        """The card's power."""
+
+
 class CardMeter:
     """Turns fields into readings of one device.
 
@@ -59,7 +69,7 @@ class CardMeter:
     ``data_problem`` is what makes the values of the last read doubtful.
     """
 
-    def __init__(self, driver: Driver, uuid: str, model: str) -> None:
+    def __init__(self, driver: MeterDriver, uuid: str, model: str, source: str = "nvml") -> None:
         self._driver = driver
         self._model = model
         self._counts = True
@@ -70,7 +80,7 @@ class CardMeter:
         self._agreement = Agreement()
         self._timestamps = _Timestamps()
         self.data_problem: Problem | None = None
-        self.device = Device(uuid, "gpu", "nvml", "measured", model or "NVIDIA GPU", 1.0, max_watts=1500.0)
+        self.device = Device(uuid, "gpu", source, "measured", model or "NVIDIA GPU", 1.0, max_watts=1500.0)
 
     def limit(self, watts: float) -> None:
         """Set the card's power limit: a reading far above it is implausible."""

@@ -1,4 +1,4 @@
-"""One unary gRPC call over a unix socket: HTTP/2 by h2, framing by hand (grpc/doc/PROTOCOL-HTTP2.md).
+"""One unary gRPC call to a unix socket or a port: HTTP/2 by h2, framing by hand (grpc/doc/PROTOCOL-HTTP2.md).
 
 Imported only where there is a socket to call: h2 belongs to the extra ``kubernetes``.
 """
@@ -36,8 +36,10 @@ _REASONS: dict[str, Reason] = {"4": "timeout", "7": "permission", "12": "not_fou
 """grpc-status → reason; every other status is an error of the server."""
 
 
-def call(path: str, method: str, timeout_seconds: float) -> bytes:
-    """Send an empty message to ``method`` (``/package.Service/Method``) and return the answer's message.
+def call(path: str, method: str, timeout_seconds: float, message: bytes = b"") -> bytes:
+    """Send a message to ``method`` (``/package.Service/Method``) and return the answer's message.
+
+    ``path`` is that of a unix socket, or ``HOST:PORT``, which is called without TLS.
 
     One connection per call, so that none is stale after a restart of the server. Raises `Unavailable`, also if the
     whole call takes longer than ``timeout_seconds``.
@@ -45,10 +47,8 @@ def call(path: str, method: str, timeout_seconds: float) -> bytes:
     deadline = monotonic() + timeout_seconds
     response = _Response(path)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as channel:
-            channel.settimeout(timeout_seconds)
-            channel.connect(path)
-            connection = _request(method, timeout_seconds)
+        with _connect(path, timeout_seconds) as channel:
+            connection = _request(method, timeout_seconds, message)
             while not response.complete:
                 channel.sendall(connection.data_to_send())
                 channel.settimeout(max(1e-3, deadline - monotonic()))
@@ -68,7 +68,21 @@ def call(path: str, method: str, timeout_seconds: float) -> bytes:
     return response.message()
 
 
-def _request(method: str, timeout_seconds: float) -> H2Connection:
+def _connect(path: str, timeout_seconds: float) -> socket.socket:
+    host, _, port = path.rpartition(":")
+    if port.isdigit() and "/" not in path:
+        return socket.create_connection((host, int(port)), timeout_seconds)
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        channel.settimeout(timeout_seconds)
+        channel.connect(path)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+def _request(method: str, timeout_seconds: float, message: bytes) -> H2Connection:
     connection = H2Connection(H2Configuration(header_encoding="utf-8"))
     connection.initiate_connection()
     connection.send_headers(
@@ -86,7 +100,7 @@ def _request(method: str, timeout_seconds: float) -> H2Connection:
     # The largest answer fits into the flow-control windows, so they need no further updates.
     connection.increment_flow_control_window(MAX_BYTES)
     connection.increment_flow_control_window(MAX_BYTES, 1)
-    connection.send_data(1, bytes(_PREFIX), end_stream=True)
+    connection.send_data(1, b"\0" + len(message).to_bytes(_PREFIX - 1, "big") + message, end_stream=True)
     return connection
 
 

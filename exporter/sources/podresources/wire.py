@@ -49,6 +49,28 @@ def _text(message: bytes, number: int) -> str:
     return value.decode("utf-8", "replace")
 
 
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field; a fixed-size number is its bytes. Raises ValueError if it is malformed."""
+    at, end = 0, len(message)
+    while at < end:
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            length, at = _varint(message, at)
+        elif kind in (_FIXED64, _FIXED32):
+            length = 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if number == 0 or at + length > end:
+            raise ValueError("cut short")
+        yield number, message[at : at + length]
+        at += length
+
+
 def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
     """Values of a string or message field. Raises ValueError if the message is truncated or malformed."""
     at, end = 0, len(message)

@@ -51,6 +51,7 @@ CONTRACT = {
     "energy_gpu_sm_active_ratio": ("gauge", GPU),
     "energy_gpu_tensor_active_ratio": ("gauge", GPU),
     "energy_gpu_dram_active_ratio": ("gauge", GPU),
+    "energy_gpu_power_utilization_ratio": ("gauge", GPU),
     "energy_gpu_clock_hertz": ("gauge", (*GPU, "domain")),
     "energy_gpu_throttle_seconds_total": ("counter", (*GPU, "reason")),
     "energy_gpu_ecc_errors_total": ("counter", (*GPU, "error")),

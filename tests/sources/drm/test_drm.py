@@ -450,6 +450,20 @@ def test_partitions_of_a_card_are_the_card(machine: Machine, source: DrmSource) 
     assert seconds(tick(source, machine)) == {(f"amdgpu-{AMD}", 100): 0.5}
 
 
+def test_functions_of_one_slot_share_its_meter(machine: Machine, source: DrmSource) -> None:
+    """A socket cut into two PCI functions: a process on the second is charged by the first one's meter."""
+    slot = AMD.rpartition(".")[0]
+    for number in (0, 1):
+        machine.card(number, "amdgpu", f"{slot}.{number}")
+        machine.process(100 + number)
+        machine.open(100 + number, 5, f"/dev/dri/renderD{128 + number}")
+    for gfx in (1.0, 2.0):
+        machine.amd(100, 5, 7, address=f"{slot}.0", gfx=gfx)
+        machine.amd(101, 5, 8, address=f"{slot}.1", gfx=gfx / 2)
+        reading = tick(source, machine)
+    assert seconds(reading) == {(f"amdgpu-{slot}.0", 100): 0.5, (f"amdgpu-{slot}.0", 101): 0.25}
+
+
 def test_two_dies_with_one_meter(machine: Machine, source: DrmSource) -> None:
     """MI250: the first die's meter is both's, so a process on the second is charged by it too."""
     second = "0000:06:00.0"

@@ -1,0 +1,1 @@
+"""Accelerators of other makers: Intel Gaudi, AWS Trainium and Inferentia, Google TPU."""

@@ -1,0 +1,1 @@
+"""Energy counters of Cray and HPE Cray EX nodes."""

@@ -1,0 +1,1 @@
+"""Meters that the operator declares: files and commands that report joules or watts."""
