@@ -29,6 +29,7 @@ APART = (
         "analysis",
         "runs",
     ),
+    ("accounting", "sampling", "hosts", "workloads", "config"),
 )
 """Folders and files of each run but the last, which takes the rest: what starts servers, exporters and drivers."""
 ELSEWHERE = ("image", "chart", "packages")
