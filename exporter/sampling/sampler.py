@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import random
+from random import Random
 
 from ..accounting.attribution import CpuIdle, CpuMethod, Shares, share
 from ..accounting.card_watch import CardWatch
@@ -116,6 +116,7 @@ class Sampler:
         self._cards = CardWatch()
         self._reservations = Reservations(self.options.gpu_reservations)
         self._scope = ScopeCheck()
+        self._random = Random()
         self._last_at: float | None = None
         self._sequence = 0
         self._sample_seconds = 0.0
@@ -170,7 +171,8 @@ class Sampler:
                 missed = int(late / self.options.interval_seconds) + 1
                 self._overruns += missed
                 due += missed * self.options.interval_seconds
-            jitter = random() * _REGION_JITTER * self.options.interval_seconds if self._regions.accounts.active else 0.0
+            jitter = self._random.uniform(0.0, _REGION_JITTER) if self._regions.accounts.active else 0.0
+            jitter *= self.options.interval_seconds
             stop.wait(max(0.0, due + jitter - clock()))
 
     def reconfigure(self, options: SamplerOptions) -> None:

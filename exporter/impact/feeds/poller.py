@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
+from random import Random
 from typing import Generic, TypeVar
 
 from ...availability.tracker import AvailabilityTracker, Backoff
@@ -43,6 +43,7 @@ class Poller(Generic[_T]):
         self._feed = feed
         self._wall = wall
         self._backoff = Backoff(*retry_seconds)
+        self._random = Random()
         self._stop = threading.Event()
         self._retry = threading.Event()
         self._thread: threading.Thread | None = None
@@ -73,7 +74,7 @@ class Poller(Generic[_T]):
     def _run(self) -> None:
         while not self._stop.is_set():
             # Jitter keeps the nodes of a fleet from asking at the same moment; no service is asked more often.
-            if self._retry.wait(self._read() * random.uniform(1.0, 1.2)):
+            if self._retry.wait(self._read() * self._random.uniform(1.0, 1.2)):
                 self._retry.clear()
                 self._backoff.reset()
 

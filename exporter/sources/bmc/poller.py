@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable
+from random import Random
 
 from ...availability.tracker import Backoff
 from ...records import EnergyReading, PowerReading, Problem, Unavailable
@@ -32,6 +32,7 @@ class Poller:
         self._clock = clock
         self._period = period_seconds
         self._backoff = Backoff(period_seconds, _LONGEST_WAIT_SECONDS)
+        self._random = Random()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -70,7 +71,7 @@ class Poller:
                 error = Unavailable("error", f"{self._reader.name}: {type(error).__name__}", "this is a bug: report it")
             self._finish({}, (Problem(error.reason, error.message, error.fix),), failed=True)
             # Jitter keeps the nodes of a fleet from asking at once when their network is back.
-            return self._backoff.next() * random.uniform(0.8, 1.2)
+            return self._backoff.next() * self._random.uniform(0.8, 1.2)
         self._backoff.reset()
         self._finish({meter.device.id: meter for meter in found.meters}, found.problems, failed=False)
         return max(0.0, self._period - (self._clock() - now))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Mapping
+from random import Random
 from typing import Any
 
 from ...network.http_client import HttpClient, HttpStatusError
@@ -66,6 +66,7 @@ class ApiServer:
         self._selector = {"fieldSelector": f"spec.nodeName={node}"}
         self._version = ""
         self._cached = True
+        self._random = Random()
 
     def watch(self, cache: MetadataCache, on_progress: OnProgress, stop: threading.Event) -> None:
         """List once, then watch from that version; list again only when the server no longer has it."""
@@ -83,7 +84,7 @@ class ApiServer:
                     self._cached = False
                 if not (status == 410 and resumed):
                     raise
-            stop.wait(random.uniform(0.1, 1.0))
+            stop.wait(self._random.uniform(0.1, 1.0))
 
     def interrupt(self) -> None:
         """End the open list or watch."""
@@ -122,7 +123,7 @@ class ApiServer:
         on_progress(time.monotonic() - began)
 
     def _watch(self, cache: MetadataCache, on_progress: OnProgress) -> None:
-        seconds = int(WATCH_SECONDS * random.uniform(0.8, 1.2))
+        seconds = int(WATCH_SECONDS * self._random.uniform(0.8, 1.2))
         query = {
             **self._selector,
             "watch": "1",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from random import Random
 from typing import Protocol
 
 from ...availability.tracker import RETRY_FIRST_SECONDS, AvailabilityTracker, Backoff
@@ -45,6 +45,7 @@ class BackgroundProvider:
         self._host = host
         self._cache = MetadataCache(host.clock)
         self._backoff = Backoff(retry_first_seconds)
+        self._random = Random()
         self._stop = threading.Event()
         self._retry = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,7 +114,7 @@ class BackgroundProvider:
             if self._host.clock() - began > self._backoff.seconds:  # the connection had worked
                 self._backoff.reset()
             # Jitter keeps the nodes of a cluster from reconnecting at the same moment.
-            if self._retry.wait(self._backoff.next() * random.uniform(0.5, 1.0)):
+            if self._retry.wait(self._backoff.next() * self._random.uniform(0.5, 1.0)):
                 self._retry.clear()
                 self._backoff.reset()
 
