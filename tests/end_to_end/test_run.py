@@ -21,7 +21,7 @@ from tests.support.patience import patience, wait_for
 from tests.support.program import COMMAND, ENVIRONMENT, children_of
 from tests.support.repository import REPOSITORY
 
-ALONE = ("--exporter.url=", "--sample.interval", "100ms", "--source.timeout", "5s")
+ALONE = ("--exporter.url=", "--sample.interval", "5s", "--source.timeout", "5s")
 
 
 def words(*flags: str, script: str = "") -> list[str]:
