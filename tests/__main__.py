@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 HERE = Path(__file__).parent
 APART = (
-    ("prometheus", "grafana", "end_to_end/test_prometheus.py", "end_to_end/test_restart.py"),
+    ("prometheus", "grafana", "end_to_end/test_prometheus.py"),
     ("sources", "end_to_end/test_endurance.py", "end_to_end/test_gpu_check.py", "end_to_end/test_gpu_faults.py"),
     (
         "end_to_end/test_cli.py",
@@ -29,7 +29,7 @@ APART = (
         "analysis",
         "runs",
     ),
-    ("accounting", "sampling", "hosts", "workloads", "config"),
+    ("accounting", "sampling", "hosts", "workloads", "config", "end_to_end/test_restart.py"),
 )
 """Folders and files of each run but the last, which takes the rest: what starts servers, exporters and drivers."""
 ELSEWHERE = ("image", "chart", "packages")
