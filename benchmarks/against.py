@@ -28,6 +28,7 @@ from tests.support.program import free_port
 
 from . import gpus, serving
 from .crowd import crowd
+from .service import cpu_seconds
 from .table import quantile, show, verdict
 from .ticks import WARM_UP
 
@@ -126,7 +127,7 @@ def starting(trees: Trees) -> Iterator[Row]:
                 began = time.monotonic()
                 with _serving(tree, known) as exporter:
                     seconds.append((time.monotonic() - began) * 1e3)
-                    cpu.append(_cpu_seconds(exporter.pid) * 1e3)
+                    cpu.append(cpu_seconds(exporter.pid) * 1e3)
     yield Row("exec to first answer, 200 processes, ms", *took, 0.5)
     yield Row("the same, CPU ms", *used)
 
@@ -154,11 +155,6 @@ def _answers(port: int) -> bool:
             return b"energy_node_joules_total" in answer.read()
     except (urllib.error.URLError, ConnectionError):
         return False
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Of all threads, from the process's own clock (clock_getcpuclockid(3))."""
-    return time.clock_gettime_ns((~pid << 3) | 2) * 1e-9
 
 
 def ticks(trees: Trees) -> Iterator[Row]:

@@ -20,6 +20,7 @@ from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
 
 from .native import CannotMeasure
+from .service import cpu_seconds
 from .table import show, verdict
 
 GOAL = 0.02
@@ -89,12 +90,7 @@ class Node:
     def _used(self) -> tuple[float, float]:
         """CPU seconds so far of the exporter, and of the process it asks the driver in."""
         children = psutil.Process(self.exporter.pid).children()
-        return _cpu_seconds(self.exporter.pid), sum(_cpu_seconds(child.pid) for child in children)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Of all threads, from the process's own clock (clock_getcpuclockid(3))."""
-    return time.clock_gettime_ns((~pid << 3) | 2) * 1e-9
+        return cpu_seconds(self.exporter.pid), sum(cpu_seconds(child.pid) for child in children)
 
 
 @contextlib.contextmanager

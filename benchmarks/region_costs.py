@@ -22,6 +22,7 @@ from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.repository import REPOSITORY
 
 from .gpus import DELAYS
+from .service import cpu_seconds
 from .table import show, verdict
 
 _ROUNDS = 7
@@ -260,7 +261,7 @@ def _child_percent(driver: FakeDriver, gpus: list[Gpu], watched: Collection[str]
 
 
 def _cpu_seconds(process: psutil.Process | None) -> float:
-    return 0.0 if process is None else time.clock_gettime_ns((~process.pid << 3) | 2) * 1e-9
+    return 0.0 if process is None else cpu_seconds(process.pid)
 
 
 @contextmanager

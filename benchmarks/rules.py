@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from grafana.generate.recorded import seconds
 from tests.support.patience import wait_for
 from tests.support.program import free_port
 
@@ -174,10 +175,7 @@ class _OfVmalert(Evaluations):
         super().__init__()
         self._url = url
         groups = [group for path in RULES.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
-        units = {"s": 1.0, "m": 60.0}
-        self._interval = {
-            group["name"]: float(group["interval"][:-1]) * units[group["interval"][-1]] for group in groups
-        }
+        self._interval = {group["name"]: seconds(group["interval"]) for group in groups}
         self._before: dict[str, tuple[float, float]] | None = None
 
     def _totals(self) -> dict[str, tuple[float, float]]:

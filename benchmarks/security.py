@@ -25,7 +25,7 @@ import trustme
 from tests.support.program import free_port
 from tests.support.served import PASSWORD, WebFolder, users
 
-from .service import Service
+from .service import Service, cpu_seconds
 from .table import quantile, show, verdict
 
 GOAL_SCRAPE = 0.100
@@ -211,7 +211,7 @@ def _attack(name: str, run: Run, port: int, web: WebFolder) -> Iterator[Callable
     with subprocess.Popen(command, stdin=subprocess.PIPE) as attacker:
         yield lambda: None
         assert attacker.poll() is None, f"the attacker failed: {name}"
-        run.attacker_cpu = time.clock_gettime_ns((~attacker.pid << 3) | 2) * 1e-9
+        run.attacker_cpu = cpu_seconds(attacker.pid)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from tests.support.program import free_port
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, all threads, from its own clock (clock_getcpuclockid(3))."""
+    return time.clock_gettime_ns((~pid << 3) | 2) * 1e-9
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """A process that serves metrics at ``url``."""
@@ -37,8 +42,8 @@ class Service:
             return bytes(answer.read())
 
     def cpu_seconds(self) -> float:
-        """CPU time so far, all threads, from the process's own clock."""
-        return time.clock_gettime_ns((~self.pid << 3) | 2) * 1e-9
+        """CPU time so far."""
+        return cpu_seconds(self.pid)
 
     def resident_bytes(self) -> int:
         """Resident memory now."""

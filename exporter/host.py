@@ -177,6 +177,14 @@ def list_dir(path: str) -> list[str]:
         raise unavailable(error, path) from None
 
 
+def names_in(path: str) -> list[str]:
+    """Names in a directory, sorted; none where it cannot be listed."""
+    try:
+        return list_dir(path)
+    except Unavailable:
+        return []
+
+
 boot_seconds: Callable[[], float] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )

@@ -19,8 +19,8 @@ from ..snapshot import Snapshot
 from ..sources.bmc.source import BmcOptions
 from ..sources.custom.meter import Meter
 from ..sources.demo.source import DemoSource
+from ..sources.driver_process import no_cards
 from ..sources.inference.source import no_servers
-from ..sources.nvml.process import no_cards
 from ..sources.protocol import Source
 from ..sources.registry import build
 from ..workloads.explainer import Explainer, Found

@@ -14,13 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .. import __version__
 from ..host import Host, read_file
 from ..records import GpuState, Problem, Reading, Unavailable
-from .nvml.process import Timeouts
 
 _LIBRARY_FOLDERS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 """Folders that the dynamic linker searches besides LD_LIBRARY_PATH and its cache (ld.so(8))."""
@@ -30,8 +30,38 @@ _MAX_EXITING = 3
 
 _CLOSE_SECONDS = 2.0
 
+_MIN_TIMEOUTS = (10.0, 3.0, 0.5)
+
 _ROOM = "raise the limits of the service or container: memory, number of processes, open files"
 _MEMORY = "if it was ended for lack of memory (dmesg), raise the limit of the service or container"
+
+
+class Timeouts(NamedTuple):
+    """Seconds after which a child counts as hung, and between the starts of two children.
+
+    ``first`` is for its first answer: without persistence mode the driver then initialises each card, in 1 to 3 s
+    (NVIDIA's Driver Persistence). ``answer`` is for all others: while the card's users hold the driver's lock, calls of
+    milliseconds take many times as long, and killing a slow child would not help. ``start`` limits restarts to 3 % of
+    a core if the driver ends every child at once.
+    """
+
+    first: float = 60.0
+    answer: float = 30.0
+    start: float = 5.0
+
+    @classmethod
+    def of(cls, deadline_seconds: float) -> Timeouts:
+        """Scaled to the sampler's deadline for one reading; `Timeouts()` is for the default of 0.5 s.
+
+        Never less than a healthy driver may need: killing it in the middle of a call can upset a card.
+        """
+        scaled = (seconds * 2 * deadline_seconds for seconds in cls())
+        return cls(*(max(least, seconds) for least, seconds in zip(_MIN_TIMEOUTS, scaled, strict=True)))
+
+
+def no_cards() -> Collection[str]:
+    """Where no program reports regions."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +94,21 @@ class DriverProcess:
 
     A new process loads the driver's library again, which is the only way to continue after a driver upgrade. A child
     that hangs is killed, or left behind if it cannot be killed; one that crashes makes the source unavailable.
+    ``watched`` returns the ids of the cards whose energy counters are to be read between two readings too.
     """
 
-    def __init__(self, host: Host, driver: DriverChild, timeouts: Timeouts | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        driver: DriverChild,
+        timeouts: Timeouts | None = None,
+        watched: Callable[[], Collection[str]] = no_cards,
+    ) -> None:
         self.name = driver.name
         self._driver = driver
         self._host = host
         self._timeouts = timeouts or Timeouts()
+        self._watched = watched
         self._child: _Child | None = None
         self._exiting: list[threading.Thread] = []
         self._start_at = float("-inf")
@@ -82,7 +120,7 @@ class DriverProcess:
         if self._child is None:
             self._child = self._start(now)
         try:
-            answer = self._child.request(now)
+            answer = self._child.request(now, self._watched())
             if isinstance(answer, str):
                 unexpected = RuntimeError(answer.strip().rpartition("\n")[2])
                 unexpected.add_note(answer)
@@ -190,11 +228,14 @@ class _Child:
             ours.pop_all()  # it runs: keep them
         self._query_lists = self._socket.makefile("rb")
 
-    def request(self, now: float) -> Reading | Problem | str:
-        """Its answer. Raises `Unavailable` if it exited or does not answer in time."""
+    def request(self, now: float, watched: Collection[str]) -> Reading | Problem | str:
+        """Its answer; from then on it reads the counters of the ``watched`` cards more often.
+
+        Raises `Unavailable` if it exited or does not answer in time.
+        """
         self._socket.settimeout(self._timeout_seconds)
         try:
-            self._socket.sendall(b"%a\n" % now)
+            self._socket.sendall(" ".join((repr(now), *watched)).encode() + b"\n")
             answer: Reading | Problem | str = pickle.load(self._query_lists)
         except TimeoutError:
             self._process.kill()

@@ -18,11 +18,12 @@ from .cpu.rapl import RaplSource
 from .cray.source import CraySource
 from .custom.meter import Meter
 from .custom.source import CustomSource
+from .driver_process import Timeouts, no_cards
 from .drm.source import DrmSource
 from .hwmon.labels import Components
 from .hwmon.source import HwmonSource
 from .inference.source import InferenceSource, no_servers
-from .nvml.process import NvmlProcess, Timeouts, no_cards
+from .nvml.process import NvmlProcess
 from .podresources.source import SOCKET, PodResourcesSource
 from .protocol import Source
 from .regions.source import RegionSource

@@ -17,14 +17,18 @@ RULES = Path(__file__).resolve().parent.parent.parent / "prometheus/rules"
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
+def seconds(duration: str) -> float:
+    """Of a duration with one unit, as rule files have it, such as 150s."""
+    return float(duration[:-1]) * _UNITS[duration[-1]]
+
+
 @functools.cache
 def intervals() -> dict[str, float]:
     """Seconds between evaluations of each recorded series, by its name."""
     found: dict[str, float] = {}
     for path in RULES.glob("*.yml"):
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
-            seconds = float(group["interval"][:-1]) * _UNITS[group["interval"][-1]]
-            found |= {rule["record"]: seconds for rule in group["rules"] if "record" in rule}
+            found |= {rule["record"]: seconds(group["interval"]) for rule in group["rules"] if "record" in rule}
     return found
 
 

@@ -8,4 +8,4 @@ from ..driver_child import run
 from .gaudi import GaudiSource
 
 if __name__ == "__main__":
-    run(sys.argv[1:], GaudiSource)
+    run(sys.argv[1:], lambda host: (GaudiSource(host), None))

@@ -6,8 +6,7 @@ import os
 
 from ...host import Host
 from ...records import Problem
-from ..driver_process import DriverChild, DriverProcess, has_library
-from ..nvml.process import Timeouts
+from ..driver_process import DriverChild, DriverProcess, Timeouts, has_library
 
 LIBRARY = "libhlml.so"
 PATH = "/usr/lib/habanalabs/libhlml.so"

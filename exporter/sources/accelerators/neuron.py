@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from ...host import Host, KeptFile, list_dir
+from ...host import Host, KeptFile, names_in
 from ...records import Device, GpuState, GpuUse, PowerBounds, PowerReading, Problem, Reading, Unavailable
 from ..drm.files import OpenFiles
 from ..usage.pid_lookup import PidResolver
@@ -125,7 +125,7 @@ class NeuronSource:
         before = {neuron.device.id: neuron for neuron in self._neurons}
         self.close()
         for root in map(self._host.sys, _ROOTS):
-            names = sorted(filter(_DEVICE.fullmatch, _names(root)), key=lambda name: int(name.removeprefix("neuron")))
+            names = sorted(filter(_DEVICE.fullmatch, names_in(root)), key=lambda name: int(name.removeprefix("neuron")))
             self._neurons = [self._found(f"{root}/{name}", name) for name in names]
             if self._neurons:
                 break
@@ -176,18 +176,11 @@ class NeuronSource:
 def _candidates(folder: str) -> list[str]:
     """Where the file may be: below ``stats``, as before driver 2.31, then in any folder, or folder of a folder."""
     found = [f"{folder}/stats/{_FILE}"]
-    for name in _names(folder):
+    for name in names_in(folder):
         if os.path.isdir(f"{folder}/{name}") and not os.path.islink(f"{folder}/{name}"):
             found.append(f"{folder}/{name}/{_FILE}")
-            found += [f"{folder}/{name}/{inner}/{_FILE}" for inner in _names(f"{folder}/{name}")]
+            found += [f"{folder}/{name}/{inner}/{_FILE}" for inner in names_in(f"{folder}/{name}")]
     return found
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return list_dir(folder)
-    except Unavailable:
-        return []
 
 
 def _node_of(target: str) -> str | None:

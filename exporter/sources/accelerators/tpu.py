@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...host import Host, list_dir
+from ...host import Host, names_in
 from ...records import Device, GpuState, GpuUse, PowerBounds, PowerReading, Problem, Reading, Unavailable
 from ..drm.files import OpenFiles
 from ..usage.pid_lookup import PidResolver
@@ -167,7 +167,7 @@ class TpuSource:
         """Find all chips again. Raises `Unavailable` if there is none."""
         found: dict[str, tuple[str, _Model, str]] = {}
         root = self._host.sys("bus/pci/devices")
-        for address in _names(root):
+        for address in names_in(root):
             folder = f"{root}/{address}"
             if self._text(f"{folder}/vendor") != _GOOGLE:
                 continue
@@ -209,13 +209,6 @@ class TpuSource:
             return self._host.text(path).lower()
         except Unavailable:
             return ""
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return list_dir(folder)
-    except Unavailable:
-        return []
 
 
 def _node_of(target: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ...host import Host, cpu_list, list_dir
+from ...host import Host, cpu_list, names_in
 from ...records import Unavailable
 from ..drm.card import gpu_id
 from .topology import Topology, cpu_packages
@@ -21,7 +21,7 @@ _APUS = frozenset({"0x74a0"})
 def enclosing_cards(host: Host, topology: Topology) -> dict[int, str]:
     """Package number → id of the card whose meter includes it; empty on machines without such an APU."""
     cards: dict[int, str] = {}
-    for chip in _entries(host.sys("class/hwmon")):
+    for chip in names_in(host.sys("class/hwmon")):
         folder = host.sys("class/hwmon", chip, "device")
         try:
             if host.text(f"{folder}/device") in _APUS and host.text(host.sys("class/hwmon", chip, "name")) == "amdgpu":
@@ -41,10 +41,3 @@ def _package(host: Host, node: int, topology: Topology) -> int:
     except (Unavailable, ValueError, IndexError):
         package = None
     return topology.package_of_socket(max(0, node)) if package is None else package
-
-
-def _entries(directory: str) -> list[str]:
-    try:
-        return list_dir(directory)
-    except Unavailable:
-        return []

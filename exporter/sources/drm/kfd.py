@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ...host import Host, list_dir
+from ...host import Host, names_in
 from ...records import Unavailable
 
 _QUEUES_SECONDS = 5.0
@@ -38,7 +38,7 @@ class Kfd:
         """Find the compute nodes of these cards."""
         root = f"{self._root}/topology/nodes"
         self._nodes = {}
-        for name in self._names(root):
+        for name in names_in(root):
             try:
                 gpu = self._host.text(f"{root}/{name}/gpu_id")
                 text = self._host.text(f"{root}/{name}/properties")
@@ -50,7 +50,7 @@ class Kfd:
     def processes(self, now: float) -> dict[str, set[int]]:
         """Pids by the address of the cards they have queues on."""
         found: defaultdict[str, set[int]] = defaultdict(set)
-        pids = [int(name) for name in self._names(f"{self._root}/proc") if name.isdigit()] if self._nodes else []
+        pids = [int(name) for name in names_in(f"{self._root}/proc") if name.isdigit()] if self._nodes else []
         for pid in pids:
             looked_at, gpus = self._queues.get(pid, (float("-inf"), frozenset()))
             if now - looked_at >= _QUEUES_SECONDS or not gpus:
@@ -84,18 +84,12 @@ class Kfd:
     def _gpus(self, pid: int) -> frozenset[str]:
         root = f"{self._root}/proc/{pid}/queues"
         gpus = set()
-        for queue in self._names(root):
+        for queue in names_in(root):
             try:
                 gpus.add(self._host.text(f"{root}/{queue}/gpuid"))
             except Unavailable:
                 continue
         return frozenset(gpus)
-
-    def _names(self, folder: str) -> list[str]:
-        try:
-            return list_dir(folder)
-        except Unavailable:
-            return []
 
 
 def _node(text: str, cards: Collection[str]) -> Node:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ...host import Host, KeptFile, list_dir
+from ...host import Host, KeptFile, names_in
 from ...records import Device, EnergyReading, GpuState, PowerReading, Problem, Reading, Unavailable
 from ..cpu.estimate import assumed_idle_share
 from ..cpu.topology import Topology, read_topology
@@ -205,9 +205,9 @@ class HwmonSource:
     def _chips(self, topology: Topology) -> list[Chip]:
         root = self._host.sys("class/hwmon")
         chips = []
-        for entry in _names(root):
+        for entry in names_in(root):
             path = f"{root}/{entry}"
-            own, parent = _names(path), _names(f"{path}/device")
+            own, parent = names_in(path), names_in(f"{path}/device")
             measuring = any(_MEASURES.match(file) for file in own)
             folder, files = (path, own) if measuring else (f"{path}/device", parent)
             for home in (path, f"{path}/device"):  # older drivers keep all their attributes in device/
@@ -224,7 +224,7 @@ class HwmonSource:
         """Names of the RAPL zones, so that what they include is not counted twice."""
         root = self._host.sys("class/powercap")
         names = set()
-        for zone in _names(root):
+        for zone in names_in(root):
             try:
                 names.add(self._host.text(f"{root}/{zone}/name"))
             except Unavailable:
@@ -259,13 +259,6 @@ def _signed(file: KeptFile) -> int:
         return int(raw)
     except ValueError:
         raise Unavailable("implausible", f"{file.path}: not a number: {raw[:32]!r}") from None
-
-
-def _names(path: str) -> list[str]:
-    try:
-        return list_dir(path)
-    except Unavailable:
-        return []
 
 
 def _close(files: Iterable[KeptFile | None]) -> None:

@@ -51,13 +51,28 @@ def _text(message: bytes, number: int) -> str:
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Number and value of each field; a fixed-size number is its bytes. Raises ValueError if it is malformed."""
+    for number, _, value in _fields(message):
+        yield number, value
+
+
+def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
+    """Values of a string or message field. Raises ValueError if the message is truncated or malformed."""
+    for number, kind, value in _fields(message):
+        if number == wanted and isinstance(value, bytes):
+            if kind != _BYTES:
+                raise ValueError(f"field {number} has wire type {kind}")
+            yield value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Number, wire type and value of each field."""
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         if kind == _VARINT:
             value, at = _varint(message, at)
-            yield number, value
+            yield number, kind, value
             continue
         if kind == _BYTES:
             length, at = _varint(message, at)
@@ -67,31 +82,7 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise ValueError(f"wire type {kind}")
         if number == 0 or at + length > end:
             raise ValueError("cut short")
-        yield number, message[at : at + length]
-        at += length
-
-
-def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
-    """Values of a string or message field. Raises ValueError if the message is truncated or malformed."""
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            _, at = _varint(message, at)
-            continue
-        if kind == _BYTES:
-            length, at = _varint(message, at)
-        elif kind in (_FIXED64, _FIXED32):
-            length = 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if number == 0 or at + length > end:
-            raise ValueError("cut short")
-        if number == wanted:
-            if kind != _BYTES:
-                raise ValueError(f"field {number} has wire type {kind}")
-            yield message[at : at + length]
+        yield number, kind, message[at : at + length]
         at += length
 
 

@@ -19,7 +19,7 @@ from exporter.records import EnergyReading, PowerReading, Problem, Reading, Unav
 from exporter.sources.accelerators.gaudi import GaudiSource
 from exporter.sources.accelerators.gaudi_process import GaudiProcess
 from exporter.sources.accelerators.hlml import Hlml
-from exporter.sources.nvml.process import Timeouts
+from exporter.sources.driver_process import Timeouts
 from tests.support.hlml import control
 from tests.support.hlml.control import Card, FakeHlml
 

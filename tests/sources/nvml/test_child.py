@@ -23,9 +23,10 @@ import pytest
 from exporter import __version__
 from exporter.host import Host, boot_seconds
 from exporter.records import EnergyReading, Reading, Unavailable
-from exporter.sources.nvml.child import serve
+from exporter.sources.driver_child import serve
+from exporter.sources.driver_process import Timeouts
 from exporter.sources.nvml.fast_reads import FastReads
-from exporter.sources.nvml.process import NvmlProcess, Timeouts
+from exporter.sources.nvml.process import NvmlProcess
 from exporter.sources.registry import build
 from tests.support.nvml.control import FakeDriver
 from tests.support.patience import patience, wait_for

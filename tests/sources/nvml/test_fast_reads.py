@@ -13,10 +13,11 @@ import pytest
 
 from exporter.host import Host
 from exporter.records import CounterStep, EnergyReading, PowerReading, Reading, Unavailable
+from exporter.sources.driver_process import Timeouts
 from exporter.sources.nvml.counter_steps import CounterSteps
 from exporter.sources.nvml.fast_reads import MAX_CPU_RATIO, MAX_TIME_RATIO, PERIOD_SECONDS, FastReads
 from exporter.sources.nvml.library import DriverError
-from exporter.sources.nvml.process import NvmlProcess, Timeouts
+from exporter.sources.nvml.process import NvmlProcess
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver, Gpu
 from tests.support.patience import wait_for
