@@ -131,7 +131,7 @@ REGIONS: tuple[Family, ...] = (
     Family(
         "energy_region_runs_lost_total",
         "counter",
-        "Runs of regions that programs recorded and could not send.",
+        "Runs of regions that programs could not record or send.",
         (),
         _lost,
     ),
