@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from exporter.network.kept_connection import Trust
+from exporter.sources.bmc.options import PERIOD_SECONDS
 from exporter.sources.bmc.poller import Poller
 from exporter.sources.bmc.redfish import RedfishReader
 from exporter.sources.bmc.session import RedfishSession
-from exporter.sources.bmc.source import PERIOD_SECONDS
 from tests.sources.bmc import boards
 from tests.support.mock_bmc import PASSWORD, USER, MockBmc
 from tests.support.repository import REPOSITORY

@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from exporter.config.command_line import parse
 from exporter.config.settings_table import TABLE, Setting
 
 CHART = Path(__file__).resolve().parent / "ai-energy-exporter"
@@ -30,12 +29,12 @@ MONITOR: dict[str, Schema] = {"enabled": FLAG, "labels": WORDS, "endpoint": FREE
 
 
 def fixed() -> set[str]:
-    """Settings that a value cannot change: the manifest's flags and variables override the file, or mount its files."""
+    """Settings that a value cannot change: the manifest's variables override the file, or mount its files."""
     pod = yaml.safe_load(DAEMONSET.read_text(encoding="utf-8"))["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     variables = {entry["name"] for entry in container["env"]}
     by_variable = {row.name for row in TABLE.values() if row.variable in variables}
-    return {*parse(container["args"]).flags, *by_variable, "web.config.file"}
+    return {*by_variable, "web.config.file"}
 
 
 def schema() -> Schema:

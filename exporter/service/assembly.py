@@ -16,9 +16,8 @@ from ..sampling.regions import WatchedCards
 from ..sampling.sampler import Sampler, SamplerOptions, no_scrapers
 from ..sampling.state_file import StateStore
 from ..snapshot import Snapshot
-from ..sources.bmc.source import BmcOptions
+from ..sources.bmc.options import BmcOptions
 from ..sources.custom.meter import Meter
-from ..sources.demo.source import DemoSource
 from ..sources.driver_process import no_cards
 from ..sources.inference.source import no_servers
 from ..sources.protocol import Source
@@ -163,6 +162,8 @@ def make_sampler(
     namer: Namer
     watched = WatchedCards()
     if settings.demo:
+        from ..sources.demo.source import DemoSource  # noqa: PLC0415 - only a demonstration needs it
+
         demo = DemoSource(settings.sample_interval, settings.demo_seed)
         sources, namer = [demo], demo
     else:

@@ -11,13 +11,12 @@ from ..workloads.protocol import ModelServer
 from .accelerators.gaudi_process import GaudiProcess
 from .accelerators.neuron import NeuronSource
 from .accelerators.tpu import TpuSource
-from .bmc.source import BmcOptions, BmcSource
+from .bmc.options import BmcOptions
 from .cpu.estimate import EstimateSource
 from .cpu.powercap import PowercapSource
 from .cpu.rapl import RaplSource
 from .cray.source import CraySource
 from .custom.meter import Meter
-from .custom.source import CustomSource
 from .driver_process import Timeouts, no_cards
 from .drm.source import DrmSource
 from .hwmon.labels import Components
@@ -83,8 +82,8 @@ def build(
         "psutil": lambda: PortableSource(host),
         "inference": lambda: InferenceSource(host, servers, server_key_file),
         "regions": lambda: RegionSource(host, regions_socket),
-        "custom": lambda: CustomSource(host, meters),
-        "bmc": lambda: BmcSource(bmc or BmcOptions(), host.clock),
+        "custom": lambda: _custom(host, meters),
+        "bmc": lambda: _bmc(host, bmc or BmcOptions()),
     }
     absent = {"psutil"} if linux else registry.keys() - {"estimate", "psutil", "custom", "bmc"}
     if not regions_socket:
@@ -102,3 +101,18 @@ def _has_groups(host: Host) -> bool:
     except Unavailable:
         return False
     return True
+
+
+# What most machines do not have is imported where it is made: it takes a tenth of the time to start.
+
+
+def _bmc(host: Host, options: BmcOptions) -> Source:
+    from .bmc.source import BmcSource  # noqa: PLC0415
+
+    return BmcSource(options, host.clock)
+
+
+def _custom(host: Host, meters: Sequence[Meter]) -> Source:
+    from .custom.source import CustomSource  # noqa: PLC0415
+
+    return CustomSource(host, meters)

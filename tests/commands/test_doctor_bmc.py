@@ -12,7 +12,8 @@ import pytest
 from exporter.commands.doctor import report
 from exporter.config.loading import load
 from exporter.host import Host
-from exporter.sources.bmc.source import BmcOptions, BmcSource
+from exporter.sources.bmc.options import BmcOptions
+from exporter.sources.bmc.source import BmcSource
 from tests.sources.bmc import boards
 from tests.support.mock_bmc import PASSWORD, USER, MockBmc
 

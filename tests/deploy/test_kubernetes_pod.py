@@ -25,7 +25,6 @@ import pytest
 import trustme
 import yaml
 
-from exporter.config.command_line import parse
 from exporter.config.loading import load
 from exporter.config.settings_table import ENVIRONMENT_PREFIX
 from exporter.exposition.web.tls_config import TLS_NAMES
@@ -51,8 +50,9 @@ def test_flags_variables_and_file_are_accepted(name: str, tmp_path: Path) -> Non
         given = variables(container)
         own = {key: value for key, value in given.items() if key.startswith(ENVIRONMENT_PREFIX)}
         assert set(given) - set(own) <= KNOWN_VARIABLES
-        words = [word.replace("/etc/ai-energy-exporter/", f"{tmp_path}/") for word in container["args"]]
-        settings = load(parse(words).flags, own)
+        assert "args" not in container  # doctor in the same container would not have them
+        own["AI_ENERGY_CONFIG_FILE"] = own["AI_ENERGY_CONFIG_FILE"].replace("/etc/ai-energy-exporter", str(tmp_path))
+        settings = load({}, own)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert [(address.host, address.port) for address in settings.web_listen_address] == [("", ports["metrics"])]
         assert [(address.host, address.port) for address in settings.web_health_address] == [("", ports["health"])]
@@ -65,10 +65,8 @@ def test_every_path_that_is_named_is_mounted(name: str) -> None:
         (container,) = pod["containers"]
         places = {mount["mountPath"] for mount, _ in mounts(pod)}
         own = {key: value for key, value in variables(container).items() if key.startswith(ENVIRONMENT_PREFIX)}
-        words = [word.removeprefix("--").partition("=") for word in container["args"]]
-        flags = {flag: value for flag, _, value in words}
-        config = flags.pop("config.file")  # is not there to be read
-        settings = load(flags, own)
+        config = own.pop("AI_ENERGY_CONFIG_FILE")  # is not there to be read
+        settings = load({}, own)
         assert settings.path_sysfs == "/host/sys"  # parts of it: see below
         named = {config, settings.state_file, settings.web_config_file, settings.bmc_redfish_credentials}
         if settings.source_podresources is not False:
@@ -130,7 +128,13 @@ class Pod:
         with open(folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", self._script(folder / "root")],
-                env={"PATH": os.defpath + ":/usr/sbin:/sbin", "NODE_NAME": "node-1", **variables(self.container)},
+                env={
+                    "PATH": os.defpath + ":/usr/sbin:/sbin",
+                    "NODE_NAME": "node-1",
+                    **variables(self.container),
+                    "AI_ENERGY_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
+                    "AI_ENERGY_WEB_HEALTH_ADDRESS": "127.0.0.1:0",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,12 +185,11 @@ class Pod:
             lines.append(f"mount -o remount,ro {root}")
         context = self.pod["securityContext"]
         interpreter = f"/app/{Path(sys.base_prefix).name}/bin/{Path(sys.executable).resolve().name}"
-        words = [re.sub(r"address=:\d+", "address=127.0.0.1:0", word) for word in self.container["args"]]
         libraries = f"/app/{Path(sys.base_prefix).name}/lib"
         rights = ["--reuid", context["runAsUser"], "--regid", context["runAsGroup"], "--clear-groups", "--no-new-privs"]
         drop = ["--bounding-set=-all", "--inh-caps=-all"]
         command = ["chroot", root, "setpriv", *rights, *drop, "env", "PYTHONPATH=/app:/app/site-packages"]
-        command += [f"LD_LIBRARY_PATH={libraries}", "PYTHONDONTWRITEBYTECODE=1", interpreter, "-m", "exporter", *words]
+        command += [f"LD_LIBRARY_PATH={libraries}", "PYTHONDONTWRITEBYTECODE=1", interpreter, "-m", "exporter"]
         return "\n".join([*lines, "exec " + shlex.join(map(str, command))])
 
     def _files(self, source: Object) -> dict[str, str]:

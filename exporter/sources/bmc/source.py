@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ...network.kept_connection import Trust
 from ...records import EnergyReading, PowerReading, Problem, Reading, Unavailable
 from .dcmi import DcmiReader
 from .ipmi import DEVICES, IpmiDevice
+from .options import BmcOptions
 from .poller import Poller
 from .reader import Reader
 from .redfish import RedfishReader
 from .session import RedfishSession
-
-PERIOD_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class BmcOptions:
-    """What the operator set: the BMC's address, the file with its login, whose certificate is trusted, the period.
-
-    ``url`` is "" without Redfish, ``ipmi`` whether to ask the BMC through ``/dev/ipmi0``. ``ca_file``, ``fingerprint``
-    and ``insecure`` are those of `exporter.network.kept_connection.Trust`.
-    """
-
-    url: str = ""
-    credentials: str = ""
-    ca_file: str = ""
-    fingerprint: str = ""
-    insecure: bool = False
-    system: str = ""
-    ipmi: bool = False
-    period_seconds: float = PERIOD_SECONDS
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is anything to read."""
-        return bool(self.url) or self.ipmi
 
 
 class BmcSource:

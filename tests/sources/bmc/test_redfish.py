@@ -12,10 +12,11 @@ import pytest
 
 from exporter.network.kept_connection import Trust
 from exporter.records import EnergyReading, PowerReading, Problem, Reading, Unavailable
+from exporter.sources.bmc.options import BmcOptions
 from exporter.sources.bmc.poller import Poller
 from exporter.sources.bmc.redfish import RedfishReader
 from exporter.sources.bmc.session import REFUSED_SECONDS, RedfishSession
-from exporter.sources.bmc.source import BmcOptions, BmcSource
+from exporter.sources.bmc.source import BmcSource
 from tests.sources.bmc import boards
 from tests.sources.bmc.boards import ENVIRONMENT, POWER, ROOT
 from tests.support.mock_bmc import PASSWORD, SESSIONS, USER, MockBmc, Resources
