@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as name:
         before = Path(name) / "before"
         with _checked_out(options.ref, before):
+            for tree in (before, HERE):  # as where they are installed
+                subprocess.run([sys.executable, "-m", "compileall", "-q", "exporter"], cwd=tree, check=True)
             rows = [row for part, of in PARTS.items() if options.only in (None, part) for row in of((before, HERE))]
     head = ("", f"{options.ref}: median (quartiles)", "now", "ratio", "reach")
     show(f"Beside {options.ref}, in turns", head, [row.cells() for row in rows])

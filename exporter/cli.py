@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from .config.command_line import Arguments, parse
-from .config.loading import ConfigError, load
-from .config.settings import Settings
+from . import __version__
+
+if TYPE_CHECKING:
+    from .config.command_line import Arguments
+    from .config.settings import Settings
 
 # Imports inside functions: each command loads only what it needs.
 
@@ -21,6 +24,30 @@ _READ_BACK = ("report", "compare", "trace", "advise")
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command. Returns the exit status: 0 fine, 2 bad usage or configuration, 1 anything else."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        return _version()
+    return _command(words, environ)
+
+
+def _version() -> int:
+    """Print it without loading the settings."""
+    try:
+        sys.stdout.write(f"ai-energy-exporter {__version__}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        from .commands.standard_output import discard_output
+
+        discard_output()
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"standard output: {error.strerror}\n")
+        return 1
+    return 0
+
+
+def _command(words: Sequence[str], environ: Mapping[str, str]) -> int:
+    from .config.command_line import parse
+    from .config.loading import ConfigError
+
     try:
         if words[:1] == ["budgets"]:
             return _budgets(words[1:], environ)
@@ -75,6 +102,8 @@ def _run(arguments: Arguments, environ: Mapping[str, str]) -> int:
         from .commands import healthcheck
 
         return healthcheck.run(arguments.flags, environ)
+    from .config.loading import load
+
     settings = load(arguments.flags, environ)
     from .impact.build import build
 
@@ -93,6 +122,7 @@ def _inspect(arguments: Arguments, settings: Settings) -> int:
 
 
 def _serve(arguments: Arguments, settings: Settings, environ: Mapping[str, str]) -> int:
+    from .config.loading import load
     from .exposition.web.access import Access
     from .exposition.web.web_config_file import WebConfigError
 

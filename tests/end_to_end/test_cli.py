@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -37,6 +38,13 @@ class TestToTheEnd:
     def test_version(self) -> None:
         done = run("--version")
         assert (done.returncode, done.stdout, done.stderr) == (0, f"ai-energy-exporter {__version__}\n", "")
+
+    def test_version_of_a_disk_that_is_full(self) -> None:
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "exporter", "--version"], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert (done.returncode, done.stderr) == (1, "standard output: No space left on device\n")
 
     def test_usage_error_is_2(self) -> None:
         done = run("--web.listen-adress", ":1")

@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Not on stderr."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Everything started; skipped where Debian's packages are missing."""
     programs = ("prometheus", "prometheus-alertmanager")

@@ -1,21 +1,17 @@
-"""The rule of docs/impact.md beside the exporter's counters: over changing factors, and in a real Prometheus."""
+"""The rule of docs/impact.md beside the exporter's counters, over changing factors."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 import yaml
 
 from tests.support.needs import needs
 from tests.support.patience import patience
 from tests.support.repository import REPOSITORY
-
-if TYPE_CHECKING:
-    from tests.prometheus.conftest import Stack
 
 DOCUMENT = (REPOSITORY / "docs/impact.md").read_text(encoding="utf-8")
 (RULES,) = re.findall(r"```yaml\n(groups:\n.*?)```", DOCUMENT, re.DOTALL)
@@ -73,25 +69,3 @@ def test_the_rule_adds_up_what_the_counter_counts_when_the_factors_change(tmp_pa
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("record", "counter"),
-    [
-        ("node:energy_carbon_grams:rate5m", "energy_node_carbon_grams_total"),
-        ("node:energy_cost:rate5m", "energy_node_cost_total"),
-    ],
-)
-def test_counters_and_rule_agree_in_a_real_prometheus(stack: Stack, record: str, counter: str) -> None:
-    """Of the demonstration's node, over the same twenty seconds, in which no factor changed."""
-    by_rule = RECORDED[record].replace("[5m]", "[20s]").replace(" offset 150s", "")
-    counted = f"sum by (cluster, instance) (rate({counter}[20s]))"
-    steady = " and on (instance) ".join(
-        f"changes({name}[20s]) == 0"
-        for name in ("energy_carbon_intensity_grams_per_kilowatt_hour", "energy_electricity_price_per_kilowatt_hour")
-    )
-    known = "count_over_time(energy_carbon_intensity_grams_per_kilowatt_hour[25s]) > 22"
-    found = stack.wait_for(
-        f"(sum by (cluster, instance) ({by_rule}) / {counted}) and on (instance) {steady} and on (instance) {known}"
-    )
-    assert [value for _, value in found] == [pytest.approx(1.0, abs=0.01)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.prometheus.test_impact import RECORDED
 from tests.support.patience import wait_for
 from tests.support.repository import REPOSITORY
 
@@ -180,6 +181,28 @@ def test_only_what_was_recorded_is_sent_away(stack: Stack) -> None:
     assert store.wait_for("model:energy_model_kwh_per_year:avg7d")
     ((_, raw),) = store.query('count({__name__=~".+", __name__!~".+:.+:.+|energy_budget_.+|ALERTS"}) or vector(0)')
     assert raw == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "counter"),
+    [
+        ("node:energy_carbon_grams:rate5m", "energy_node_carbon_grams_total"),
+        ("node:energy_cost:rate5m", "energy_node_cost_total"),
+    ],
+)
+def test_counters_and_rule_agree_in_a_real_prometheus(stack: Stack, record: str, counter: str) -> None:
+    """Of the demonstration's node, over the same twenty seconds, in which no factor changed."""
+    by_rule = RECORDED[record].replace("[5m]", "[20s]").replace(" offset 150s", "")
+    counted = f"sum by (cluster, instance) (rate({counter}[20s]))"
+    steady = " and on (instance) ".join(
+        f"changes({name}[20s]) == 0"
+        for name in ("energy_carbon_intensity_grams_per_kilowatt_hour", "energy_electricity_price_per_kilowatt_hour")
+    )
+    known = "count_over_time(energy_carbon_intensity_grams_per_kilowatt_hour[25s]) > 22"
+    found = stack.wait_for(
+        f"(sum by (cluster, instance) ({by_rule}) / {counted}) and on (instance) {steady} and on (instance) {known}"
+    )
+    assert [value for _, value in found] == [pytest.approx(1.0, abs=0.01)]
 
 
 class TestLabels:
