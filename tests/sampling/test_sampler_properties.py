@@ -377,5 +377,5 @@ class Node(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-Node.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Node.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 TestNode = Node.TestCase

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...host import Host
 from ...records import EnergyReading, GpuState, PowerReading, Problem
@@ -14,6 +14,9 @@ from .meter import FIELDS, CardMeter
 
 _SLOW_SECONDS = 10.0
 """How often to read the power limit, which rarely changes."""
+
+_GAUGE_SECONDS = 5.0
+"""How often to read what is only shown as it is now: memory, temperature, clocks. Each is a call of the driver."""
 
 _STEP_SECONDS = 0.1
 """The driver's counters advance in steps, so they may exceed the time between two reads by that much."""
@@ -33,11 +36,20 @@ _FIELDS_STABLE_SINCE = (580, 82)
 251–253 and power smoothing at 269–271 (nvidia-ml-py 12.575.51, 13.580.65 and 13.580.82; NVIDIA/k8s-test-infra #691)."""
 
 
+class _Gauges(NamedTuple):
+    """What is only shown as it is now; None is unknown."""
+
+    memory_used_bytes: float | None
+    memory_total_bytes: float | None
+    temperature_celsius: float | None
+    clock_hertz: tuple[tuple[str, float], ...]
+
+
 class Card:
     """A card, identified by its UUID, because handles and indexes change.
 
     ``read_at`` is when its meter was last read (boot time), ``window_seconds`` the time between the last two reads;
-    None and 0 after it was away.
+    None and 0 after it was away. ``has_new_gauges`` says whether `state` read memory, temperature and clocks this time.
     """
 
     def __init__(self, driver: Driver, host: Host, uuid: str, handle: Any, index: int, version: str) -> None:
@@ -54,6 +66,9 @@ class Card:
         self.window_seconds = 0.0
         self._limit_watts: float | None = None
         self._slow_at = float("-inf")
+        self.has_new_gauges = False
+        self._gauges: _Gauges | None = None
+        self._gauges_due_at = float("-inf")
         self._throttled: dict[str, float] = {}
         self._nanoseconds: dict[int, float] = {}
         self._gpm: GpmWatch | None = None
@@ -66,7 +81,7 @@ class Card:
 
     def detach(self) -> None:
         """Free what belongs to a session with the driver; the next read starts a new window."""
-        self.read_at = None
+        self.read_at = self._gauges = None
         if self._gpm is not None:
             self._gpm.close()
             self._gpm = None
@@ -117,7 +132,7 @@ class Card:
         sm = tensor = dram = None
         if self._gpm is not None and not mig:
             sm, tensor, dram = self._gpm.read()
-        used, total = driver.memory_bytes(handle)
+        gauges = self._read_gauges()
         return GpuState(
             self.uuid,
             self.index,
@@ -125,14 +140,14 @@ class Card:
             driver_version=self.version,
             pci_bus_id=self.bus_id,
             power_limit_watts=self._limit_watts,
-            memory_used_bytes=used,
-            memory_total_bytes=total,
-            temperature_celsius=driver.temperature_celsius(handle),
+            memory_used_bytes=gauges.memory_used_bytes,
+            memory_total_bytes=gauges.memory_total_bytes,
+            temperature_celsius=gauges.temperature_celsius,
             utilization_ratio=driver.utilization_ratio(handle),
             sm_active_ratio=sm,
             tensor_active_ratio=tensor,
             dram_active_ratio=dram,
-            clock_hertz=driver.clock_hertz(handle),
+            clock_hertz=gauges.clock_hertz,
             throttle_seconds=tuple(self._throttled.items()),
             ecc_errors=self._health.ecc_errors,
             memory_repair=self._health.memory_repair,
@@ -140,6 +155,19 @@ class Card:
             last_xid=self._health.last_xid,
             window_seconds=self.window_seconds,
         )
+
+    def _read_gauges(self) -> _Gauges:
+        """Those of the last five seconds; cards take turns, so that a tick does not read all of them."""
+        now = self._host.clock()
+        self.has_new_gauges = self._gauges is None or now >= self._gauges_due_at
+        if self._gauges is None or self.has_new_gauges:
+            driver, handle = self._driver, self.handle
+            turn = 0.0 if self._gauges is not None else int(self.index) % _GAUGE_SECONDS
+            self._gauges_due_at = now + _GAUGE_SECONDS - turn
+            self._gauges = _Gauges(
+                *driver.memory_bytes(handle), driver.temperature_celsius(handle), driver.clock_hertz(handle)
+            )
+        return self._gauges
 
     # --- throttling ---------------------------------------------------------------------------------
 

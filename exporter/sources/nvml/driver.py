@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import Struct
 from typing import Any, NamedTuple
 
 from ...host import MAX_COUNTER
@@ -12,7 +13,10 @@ ENERGY_MILLIJOULES = 83
 POWER_INSTANT_MILLIWATTS = 186
 """Fields of nvmlDeviceGetFieldValues; with scope 0, the default, they cover the GPU alone where a card has a choice."""
 
-_VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
+_FIELD = Struct("@IIqqii8s")
+"""nvmlFieldValue_t: field, scope, timestamp, latency, nvmlValueType_t, nvmlReturn_t and nvmlValue_t."""
+
+_VALUES = tuple(map(Struct, ("@d", "@I", "@L", "@Q", "@q", "@i", "@H")))
 """Members of nvmlValue_t, by nvmlValueType_t."""
 
 PROCESS_USE_CALLS = ("nvmlDeviceGetProcessUtilization", "nvmlDeviceGetProcessesUtilizationInfo")
@@ -34,7 +38,10 @@ _XID_EVENT = 0x8
 _XID_WAIT_MILLISECONDS = 1
 """The shortest wait that is known to end: the meaning of 0 is not documented."""
 
-_GPM_GRAPHICS, _GPM_SM, _GPM_TENSOR, _GPM_DRAM = 1, 2, 5, 10
+_GPM_METRICS = _GPM_GRAPHICS, _GPM_SM, _GPM_TENSOR, _GPM_DRAM = 1, 2, 5, 10
+
+_METRIC = Struct("@IId24x")
+"""nvmlGpmMetric_t: metric, nvmlReturn_t, value; its name follows."""
 
 
 class UtilSample(NamedTuple):
@@ -62,6 +69,8 @@ class Activity(NamedTuple):
 
 class Driver(Library):
     """NVML as this exporter uses it. Every method raises `DriverError`; optional values are None where unknown."""
+
+    _gpm_request: Any = None
 
     # --- cards --------------------------------------------------------------------------------------
 
@@ -109,12 +118,15 @@ class Driver(Library):
         """Several fields in one call; fields the card does not support are left out."""
         values = self.call_optional("nvmlDeviceGetFieldValues", handle, list(ids))
         known = Fields({}, {})
-        for value in values if values is not None else ():
-            if value.nvmlReturn == 0 and value.valueType < len(_VALUES):
-                number = getattr(value.value, _VALUES[value.valueType])
+        if values is None:
+            return known
+        # As bytes: pynvml's structures convert a member in 1 µs each time it is read.
+        for field, _, time, _, kind, status, raw in _FIELD.iter_unpack(bytes(values)):
+            if status == 0 and kind < len(_VALUES):
+                (number,) = _VALUES[kind].unpack_from(raw)
                 if 0 <= number < MAX_COUNTER:
-                    known.values[int(value.fieldId)] = float(number)
-                    known.times[int(value.fieldId)] = int(value.timestamp)
+                    known.values[field] = float(number)
+                    known.times[field] = time
         return known
 
     def energy_joules(self, handle: Any) -> float:
@@ -284,19 +296,20 @@ class Driver(Library):
 
     def gpm_activity(self, older: Any, newer: Any) -> Activity:
         """Mean activity between two samples."""
-        wanted = (_GPM_GRAPHICS, _GPM_SM, _GPM_TENSOR, _GPM_DRAM)
-        request = self._nvml.c_nvmlGpmMetricsGet_t()
-        request.version = self._nvml.NVML_GPM_METRICS_GET_VERSION
-        request.numMetrics = len(wanted)
+        request = self._gpm_request
+        if request is None:
+            request = self._gpm_request = self._nvml.c_nvmlGpmMetricsGet_t()
+            request.version = self._nvml.NVML_GPM_METRICS_GET_VERSION
+            request.numMetrics = len(_GPM_METRICS)
+            for slot, metric in enumerate(_GPM_METRICS):
+                request.metrics[slot].metricId = metric
         request.sample1, request.sample2 = older, newer
-        for slot, metric in enumerate(wanted):
-            request.metrics[slot].metricId = metric
         self.call("nvmlGpmMetricsGet", request)
-        known = {
-            metric: min(1.0, answer.value / 100)
-            for metric, answer in zip(wanted, request.metrics, strict=False)
-            if answer.nvmlReturn == 0 and answer.value >= 0  # NaN compares false
-        }
+        known = {}
+        for slot in range(len(_GPM_METRICS)):
+            metric, status, value = _METRIC.unpack_from(request, type(request).metrics.offset + slot * _METRIC.size)
+            if status == 0 and value >= 0:  # NaN compares false
+                known[metric] = min(1.0, value / 100)
         return Activity(known.get(_GPM_SM, known.get(_GPM_GRAPHICS)), known.get(_GPM_TENSOR), known.get(_GPM_DRAM))
 
 

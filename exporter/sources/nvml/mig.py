@@ -12,7 +12,10 @@ from .library import DriverError
 
 
 class Instance:
-    """A GPU instance: its ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances)."""
+    """A GPU instance: its ``fraction`` of the card's slices; ``handles`` are its MIG devices (compute instances).
+
+    ``memory_bytes`` is what was used and there is at the last read.
+    """
 
     def __init__(self, driver: Driver, card: Any, number: int, fraction: float, *, watched: bool) -> None:
         self.number = number
@@ -20,6 +23,7 @@ class Instance:
         self.handles: list[Any] = []
         self.model = ""
         self.activity: Activity = UNKNOWN
+        self.memory_bytes: tuple[float | None, float | None] | None = None
         self.watch = GpmWatch(driver, card, number) if watched else None
 
 
@@ -56,13 +60,18 @@ class MigLayout:
         return True
 
     def states(self, card: Card) -> list[GpuState]:
-        """State of each instance since the last call; power, temperature and clocks exist for the card only."""
+        """State of each instance since the last call; power, temperature and clocks exist for the card only.
+
+        Its memory is read when the card's gauges are.
+        """
         states = []
         for instance in self.instances:
             if instance.watch is not None:
                 instance.activity = instance.watch.read()
             sm, tensor, dram = instance.activity
-            used, total = self._driver.memory_bytes(instance.handles[0])
+            if instance.memory_bytes is None or card.has_new_gauges:
+                instance.memory_bytes = self._driver.memory_bytes(instance.handles[0])
+            used, total = instance.memory_bytes
             states.append(
                 GpuState(
                     card.uuid,

@@ -195,7 +195,7 @@ class TestFaults:
         gpu = driver.add_gpu()
         line = start()
         line.read()
-        driver.crash("nvmlDeviceGetMemoryInfo")
+        driver.crash("nvmlDeviceGetUtilizationRates")
         error = line.failure()
         assert (error.reason, "SIGSEGV" in error.message, bool(error.fix)) == ("driver", True, True)
         assert [meter.device.id for meter in line.read().meters] == [gpu.uuid]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any
+
 import pytest
 
+from exporter.sources.nvml import driver
 from exporter.sources.nvml.source import NvmlSource
 from tests.support.nvml import control
 from tests.support.nvml.node import Node
@@ -31,6 +35,30 @@ class TestState:
         state = only_state(source.read(node.now))
         assert state.temperature_celsius is state.utilization_ratio is state.sm_active_ratio is None
         assert [domain for domain, _ in state.clock_hertz] == ["memory"]
+
+    def test_gauges_are_at_most_five_seconds_old_and_cards_take_turns(self, node: Node, source: NvmlSource) -> None:
+        gpus = [node.driver.add_gpu(mig=["1g.10gb"] if number == 3 else ()) for number in range(4)]
+        source.read(node.now)
+        changed: list[int] = []
+        for _ in range(5):
+            node.sleep(1)
+            for gpu in gpus:
+                gpu.temperature_celsius += 1
+                gpu.memory_used_bytes += 1 << 20
+            states = source.read(node.now).gpus
+            whole = [state for state in states if not state.gpu_instance]
+            changed.append(
+                sum(
+                    state.temperature_celsius == gpu.temperature_celsius for state, gpu in zip(whole, gpus, strict=True)
+                )
+            )
+        assert changed == [0, 1, 1, 1, 1]
+
+    def test_structures_are_those_of_the_bindings(self, bindings: Any) -> None:
+        assert driver._FIELD.size == ctypes.sizeof(bindings.c_nvmlFieldValue_t)
+        assert driver._METRIC.size == ctypes.sizeof(bindings.c_nvmlGpmMetric_t)
+        for number, name in enumerate(("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")):
+            assert driver._VALUES[number].size == getattr(bindings.c_nvmlValue_t, name).size
 
     def test_activity_from_the_second_read_on(self, node: Node, source: NvmlSource) -> None:
         gpu = node.driver.add_gpu()
