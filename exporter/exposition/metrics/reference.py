@@ -92,7 +92,10 @@ QUERIES = (
     ("The same to the joule, also for containers that came and went",
      "sum by (namespace) (\n"
      "  max_over_time(energy_container_joules_total[1d])\n"
-     "    - (energy_container_joules_total offset 1d or min_over_time(energy_container_joules_total[1d]))\n"
+     "    - (\n"
+     "      (energy_container_joules_total offset 1d or min_over_time(energy_container_joules_total[1d]))\n"
+     "        <= min_over_time(energy_container_joules_total[1d])\n"
+     "    )\n"
      "  unless resets(energy_container_joules_total[1d]) > 0\n"
      "    or increase(energy_container_joules_total[1d])\n"
      ") / 3.6e6"),
