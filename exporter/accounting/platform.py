@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..records import Device, EnergyReading, PowerReading, Problem
+from .alignment import Alignment, Covered, PartsHistory
+from .balance import DUE_PERIODS, SMOOTHING_SECONDS, Balance
 from .meters import Delta
 
 _WINDOW_SECONDS = 30.0
@@ -16,15 +18,11 @@ _WINDOW_SECONDS = 30.0
 _WINDOW_PERIODS = 30.0
 """The same for a meter with a period: its value may be one period late, and an average over another."""
 
-SMOOTHING_SECONDS = 60.0
-"""What a meter with a period shows beyond the parts is counted over about this time: within one period its values and
-those of the parts are of different moments, and differ by more than what is between them."""
-
 _FRESH_SECONDS = 60.0
 """A meter that was not read for longer is replaced by the next one, if that is read."""
 
-_DUE_PERIODS = 3.5
-"""A meter with a period of which two values in a row are missing has no power now."""
+_UNSAVED_PERIODS = 2.0
+"""What was counted before a restart and its meter had not shown, in periods of its power: it is not saved."""
 
 _BELOW_RATIO = 0.95
 _DEBT_SECONDS = 5.0
@@ -38,8 +36,8 @@ class _Candidate:
     """One way to measure the platform: its meter, or those of its sockets.
 
     ``since`` is what the parts used since it was last read, ``measured_since`` those of them that are measured, in
-    ``seconds_since``. ``balance`` is what it measured beyond the parts and is not counted yet, below 0 what was counted
-    too much.
+    ``seconds_since``. ``parts_since`` are those without what another meter has counted, ``parts_now`` those of this
+    tick. ``balance`` is what it measured beyond the parts and is not counted yet.
     """
 
     def __init__(self, devices: Sequence[Device], parts_before: float) -> None:
@@ -49,8 +47,9 @@ class _Candidate:
         self.unread_seconds = 0.0
         self.since = self.measured_since = parts_before
         self.seconds_since = 0.0
-        self.balance = 0.0
-        self._used_seconds = 0.0
+        self.balance = Balance()
+        self.parts_now = self.parts_since = 0.0
+        self._alignment: Alignment | None = None
         self._silent = False
         self._whole = self._parts = self._seconds = 0.0
 
@@ -63,13 +62,17 @@ class _Candidate:
     @property
     def fresh(self) -> bool:
         """Whether it was read lately."""
-        return self.unread_seconds <= max(_FRESH_SECONDS, _DUE_PERIODS * self.period)
+        return self.unread_seconds <= max(_FRESH_SECONDS, DUE_PERIODS * self.period)
 
-    def read(self, deltas: Sequence[Delta], readings: Mapping[str, EnergyReading | PowerReading], parts: float) -> None:
-        """Compare what it measured with the parts, which used ``parts`` in this tick.
+    @property
+    def lag_seconds(self) -> float:
+        """How old its values are when they are read."""
+        return 0.0 if self._alignment is None else self._alignment.age_seconds
 
-        ``gained`` is the difference, None without a reading.
-        """
+    def read(
+        self, deltas: Sequence[Delta], readings: Mapping[str, EnergyReading | PowerReading], history: PartsHistory
+    ) -> None:
+        """Compare what it measured with the parts; ``gained`` is the difference, None without a reading."""
         self.gained = None
         if not deltas:
             return
@@ -85,21 +88,40 @@ class _Candidate:
         if whole:
             joules = sum(delta.joules for delta in whole)
             self.gained = joules - self.since
-            if any(delta.event == "gap" for delta in whole):  # a lower bound
-                self.gained = max(0.0, self.gained + parts) - parts
+            if (seconds := max([delta.seconds for delta in whole if delta.event == "gap"], default=None)) is not None:
+                unsaved = joules * min(1.0, _UNSAVED_PERIODS * self.period / seconds) if seconds else 0.0
+                self.gained = max(0.0, self.gained + self.parts_now - unsaved) - self.parts_now  # a lower bound
             else:
                 self._observe(joules)
+                if self.period and len(whole) == 1:
+                    self._align(whole[0], readings[whole[0].device.id], history)
         if any(delta.event != "implausible" for delta in deltas):
             self._forget()
 
+    def begin(self) -> None:
+        """It is used from now on."""
+        self.balance.begin(self.lag_seconds)
+
     def post(self, seconds: float, debt_limit: float) -> float:
-        """Take what is to be counted in a tick of ``seconds`` from the balance; a debt is at most ``debt_limit``."""
-        self._used_seconds += seconds
-        smoothing = min(SMOOTHING_SECONDS, max(self.period, self._used_seconds))  # soon after it began, over less
-        share = min(1.0, seconds / smoothing) if self.period else 1.0
-        posted = max(0.0, self.balance) * share
-        self.balance = max(self.balance - posted, -debt_limit - self._step)
-        return posted
+        """What is to be counted in a tick of ``seconds``; see `Balance`."""
+        if self.gained is not None:
+            self.balance.add(self.gained, debt_limit + self._step)
+        return self.balance.take(seconds, self.period, self.unread_seconds, self.lag_seconds)
+
+    def _align(self, delta: Delta, reading: EnergyReading | PowerReading, history: PartsHistory) -> None:
+        """Compare a value with the parts in the time that it covers, not in the time in which it was read."""
+        assert self.gained is not None
+        gauge = isinstance(reading, PowerReading)
+        if self._alignment is None or self._alignment.gauge != gauge:
+            self._alignment = Alignment(gauge=gauge)
+        watts = reading.watts if isinstance(reading, PowerReading) else delta.joules / delta.seconds
+        aligned = self._alignment.found
+        covered = self._alignment.compare(history, reading.at, watts, delta.seconds)
+        parts, missed, early = covered or Covered(self.parts_since)
+        if self._alignment.found and not aligned:
+            self.balance.forget()
+        self.gained += early + missed + self.parts_since - parts
+        self.balance.observe(delta.joules + missed - parts, delta.seconds, self.period, self._step)
 
     def _observe(self, joules: float) -> None:
         """Compare it with its parts over whole windows."""
@@ -112,7 +134,7 @@ class _Candidate:
             self._whole = self._parts = self._seconds = 0.0
 
     def _forget(self) -> None:
-        self.since = self.measured_since = self.seconds_since = self.unread_seconds = 0.0
+        self.since = self.measured_since = self.seconds_since = self.unread_seconds = self.parts_since = 0.0
 
 
 class Platform:
@@ -126,6 +148,7 @@ class Platform:
 
     def __init__(self) -> None:
         self._candidates: dict[tuple[str, ...], _Candidate] = {}
+        self._history = PartsHistory()
         self._parts_before = 0.0  # joules in all ticks so far
         self._peak_watts = 0.0
         self.used: tuple[str, ...] = ()
@@ -146,23 +169,28 @@ class Platform:
         """
         if seconds > 0:
             self._peak_watts = max(parts[0] / seconds, self._peak_watts * _PEAK_DECAY)
+        at = max((r.at for r in readings.values() if r.device.component != "platform"), default=None)
+        if at is not None:
+            self._history.add(at, parts[0])
         known = {tuple(device.id for device in choice): choice for choice in choices}
         self._candidates = {
             key: self._candidates.get(key) or _Candidate(choice, self._parts_before) for key, choice in known.items()
         }
         for key, candidate in self._candidates.items():
             candidate.update(known[key])
+            candidate.parts_now = parts[0]
             candidate.since += parts[0]
+            candidate.parts_since += parts[0]
             candidate.measured_since += parts[1]
             candidate.seconds_since += seconds
             candidate.unread_seconds += seconds
-            candidate.read([deltas[id_] for id_ in key if id_ in deltas], readings, parts[0])
+            candidate.read([deltas[id_] for id_ in key if id_ in deltas], readings, self._history)
         self._parts_before += parts[0]
         used = self._choose()
         if used != self.used:
             self.used = used
             if used:
-                self._candidates[used].balance = 0.0
+                self._candidates[used].begin()
         return self._post(seconds)
 
     def problems(self) -> Mapping[str, Problem]:
@@ -190,16 +218,14 @@ class Platform:
         if not self.used:
             return None
         candidate = self._candidates[self.used]
-        if candidate.gained is not None:
-            candidate.balance += candidate.gained
-        elif not candidate.period:
+        if candidate.gained is None and not candidate.period:
             return None
         most = SMOOTHING_SECONDS if candidate.period else _DEBT_SECONDS
         posted = candidate.post(seconds, self._peak_watts * most)
         for key, other in self._candidates.items():
             if key != self.used:
                 other.since += posted  # when it is used again, its joules of now have been counted
-        if candidate.period and seconds > 0 and candidate.unread_seconds <= _DUE_PERIODS * candidate.period:
+        if candidate.period and seconds > 0 and candidate.unread_seconds <= DUE_PERIODS * candidate.period:
             self.watts = posted / seconds
         return posted
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -79,24 +81,54 @@ def varied(now: float) -> tuple[float, float]:
     return (1000.0, 260.0) if busy else (100.0, 180.0)
 
 
+def uneven(seed: int, seconds: int) -> Truth:
+    """The same at times that do not repeat; fans follow in half a minute, and disks work by themselves."""
+    chance = random.Random(seed)
+    watts: list[tuple[float, float]] = []
+    fans, disks = 40.0, 0.0
+    while len(watts) < seconds:
+        parts = chance.choice((100.0, 1000.0, chance.uniform(100, 1000)))
+        for _ in range(chance.randint(2, 12)):
+            fans += (30.0 + 0.09 * parts - fans) / 30
+            disks = chance.choice((0.0, 60.0)) if chance.random() < 0.05 else disks
+            watts.append((parts, 140.0 + fans + disks))
+    return lambda now: watts[int(now)]
+
+
 @pytest.mark.parametrize("lag", [0, 3, 10])
 @pytest.mark.parametrize("method", ["energy_counter", "power_integrated"])
 def test_other_is_right_over_ten_minutes_of_varied_load(method: str, lag: int) -> None:
-    """Within 1 % by a counter that is read every 10 s and up to 10 s late.
-
-    A gauge misses what is between its values: the power of every tenth second says little of a load that jumps.
-    """
+    """Within 1 %, by a counter or a gauge that is read every 10 s and up to 10 s late."""
     machine = Machine(varied, outer(method=method), lag).run(300)
-    other, true, node = machine.other, machine.true["other"], machine.true["cpu"]
+    other, true = machine.other, machine.true["other"]
     machine.run(600)
-    if method == "energy_counter":
-        assert machine.other - other == pytest.approx(machine.true["other"] - true, rel=0.01)
-    else:
-        assert machine.other - other == pytest.approx(
-            machine.true["other"] - true, abs=0.1 * (machine.true["cpu"] - node)
-        )
+    assert machine.other - other == pytest.approx(machine.true["other"] - true, rel=0.01)
     assert machine.devices.problems == {}
     assert all(after >= before for before, after in zip(machine.others, machine.others[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("method", "lag", "mean", "worst"),
+    [
+        ("energy_counter", 0, 0.003, 0.01),
+        ("energy_counter", 10, 0.006, 0.02),
+        ("power_integrated", 0, 0.007, 0.02),
+        ("power_integrated", 10, 0.007, 0.025),
+    ],
+)
+def test_other_is_right_over_any_ten_minutes(method: str, lag: int, mean: float, worst: float) -> None:
+    """Also those that begin at one power and end at another: docs/containment.md has what this prints."""
+    seconds, began = 2400, 600
+    machine = Machine(uneven(1, seconds), outer(method=method), lag)
+    true = [0.0, *(machine.run(1).true["other"] for _ in range(seconds))]
+    others = [0.0, *machine.others]
+    errors = [
+        abs((others[at + 600] - others[at]) / (true[at + 600] - true[at]) - 1) for at in range(began, seconds - 600, 10)
+    ]
+    whole = (others[-1] - others[began]) / (true[-1] - true[began]) - 1
+    print(f"{method}, {lag} s: mean {fmean(errors):.1%}, worst {max(errors):.1%}, half an hour {whole:+.1%}")
+    assert fmean(errors) < mean
+    assert max(errors) < worst
 
 
 def test_a_gauge_is_integrated_over_its_period() -> None:
@@ -154,8 +186,8 @@ def test_an_outer_meter_below_its_parts_for_long_is_a_problem_with_a_reason() ->
 
 
 def test_one_short_contradiction_is_no_problem_and_nothing_is_counted_twice() -> None:
-    """A jump of the load that the meter shows 10 s later."""
-    machine = Machine(lambda now: (2000.0 if now % 300 >= 280 else 100.0, 50.0), outer(), 10).run(600)
+    """A jump of the load that the meter shows 10 s later: right once that lag has been found."""
+    machine = Machine(lambda now: (2000.0 if now % 300 >= 280 else 100.0, 50.0), outer(), 10).run(900)
     assert machine.devices.problems == {}
     other, true = machine.other, machine.true["other"]
     machine.run(600)
