@@ -22,6 +22,7 @@ from .value_types import (
     server_url,
     text,
     url_path,
+    word_or,
 )
 
 
@@ -250,12 +251,12 @@ class ReadingSettings:
         "Watts of one Trainium or Inferentia device at 0 % and at 100 % of its power utilization, which AWS does not "
         "publish: with them its joules are estimated, without them it has none (meters.md).",
     )
-    tpu_watts: tuple[float, float] | None = setting(
+    tpu_watts: tuple[float, float] | Literal["published"] | None = setting(
         "tpu.watts",
-        number_range("LOW-HIGH", 0.0, 10_000.0),
+        word_or("published", number_range("LOW-HIGH", 0.0, 10_000.0)),
         None,
-        "Watts of one TPU chip at rest and at full duty cycle: with them its joules are estimated within these bounds, "
-        "without them it has none (meters.md).",
+        "Watts of one TPU chip at rest and at full duty cycle, or published: Google's own, of v3 and v4 only. "
+        "With them its joules are estimated within these bounds, without them it has none (meters.md).",
     )
     idle_watts: Mapping[str, float] = setting(
         "idle.watts",

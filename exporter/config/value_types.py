@@ -134,6 +134,18 @@ def number_range(placeholder: str, low: float, high: float) -> ValueType:
     return ValueType(placeholder, parse, lambda value: "-".join(map(one.format, value)))
 
 
+def word_or(word: str, other: ValueType) -> ValueType:
+    """One word, or what ``other`` accepts."""
+
+    def parse(value: object) -> object:
+        try:
+            return word if value == word else other.parse(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, nor {word}") from None
+
+    return ValueType(f"{other.placeholder}|{word}", parse, lambda value: word if value == word else other.format(value))
+
+
 def duration(low: float, high: float) -> ValueType:
     """Seconds from ``low`` to ``high``, written with units: ``500ms``, ``1s``, ``1h30m``."""
 

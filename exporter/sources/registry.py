@@ -10,7 +10,7 @@ from ..records import Unavailable
 from ..workloads.protocol import ModelServer
 from .accelerators.gaudi_process import GaudiProcess
 from .accelerators.neuron import NeuronSource
-from .accelerators.tpu import TpuSource
+from .accelerators.tpu import TpuSource, TpuWatts
 from .bmc.options import BmcOptions
 from .cpu.estimate import EstimateSource
 from .cpu.powercap import PowercapSource
@@ -50,7 +50,7 @@ def build(
     regions_socket: str = "",
     meters: Sequence[Meter] = (),
     neuron_watts: tuple[float, float] | None = None,
-    tpu_watts: tuple[float, float] | None = None,
+    tpu_watts: TpuWatts = None,
     watched_cards: Callable[[], Collection[str]] = no_cards,
     bmc: BmcOptions | None = None,
 ) -> list[Source]:

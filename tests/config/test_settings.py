@@ -265,6 +265,8 @@ class TestBounds:
                 ["99ms", "61s", "0s", "-1s", "1", "1 s", "1S", "", "s", "1e3s", "٣s"],
             ),
             ("source.timeout", ["10ms", "1m"], ["0ms", "2m"]),
+            ("neuron.watts", ["0-1", "4.7-37.5"], ["5", "5-", "-5", "9-1", "a-b", "1-10001", "published"]),
+            ("tpu.watts", ["0-1", "90-192", "published"], ["", "5", "9-1", "publish", "published-5"]),
             ("workload.linger", ["5m", "1h30m", "1d"], ["4m59s", "25h"]),
             ("state.interval", ["1s", "1h"], ["500ms", "2h"]),
             ("process.top", ["0", "100000"], ["-1", "1.5", "100001", "9" * 5000, "½"]),

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ...host import Host, names_in
 from ...records import Device, GpuState, GpuUse, PowerBounds, PowerReading, Problem, Reading, Unavailable
@@ -38,22 +38,36 @@ _EXTRA = Problem("not_found", "the module h2 is not installed", "pip install h2"
 _NODE = re.compile(r"/dev/(?:vfio/|accel)(\d+)")
 
 
+TpuWatts = tuple[float, float] | Literal["published"] | None
+"""Watts of a chip at rest and at full duty cycle, those that Google has published, or none."""
+
+
 class _Model(NamedTuple):
-    """``cores`` is how many devices the runtime counts per chip: memory is reported by core, duty cycle by chip."""
+    """``cores`` is how many devices the runtime counts per chip: memory is reported by core, duty cycle by chip.
+
+    ``watts`` are the published ones.
+    """
 
     name: str
     cores: int
+    watts: tuple[float, float] | None = None
 
+
+_V2, _V3 = _Model("TPU v2", 2), _Model("TPU v3", 2, (123.0, 262.0))
 
 _MODELS = {
     "0x0027": _Model("TPU v2 or v3", 2),
-    "0x005e": _Model("TPU v4", 1),
+    "0x005e": _Model("TPU v4", 1, (90.0, 192.0)),
     "0x0062": _Model("TPU v5p", 1),
     "0x0063": _Model("TPU v5e", 1),
     "0x006f": _Model("TPU v6e", 1),
     "0x0076": _Model("TPU7x", 2),
 }
-"""PCI device ids (tpu-info 0.14.2, device.py)."""
+"""PCI device ids (tpu-info 0.14.2, device.py). Watts are the least and the most of "Measured min/mean/max power" on
+https://cloud.google.com/tpu/docs/v3 and /v4, of a chip; of other models there were none in November 2026."""
+
+_SUBSYSTEMS = {("0x0027", "0x004e"): _V2, ("0x0027", "0x004f"): _V3}
+"""Two models have the same device id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +77,14 @@ class _Chip:
     address: str
     node: str
     model: _Model
+    watts: tuple[float, float] | None
 
 
 class TpuSource:
     """Reads the chips of this machine; no TPU reports power or energy (tpu-info 0.14.2 knows no such metric).
 
-    Without ``watts`` there are no joules. With ``watts`` (at rest, at full duty cycle) power is modelled by the duty
-    cycle, marked as an estimate with these bounds. A chip is held by the process that has it open; the runtime serves
+    Without ``watts`` there are no joules. With them power is modelled by the duty cycle, marked as an estimate with
+    these bounds. A chip is held by the process that has it open; the runtime serves
     metrics only while there is one. ``start`` is called with the client at the first read.
     """
 
@@ -78,7 +93,7 @@ class TpuSource:
     def __init__(
         self,
         host: Host,
-        watts: tuple[float, float] | None = None,
+        watts: TpuWatts = None,
         address: str = ADDRESS,
         start: Callable[[TpuMetrics], None] = lambda metrics: metrics.start(),
     ) -> None:
@@ -110,15 +125,15 @@ class TpuSource:
             ratio = state.utilization_ratio
             if ratio is None and not uses and not self._files.denied:
                 ratio = 0.0  # nothing holds a chip
-            if self._watts is not None and ratio is not None:
-                low, high = self._watts
+            if chip.watts is not None and ratio is not None:
+                low, high = chip.watts
                 meters.append(PowerReading(chip.device, self._host.clock(), low + ratio * (high - low)))
                 bounds.append(PowerBounds(chip.device.id, low, high))
         if fresh is None and problem is None and self._held_since is not None and self._metrics is not None:
             failed = self._metrics.problem
             if failed is not None and now - self._held_since >= _START_SECONDS:
                 problem = Problem(failed.reason, f"a program holds a TPU, and {failed.message}", failed.fix or _SERVE)
-        problems = () if problem is None else (problem,)
+        problems = tuple([each for each in (problem, self._unpublished()) if each is not None])
         return Reading(tuple(meters), tuple(bounds), gpus=tuple(states), gpu_uses=tuple(uses), problems=problems)
 
     def close(self) -> None:
@@ -137,6 +152,14 @@ class TpuSource:
             self._metrics = client.TpuMetrics(self._host, self._address)
             self._start(self._metrics)
         return True
+
+    def _unpublished(self) -> Problem | None:
+        """The published watts are wanted, and there are none."""
+        without = sorted({chip.model.name for chip in self._chips if chip.watts is None})
+        if self._watts != "published" or not without:
+            return None
+        what = f"{', '.join(without)}: its power is not published, so it has no joules"
+        return Problem("not_found", what, "give watts that you know: --tpu.watts LOW-HIGH")
 
     def _state(self, chip: _Chip, values: object) -> GpuState:
         metrics = values if isinstance(values, dict) else {}
@@ -171,7 +194,8 @@ class TpuSource:
             folder = f"{root}/{address}"
             if self._text(f"{folder}/vendor") != _GOOGLE:
                 continue
-            model = _MODELS.get(self._text(f"{folder}/device"))
+            device = self._text(f"{folder}/device")
+            model = _SUBSYSTEMS.get((device, self._text(f"{folder}/subsystem_device")), _MODELS.get(device))
             chip = address.partition(".")[0]  # two cores of a chip are two functions
             if model is not None and chip not in found:
                 group = os.path.basename(os.path.realpath(f"{folder}/iommu_group"))
@@ -191,6 +215,7 @@ class TpuSource:
         self._scan_at = now + RESCAN_SECONDS
 
     def _chip(self, index: int, address: str, model: _Model, group: str) -> _Chip:
+        watts = model.watts if self._watts == "published" else self._watts
         device = Device(
             id=f"tpu-{address}",
             component="gpu",
@@ -198,11 +223,11 @@ class TpuSource:
             quality="estimated",
             name=model.name,
             capacity=1.0,
-            max_watts=max(1.0, self._watts[1] if self._watts else 0.0) * 2,
-            idle_watts=self._watts[0] if self._watts else None,
+            max_watts=max(1.0, watts[1] if watts else 0.0) * 2,
+            idle_watts=watts[0] if watts else None,
             method="utilization_model",
         )
-        return _Chip(device, index, address, group or str(index), model)
+        return _Chip(device, index, address, group or str(index), model, watts)
 
     def _text(self, path: str) -> str:
         try:

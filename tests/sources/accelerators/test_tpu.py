@@ -106,6 +106,35 @@ def test_joules_are_an_estimate_within_the_operators_bounds(node: WrittenNode, r
     assert devices.node_joules["gpu"] == pytest.approx(truth, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    ("device", "subsystem", "model", "watts"),
+    [
+        ("0x0027", "0x004e", "TPU v2", None),
+        ("0x0027", "0x004f", "TPU v3", (123.0, 262.0)),
+        ("0x0027", "", "TPU v2 or v3", None),
+        ("0x005e", "", "TPU v4", (90.0, 192.0)),
+        ("0x0063", "", "TPU v5e", None),
+    ],
+)
+def test_published_watts_are_those_of_the_model_and_no_others(
+    node: WrittenNode, runtime: FakeTpu, device: str, subsystem: str, model: str, watts: tuple[float, float] | None
+) -> None:
+    chip(node, 0, device)
+    if subsystem:
+        node.text("sys/bus/pci/devices/0000:00:04.0/subsystem_device", subsystem)
+    runtime.values[DUTY] = {0: 50.0}
+    reading = TpuSource(node.host(), "published", runtime.address, start=asked).read(node.now)
+    assert [gpu.gpu_model for gpu in reading.gpus] == [model]
+    assert [bound[1:] for bound in reading.bounds] == ([] if watts is None else [watts])
+    assert [meter.device.quality for meter in reading.meters] == ([] if watts is None else ["estimated"])
+    if watts is None:
+        (problem,) = reading.problems
+        assert (problem.reason, model in problem.message) == ("not_found", True)
+        assert "--tpu.watts LOW-HIGH" in problem.fix
+    else:
+        assert reading.problems == ()
+
+
 def test_a_machine_at_rest_has_no_service_and_no_problem(node: WrittenNode) -> None:
     """Nothing holds a chip: the runtime serves nothing, which is no fault; at rest it draws what it does at rest."""
     chip(node, 0)
