@@ -55,6 +55,8 @@ TABLE = (
     Prerequisite("systemd-sysusers", "systemd", "makes the user of the systemd unit"),
     Prerequisite("/lib/systemd/systemd", "systemd", "runs the systemd unit"),
     Prerequisite("/bin/kill", "procps", "reloads the systemd unit"),
+    Prerequisite("ipmi_sim", "openipmi", "is a BMC that speaks IPMI"),
+    Prerequisite("ipmitool", "ipmitool", "sends it commands"),
     Prerequisite("udevadm", "udev", "runs the udev rule for RAPL"),
     Prerequisite("groff", "groff-base", "formats the man page"),
     Prerequisite("dpkg-deb", "dpkg", "builds the Debian package", ("test", "release", "release-check")),
