@@ -30,6 +30,10 @@ _LEAST_ALIKE = 0.5
 _LEAST_SQUARE_WATTS = 4.0
 """A load of less variance says nothing: gauges have whole watts."""
 
+_STILL_VALUES = 30
+_STILL_WATTS = 50.0
+"""A gauge that shows the same watts so many times in a row while its parts vary by so much is not updated."""
+
 _BETTER = 0.05
 """Another lag is used once it leaves so much less of the variance unexplained."""
 
@@ -136,11 +140,18 @@ class Alignment:
         self._compared_at = 0.0
         self._before: tuple[float, Sequence[float]] | None = None
         self._chosen: tuple[int, int] | None = None
+        self._watts = self._least = self._most = 0.0
+        self._same = 0
 
     @property
     def found(self) -> bool:
         """Whether the load has varied enough to find the lag."""
         return self._chosen is not None
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a gauge has shown one value many times, although its parts use now more, now less."""
+        return self.gauge and self._same >= _STILL_VALUES and self._most - self._least > _STILL_WATTS
 
     @property
     def age_seconds(self) -> float:
@@ -157,6 +168,7 @@ class Alignment:
         if totals is None or before is None or abs(at - before[0] - seconds) > 1e-3:
             return None
         earlier = before[1]
+        self._watch(watts, (totals[0] - earlier[0]) / seconds)
         early = 0.0
         if at - self._compared_at >= _COMPARED_SECONDS:
             self._compared_at = at
@@ -177,6 +189,13 @@ class Alignment:
             return Covered(used, 0.0, early)
         seen = (totals[lag] - totals[lag + span] + earlier[lag] - earlier[lag + span]) / 2 / span * seconds
         return Covered(used, self._fits[self._chosen].share * (used - seen), early)
+
+    def _watch(self, watts: float, parts: float) -> None:
+        """Count how often a value was the same, and between what power of the parts."""
+        if watts != self._watts:
+            self._watts, self._same, self._least, self._most = watts, 0, parts, parts
+        self._same += 1
+        self._least, self._most = min(self._least, parts), max(self._most, parts)
 
     def _shift(self, totals: Sequence[float]) -> float:
         """What the parts have used within the lag beyond their mean."""

@@ -65,6 +65,15 @@ class _Candidate:
         return self.unread_seconds <= max(_FRESH_SECONDS, DUE_PERIODS * self.period)
 
     @property
+    def contradicts(self) -> str:
+        """Why it is not used; "" if nothing speaks against it."""
+        if not self.trusted:
+            return "less than the meters of CPU, memory and GPUs that it should include"
+        if self._alignment is not None and self._alignment.stands_still:
+            return "its power stands still, although that of CPU, memory and GPUs in it does not"
+        return ""
+
+    @property
     def lag_seconds(self) -> float:
         """How old its values are when they are read."""
         return 0.0 if self._alignment is None else self._alignment.age_seconds
@@ -199,10 +208,10 @@ class Platform:
         for key, candidate in self._candidates.items():
             if key == self.used:
                 break
-            if not candidate.trusted:
+            if candidate.contradicts:
                 problem = Problem(
                     "implausible",
-                    f"{candidate.device.id}: less than the meters of CPU, memory and GPUs that it should include",
+                    f"{candidate.device.id}: {candidate.contradicts}",
                     'nothing to do: it is shown, and not used for energy_node_*{component="other"}',
                 )
                 found.setdefault(candidate.device.source, problem)
@@ -210,7 +219,7 @@ class Platform:
 
     def _choose(self) -> tuple[str, ...]:
         """The first meter that is trusted and fresh, else the first that is trusted."""
-        trusted = [key for key, candidate in self._candidates.items() if candidate.trusted]
+        trusted = [key for key, candidate in self._candidates.items() if not candidate.contradicts]
         return next((key for key in trusted if self._candidates[key].fresh), trusted[0] if trusted else ())
 
     def _post(self, seconds: float) -> float | None:

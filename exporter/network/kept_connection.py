@@ -21,6 +21,9 @@ from .errors import SOCKET_REASONS
 _CHUNK_BYTES = 65_536
 _MAX_HEAD_BYTES = 65_536
 
+_MAX_CHUNKS = 20_000
+"""Of a response. Each takes 20 µs: in endless ones of a byte, the size alone would take a minute of a core."""
+
 
 class Trust(NamedTuple):
     """Whose certificate is accepted: the system's CAs, those of ``ca_file``, one ``fingerprint``, or any.
@@ -160,8 +163,9 @@ class KeptConnection:
             elif isinstance(event, h11.Data):
                 chunks.append(bytes(event.data))
                 size += len(event.data)
-                if size > self._max_bytes:
-                    raise self._failed("implausible", f"a response longer than {self._max_bytes >> 20} MiB")
+                if size > self._max_bytes or len(chunks) > _MAX_CHUNKS:
+                    limit = f"{self._max_bytes >> 10} KiB or {_MAX_CHUNKS} chunks"
+                    raise self._failed("implausible", f"a response longer than {limit}")
             elif isinstance(event, h11.EndOfMessage):
                 return Response(status, headers, b"".join(chunks))
 

@@ -6,6 +6,7 @@ tpu.monitoring.runtime in tpu-info 0.14.2.
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 from collections.abc import Mapping
@@ -95,7 +96,7 @@ def _gauge(message: bytes) -> float | None:
     for number, value in fields(message):
         if number == 1 and isinstance(value, bytes) and len(value) == 8:
             double: float = struct.unpack("<d", value)[0]
-            return double
+            return double if 0 <= double < math.inf else None
         if number == 2 and isinstance(value, int):
             return float(value)
     return None

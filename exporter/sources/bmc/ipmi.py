@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -99,8 +100,9 @@ class IpmiDevice:
         request = _Request(ctypes.addressof(address), ctypes.sizeof(address), self._sequence, message)
         self._ioctl(device, SEND_COMMAND, request)
         buffer = ctypes.create_string_buffer(_MAX_REPLY)
+        deadline = time.monotonic() + _SECONDS
         while True:
-            if not self._wait(device):
+            if not self._wait(device, deadline - time.monotonic()):
                 raise Unavailable(
                     "timeout", f"{path}: no reply within {_SECONDS:g} s", "see dmesg for the driver ipmi_si"
                 )
@@ -111,9 +113,9 @@ class IpmiDevice:
             if received.msgid == self._sequence:
                 return buffer.raw[: received.msg.data_len]
 
-    def _wait(self, device: int) -> bool:
+    def _wait(self, device: int, seconds: float) -> bool:
         poll = select.poll()
         poll.register(device, select.POLLIN)
         with contextlib.suppress(InterruptedError):
-            return bool(poll.poll(_SECONDS * 1000))
+            return seconds > 0 and bool(poll.poll(seconds * 1000))
         return False

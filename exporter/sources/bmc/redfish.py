@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...records import Device, EnergyReading, PowerReading, Problem, Unavailable
 from ..nvml.cross_check import Agreement
@@ -10,17 +11,18 @@ from .meters import COARSE_JOULES, Value, values
 from .reader import Found
 from .session import RedfishSession
 from .survey import Survey, survey
-from .values import Counter
-
-MAX_WATTS = 50_000.0
-"""Above the power of any single machine; a reading that implies more is implausible."""
+from .values import MAX_WATTS, Counter
 
 _SURVEY_SECONDS = 3600.0
 """How often to look for meters that came with a new supply or firmware."""
 
+_INCOMPLETE_SECONDS = 300.0
+"""How soon again, where not everything could be read."""
+
 _PART_READS = 6
 """What is only shown, and has resources of its own, is read once in so many reads."""
 
+_MAX_PARTS = 64
 _MISSING_READS = 6
 _FROZEN_READS = 30
 _FINE_JOULES = 100.0
@@ -48,6 +50,8 @@ class RedfishReader:
         self._survey_at = 0.0
         self._reads = 0
         self._missing = 0
+        self._unread: list[Problem] = []
+        self._parts: frozenset[str] = frozenset()
         self._read_at: dict[str, float] = {}
         self._counters: dict[str, tuple[Counter, float]] = {}  # as last read, and the joules before its last reset
         self._steps: dict[str, float] = {}
@@ -58,24 +62,29 @@ class RedfishReader:
     def read(self) -> Found:
         """Read the node's meter, and from time to time the others. Raises `Unavailable`."""
         if self._found is None or self._clock() >= self._survey_at:
-            found = survey(self._get, self._system_id)
             self._survey_at = self._clock() + _SURVEY_SECONDS
-            self._reads = 0
-            self._found, self._node = found, None
+            found = self._survey()
             read = set(found.resources)
         else:
             found = self._found
             self._reads += 1
             wanted = set(self._node.paths if self._node else ())
-            if self._reads % _PART_READS == 0:
-                wanted |= {found.environment, found.power, *found.supplies, *found.gpus.values()} - {""}
             read = self._reread(found, sorted(wanted))
+            if self._reads % _PART_READS == 0:
+                others = {found.environment, found.power, *found.supplies, *found.gpus.values()} - {"", *wanted}
+                self._unread = []
+                read |= self._reread(found, sorted(others), optional=True)
         every = [self._moving(value) for value in values(found)]
         node = self._node_of(every)
+        if node is None and self._node is None and self._unread:
+            self._found = None
+            raise Unavailable(*self._unread[0])
         meters = [self._meter(node, node)] if node else []
-        others = [value for value in every if value.scope == "part" and read.issuperset(value.paths)]
-        meters += [self._meter(value, node) for value in {value.id: value for value in others}.values()]
-        problems = [self._nothing()] if node is None else []
+        parts = {value.id: value for value in every if value.scope == "part" and read.issuperset(value.paths)}
+        if self._reads == 0:
+            self._parts = frozenset(list(parts)[:_MAX_PARTS])
+        meters += [self._meter(value, node) for id_, value in parts.items() if id_ in self._parts]
+        problems = [*self._unread, *([self._nothing()] if node is None else [])]
         if self._frozen:
             what = f"{self._session.url}: {', '.join(sorted(self._frozen))}: its energy stands still while it has power"
             problems.append(Problem("driver", what, "its power is integrated instead; restart the BMC, or update it"))
@@ -100,8 +109,26 @@ class RedfishReader:
         self._read_at[path] = self._clock()
         return dict(resource)
 
-    def _reread(self, found: Survey, paths: list[str]) -> set[str]:
-        """Read resources again. If one is gone, everything is read the next time."""
+    def _survey(self) -> Survey:
+        """Read everything. If that fails, what was found before is used until the next time."""
+        try:
+            found = survey(self._get, self._system_id)
+        except Unavailable:
+            before = self._found
+            if before is None:
+                self._survey_at = 0.0
+                raise
+            self._reads += 1
+            read = self._reread(before, sorted(self._node.paths if self._node else ()))
+            return replace(before, resources={path: before.resources[path] for path in read})
+        if found.unread:
+            self._survey_at = self._clock() + _INCOMPLETE_SECONDS
+        self._reads, self._unread = 0, list(found.unread)
+        self._found, self._node = found, None
+        return found
+
+    def _reread(self, found: Survey, paths: list[str], *, optional: bool = False) -> set[str]:
+        """Read resources again. If one is gone, everything is read the next time; an ``optional`` one may fail."""
         read = set()
         for path in paths:
             before = found.resources.get(path, {})
@@ -110,6 +137,11 @@ class RedfishReader:
             except Unavailable as error:
                 if error.reason == "not_found":
                     self._found = None
+                elif optional:
+                    self._unread.append(Problem(error.reason, error.message, error.fix))
+                    if error.reason == "timeout":  # the others may take as long
+                        break
+                    continue
                 raise
             read.add(path)
         return read

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +15,14 @@ from ... import __version__
 from ...network.kept_connection import KeptConnection, Response, Trust
 from ...network.secret import Login, private_login
 from ...records import Unavailable
-from .values import link
+from .values import link, quoted
 
 ROOT = "/redfish/v1/"
 
 _MAX_HOPS = 3
+
+_MAX_BYTES = 512 << 10
+"""Resources have up to 100 KiB. The interpreter parses one at a time, and no tick meanwhile: 10 ms for this."""
 
 REFUSED_SECONDS = 900.0
 """A refused login is tried again after this time, or as soon as the file of the credentials has changed: several
@@ -26,6 +30,9 @@ refusals in a row lock the user, or all logins from this address, on the BMCs of
 
 _NO_SESSIONS = (404, 405, 501)
 _REDIRECTS = (301, 302, 307, 308)
+
+_LIMIT = re.compile(rb"SessionLimit|CreateLimitReached|RAC0218")
+"""Messages of a BMC all of whose sessions are in use (DMTF's Base registry, Dell), which some answer with 400."""
 
 
 class RedfishSession:
@@ -39,12 +46,18 @@ class RedfishSession:
         self._credentials = credentials
         self._seconds = seconds
         self._connection = KeptConnection(
-            url, trust, _FIXES, seconds=seconds, user_agent=f"ai-energy-exporter/{__version__}"
+            url,
+            trust,
+            _FIXES,
+            seconds=seconds,
+            max_bytes=_MAX_BYTES,
+            user_agent=f"ai-energy-exporter/{__version__}",
         )
         self._sessions: str | None = None  # where they are created; "" where the service root names no such place
         self._token = ""
         self._session = ""  # its path, to end it
         self._basic = ""
+        self._crowded = False  # basic authentication because all sessions were in use
         self._refused: tuple[Login, float] | None = None
 
     def get(self, path: str) -> Mapping[str, Any]:
@@ -60,11 +73,16 @@ class RedfishSession:
                 raise self._refuse()
             self._log_in()
             response = self._get(path)
+            if response.status == 401 and self._credentials:  # each login would leave a session behind
+                self.log_out()
+                raise self._refuse()
         if response.status != 200:
             raise self._status_error(path, response)
         found = self._object(path, response)
         if path == ROOT:
             self._sessions = link(found, "Links", "Sessions")
+            if self._crowded:
+                self._forget()  # there may be one now
         return found
 
     def log_out(self) -> None:
@@ -99,7 +117,7 @@ class RedfishSession:
             if not target.path or (target.netloc and f"{target.scheme}://{target.netloc}" != self.url):
                 what = f"{self.url}{path}: it redirects to another address"
                 raise Unavailable("implausible", what, "set --bmc.redfish.url to the address of the BMC itself")
-            path = target.path
+            path = quoted(target.path)
         raise Unavailable("implausible", f"{self.url}{path}: more than {_MAX_HOPS} redirects")
 
     def _log_in(self) -> None:
@@ -118,12 +136,13 @@ class RedfishSession:
         token = response.headers.get("x-auth-token", "")
         if response.status in (200, 201, 204) and token:
             self._token = token
-            self._session = urlsplit(response.headers.get("location", "")).path
-        elif response.status in (400, 401, 403):
+            self._session = urlsplit(response.headers.get("location", "")).path or _session_of(response)
+        elif response.status in (400, 401, 403) and not _LIMIT.search(response.body):
             self._refused = login, time.monotonic() + REFUSED_SECONDS
             raise self._refuse()
-        elif response.status in (*_NO_SESSIONS, 200, 201, 204, 503):
+        elif response.status in (*_NO_SESSIONS, 200, 201, 204, 400, 403, 503):
             self._use_basic(login)  # no session service, one that gives no token, or all sessions are in use
+            self._crowded = response.status in (400, 403, 503)
         else:
             raise self._status_error(self._sessions, response)
         self._refused = None
@@ -139,6 +158,7 @@ class RedfishSession:
 
     def _forget(self) -> None:
         self._token = self._session = self._basic = ""
+        self._crowded = False
 
     def _status_error(self, path: str, response: Response) -> Unavailable:
         what = f"{self.url}{path}: status {response.status}"
@@ -162,6 +182,14 @@ class RedfishSession:
             fix = "set --bmc.redfish.url to the address of a BMC"
             raise Unavailable("implausible", f"{self.url}{path}: not an object of JSON", fix)
         return found
+
+
+def _session_of(response: Response) -> str:
+    """Where a new session is, as its own resource says."""
+    try:
+        return link(json.loads(response.body))
+    except (ValueError, RecursionError):
+        return ""
 
 
 _FIXES: Mapping[str, str] = {

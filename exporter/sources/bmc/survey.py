@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...records import Unavailable
+from ...records import Problem, Unavailable
 from .session import ROOT
 from .values import link, links, text
 
@@ -16,6 +16,7 @@ Resource = Mapping[str, Any]
 
 _MAX_SUPPLIES = 16
 _MAX_BOARDS = 64
+_MAX_FAILED = 3
 
 _PART_OF_A_BOARD = re.compile(r"HGX|GPU|NVSwitch|Retimer|ERoT|FPGA|PCIeSwitch|HMC|Baseboard|CPU_\d|Cpu_\d|DIMM")
 """Ids of chassis and systems that are parts of a baseboard with GPUs (NVIDIA's HGX), each a chassis of its own."""
@@ -32,7 +33,8 @@ class Survey:
     """Resources by path, as last read. ``system`` and ``chassis`` are those of this machine.
 
     ``environment``, ``power`` and ``energy_sensors`` are paths of the chassis's, "" without; ``supplies`` those of the
-    metrics of its power supplies, ``gpus`` the EnvironmentMetrics of the GPUs by the id of their chassis.
+    metrics of its power supplies, ``gpus`` the EnvironmentMetrics of the GPUs by the id of their chassis. ``unread``
+    says what could not be read.
     """
 
     system: Resource
@@ -43,6 +45,7 @@ class Survey:
     supplies: tuple[str, ...] = ()
     energy_sensors: tuple[str, ...] = ()
     gpus: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[Problem, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,23 +60,23 @@ class Survey:
 def survey(get: Get, system_id: str = "") -> Survey:
     """Read everything once. ``system_id`` names the system where a BMC has several. Raises `Unavailable`.
 
-    A resource that the BMC lists and does not have (404) is left out.
+    A resource that the BMC lists and does not have (404) is left out, as is one that it fails to read: a board with a
+    broken card is no reason to know nothing of the machine.
     """
+    attempts = _Attempts(get)
     root = get(ROOT)
-    systems = _members(get, link(root, "Systems"))
+    systems = _members(attempts, link(root, "Systems"))
     system = _system(systems, system_id)
-    chassis = _chassis(_all_chassis(get, link(root, "Chassis"), system), system)
+    chassis = _chassis(_all_chassis(attempts, link(root, "Chassis"), system), system)
     found: dict[str, Resource] = {}
 
-    def read(path: str) -> str:
+    def read(path: str, *, own: bool = True) -> str:
         """The path of a resource, "" if there is none."""
         if path and path not in found:
-            try:
-                found[path] = get(path)
-            except Unavailable as error:
-                if error.reason != "not_found":
-                    raise
+            resource = attempts.get(path, own=own)
+            if resource is None:
                 return ""
+            found[path] = resource
         return path
 
     of_machine = chassis[0]
@@ -95,36 +98,51 @@ def survey(get: Get, system_id: str = "") -> Survey:
         read(link(of_machine, "Power")),
         tuple(supplies),
         tuple([path for path in listed[:_MAX_SUPPLIES] if read(path)]),
-        {id_: path for id_, path in _gpus(chassis[1:]) if read(path)},
+        {id_: path for id_, path in _gpus(chassis[1:]) if read(path, own=False)},
+        tuple(attempts.failed),
     )
 
 
-def _all_chassis(get: Get, collection: str, system: Resource) -> list[Resource]:
+class _Attempts:
+    """Reads resources, some of which may fail: those of this machine with an error, others in any way, a few times."""
+
+    def __init__(self, get: Get) -> None:
+        self.must_get = get
+        self.failed: list[Problem] = []
+
+    def get(self, path: str, *, own: bool = True) -> Resource | None:
+        """A resource, None if there is none or it cannot be read. Raises `Unavailable` if the BMC seems to fail."""
+        try:
+            return self.must_get(path)
+        except Unavailable as error:
+            if error.reason != "not_found":
+                self.failed.append(Problem(error.reason, error.message, error.fix))
+                if (own and error.reason in ("timeout", "permission")) or len(self.failed) > _MAX_FAILED:
+                    raise
+            return None
+
+
+def _all_chassis(get: _Attempts, collection: str, system: Resource) -> list[Resource]:
     """Those that the system names and those of GPUs; all, where it names none: a baseboard has dozens."""
     own = links(system, "Links", "Chassis")
     if not own:
         return _members(get, collection)
-    listed = links(get(collection), "Members") if collection else []
-    return _read(get, [*own, *(path for path in listed if path not in own and _GPU.fullmatch(_last(path)))])
+    listed = links(get.must_get(collection), "Members") if collection else []
+    gpus = [path for path in listed if path not in own and _GPU.fullmatch(_last(path))]
+    return _read(get, own) + _read(get, gpus, own=False)
 
 
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _members(get: Get, collection: str) -> list[Resource]:
-    return _read(get, links(get(collection), "Members")) if collection else []
+def _members(get: _Attempts, collection: str) -> list[Resource]:
+    return _read(get, links(get.must_get(collection), "Members")) if collection else []
 
 
-def _read(get: Get, paths: list[str]) -> list[Resource]:
-    found: list[Resource] = []
-    for path in paths[:_MAX_BOARDS]:
-        try:
-            found.append({**get(path), "@odata.id": path})
-        except Unavailable as error:
-            if error.reason != "not_found":
-                raise
-    return found
+def _read(get: _Attempts, paths: list[str], *, own: bool = True) -> list[Resource]:
+    resources = [(path, get.get(path, own=own)) for path in paths[:_MAX_BOARDS]]
+    return [{**resource, "@odata.id": path} for path, resource in resources if resource is not None]
 
 
 def _system(systems: list[Resource], wanted: str) -> Resource:

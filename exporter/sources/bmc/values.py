@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 JOULES_PER_KWH = 3.6e6
 
-_ENERGY_UNITS: Mapping[str, float] = {"EnergyJoules": 1.0, "EnergyWh": 3600.0, "EnergykWh": JOULES_PER_KWH}
-"""Properties of EnvironmentMetrics and PowerSupplyMetrics, and values of a sensor's ReadingType, to joules."""
+MAX_WATTS = 50_000.0
+"""Above the power of any single machine; a value beyond it is none."""
 
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(?:W|Watts?|J|kWh|Wh)?\s*")
+_MAX_JOULES = 1e15
+"""What that machine uses in 600 years."""
+
+_ENERGY_UNITS: Mapping[str, tuple[float, tuple[str, ...]]] = {
+    "EnergyJoules": (1.0, ("J",)),
+    "EnergyWh": (3600.0, ("Wh", "W.h")),
+    "EnergykWh": (JOULES_PER_KWH, ("kWh", "kW.h")),
+}
+"""Properties of EnvironmentMetrics and PowerSupplyMetrics, and values of a sensor's ReadingType: in joules, and how the
+unit is written."""
+
+_WATTS = ("W", "Watt", "Watts")
+_NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([A-Za-z.]*)\s*")
 
 
 class Counter(NamedTuple):
@@ -23,16 +35,18 @@ class Counter(NamedTuple):
     reset_time: str = ""
 
 
-def number(value: object) -> float | None:
-    """A value as a number; None for what is none, or not finite, or negative."""
+def number(value: object, units: tuple[str, ...] = _WATTS, most: float = MAX_WATTS) -> float | None:
+    """A value as a number; None for what is none, or negative, or above ``most``, or in another of its ``units``."""
     if isinstance(value, Mapping):  # an excerpt of a sensor
+        if value.get("ReadingUnits") not in (None, *units):
+            return None
         value = value.get("Reading")
     if isinstance(value, str):
         found = _NUMBER.fullmatch(value)
-        value = float(found[1]) if found else None
+        value = float(found[1]) if found and found[2] in ("", *units) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
+    return float(value) if 0 <= value <= most else None
 
 
 def watts(value: object) -> float | None:
@@ -42,25 +56,28 @@ def watts(value: object) -> float | None:
 
 def counter(resource: Mapping[str, Any]) -> Counter | None:
     """The energy counter of EnvironmentMetrics or PowerSupplyMetrics."""
-    for name, joules in _ENERGY_UNITS.items():
+    for name in _ENERGY_UNITS:
         excerpt = resource.get(name)
-        if isinstance(excerpt, Mapping) and (found := _counter(excerpt, joules)):
+        if isinstance(excerpt, Mapping) and (found := _counter(excerpt, name)):
             return found
     return None
 
 
 def sensor_counter(sensor: Mapping[str, Any]) -> Counter | None:
     """The energy counter that a Sensor is."""
-    joules = _ENERGY_UNITS.get(str(sensor.get("ReadingType")))
-    return None if joules is None else _counter(sensor, joules)
+    kind = str(sensor.get("ReadingType"))
+    return _counter(sensor, kind) if kind in _ENERGY_UNITS else None
 
 
-def _counter(excerpt: Mapping[str, Any], joules: float) -> Counter | None:
+def _counter(excerpt: Mapping[str, Any], kind: str) -> Counter | None:
     """``LifetimeReading`` survives ResetMetrics, ``Reading`` does not."""
-    lifetime = number(excerpt.get("LifetimeReading"))
+    joules, units = _ENERGY_UNITS[kind]
+    if excerpt.get("ReadingUnits") not in (None, *units):
+        return None
+    lifetime = number(excerpt.get("LifetimeReading"), units, _MAX_JOULES / joules)
     if lifetime:
         return Counter(lifetime * joules, _step(lifetime) * joules)
-    reading = number(excerpt.get("Reading"))
+    reading = number(excerpt.get("Reading"), units, _MAX_JOULES / joules)
     if reading is None:
         return None
     return Counter(reading * joules, _step(reading) * joules, str(excerpt.get("SensorResetTime") or ""))
@@ -90,7 +107,12 @@ def at(resource: object, *names: str) -> Any:
 def link(resource: object, *names: str) -> str:
     """The path that a link leads to; "" without one, or if it leads elsewhere."""
     path = at(resource, *names, "@odata.id")
-    return path if isinstance(path, str) and path.startswith("/redfish/") and path.isprintable() else ""
+    return quoted(path) if isinstance(path, str) and path.startswith("/redfish/") and path.isprintable() else ""
+
+
+def quoted(path: str) -> str:
+    """A path as it may stand in a request."""
+    return quote(path, safe="/!$&'()*+,;=:@%~?#[]")
 
 
 def links(resource: object, *names: str) -> list[str]:

@@ -9,7 +9,11 @@ from typing import NamedTuple
 
 from ...records import Component, Device, Quality, Scope, Unavailable
 
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\d.,:])(\s*)([A-Za-z\u00b5\u03bc]*)")
+"""A number and the word after it. A comma or colon behind it makes it a part of something else: 1,234 or 12:30."""
+
+_UNITS = frozenset(["nJ", "uJ", "mJ", "J", "kJ", "MJ", "Wh", "kWh", "MWh", "uW", "mW", "W", "kW"])
+_IN_FULL = {"Watt": "W", "Watts": "W", "watts": "W", "Joules": "J", "joules": "J"}
 
 _CEILINGS: dict[Component, float] = {"cpu": 4000.0, "dram": 2000.0, "gpu": 5000.0}
 _CEILING = 50_000.0
@@ -84,11 +88,18 @@ class Sample(NamedTuple):
 def value_of(meter: Meter, text: str) -> float:
     """Joules or watts in what a meter says. Raises `Unavailable`.
 
-    Without a pattern the text must begin with the number: ``412.5``, ``8123 J``.
+    Without a pattern the text must begin with the number: ``412.5``, ``8123 J``. A unit behind it must be the meter's:
+    some tools change from W to kW where the number grows.
     """
     if meter.pattern is None:
         found = _NUMBER.match(text.lstrip())
-        numbers = [found[0]] if found else []
+        numbers = [found[1]] if found else []
+        said = _unit(found[3]) if found else ""
+        if said in _UNITS and said != meter.unit:
+            fix = "correct its unit, or make the tool say one unit always"
+            raise Unavailable("implausible", f"{meter.what}: its number is in {said}, declared is {meter.unit}", fix)
+        if found and found[3] and not found[2] and said not in _UNITS:  # 0x1A, 3rd
+            numbers = []
     else:
         numbers = meter.pattern.findall(text)
         if not meter.sums:
@@ -104,3 +115,9 @@ def value_of(meter: Meter, text: str) -> float:
     if value < 0:
         raise Unavailable("implausible", f"{meter.what}: {value:g} is below 0", "check its sign and unit")
     return value
+
+
+def _unit(word: str) -> str:
+    """A unit as the configuration has it."""
+    word = word.replace("\u00b5", "u").replace("\u03bc", "u")
+    return _IN_FULL.get(word, word)

@@ -15,14 +15,15 @@ _STOP_SECONDS = 2.0
 class Poller:
     """Reads a meter every ``interval_seconds`` from `start` to `stop`.
 
-    ``sample`` is the last value, ``problem`` why there is no newer one. Both are replaced by single assignments, and
-    may be read from any thread.
+    ``sample`` is the last value, ``problem`` why there is no newer one, ``began`` when a read started that has not
+    ended. They are replaced by single assignments, and may be read from any thread.
     """
 
     def __init__(self, meter: Meter, host: Host) -> None:
         self.meter = meter
         self.device = meter.device(float(host.cpu_count()))
         self.sample: Sample | None = None
+        self.began: float | None = None
         self.problem: Problem | None = None
         self._host = host
         self._command = Command(meter.command, meter.timeout_seconds) if meter.command else None
@@ -43,6 +44,7 @@ class Poller:
 
     def read(self) -> None:
         """Read it once."""
+        self.began = self._host.clock()
         try:
             text = (
                 self._command.run()
@@ -58,6 +60,7 @@ class Poller:
             self.problem = Problem(error.reason, message, error.fix)
         except Exception as error:  # noqa: BLE001 - this thread must go on
             self.problem = Problem("error", f"{self.meter.what}: {type(error).__name__}: {error}")
+        self.began = None
 
     def _run(self) -> None:
         due = self._host.clock()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ...host import Host
-from ...records import EnergyReading, PowerReading, Reading, Unavailable
+from ...records import EnergyReading, PowerReading, Problem, Reading, Unavailable
 from .meter import Meter
 from .poller import Poller
 
 _OVERDUE_PERIODS = 3.5
+_HANGS_SECONDS = 5.0
 
 
 class CustomSource:
@@ -36,10 +37,10 @@ class CustomSource:
             for poller in self._pollers:
                 self._start(poller)
         meters = [reading for poller in self._pollers if (reading := self._reading(poller, now)) is not None]
-        problems = [problem for poller in self._pollers if (problem := poller.problem) is not None]
+        problems = [problem for poller in self._pollers if (problem := _problem(poller, now)) is not None]
         if len(problems) == len(self._pollers) and not meters:
             raise Unavailable(*problems[0])
-        pending = any(poller.sample is None and poller.problem is None for poller in self._pollers)
+        pending = any(poller.sample is None and _problem(poller, now) is None for poller in self._pollers)
         return Reading(meters=tuple(meters), problems=tuple(problems), pending=pending)
 
     def close(self) -> None:
@@ -62,3 +63,12 @@ class CustomSource:
         if meter.counter:
             return EnergyReading(poller.device, sample.at, sample.value, meter.wraps_at)
         return PowerReading(poller.device, sample.at, sample.value)
+
+
+def _problem(poller: Poller, now: float) -> Problem | None:
+    """Why it has no newer value; also that a read does not end, as of a file on a server that is gone."""
+    began, meter = poller.began, poller.meter
+    if began is not None and now - began > _HANGS_SECONDS + meter.timeout_seconds:
+        what = f"{meter.what}: it has been read for {now - began:.0f} s, without an end"
+        return Problem("timeout", what, "a pipe, or a file system that does not answer?")
+    return poller.problem
