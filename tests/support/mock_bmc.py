@@ -5,6 +5,7 @@ Resources are typed from what DMTF's public mock-ups and makers' documents say, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import ssl
@@ -30,7 +31,8 @@ class MockBmc:
     """Serves ``resources`` by path to those who log in.
 
     A resource may be a function that makes it. ``status`` answers every request for a resource, ``statuses`` those for
-    a path; ``hanging`` paths ("*" for all) are not answered until `release` is called.
+    a path; ``hanging`` paths ("*" for all) are not answered until `release` is called. ``endless`` is said again and
+    again after the head of a chunked response. ``session_answer`` is what a login gets in place of a session.
     """
 
     def __init__(self, resources: Mapping[str, Any], *, sessions: bool = True, authority: trustme.CA | None = None):
@@ -46,6 +48,8 @@ class MockBmc:
         self.hanging: set[str] = set()
         self.redirects: dict[str, str] = {}
         self.raw: dict[str, bytes] = {}
+        self.endless: dict[str, bytes] = {}
+        self.session_answer: tuple[int, dict[str, Any], dict[str, str]] | None = None
         self.asked: list[tuple[str, str]] = []
         self.tokens: dict[str, str] = {}
         self.logins = 0
@@ -130,6 +134,9 @@ def _handler(bmc: MockBmc) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(bmc.raw[path])
                 self.close_connection = True
                 return
+            if path in bmc.endless:
+                self._pour(bmc.endless[path])
+                return
             status = bmc.statuses.get(path, bmc.status)
             if status is None and path not in {"/redfish/v1/", "/redfish/v1"} and not self._allowed():
                 status = 401
@@ -151,7 +158,9 @@ def _handler(bmc: MockBmc) -> type[BaseHTTPRequestHandler]:
                 self._send(404, {})
                 return
             bmc.logins += 1
-            if bmc.refuses or bmc.refuses_sessions or (body["UserName"], body["Password"]) != (USER, bmc.password):
+            if bmc.session_answer is not None:
+                self._send(*bmc.session_answer)
+            elif bmc.refuses or bmc.refuses_sessions or (body["UserName"], body["Password"]) != (USER, bmc.password):
                 self._send(401, {"error": {"message": f"{body['Password']} is wrong"}})
             elif len(bmc.tokens) >= bmc.most_sessions:
                 self._send(503, {"error": {"code": "Base.1.0.SessionLimitExceeded"}})
@@ -166,6 +175,13 @@ def _handler(bmc: MockBmc) -> type[BaseHTTPRequestHandler]:
             if bmc.tokens.get(token) == self.path:
                 del bmc.tokens[token]
             self._send(200, {})
+
+        def _pour(self, said: bytes) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # until the client goes away
+                while not bmc._released.is_set():
+                    self.wfile.write(said)
 
         def _allowed(self) -> bool:
             if self.headers.get("X-Auth-Token") in bmc.tokens:

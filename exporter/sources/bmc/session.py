@@ -68,13 +68,13 @@ class RedfishSession:
         response = self._get(path)
         if response.status == 401 and path != ROOT:
             refused = self._basic
-            self._forget()
+            self._end_session()
             if refused:
                 raise self._refuse()
             self._log_in()
             response = self._get(path)
             if response.status == 401 and self._credentials:  # each login would leave a session behind
-                self.log_out()
+                self._end_session()
                 raise self._refuse()
         if response.status != 200:
             raise self._status_error(path, response)
@@ -87,11 +87,7 @@ class RedfishSession:
 
     def log_out(self) -> None:
         """End the session at the BMC, which has few of them; a BMC that does not answer ends it by itself."""
-        session, token = self._session, self._token
-        self._forget()
-        if session:
-            with contextlib.suppress(Unavailable):
-                self._connection.exchange("DELETE", session, {"X-Auth-Token": token})
+        self._end_session()
         self._connection.close()
 
     def close(self) -> None:
@@ -134,6 +130,7 @@ class RedfishSession:
         body = json.dumps({"UserName": login.user, "Password": login.password}).encode()
         response = self._connection.exchange("POST", self._sessions, {"OData-Version": "4.0"}, body)
         token = response.headers.get("x-auth-token", "")
+        token = token if token.isascii() and token.isprintable() else ""  # else it cannot be sent
         if response.status in (200, 201, 204) and token:
             self._token = token
             self._session = urlsplit(response.headers.get("location", "")).path or _session_of(response)
@@ -146,6 +143,13 @@ class RedfishSession:
         else:
             raise self._status_error(self._sessions, response)
         self._refused = None
+
+    def _end_session(self) -> None:
+        session, token = self._session, self._token
+        self._forget()
+        if session:
+            with contextlib.suppress(Unavailable):
+                self._connection.exchange("DELETE", quoted(session), {"X-Auth-Token": token})
 
     def _use_basic(self, login: Login) -> None:
         self._basic = "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
