@@ -40,6 +40,7 @@ class Machine:
         self.true = {"cpu": 0.0, "other": 0.0}
         self.meter_stopped = False
         self.meter_factor = 1.0
+        self.stuck_watts: float | None = None
         self._truth, self._device, self._lag, self._step = truth, device, lag, step
         self._total: deque[float] = deque([0.0] * (lag + 1), maxlen=lag + 1)
         self._watts: deque[float] = deque([0.0] * (lag + 1), maxlen=lag + 1)
@@ -65,7 +66,8 @@ class Machine:
 
     def _outer(self) -> EnergyReading | PowerReading:
         if self._device.method == "power_integrated":
-            return PowerReading(self._device, self.now, self._watts[0])
+            watts = self._watts[0] if self.stuck_watts is None else self.stuck_watts
+            return PowerReading(self._device, self.now, watts)
         joules = self._total[0]
         return EnergyReading(self._device, self.now, joules - joules % self._step if self._step else joules, None)
 
@@ -183,6 +185,24 @@ def test_an_outer_meter_below_its_parts_for_long_is_a_problem_with_a_reason() ->
     assert machine.devices.problems == {}
     assert machine.other > before
     assert all(after >= before for before, after in zip(machine.others, machine.others[1:], strict=False))
+
+
+def test_a_gauge_that_stands_still_while_its_parts_do_not_is_a_problem_until_it_moves() -> None:
+    """A BMC whose sensors are not read any more repeats the last value; at a steady load that is no fault."""
+    machine = Machine(varied, outer(method="power_integrated")).run(600)
+    machine.stuck_watts = 1500.0
+    machine.run(600)
+    (problem,) = machine.devices.problems.values()
+    assert (problem.reason, "bmc: its power stands still" in problem.message) == ("implausible", True)
+    before = machine.other
+    machine.run(300)
+    assert machine.other == before
+    machine.stuck_watts = None
+    machine.run(60)
+    assert machine.devices.problems == {}
+    assert machine.other > before
+    steady = Machine(lambda now: (100.0, 50.0), outer(method="power_integrated")).run(1200)
+    assert steady.devices.problems == {}
 
 
 def test_one_short_contradiction_is_no_problem_and_nothing_is_counted_twice() -> None:

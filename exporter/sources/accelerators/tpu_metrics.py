@@ -25,6 +25,9 @@ DUTY = "tpu.runtime.tensorcore.dutycycle.percent"
 _INTERVAL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 2.0
 
+_NEGATIVE = 1 << 63
+"""An int64 below 0 is this or more on the wire."""
+
 
 class Answer(NamedTuple):
     """One round: metric → device → value, at a boot time."""
@@ -98,7 +101,7 @@ def _gauge(message: bytes) -> float | None:
             double: float = struct.unpack("<d", value)[0]
             return double if 0 <= double < math.inf else None
         if number == 2 and isinstance(value, int):
-            return float(value)
+            return float(value) if value < _NEGATIVE else None
     return None
 
 

@@ -195,3 +195,15 @@ def test_a_message_of_another_kind_is_refused() -> None:
     with pytest.raises(ValueError, match=r"cut short|wire type|without end"):
         decode(b"\x0a\xff\x01")
     assert encode("a") == b"\x0a\x01a"
+
+
+@pytest.mark.parametrize("lie", [float("nan"), float("inf"), -1.0, -1e308])
+def test_a_metric_that_is_no_number_is_unknown(node: WrittenNode, runtime: FakeTpu, lie: float) -> None:
+    """And not at rest, which would be power of the estimate."""
+    chip(node, 0)
+    runtime.values = {name: {0: lie} for name in (TOTAL, USED, DUTY)}
+    hold(node, 4711, "/dev/vfio/0")
+    reading = TpuSource(node.host(), (50.0, 150.0), runtime.address, start=asked).read(node.now)
+    (gpu,) = reading.gpus
+    assert (gpu.utilization_ratio, gpu.memory_used_bytes, gpu.memory_total_bytes) == (None, None, None)
+    assert reading.meters == ()

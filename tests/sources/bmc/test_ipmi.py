@@ -148,3 +148,17 @@ def test_a_bmc_that_does_not_reply_is_given_up(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Unavailable) as caught:
         IpmiDevice((str(path),), Kernel(lambda sent: None)).command(0x2C, 2, ASKED)
     assert caught.value.reason == "timeout"
+
+
+def test_a_bmc_that_sends_only_what_was_not_asked_is_given_up(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies to others and events without end: the time limit is that of the command, not of each message."""
+
+    class Chatty(Kernel):
+        def __call__(self, fd: int, number: int, argument: ctypes.Structure) -> int:
+            self._waiting.append((0, b"of another"))
+            return super().__call__(fd, number, argument)
+
+    monkeypatch.setattr(ipmi, "_SECONDS", 0.05)
+    with pytest.raises(Unavailable) as caught:
+        IpmiDevice((device,), Chatty(lambda sent: None)).command(0x2C, 2, ASKED)
+    assert caught.value.reason == "timeout"

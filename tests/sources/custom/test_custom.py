@@ -1,12 +1,9 @@
-"""Meters of one's own: numbers in texts, commands that fail, hang or flood, and what they do to the node's sum."""
+"""Meters of one's own: numbers in texts, reads that fail or hang, and what they do to the node's sum."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,11 @@ from hypothesis import strategies as st
 
 from exporter.accounting.devices import Devices
 from exporter.accounting.measurement import Use
-from exporter.records import EnergyReading, Reading, Unavailable
-from exporter.sources.custom.command import MAX_BYTES, Command
+from exporter.records import EnergyReading, PowerReading, Reading, Unavailable
 from exporter.sources.custom.meter import Meter, value_of
+from exporter.sources.custom.poller import Poller
 from exporter.sources.custom.source import CustomSource
-from tests.support.patience import patience, wait_for
+from tests.support.patience import wait_for
 from tests.support.written_node import WrittenNode
 
 PLAIN = Meter(
@@ -59,6 +56,9 @@ def meter(**fields: Any) -> Meter:
         ("8123\n", {}, 8123.0),
         ("  8123.5 J\n", {}, 8123.5),
         ("+2.174500E+01\r\n", {}, 21.745),
+        ("412 Watts", {"unit": "W", "counter": False}, 412.0),
+        ("7µJ", {"unit": "uJ", "factor": 1e-6}, 7e-6),
+        ("8123 since Monday", {}, 8123.0),
         (".5", {"factor": 1e-3}, 0.0005),
         ("Power: 35.2 W\n", {"pattern": re.compile(r"Power: ([\d.]+)")}, 35.2),
         ("a 1 W\nb 2 W\nc 4 W\n", {"pattern": re.compile(r"(\d) W")}, 1.0),
@@ -70,7 +70,11 @@ def test_a_number_is_found(text: str, fields: dict[str, Any], value: float) -> N
     assert value_of(meter(**fields), text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("text", ["", "N/A", "nan", "inf", "-3", "1e999", "W 5", "\0\0"])
+WRONG = ("1,234 J", "1,5", "12:30:45", "0x1A", "1.2.3", "3rd", "5 kJ", "5kJ", "5 kWh", "5 W")
+"""Not this number, or of another unit."""
+
+
+@pytest.mark.parametrize("text", ["", "N/A", "nan", "inf", "-3", "1e999", "W 5", "\0\0", *WRONG])
 def test_what_is_no_amount_is_said_with_the_meters_name(text: str) -> None:
     with pytest.raises(Unavailable) as caught:
         value_of(PLAIN, text)
@@ -81,91 +85,6 @@ def test_what_is_no_amount_is_said_with_the_meters_name(text: str) -> None:
 def test_a_pattern_that_finds_no_number() -> None:
     with pytest.raises(Unavailable, match="its pattern finds no number in 'all fine'"):
         value_of(meter(pattern=re.compile("Power (.+)")), "all fine")
-
-
-# --- commands
-
-
-def shell(script: str) -> list[str]:
-    return ["/bin/sh", "-c", script]
-
-
-def test_a_command_says_its_number() -> None:
-    assert Command(shell("echo 41"), 5.0).run() == "41\n"
-
-
-def test_a_command_gets_no_input_and_a_decimal_point() -> None:
-    assert Command(shell("cat; echo $LC_ALL"), 5.0).run() == "C\n"
-
-
-def test_there_is_no_shell() -> None:
-    assert Command(["/bin/echo", "$HOME", ";", "reboot"], 5.0).run() == "$HOME ; reboot\n"
-
-
-@pytest.mark.parametrize(
-    ("argv", "reason", "words"),
-    [
-        (["/nonexistent/qaic-util", "-q"], "not_found", "No such file"),
-        (["/etc/passwd"], "permission", "Permission denied"),
-        (shell("echo no card >&2; exit 3"), "error", "exit status 3: no card"),
-        (shell("kill -9 $$"), "error", "ended by signal 9"),
-        (shell("exec sleep 1000"), "timeout", "killed"),
-    ],
-)
-def test_a_command_that_fails(argv: list[str], reason: str, words: str) -> None:
-    with pytest.raises(Unavailable) as caught:
-        Command(argv, 0.3).run()
-    assert caught.value.reason == reason
-    assert words in caught.value.message
-    assert caught.value.message.startswith(argv[0])
-
-
-def test_arguments_are_never_in_a_message() -> None:
-    with pytest.raises(Unavailable) as caught:
-        Command(["/bin/sh", "-c", 'echo "login $1 failed" >&2; exit 1', "sh", "s3cret"], 5.0).run()
-    assert "s3cret" not in f"{caught.value.message} {caught.value.fix}"
-
-
-def test_children_of_a_command_are_killed_too(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="killed"):
-        Command(shell(f"sleep 1000 & echo $! > {tmp_path}/pid; wait"), 0.3).run()
-    pid = int((tmp_path / "pid").read_text())
-
-    def is_gone() -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith(("Z", "X"))
-        except OSError:
-            return True
-
-    wait_for(is_gone, "the end of the child")
-
-
-def test_output_is_bounded() -> None:
-    """It says more than is read, on both ends of the pipe, and ends."""
-    output = Command(shell("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2"), patience(20.0)).run()
-    assert len(output) == MAX_BYTES
-
-
-def test_endless_output_ends_at_the_deadline() -> None:
-    with pytest.raises(Unavailable, match="killed"):
-        Command(shell("exec yes"), 0.3).run()
-
-
-def test_a_run_that_cannot_be_ended_is_the_only_one() -> None:
-    command = Command(shell("echo 1; exec sleep 1000"), 5.0)
-
-    def run() -> None:
-        with contextlib.suppress(Unavailable):
-            command.run()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    process = wait_for(lambda: command._process)
-    assert process is not None
-    with pytest.raises(Unavailable, match="an earlier run cannot be ended"):
-        command.run()
-    os.killpg(process.pid, signal.SIGKILL)
-    thread.join(patience())
 
 
 # --- the source
@@ -189,6 +108,33 @@ def test_a_hanging_command_delays_no_tick_and_no_other_meter(tmp_path: Path) -> 
     finally:
         source.close()
     assert not source._pollers
+
+
+def test_a_file_that_never_answers_is_a_problem(tmp_path: Path) -> None:
+    """A pipe without a writer, or a file on a server that is gone: the read does not end, and that is said."""
+    node = WrittenNode(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    source = CustomSource(node.host(), [meter(file=f"{tmp_path}/pipe")])
+    try:
+        wait_for(lambda: source.read(node.now).pending and source._pollers[0].began is not None)
+        with pytest.raises(Unavailable) as caught:
+            source.read(node.now + 11.0)
+        assert (caught.value.reason, "without an end" in caught.value.message) == ("timeout", True)
+    finally:
+        os.close(os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK))
+        with open(tmp_path / "pipe", "w", encoding="ascii") as pipe:
+            pipe.write("1")
+        source.close()
+
+
+def test_a_unit_that_changes_is_no_other_number(tmp_path: Path) -> None:
+    node = WrittenNode(tmp_path)
+    node.text("value", "412.5 W")
+    source = CustomSource(node.host(), [meter(file=f"{tmp_path}/value", unit="W", counter=False)], Poller.read)
+    assert [one.watts for one in source.read(node.now).meters if isinstance(one, PowerReading)] == [412.5]
+    node.text("value", "1.4125 kW")
+    with pytest.raises(Unavailable, match="is in kW, declared is W"):
+        read_all(source)
 
 
 def test_a_meter_that_fails_is_a_problem_and_one_that_returns_is_none(tmp_path: Path) -> None:
