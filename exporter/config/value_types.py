@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LOGIN = re.compile(r"//.*@", re.DOTALL)
+_QUERY = re.compile(r"\?.*", re.DOTALL)
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
@@ -197,7 +199,8 @@ def server_url(*, per_node: bool = False) -> ValueType:
         host = r"(?:[A-Za-z0-9_.-]|\{node\})+" if per_node else r"[A-Za-z0-9_.-]+"
         match = re.fullmatch(rf"https?://(?:\[[0-9A-Fa-f:.]+\]|{host})(?::(\d{{1,5}}))?", word, re.ASCII)
         if not match or int(match[1] or 1) not in range(1, 65_536):
-            raise ValueError(f"{quoted(word)} is not a URL such as https://10.96.0.1:443")
+            apart = "; a login stands in a file of its own" if "@" in word else ""
+            raise ValueError(f"{quoted(word)} is not a URL such as https://10.96.0.1:443{apart}")
         return word
 
     return ValueType("URL", parse)
@@ -280,7 +283,9 @@ def mapping(placeholder: str, item: ValueType) -> ValueType:
 
 
 def quoted(value: str) -> str:
-    """Quote text for a message: on one line, at most 60 characters."""
+    """Quote text for a message: on one line, at most 60 characters, without a login or a query in a URL."""
+    if "//" in value:
+        value = _QUERY.sub("?...", _LOGIN.sub("//...@", value))
     return repr(value if len(value) <= 60 else value[:57] + "...")
 
 

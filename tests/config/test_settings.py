@@ -94,6 +94,18 @@ class TestAddress:
             address().parse(text)
 
 
+@pytest.mark.parametrize("name", [row.name for row in TABLE.values() if row.value_type.placeholder == "URL"])
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:s3cret@10.0.0.17", "https://user:s3/cr@et@bmc/", "http://host/?token=s3cret", "ftp://s3cret@host"],
+)
+def test_a_secret_in_a_url_is_in_no_message(name: str, url: str) -> None:
+    """It is in the log of every start, until it is corrected."""
+    with pytest.raises(ConfigError) as caught:
+        load({name: [url]}, {})
+    assert "s3" not in str(caught.value)
+
+
 class TestPrecedence:
     @pytest.mark.parametrize(
         ("file", "environment", "flag", "expected"),

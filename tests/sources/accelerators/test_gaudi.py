@@ -180,6 +180,26 @@ def test_a_lost_card_is_a_problem_and_the_other_is_read(node: Node) -> None:
     assert not reading.gpu_uses
 
 
+def test_cards_that_come_and_go_keep_their_joules(node: Node) -> None:
+    """One is taken out and put back at another place: a counter is of a UUID, not of an index."""
+    source, devices = node.source(), Devices()
+    first, second = node.fake.cards
+
+    def tick(seconds: float) -> None:
+        node.step(seconds)
+        devices.measure(source.read(node.now).meters, Use(seconds, 4.0))
+
+    tick(1.0)
+    for cards in ([first, second], [second], [second, first]):
+        node.fake.cards[:] = cards
+        tick(61.0)
+        for _ in range(5):
+            tick(1.0)
+    assert set(devices.joules) == {first.uuid, second.uuid}
+    assert devices.joules[second.uuid] == pytest.approx(240.0 * 3 * 66)
+    assert devices.joules[first.uuid] == pytest.approx(240.0 * 2 * 66)
+
+
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
