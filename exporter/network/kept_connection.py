@@ -21,8 +21,8 @@ from .errors import SOCKET_REASONS
 _CHUNK_BYTES = 65_536
 _MAX_HEAD_BYTES = 65_536
 
-_MAX_CHUNKS = 20_000
-"""Of a response. Each takes 20 µs: in endless ones of a byte, the size alone would take a minute of a core."""
+_MAX_CHUNKS = 5000
+"""Of a response. Each takes 20 µs of a core: an endless response of chunks of a byte ends after a tenth of a second."""
 
 
 class Trust(NamedTuple):
