@@ -21,7 +21,7 @@ _WINDOW_PERIODS = 30.0
 _FRESH_SECONDS = 60.0
 """A meter that was not read for longer is replaced by the next one, if that is read."""
 
-_UNSAVED_PERIODS = 2.0
+_UNSAVED_PERIODS = 3.0
 """What was counted before a restart and its meter had not shown, in periods of its power: it is not saved."""
 
 _BELOW_RATIO = 0.95
