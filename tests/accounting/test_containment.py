@@ -305,9 +305,12 @@ def test_a_counter_read_every_ten_seconds_continues_after_a_restart() -> None:
 @pytest.mark.parametrize("method", ["energy_counter", "power_integrated"])
 @pytest.mark.parametrize("lag", [0, 10])
 def test_a_restart_counts_nothing_twice(method: str, lag: int) -> None:
-    """What was expected of the meter before it is in no file: some is left out instead."""
+    """What was expected of the meter before it is in no file: some is left out instead.
+
+    What the parts used within the lag before is not known either: with 10 s it is 2 % of these ten minutes, either way.
+    """
     machine = Machine(uneven(2, 1600), outer(method=method), lag).run(907)
     other, true, state = machine.other, machine.true["other"], machine.devices.state()
     machine.devices = Devices(None, Restart(state, ended_at=907.0, sources=("rapl", "bmc")))
     machine.run(600)
-    assert 0.85 * (machine.true["other"] - true) < machine.other - other < 1.01 * (machine.true["other"] - true)
+    assert 0.85 * (machine.true["other"] - true) < machine.other - other < 1.03 * (machine.true["other"] - true)
