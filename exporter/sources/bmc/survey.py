@@ -27,6 +27,9 @@ _ENERGY = re.compile(r"energy", re.IGNORECASE)
 _PARTS = ("Component", "Module", "Card", "Zone", "IPBasedDrive", "Expansion", "Cartridge", "StorageEnclosure")
 """ChassisType of what is in a server."""
 
+_OUTER = ("Rack", "RackGroup", "Enclosure", "Row", "Pod")
+"""ChassisType of what several servers are in; of one without another chassis it is said nevertheless."""
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -164,12 +167,13 @@ def _system(systems: list[Resource], wanted: str) -> Resource:
 def _chassis(every: list[Resource], system: Resource) -> list[Resource]:
     """The chassis of the machine, followed by the others. Raises `Unavailable` without one.
 
-    Of those that the system names, the outermost one that has a meter: the enclosure of several blades is none of
-    them. Where it names none, the outermost that is no part of a board.
+    Of those that the system names, the outermost one that has a meter and holds this machine alone: no rack, and no
+    enclosure of several blades. Where it names none, the outermost that is no part of a board.
     """
     own = set(links(system, "Links", "Chassis"))
     named = [chassis for chassis in every if link(chassis) in own]
     whole = [chassis for chassis in (named or every) if not _is_part(chassis)] or named
+    whole = [chassis for chassis in whole if not _holds_several(chassis, system)] or whole
     ids = {link(chassis) for chassis in whole}
     outermost = [chassis for chassis in whole if link(chassis, "Links", "ContainedBy") not in ids]
     ordered = sorted(outermost, key=lambda chassis: not _is_metered(chassis))
@@ -180,6 +184,12 @@ def _chassis(every: list[Resource], system: Resource) -> list[Resource]:
 
 def _is_part(chassis: Resource) -> bool:
     return text(chassis, "ChassisType") in _PARTS or bool(_PART_OF_A_BOARD.search(text(chassis, "Id")))
+
+
+def _holds_several(chassis: Resource, system: Resource) -> bool:
+    """Whether it is a rack, or an enclosure of machines; some systems name it beside the chassis of their own."""
+    systems = {path for path in links(chassis, "Links", "ComputerSystems") if not _PART_OF_A_BOARD.search(_last(path))}
+    return text(chassis, "ChassisType") in _OUTER or bool(systems - {link(system)})
 
 
 def _is_metered(chassis: Resource) -> bool:

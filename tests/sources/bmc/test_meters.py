@@ -137,6 +137,15 @@ def test_a_blade_is_not_its_enclosure() -> None:
     resources[f"{at}/Enclosure/Power"] = {"PowerControl": [{"PowerConsumedWatts": 4000}]}
     resources[f"{at}/Blade1/Power"] = {"PowerControl": [{"PowerConsumedWatts": 300}]}
     assert node(resources).watts == 300.0
+    # Its system may name both: what contains the machine are its own chassis and all that this is in.
+    resources[f"{boards.ROOT}/Systems/Blade1"]["Links"]["Chassis"].append({"@odata.id": f"{at}/Enclosure"})
+    for said in (
+        {"ChassisType": "Enclosure"},
+        {"Links": {"ComputerSystems": [{"@odata.id": f"{boards.ROOT}/Systems/Blade{n}"} for n in (1, 2)]}},
+    ):
+        enclosure = {name: resources[f"{at}/Enclosure"][name] for name in ("Id", "Power")}
+        resources[f"{at}/Enclosure"] = enclosure | said
+        assert node(resources).watts == 300.0
 
 
 def test_a_bmc_of_several_machines_wants_to_know_which_one_this_is() -> None:
