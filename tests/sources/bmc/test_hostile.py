@@ -25,6 +25,7 @@ from exporter.sources.bmc.values import MAX_WATTS
 from tests.sources.bmc import boards
 from tests.sources.bmc.boards import ENVIRONMENT, POWER, ROOT
 from tests.support.mock_bmc import PASSWORD, SESSIONS, USER, MockBmc, Resources
+from tests.support.patience import patience
 
 
 class Clock:
@@ -62,7 +63,7 @@ def reading(login: Path, clock: Clock) -> Iterator[Callable[[MockBmc], RedfishRe
     made: list[RedfishReader] = []
 
     def reader(bmc: MockBmc) -> RedfishReader:
-        session = RedfishSession(bmc.url, Trust(fingerprint=bmc.fingerprint), str(login), 2.0)
+        session = RedfishSession(bmc.url, Trust(fingerprint=bmc.fingerprint), str(login), patience(20.0))
         made.append(RedfishReader(session, clock, 10.0))
         return made[-1]
 

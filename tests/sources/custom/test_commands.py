@@ -79,7 +79,7 @@ def _is_gone(pid: int) -> bool:
 )
 def test_what_a_command_leaves_behind_is_killed(tmp_path: Path, script: str, ends: bool) -> None:
     """Each run would leave one more."""
-    command = Command(shell(script.format(tmp_path / "pid")), 0.3 if not ends else patience(20.0))
+    command = Command(shell(script.format(tmp_path / "pid")), patience(20.0 if ends else 0.5))
     with contextlib.suppress(Unavailable):
         assert command.run() == "41\n"
     pid = int((tmp_path / "pid").read_text())
