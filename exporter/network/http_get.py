@@ -29,7 +29,7 @@ class Request(NamedTuple):
     """What to get.
 
     ``keep`` reduces each block of whole lines as it arrives; ``max_bytes`` limits what it is given. ``key`` is sent as
-    a bearer token, "" for none.
+    a bearer token, ``user_agent`` says which client asks, "" for none.
     """
 
     path: str
@@ -38,6 +38,7 @@ class Request(NamedTuple):
     max_bytes: int
     keep: Callable[[bytes], bytes] | None = None
     key: str = ""
+    user_agent: str = ""
 
 
 class Answer(NamedTuple):
@@ -62,7 +63,8 @@ def http_get(address: str, port: int, request: Request, *, tls: bool = False) ->
             _secure(plain) if tls else plain as connection,
         ):
             key = f"Authorization: Bearer {request.key}\r\n" if request.key else ""
-            head = f"GET {request.path} HTTP/1.0\r\nHost: {place}\r\nAccept: {request.accept}\r\n{key}\r\n"
+            agent = f"User-Agent: {request.user_agent}\r\n" if request.user_agent else ""
+            head = f"GET {request.path} HTTP/1.0\r\nHost: {place}\r\nAccept: {request.accept}\r\n{agent}{key}\r\n"
             connection.sendall(head.encode())
             return _read(connection, request, deadline, url)
     except TimeoutError:

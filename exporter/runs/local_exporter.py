@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from .. import __version__
 from ..host import Host
 from ..impact import exchange
 from ..impact.values import Factors
@@ -28,6 +29,9 @@ _WANTED = (
     b"energy_sample_interval_seconds",
     b"energy_exporter_build_info",
 )
+_USER_AGENT = f"ai-energy-exporter/{__version__}"
+"""By that an exporter knows that a run asks, which ends: it waits for no run until it publishes a new counter."""
+
 _METERED: tuple[Component, ...] = ("cpu", "dram")
 _RESPONSE_SECONDS = 2.0
 _MOST_BYTES = 64 << 20
@@ -141,7 +145,8 @@ class LocalExporter:
         return EnergyReading(device, at, max(0.0, joules), None)
 
     def _get(self, path: str, accept: str, *, keep: bool = False) -> Answer:
-        request = Request(path, accept, _RESPONSE_SECONDS, _MOST_BYTES, _keep if keep else None)
+        kept = _keep if keep else None
+        request = Request(path, accept, _RESPONSE_SECONDS, _MOST_BYTES, kept, user_agent=_USER_AGENT)
         answer = http_get(self._address, self._port, request, tls=self._tls)
         if answer.status != 200:
             raise _StatusError(answer.status, f"{self.url}{path}: status {answer.status}")

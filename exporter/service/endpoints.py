@@ -18,6 +18,9 @@ from ..snapshot import Snapshot
 from .scrapers import ScrapeLog
 
 _SCRAPER_HEADER = b"x-prometheus-scrape-timeout-seconds"
+_OWN_AGENT = "ai-energy-exporter/"
+"""Beginning of the user agent of our own programs, such as `run`: they read counters and keep none."""
+
 _STALE_SECONDS = 10.0
 _STALE_INTERVALS = 5
 REFERENCE_PATH = "/-/reference"
@@ -85,9 +88,10 @@ class Endpoints:
         snapshot = self._snapshot()
         # The body may be that of the snapshot before, while the next one is being rendered.
         received = 0 if snapshot is None else snapshot.sequence - 1
-        scraper = f"{client} {request_header(request, b'user-agent')}"
-        declared = bool(request_header(request, _SCRAPER_HEADER))
-        self._scrapes.scraped(scraper, received, self._clock(), declared=declared)
+        agent = request_header(request, b"user-agent")
+        if not agent.startswith(_OWN_AGENT):
+            declared = bool(request_header(request, _SCRAPER_HEADER))
+            self._scrapes.scraped(f"{client} {agent}", received, self._clock(), declared=declared)
         if snapshot is None:
             return Response(503, b"no sample yet\n", headers=((b"Retry-After", b"1"),))
         openmetrics = prefers_openmetrics(request_header(request, b"accept"))

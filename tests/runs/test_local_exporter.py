@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from exporter.exposition.web.server import ServerOptions
 from exporter.host import Host
 from exporter.records import Unavailable
 from exporter.runs.local_exporter import LocalExporter
+from tests.support.served import LOCAL, Exporter
 
 PAGE = """\
 # TYPE energy_node_joules_total counter
@@ -87,6 +89,23 @@ def test_what_is_no_page_is_refused(server: Server, status: int, page: str, reas
     server.status, server.page = status, page
     with pytest.raises(Unavailable, match=reason):
         LocalExporter(server.url, Host()).ask()
+
+
+@pytest.mark.parametrize("seconds", [5.0, 30.0])
+@pytest.mark.parametrize("regular", [False, True])
+def test_a_run_is_no_scraper_that_new_counters_wait_for(regular: bool, seconds: float) -> None:
+    """It follows an exporter that samples rarely, or there is one run after the other: that looks like scraping."""
+    exporter = Exporter(ServerOptions(LOCAL))
+    try:
+        for _ in range(3):
+            exporter.now += seconds
+            if regular:
+                exporter.get()
+            with pytest.raises(Unavailable, match="503"):  # there is no sample yet
+                LocalExporter(f"127.0.0.1:{exporter.port}", Host()).ask()
+        assert exporter.scrapes.received_by_all(exporter.now) == (0 if regular else None)
+    finally:
+        exporter.server.stop()
 
 
 def test_without_factors_there_are_none(server: Server) -> None:

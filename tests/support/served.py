@@ -23,6 +23,7 @@ from exporter.exposition.status.page import Page
 from exporter.exposition.web.access import Access
 from exporter.exposition.web.server import Server, ServerOptions
 from exporter.service.endpoints import Endpoints
+from exporter.service.scrapers import ScrapeLog
 from exporter.snapshot import Snapshot
 from tests.support.patience import patience
 
@@ -48,11 +49,17 @@ class Exporter:
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.now = 1000.0
+        self.scrapes = ScrapeLog()
         self.instruments = Instruments()
         renderer = Renderer(exporter_registry(self.instruments))
         page = Page(History(), "node-7", telemetry_path)
         endpoints = Endpoints(
-            lambda: self.snapshot, body or renderer.body, page, lambda: self.now, shares_factors=shares_factors
+            lambda: self.snapshot,
+            body or renderer.body,
+            page,
+            lambda: self.now,
+            self.scrapes,
+            shares_factors=shares_factors,
         )
         self.server = Server(
             endpoints.pages(telemetry_path),
