@@ -24,6 +24,7 @@ from . import (
     rendering,
     report,
     rules,
+    run_agreement,
     runs,
     security,
     serving,
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "history": history.main,
     "report": report.main,
     "runs": runs.main,
+    "run-agreement": run_agreement.main,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -33,6 +34,9 @@ from ..sources.protocol import Source
 
 _REPLACED = ("rapl", "hwmon", "estimate")
 """Sources of CPU and DRAM joules, in whose place the exporter's are taken where it measures and this user may not."""
+
+_LONGEST_WAIT_SECONDS = 2.0
+"""How long the next sample of the exporter is waited for after the end: at longer intervals the run returns at once."""
 
 
 def measure_and_print(
@@ -75,6 +79,21 @@ def measure_and_print(
         "" if exporter is None or page is None else exporter.url,
     )
     _publish(run, result, given)
+    if group is not None and exporter is not None and page is not None:
+        _await_sample(exporter, run.ended_at, host)
+
+
+def _await_sample(exporter: LocalExporter, ended_at: float, host: Host) -> None:
+    """Keep the run's cgroup until the exporter has sampled after its end, at Unix time ``ended_at``.
+
+    What a removed cgroup used since the last sample is in the counter of the one above it only, and counts for that
+    where processes are in it: the exporter's row of a run of 5 s would have a tenth too little.
+    """
+    with contextlib.suppress(Unavailable):
+        page = exporter.ask()
+        due = page.sampled_at + page.interval_seconds - host.wall()
+        if page.sampled_at < ended_at and due <= _LONGEST_WAIT_SECONDS:
+            exporter.follow()
 
 
 def _ask(url: str | None, host: Host) -> tuple[LocalExporter | None, Page | None]:

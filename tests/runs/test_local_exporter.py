@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import http.server
+import json
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +17,10 @@ from exporter.exposition.web.server import ServerOptions
 from exporter.host import Host
 from exporter.records import Unavailable
 from exporter.runs.local_exporter import LocalExporter
+from exporter.runs.own_cgroup import PREFIX
+from tests.support.patience import patience
+from tests.support.program import COMMAND, ENVIRONMENT
+from tests.support.repository import REPOSITORY
 from tests.support.served import LOCAL, Exporter
 
 PAGE = """\
@@ -43,7 +52,7 @@ class Server:
             def do_GET(self) -> None:
                 self.send_response(server.status)
                 self.end_headers()
-                self.wfile.write(server.page.encode())
+                self.wfile.write(server.body().encode())
 
             def log_message(self, *_: object) -> None: ...
 
@@ -52,10 +61,26 @@ class Server:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
         self._thread.start()
 
+    def body(self) -> str:
+        """What is answered."""
+        return self.page
+
     def stop(self) -> None:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+
+class Sampling(Server):
+    """Samples each second, has no meter, and notes what it said last, and whether a run had a cgroup then."""
+
+    sampled_at = 0.0
+    last_had_a_cgroup = False
+
+    def body(self) -> str:
+        self.sampled_at = time.time() // 1.0
+        self.last_had_a_cgroup = any(Path("/sys/fs/cgroup").rglob(f"{PREFIX}awaited.*"))
+        return PAGE.replace("seconds 1000", f"seconds {self.sampled_at}").replace("measured", "estimated")
 
 
 @pytest.fixture
@@ -114,3 +139,20 @@ def test_without_factors_there_are_none(server: Server) -> None:
     server.status, server.page = 200, '{"intensity": "much"}'
     with pytest.raises(Unavailable, match="no plausible intensity"):
         LocalExporter(server.url, Host()).factors()
+
+
+def test_a_run_keeps_its_cgroup_until_the_exporter_has_sampled_once_more(tmp_path: Path) -> None:
+    """Else the exporter finds it removed, and what it used last is that of the cgroup above."""
+    server = Sampling()
+    try:
+        words = ["run", "--exporter.url", server.url, "--name", "awaited", "--json", str(tmp_path / "run.json"), "--"]
+        done = subprocess.run([*COMMAND, *words, "true"], cwd=REPOSITORY, env=ENVIRONMENT, timeout=patience())
+    finally:
+        server.stop()
+    assert done.returncode == 0
+    written = json.loads((tmp_path / "run.json").read_text())
+    if written["cpu_seconds_method"] != "cgroup":
+        pytest.skip("no cgroup can be made here")
+    assert server.sampled_at >= datetime.fromisoformat(written["ended"]).timestamp()
+    assert server.last_had_a_cgroup
+    assert not any(Path("/sys/fs/cgroup").rglob(f"{PREFIX}awaited.*"))
