@@ -78,7 +78,7 @@ CASES = {
 
 def main() -> None:
     """Compare, and print a row for each run as it ends."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, case in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             rows += _compare(name, case, Path(folder))
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _compare(name: str, case: _Case, folder: Path) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     meter = case.meter(folder / "sys")
     shared = ["--path.sysfs", str(folder / "sys"), "--path.cgroupfs", "/sys/fs/cgroup"]
     shared += ["--attribution.cpu-scope", "machine", "--idle.watts", f"package-0={case.idle_watts:g}"]

@@ -146,7 +146,8 @@ def test_a_run_keeps_its_cgroup_until_the_exporter_has_sampled_once_more(tmp_pat
     server = Sampling()
     try:
         words = ["run", "--exporter.url", server.url, "--name", "awaited", "--json", str(tmp_path / "run.json"), "--"]
-        done = subprocess.run([*COMMAND, *words, "true"], cwd=REPOSITORY, env=ENVIRONMENT, timeout=patience())
+        command = [*COMMAND, *words, "true"]
+        done = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, timeout=patience(), check=False)
     finally:
         server.stop()
     assert done.returncode == 0
