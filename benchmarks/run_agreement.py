@@ -109,9 +109,7 @@ def _compare(name: str, case: _Case, folder: Path) -> list[tuple[str, ...]]:
                 percent = 100.0 * (joules / row - 1.0)
                 edges = 100.0 * 2.0 * case.unknown_watts * INTERVAL_SECONDS / row
                 met = verdict(abs(percent) <= max(GOAL_PERCENT, edges))
-                rows.append(
-                    (name, f"{length}", f"{joules:.1f}", f"{row:.1f}", f"{percent:+.2f}", f"{edges:.1f}", met)
-                )
+                rows.append((name, f"{length}", f"{joules:.1f}", f"{row:.1f}", f"{percent:+.2f}", f"{edges:.1f}", met))
                 print(" | ".join(rows[-1]), flush=True)
     finally:
         exporter.end()
