@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from time import monotonic_ns, sleep, thread_time_ns
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 PROTOCOL_VERSION = 1
@@ -55,6 +56,9 @@ _LOCK_SECONDS = 0.5
 interrupted the thread that holds it. Longer than a busy machine keeps a thread waiting that holds it, because a run
 that cannot be ended would stay open."""
 
+_MOST_UNITS = 1e12
+"""Largest count of a unit at once; more is a mistake."""
+
 _OUTSIDE = 0
 """Number, in messages, of the time in which no region is open."""
 
@@ -62,12 +66,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 Frame = list[Any]
 """A region that was entered: the `Region`, the frame it was entered in, its epoch, its open children; then, where its
-CPU time is measured, the thread's clock and the time when it was entered, and both of what was within it.
+CPU time is measured, the thread's clock and the time when it was entered, and both of what was within it; and its place
+in `Region.frames`.
 
 Open while its epoch is that of the client. A list, because that is made four times faster than an object.
 """
 
-_REGION, _PARENT, _EPOCH, _CHILDREN, _CPU, _AT, _INNER_CPU, _INNER = range(8)
+_REGION, _PARENT, _EPOCH, _CHILDREN, _CPU, _AT, _INNER_CPU, _INNER, _INDEX = range(9)
 
 _innermost: ContextVar[Frame | None] = ContextVar("ai_energy_region", default=None)
 
@@ -75,20 +80,35 @@ _innermost: ContextVar[Frame | None] = ContextVar("ai_energy_region", default=No
 class Region:
     """A named part of the program: a context manager, which may be entered many times at once, and a decorator.
 
-    ``sum_ns`` is its time in the current sum of short stretches. ``clocked`` if its CPU time is measured: not where it
-    is so short that reading the thread's clock would matter. ``cpu_ns`` is its CPU time of ``cpu_of_ns``.
+    ``frames`` are its open ones, ``contexts`` the threads and tasks in which it is the innermost. ``sum_ns`` is its
+    time in the current sum of short stretches, less ``contexts`` times now, so that nothing is to be done while it is
+    open. ``clocked`` if its CPU time is measured: not where it is so short that reading the thread's clock would
+    matter. ``cpu_ns`` is its CPU time of ``cpu_of_ns``.
     """
 
-    __slots__ = ("_client", "clocked", "cpu_ns", "cpu_of_ns", "name", "number", "runs", "sum_ns", "units")
+    __slots__ = (
+        "_client",
+        "clocked",
+        "contexts",
+        "cpu_ns",
+        "cpu_of_ns",
+        "frames",
+        "name",
+        "number",
+        "runs",
+        "sum_ns",
+        "units",
+    )
 
     def __init__(self, client: Client, name: str, number: int) -> None:
         self._client = client
         self.name = name
         self.number = number
-        self.runs = 0
+        self.runs = self.contexts = 0
         self.sum_ns = self.cpu_ns = self.cpu_of_ns = 0
         self.clocked = True
         self.units: dict[str, float] = {}
+        self.frames: list[Frame] = []
 
     def __enter__(self) -> Region:  # noqa: PLR0912 - a call would cost a tenth of it
         client = self._client
@@ -97,84 +117,113 @@ class Region:
                 return self
             client.start()
         lock = client.lock
-        if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
-            client.lost += 1
-            return self
         try:
-            now = monotonic_ns()
-            epoch, active = client.epoch, client.active
-            if now < client.sum_ends and active:  # what `advance` would do: a call less
-                elapsed, client.last = now - client.last, now
-                for each in active:
-                    each.sum_ns += active[each] * elapsed
-            else:
-                client.advance(now)
-            parent = _innermost.get()
-            if parent is not None:
-                if parent[_EPOCH] != epoch:
+            if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
+                client.lost += 1
+                return self
+            try:
+                now = monotonic_ns()
+                if now >= client.sum_ends:
+                    client.advance(now)
+                client.last = now
+                epoch = client.epoch
+                parent = _innermost.get()
+                if parent is not None and parent[_EPOCH] != epoch:
                     parent = _open_ancestor(parent, epoch)
+                if parent is not None and not parent[_CHILDREN]:
+                    outer = parent[_REGION]
+                    outer.contexts -= 1
+                    outer.sum_ns += now
+                else:
+                    if not client.open:
+                        client.outside_ns += now
+                    client.open += 1
                 if parent is not None:
-                    if not parent[_CHILDREN]:
-                        outer = parent[_REGION]
-                        if active[outer] == 1:
-                            del active[outer]
-                        else:
-                            active[outer] -= 1
                     parent[_CHILDREN] += 1
-            active[self] = active[self] + 1 if self in active else 1
-            cpu = 0
-            if self.clocked:
-                cpu = thread_time_ns()
-                if parent is None:
-                    client.enter_from_outside(now, cpu)
-            _innermost.set([self, parent, epoch, 0, cpu, now, 0, 0])
-        finally:
-            lock.release()
-        return self
+                self.contexts += 1
+                self.sum_ns -= now
+                cpu = 0
+                if self.clocked:
+                    cpu = thread_time_ns()
+                    if parent is None:
+                        client.enter_from_outside(now, cpu)
+                frames = self.frames
+                frame = [self, parent, epoch, 0, cpu, now, 0, 0, len(frames)]
+                frames.append(frame)
+                _innermost.set(frame)
+            finally:
+                lock.release()
+            return self  # noqa: TRY300 - within, so that nothing is between it and the program
+        except BaseException:  # of a signal handler
+            client.unended = True
+            raise
 
     def __exit__(self, *_: object) -> None:  # noqa: PLR0912 - the same
         client = self._client
         if not client.recording:
             return
         lock = client.lock
-        if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
-            client.unended = True
-            return
         try:
-            now = monotonic_ns()
-            epoch, active = client.epoch, client.active
-            if now < client.sum_ends and active:  # what `advance` would do: a call less
-                elapsed, client.last = now - client.last, now
-                for each in active:
-                    each.sum_ns += active[each] * elapsed
-            else:
-                client.advance(now)
-            top = frame = _innermost.get()
-            while frame is not None and (frame[_REGION] is not self or frame[_EPOCH] != epoch):
-                frame = frame[_PARENT]  # a generator may be left while a later region is open
-            if frame is None:
+            if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
+                client.unended = True
                 return
-            self.runs += 1
-            frame[_EPOCH] = -1
-            if frame[_CPU] > 0:
-                self._clock(frame, now)
-            if not frame[_CHILDREN]:
-                if active[self] == 1:
-                    del active[self]
-                else:
-                    active[self] -= 1
-            parent = frame[_PARENT]
-            if parent is not None:
-                if parent[_EPOCH] != epoch:
-                    parent = frame[_PARENT] = _open_ancestor(parent, epoch)
+            try:
+                now = monotonic_ns()
+                if now >= client.sum_ends:
+                    client.advance(now)
+                client.last = now
+                epoch = client.epoch
+                top = frame = _innermost.get()
+                if frame is None or frame[_REGION] is not self or frame[_EPOCH] != epoch:
+                    frame = self._find(top, epoch)
+                    if frame is None:
+                        return
+                self.runs += 1
+                frame[_EPOCH] = -1
+                if frame[_CPU] > 0:
+                    self._clock(frame, now)
+                parent = frame[_PARENT]
                 if parent is not None:
-                    parent[_CHILDREN] += frame[_CHILDREN] - 1
-                    if not parent[_CHILDREN]:
+                    if parent[_EPOCH] != epoch:
+                        parent = frame[_PARENT] = _open_ancestor(parent, epoch)
+                    if parent is not None:
+                        parent[_CHILDREN] += frame[_CHILDREN] - 1
+                if not frame[_CHILDREN]:
+                    self.contexts -= 1
+                    self.sum_ns += now
+                    if parent is not None and not parent[_CHILDREN]:
                         region = parent[_REGION]
-                        active[region] = active[region] + 1 if region in active else 1
-            _innermost.set(parent if frame is top else _open_ancestor(top, epoch))
-        finally:
-            lock.release()
+                        region.contexts += 1
+                        region.sum_ns -= now
+                    else:
+                        client.open -= 1
+                        if not client.open:
+                            client.outside_ns -= now
+                last = self.frames.pop()
+                if last is not frame:
+                    last[_INDEX] = frame[_INDEX]
+                    self.frames[last[_INDEX]] = last
+                _innermost.set(parent if frame is top else _open_ancestor(top, epoch))
+            finally:
+                lock.release()
+        except BaseException:
+            client.unended = True
+            raise
+
+    def _find(self, top: Frame | None, epoch: int) -> Frame | None:
+        """The frame of a run that ends while another one is the innermost; None if it was forgotten.
+
+        A generator may be left while a later region is open, and a web framework may leave in another thread.
+        """
+        frame = top
+        while frame is not None and (frame[_REGION] is not self or frame[_EPOCH] != epoch):
+            if frame[_REGION] is self and frame[_EPOCH] >= 0:
+                return None
+            frame = frame[_PARENT]
+        if frame is None and self.frames:
+            frame = self.frames[-1]
+            frame[_CPU] = 0  # of another thread's clock
+        return frame
 
     def _clock(self, frame: Frame, now: int) -> None:
         """Add the CPU time of a run, and take it from what is around it."""
@@ -193,17 +242,18 @@ class Region:
     def add(self, **units: float) -> None:
         """Count what the region produced, such as ``tokens=128`` or ``samples=32``."""
         client = self._client
-        if client.recording and client.lock.acquire(True, client.lock_seconds):
-            with contextlib.suppress(TypeError, ValueError):  # what is no number is not counted
-                for unit, count in units.items():
-                    self.units[unit] = self.units.get(unit, 0.0) + float(count)
-            client.lock.release()
+        for unit, count in units.items() if client.recording else ():
+            with contextlib.suppress(Exception):  # what is no number is not counted
+                amount = float(count)
+                if 0.0 <= amount <= _MOST_UNITS and client.lock.acquire(True, client.lock_seconds):
+                    self.units[unit] = self.units.get(unit, 0.0) + amount
+                    client.lock.release()
 
     def device_time(self, start_ns: int, end_ns: int) -> None:
         """Say that a device worked for the region from ``start_ns`` to ``end_ns`` of `time.monotonic_ns`."""
         client = self._client
-        if client.recording and len(client.device_spans) < _DEVICE_SPANS:
-            client.device_spans.append((self.number, start_ns, end_ns - start_ns))
+        if client.recording and len(client.device_spans) < _DEVICE_SPANS and 0 <= start_ns <= end_ns:
+            client.device_spans.append((self.number, int(start_ns), int(end_ns - start_ns)))
 
     def __call__(self, function: Function) -> Function:
         """Decorate a function, coroutine function or generator function: each call is a run of the region."""
@@ -239,11 +289,15 @@ def _open_ancestor(frame: Frame | None, epoch: int) -> Frame | None:
     return frame
 
 
+_UNRECORDED = SimpleNamespace(recording=False, forked=False)
+"""In place of the client of a region that could not be made: the lock was held."""
+
+
 class Client:
     """Records the regions of this process and sends them to the exporter at ``path``, from a thread of its own.
 
-    ``active`` counts for each region the contexts (threads, tasks) in which it is the innermost open one. ``epoch``
-    changes whenever all that is open is forgotten. ``before_flush`` is called before each message.
+    ``open`` are the contexts (threads, tasks) that are in a region. ``epoch`` changes whenever all that is open is
+    forgotten. ``before_flush`` is called before each message.
     """
 
     def __init__(
@@ -259,10 +313,10 @@ class Client:
         self.device_spans: list[tuple[int, int, int]] = []
         self.epoch = 0
         self.lock = threading.Lock()
-        self.active: dict[Region, int] = {}
+        self.open = 0
         self._pieces: list[list[int]] = []
         self.left: dict[int, tuple[int, int]] = {}  # by thread, the time and its clock when it left all regions
-        self._outside_ns = 0  # in the current sum
+        self.outside_ns = 0  # as `Region.sum_ns`
         self._outside_cpu = self._outside_cpu_of = 0
         self._began = self.last = self._sum_began = self.sum_ends = 0  # of the pieces; of what follows the last edge
         self._waiting: list[tuple[bytes, int]] = []
@@ -279,9 +333,13 @@ class Client:
 
     def region(self, name: object) -> Region:
         """The region of that name; the first one starts the client."""
-        key = str(name)[:MAX_NAME_LENGTH]
+        try:
+            key = str(name)[:MAX_NAME_LENGTH]
+        except Exception:  # noqa: BLE001 - of the program's own object
+            key = OTHER
         if not self.lock.acquire(True, self.lock_seconds):
-            return Region(self, key, _OUTSIDE)
+            self.lost += 1
+            return Region(cast("Client", _UNRECORDED), key, _OUTSIDE)
         if key not in self.regions and len(self.regions) >= MAX_NAMES:
             key = OTHER
         region = self.regions.get(key)
@@ -292,24 +350,16 @@ class Client:
             self.start()
         return region
 
+    @property
+    def active(self) -> dict[Region, int]:
+        """The regions that are innermost somewhere, and in how many contexts."""
+        return {region: region.contexts for region in self.regions.values() if region.contexts}
+
     def advance(self, now: int) -> None:
-        """Add the time since the last call to what was active. The lock is held."""
-        elapsed = now - self.last
-        self.last = now
-        if elapsed < _PIECE_NS:
-            for region, contexts in self.active.items():
-                region.sum_ns += contexts * elapsed
-            if not self.active:
-                self._outside_ns += elapsed
-            if now >= self.sum_ends:
-                self._close_sum(now)
-            return
-        self._close_sum(now - elapsed)
-        piece = [elapsed]
-        for region, contexts in self.active.items():
-            piece += (region.number, contexts * elapsed)
-        self._pieces.append(piece if self.active else [elapsed, _OUTSIDE, elapsed])
-        self._sum_began, self.sum_ends = now, now + _PIECE_NS
+        """End the sum of short stretches, which is due; ``last`` is when something was entered or left. Lock held."""
+        if now - self.last >= _PIECE_NS:
+            self._close_sum(self.last)
+        self._close_sum(now)
 
     def enter_from_outside(self, now: int, cpu: int) -> None:
         """Add the CPU time of this thread, whose clock is ``cpu``, since it left all regions. The lock is held."""
@@ -319,17 +369,21 @@ class Client:
             self._outside_cpu += min(cpu - left[1], now - left[0])
 
     def _close_sum(self, now: int) -> None:
-        if now > self._sum_began:
-            piece = [now - self._sum_began]
-            if self._outside_ns:
-                piece += (_OUTSIDE, self._outside_ns)
-            for region in self.regions.values():
-                if region.sum_ns:
-                    piece += (region.number, region.sum_ns)
-                    region.sum_ns = 0
-            self._pieces.append(piece)
-            self._outside_ns = 0
-            self._sum_began, self.sum_ends = now, now + _PIECE_NS
+        if now <= self._sum_began:
+            return
+        piece = [now - self._sum_began]
+        outside = self.outside_ns if self.open else self.outside_ns + now
+        if outside:
+            piece += (_OUTSIDE, outside)
+        self.outside_ns = 0 if self.open else -now
+        for region in self.regions.values():
+            if region.sum_ns:
+                taken = region.sum_ns + region.contexts * now
+                region.sum_ns = -region.contexts * now
+                if taken:
+                    piece += (region.number, taken)
+        self._pieces.append(piece)
+        self._sum_began, self.sum_ends = now, now + _PIECE_NS
 
     # --- life ---------------------------------------------------------------------------------------
 
@@ -381,19 +435,22 @@ class Client:
 
     def _forget(self) -> None:
         """Record no more; what is open is not counted."""
-        with self.lock:
+        with self._locked():
             self.recording = self.unended = False
-            self.lost = self._outside_ns = self._outside_cpu = self._outside_cpu_of = 0
-            self._leave_all()
+            self.lost = self._outside_cpu = self._outside_cpu_of = 0
+            self._leave_all(0)
             self._pieces, self.device_spans, self._waiting = [], [], []
             for region in self.regions.values():
                 region.runs, region.units = 0, {}
-                region.sum_ns = region.cpu_ns = region.cpu_of_ns = 0
+                region.cpu_ns = region.cpu_of_ns = 0
 
-    def _leave_all(self) -> None:
-        """What is open is not counted when it ends. The lock is held."""
+    def _leave_all(self, now: int) -> None:
+        """What is open is not counted when it ends. The lock is held, and the sum was closed ``now``."""
         self.epoch += 1
-        self.active.clear()
+        self.open, self.outside_ns = 0, -now
+        for region in self.regions.values():
+            region.contexts = region.sum_ns = 0
+            region.frames.clear()
         self.left.clear()
 
     # --- sending ------------------------------------------------------------------------------------
@@ -428,21 +485,34 @@ class Client:
         self._names_sent = 0
         self._seen_at = now = monotonic_ns()
         if not self.recording:
-            with self.lock:
+            with self._locked():
                 self._began = self.last = self._sum_began = now
+                self.outside_ns = -now
                 self.recording = True
 
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock. If a signal handler's exception kept a thread from releasing it, it is renewed."""
+        if not self.lock.acquire(True, 2.0 * self.lock_seconds):
+            self.lock, self.unended = threading.Lock(), True
+            self.lock.acquire()
+        try:
+            yield
+        finally:
+            self.lock.release()
+
     def _take(self) -> None:
-        with self.lock:
+        with self._locked():
             now = monotonic_ns()
             self.advance(now)
-            self._close_sum(now)
             if self.unended:
                 self.unended = False
-                self.lost += sum(self.active.values())
-                self._leave_all()
+                self.lost += self.open
+                self._leave_all(now)
             began, pieces, spans = self._began, self._pieces, self.device_spans
             self._began, self._pieces, self.device_spans = now, [], []
+            if now - began > _KEEP_NS:  # this process was stopped
+                began, pieces, spans = now, [], []
             runs, units, cpu = {}, {}, {}
             if self._outside_cpu_of:
                 cpu[_OUTSIDE] = (self._outside_cpu, self._outside_cpu_of)
@@ -460,7 +530,7 @@ class Client:
                     units[region.number], region.units = region.units, {}
         content: dict[str, Any] = {"runs": runs, "units": units, "cpu": cpu}
         count = sum(runs.values())
-        while pieces or spans:
+        while pieces or spans or content:
             size = taken = 0
             while taken < len(pieces) and size < _NUMBERS_PER_MESSAGE:
                 size += len(pieces[taken])
