@@ -48,6 +48,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "bmc": bmc.main,
     "regions": regions.main,
     "region-costs": region_costs.main,
+    "region-joules": region_costs.joules,
     "compare": comparisons.main,
     "history": history.main,
     "report": report.main,

@@ -153,7 +153,7 @@ class Region:
                 _innermost.set(frame)
             finally:
                 lock.release()
-            return self  # noqa: TRY300 - within, so that nothing is between it and the program
+            return self  # within, so that nothing is between it and the program
         except BaseException:  # of a signal handler
             client.unended = True
             raise

@@ -271,7 +271,7 @@ def test_a_run_that_cannot_be_ended_is_lost_and_its_region_left(server: RegionSe
     assert client.active == {}
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - as of a signal, not an error
     """As the handler of a signal raises it, anywhere."""
 
 
