@@ -23,7 +23,7 @@ import pytest
 
 from exporter.regions import Client, Region
 from exporter.regions.client import MAX_NAMES, OTHER
-from tests.support.patience import wait_for
+from tests.support.patience import patience, wait_for
 from tests.support.privileges import drop_privileges, public_folder, regain_privileges
 from tests.support.region_server import RegionServer, Totals
 
@@ -313,7 +313,7 @@ def test_an_exception_of_a_signal_handler_at_any_point(method: str, server: Regi
             break
         client.flush()
         assert client.active == {}, f"instruction {point}"
-        assert client.lock.acquire(timeout=1.0), f"instruction {point}"
+        assert client.lock.acquire(timeout=patience()), f"instruction {point}"
         client.lock.release()
         with after:
             pass
