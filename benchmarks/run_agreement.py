@@ -72,7 +72,7 @@ class _Case(NamedTuple):
 
 CASES = {
     f"{IDLE_WATTS:g} W and {WATTS_PER_CPU:g} W a busy CPU": _Case(Follows, IDLE_WATTS, 0.0),
-    f"{CONSTANT_WATTS:g} W whatever runs": _Case(Meter, 0.0, CONSTANT_WATTS),
+    f"{CONSTANT_WATTS:g} W under any load": _Case(Meter, 0.0, CONSTANT_WATTS),
 }
 
 

@@ -110,7 +110,7 @@ class RegionEstimator:
         self.lag = 0.0
         self._coarse = LagGrid(LAGS)
         self._fine: LagGrid | None = None
-        self._fine_around = 0  # number of the one of `LAGS`
+        self._fine_around = self._shifts = 0  # number of the one of `LAGS`; how often it was one beside
         self._dependence = Dependence()
         self._best, self._solved = 0, list[float]()  # of the fine ones, and watts by regressor at it
         self._slots: dict[str, int] = {}
@@ -219,18 +219,32 @@ class RegionEstimator:
         self._refine(found.number)
 
     def _refine(self, best: int) -> None:
-        """Try delays around the ``best`` of `LAGS`, once it is known, and around another one if it is that later."""
-        if self._fine is not None:
-            self._updates += 1
-            if self._updates % _CHECKED_EVERY:
-                return
-            best = self._coarse.solve(self._solve).number
-            if abs(best - self._fine_around) <= 1:
-                return
-        elif self._coarse.weight < _SETTLED:
+        """Try delays around the ``best`` of `LAGS`, once it is known, and around another one if it is that later.
+
+        It is also another one if the best of the delays around it is the first or the last of them. Each time that
+        takes twice as many observations, because where the delay makes little difference any may be the best.
+        """
+        if self._fine is None:
+            if self._coarse.weight >= _SETTLED:
+                self._try_around(best)
             return
-        around = [LAGS[best] + _FINE_STEP_SECONDS * step for step in range(-_FINE_STEPS, _FINE_STEPS + 1)]
-        self._fine, self._fine_around = LagGrid(around, len(self._slots)), best
+        last = len(self._fine.lags) - 1
+        if best in (0, last) and self._fine.weight >= _SETTLED * 2**self._shifts:
+            beside = self._fine_around + (1 if best == last else -1)
+            if 0 <= beside < len(LAGS):
+                self._shifts += 1
+                self._try_around(beside)
+            return
+        self._updates += 1
+        if self._updates % _CHECKED_EVERY:
+            return
+        best = self._coarse.solve(self._solve).number
+        if abs(best - self._fine_around) > 1:
+            self._try_around(best)
+
+    def _try_around(self, number: int) -> None:
+        around = [LAGS[number] + _FINE_STEP_SECONDS * step for step in range(-_FINE_STEPS, _FINE_STEPS + 1)]
+        self._fine, self._fine_around = LagGrid(around, len(self._slots)), number
         self._dependence, self._solved = Dependence(), []
 
     def _decay(self, factor: float) -> None:

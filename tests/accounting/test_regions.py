@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.region_simulation import SECONDS, WATTS, Meter, Run, simulate, steps
+from benchmarks.region_simulation import SECONDS, WATTS, Card, Meter, Run, simulate, simulate_card, steps
 from exporter.accounting.region_lags import Moment
 from exporter.accounting.region_times import OUTSIDE, RegionTimes
 from exporter.accounting.regions import PARTICIPANTS, RegionEstimator, RegionWatts, divide
@@ -31,17 +31,30 @@ class TestSteps:
             assert run.time_share_error("load") > 0.9
             assert run.time_share_error("forward") < -0.1
             for region, watts in WATTS.items():
-                assert abs(run.error(region, watts)) < 0.1
+                assert abs(run.error(region, watts)) < 0.05
+
+    def test_after_an_hour_at_one_read_a_second(self) -> None:
+        run = simulate(Random(1), Meter(1.0, lag=_LAG), 3600.0)
+        for region, watts in WATTS.items():
+            assert abs(run.error(region, watts)) < 0.05
 
     def test_the_lag_is_found(self, runs: list[Run]) -> None:
         assert [run.estimator.lag for run in runs] == [pytest.approx(_LAG, abs=0.0005)] * _SEEDS
 
-    def test_the_true_watts_are_within_most_intervals(self, runs: list[Run]) -> None:
-        inside = [run.estimator.watts[region] for run in runs for region in WATTS]
-        hits = [
-            found.low <= watts <= found.high for found, watts in zip(inside, [*WATTS.values()] * _SEEDS, strict=True)
-        ]
-        assert sum(hits) >= 0.75 * len(hits)
+    def test_the_true_watts_are_within_nine_of_ten_intervals(self) -> None:
+        runs = [simulate(Random(seed), Meter(0.1, lag=_LAG), 20.0) for seed in range(100)]
+        for region, watts in WATTS.items():
+            found = [run.estimator.watts[region] for run in runs]
+            assert sum(each.low <= watts <= each.high for each in found) >= 85
+
+    @pytest.mark.parametrize("seed", [0, 2])
+    def test_a_lag_that_was_first_taken_for_the_one_beside(self, seed: int) -> None:
+        """After few reads of a card 15 or 25 ms fit better than its 20 ms, and no delay around them is that one."""
+        slow = {region: 4 * seconds for region, seconds in SECONDS.items()}
+        run = simulate_card(Random(seed), Card(lag=0.02), 150.0, steps(Random(seed + 1000), seconds=slow))
+        assert run.estimator.lag == pytest.approx(0.02, abs=0.001)
+        for region, watts in WATTS.items():
+            assert run.estimator.watts[region].low <= watts <= run.estimator.watts[region].high
 
     def test_nothing_is_lost(self, runs: list[Run]) -> None:
         for run in runs:
