@@ -59,13 +59,25 @@ class Intake:
         self._lost = 0
         self._selector: selectors.BaseSelector | None = None
         self._listening: socket.socket | None = None
+        self._inode = 0  # of its path
         self._stop = threading.Event()
         self._offset_seconds, self._offset_at = 0.0, float("-inf")
 
     def open(self) -> None:
-        """Listen, and start the thread. Raises `Unavailable`."""
-        if self._listening is not None:
+        """Listen, and start the thread; again where the socket was removed. Raises `Unavailable`."""
+        if self._listening is not None and os.path.lexists(self._path):
             return
+        listening = self._listen()
+        if self._selector is None:
+            self._selector = selectors.DefaultSelector()
+            threading.Thread(target=self._run, args=(self._selector,), name="regions", daemon=True).start()
+        before, self._listening = self._listening, listening
+        self._selector.register(listening, selectors.EVENT_READ)
+        if before is not None:
+            self._selector.unregister(before)
+            before.close()
+
+    def _listen(self) -> socket.socket:
         self._make_folder()
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -78,10 +90,8 @@ class Intake:
             found = unavailable(error, self._path)
             fix = _FIX_SERVED if error.errno == errno.EADDRINUSE else _FIX
             raise Unavailable(found.reason, found.message, fix) from None
-        self._listening = listening
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listening, selectors.EVENT_READ)
-        threading.Thread(target=self._run, name="regions", daemon=True).start()
+        self._inode = os.stat(self._path).st_ino
+        return listening
 
     def _make_folder(self) -> None:
         """Make the socket's directory, which other users may enter. Raises `Unavailable`."""
@@ -135,16 +145,14 @@ class Intake:
         self._stop.set()
         if self._listening is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                if os.stat(self._path).st_ino == self._inode:  # else it is that of the exporter which came after
+                    os.unlink(self._path)
             with contextlib.suppress(OSError):
                 self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
 
     # --- the thread ---------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        selector, listening = self._selector, self._listening
-        assert selector is not None
-        assert listening is not None
+    def _run(self, selector: selectors.BaseSelector) -> None:
         while not self._stop.is_set():
             for key, _ in selector.select():
                 if self._stop.is_set():
@@ -152,16 +160,18 @@ class Intake:
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
                 try:
-                    if connection is listening:
-                        self._accept(listening, selector)
+                    if connection not in self._peers:
+                        self._accept(connection, selector)
                     elif not self._read(connection):
                         self._drop(connection, selector)
                 except Exception as error:  # noqa: BLE001 - no client may end the thread
                     _log.debug("regions: %r", error)
-                    if connection is not listening:
+                    if connection in self._peers:
                         self._drop(connection, selector)
-        for connection in (*self._peers, listening):
+        for connection in self._peers:
             connection.close()
+        if self._listening is not None:
+            self._listening.close()
         selector.close()
 
     def _accept(self, listening: socket.socket, selector: selectors.BaseSelector) -> None:

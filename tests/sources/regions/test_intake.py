@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import time
@@ -111,6 +112,26 @@ class TestClient:
         assert "--regions.socket" in refused.value.fix
         second.close()
         connect(path).close()
+
+    def test_a_socket_that_was_removed_is_made_again(self, path: Path, reader: Reader) -> None:
+        """By whoever cleans /run; who is connected stays so."""
+        with connect(path) as early:
+            early.send(runs())
+            wait_for(lambda: reader.runs("alive") == 1)
+            shutil.rmtree(path.parent)
+            reader.read()
+            early.send(runs())
+            with connect(path) as late:
+                late.send(runs())
+                wait_for(lambda: reader.runs("alive") == 3)
+
+    def test_the_socket_of_the_exporter_after_it_is_left_alone(self, path: Path, source: RegionSource) -> None:
+        os.unlink(path)
+        after = RegionSource(Host(), str(path))
+        after.read(0.0)
+        source.close()
+        connect(path).close()
+        after.close()
 
     def test_any_user_may_connect(self, path: Path, source: RegionSource) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o666
