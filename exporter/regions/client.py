@@ -401,9 +401,9 @@ class Client:
         self._starting.release()
 
     def close(self) -> None:
-        """Send what is recorded, at the end of the program."""
+        """Send what is recorded, at the end of the program; a message that is being sent is waited for."""
         with contextlib.suppress(Exception):  # the program must not notice
-            self.flush()
+            self.flush(self.lock_seconds)
 
     def _run(self) -> None:
         while True:
@@ -455,9 +455,12 @@ class Client:
 
     # --- sending ------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Send what was recorded since the last call. Never waits for the exporter."""
-        if not self._flushing.acquire(blocking=False):
+    def flush(self, seconds: float = 0.0) -> None:
+        """Send what was recorded since the last call, unless another thread does for longer than ``seconds``.
+
+        Never waits for the exporter.
+        """
+        if not self._flushing.acquire(True, seconds):
             return
         try:
             for collect in self.before_flush:
@@ -507,7 +510,7 @@ class Client:
             self.advance(now)
             if self.unended:
                 self.unended = False
-                self.lost += self.open
+                self.lost += sum([len(region.frames) for region in self.regions.values()])
                 self._leave_all(now)
             began, pieces, spans = self._began, self._pieces, self.device_spans
             self._began, self._pieces, self.device_spans = now, [], []
@@ -557,9 +560,9 @@ class Client:
             while self._waiting:
                 connection.send(self._waiting[0][0], socket.MSG_NOSIGNAL)
                 del self._waiting[0]
-            if self.lost:
-                connection.send(_encode({"lost": self.lost}), socket.MSG_NOSIGNAL)
-                self.lost = 0
+            if lost := self.lost:
+                connection.send(_encode({"lost": lost}), socket.MSG_NOSIGNAL)
+                self.lost -= lost
             self._seen_at = monotonic_ns()
         except BlockingIOError:
             self._seen_at = monotonic_ns()  # the exporter is there, and busy

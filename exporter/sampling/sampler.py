@@ -193,7 +193,7 @@ class Sampler:
 
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
-        self._regions.accounts.settle()
+        self._regions.finish([source.rest() for source in self._sources], self._host.clock())
         if self._checkpointer is not None:
             self._checkpointer.close(self._host.clock(), self._accounts())
         for source in self._sources:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..accounting.meters import Delta
 from ..availability.tracker import RETRY_MAX_SECONDS, AvailabilityTracker, Backoff
 from ..records import Problem, Reading, SourceHealth, Unavailable
-from ..sources.protocol import Source
+from ..sources.protocol import Receiver, Source
 from .deadline import DeadlineCall, WorkerPool
 
 _log = logging.getLogger("source")
@@ -104,6 +104,13 @@ class SourceRunner:
                 health = replace(health, reason=problem.reason, message=problem.message, fix=problem.fix)
             self._health = health
         return self._health
+
+    def rest(self) -> Reading | None:
+        """Close a source that programs send to, and take what they had sent; None of one that only reads."""
+        if not isinstance(self._source, Receiver):
+            return None
+        self.close()
+        return None if self._guard.busy else self._source.rest()
 
     def close(self) -> None:
         """End its thread, after the read it is in; a source that hangs keeps its files until the process ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..records import Reading
 
@@ -24,3 +24,11 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Release file descriptors."""
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """A source that programs send to: what they have sent would be lost at the end of the exporter."""
+
+    def rest(self) -> Reading:
+        """What was sent since the last ``read`` and before ``close``, which is called first."""

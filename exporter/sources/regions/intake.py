@@ -32,6 +32,9 @@ MAX_PEERS = 512
 _MESSAGES_AT_ONCE = 16
 """Messages read of one process before it is the next one's turn."""
 
+_MESSAGES_AT_LAST = 500
+_CLOSE_SECONDS = 1.0
+
 _OFFSET_SECONDS = 1.0
 
 _CREDENTIALS = struct.Struct("3i")
@@ -60,8 +63,11 @@ class Intake:
         self._selector: selectors.BaseSelector | None = None
         self._listening: socket.socket | None = None
         self._inode = 0  # of its path
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._offset_seconds, self._offset_at = 0.0, float("-inf")
+        self._own_clock_ahead = 0.0
+        self._own_clock_ahead = self._clock_ahead("self")
 
     def open(self) -> None:
         """Listen, and start the thread; again where the socket was removed. Raises `Unavailable`."""
@@ -70,7 +76,8 @@ class Intake:
         listening = self._listen()
         if self._selector is None:
             self._selector = selectors.DefaultSelector()
-            threading.Thread(target=self._run, args=(self._selector,), name="regions", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, args=(self._selector,), name="regions", daemon=True)
+            self._thread.start()
         before, self._listening = self._listening, listening
         self._selector.register(listening, selectors.EVENT_READ)
         if before is not None:
@@ -141,14 +148,16 @@ class Intake:
         return bool(self._peers or self._ended or self._refused)
 
     def close(self) -> None:
-        """Stop listening, and remove the socket."""
-        self._stop.set()
-        if self._listening is not None:
+        """Stop listening, remove the socket, and read what was sent: `take` has it."""
+        if self._listening is not None and not self._stop.is_set():
+            self._stop.set()
             with contextlib.suppress(OSError):
                 if os.stat(self._path).st_ino == self._inode:  # else it is that of the exporter which came after
                     os.unlink(self._path)
             with contextlib.suppress(OSError):
                 self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread
+            if self._thread is not None:
+                self._thread.join(_CLOSE_SECONDS)
 
     # --- the thread ---------------------------------------------------------------------------------
 
@@ -168,8 +177,11 @@ class Intake:
                     _log.debug("regions: %r", error)
                     if connection in self._peers:
                         self._drop(connection, selector)
-        for connection in self._peers:
-            connection.close()
+        for connection in list(self._peers):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)  # from here on the client cannot send, and keeps what it has
+            self._read(connection, _MESSAGES_AT_LAST)
+            self._drop(connection, selector)
         if self._listening is not None:
             self._listening.close()
         selector.close()
@@ -192,7 +204,8 @@ class Intake:
             connection.close()
             return
         connection.setblocking(False)
-        peer = Peer(identity.process, identity.group, self._host.clock, self._offset)
+        ahead = self._clock_ahead(str(identity.process.key.pid))
+        peer = Peer(identity.process, identity.group, self._host.clock, lambda: self._offset() - ahead)
         with self._lock:
             self._peers[connection] = peer
         selector.register(connection, selectors.EVENT_READ)
@@ -207,6 +220,15 @@ class Intake:
         self._resolver.expire(now)
         return self._resolver.find(pid, now)
 
+    def _clock_ahead(self, pid: str) -> float:
+        """Seconds by which CLOCK_MONOTONIC of a process is ahead of ours: it has a time namespace (Linux 5.6)."""
+        with contextlib.suppress(Unavailable, ValueError, IndexError):
+            for line in self._host.text(self._host.proc(pid, "timens_offsets")).splitlines():
+                words = line.split()
+                if words[0] == "monotonic":
+                    return int(words[1]) + int(words[2]) / 1e9 - self._own_clock_ahead
+        return 0.0
+
     def _offset(self) -> float:
         """Seconds since boot less CLOCK_MONOTONIC, which changes only while the machine sleeps."""
         if time.monotonic() - self._offset_at > _OFFSET_SECONDS:
@@ -216,10 +238,10 @@ class Intake:
             self._offset_seconds, self._offset_at = at - (before + after) / 2, after
         return self._offset_seconds
 
-    def _read(self, connection: socket.socket) -> bool:
+    def _read(self, connection: socket.socket, most: int = _MESSAGES_AT_ONCE) -> bool:
         """Read what a process sent; False if it has closed the connection."""
         peer = self._peers[connection]
-        for _ in range(_MESSAGES_AT_ONCE):
+        for _ in range(most):
             try:
                 data, _, flags, _ = connection.recvmsg(MAX_BYTES)
             except BlockingIOError:

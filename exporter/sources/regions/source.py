@@ -27,3 +27,7 @@ class RegionSource:
     def close(self) -> None:
         """Stop listening."""
         self._intake.close()
+
+    def rest(self) -> Reading:
+        """What programs had sent when the socket was closed; what they send later they keep for the next exporter."""
+        return Reading(regions=self._intake.take())

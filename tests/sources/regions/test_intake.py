@@ -18,6 +18,7 @@ from exporter.host import Host
 from exporter.records import RegionReport, Unavailable
 from exporter.records.regions import ProcessRegions
 from exporter.regions import Client
+from exporter.sources.protocol import Receiver
 from exporter.sources.regions.intake import MAX_PEERS
 from exporter.sources.regions.peer import MAX_NAMES, OTHER
 from exporter.sources.regions.source import RegionSource
@@ -75,6 +76,15 @@ def runs(count: int = 1, **others: Any) -> bytes:
     return json.dumps({"names": {"1": "alive"}, "runs": {"1": count}} | others).encode()
 
 
+class Ahead(Host):
+    """Shows every process but this one in a time namespace that is 5000 s ahead: the kernel makes them as root only."""
+
+    def text(self, path: str) -> str:
+        if path.endswith("timens_offsets") and "self" not in path:
+            return "monotonic        5000         0\nboottime            0         0\n"
+        return super().text(path)
+
+
 class TestClient:
     def test_what_a_client_measured_arrives_under_its_process(self, path: Path, reader: Reader) -> None:
         client = Client(str(path))
@@ -124,6 +134,37 @@ class TestClient:
             with connect(path) as late:
                 late.send(runs())
                 wait_for(lambda: reader.runs("alive") == 3)
+
+    def test_what_was_sent_until_the_end_is_taken(self, path: Path, source: RegionSource) -> None:
+        """What a program sends later fails there, so that it sends it to the next exporter."""
+        with connect(path) as connection:
+            for _ in range(50):
+                connection.send(runs())
+            wait_for(lambda: source.read(0.0).regions is not None)
+            for _ in range(50):
+                connection.send(runs())
+            source.close()
+            with pytest.raises(BrokenPipeError):
+                connection.send(runs(), socket.MSG_NOSIGNAL)
+        rest = source.rest().regions
+        assert rest is not None
+        assert isinstance(source, Receiver)
+        assert sum(use.count for each in rest.processes for use in each.uses) >= 50
+
+    def test_a_process_with_clocks_of_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / "proc").symlink_to("/proc")
+        path = tmp_path / "regions.sock"
+        host = Ahead(procfs=str(tmp_path / "proc"))
+        source = RegionSource(host, str(path))
+        source.read(0.0)
+        reader = Reader(source)
+        with connect(path) as connection:
+            start = time.monotonic_ns() - 10**9
+            connection.send(runs(start=start + 5000 * 10**9, pieces=[[10**8, 1, 10**8]]))
+            wait_for(lambda: reader.runs("alive") == 1)
+        (span,) = [span for each in reader.processes for span in each.spans]
+        assert span.start == pytest.approx(host.clock() - time.monotonic() + start / 1e9, abs=0.1)
+        source.close()
 
     def test_the_socket_of_the_exporter_after_it_is_left_alone(self, path: Path, source: RegionSource) -> None:
         os.unlink(path)
