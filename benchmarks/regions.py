@@ -14,7 +14,7 @@ _LAG_SECONDS = 0.0523
 
 _LONGER = (4, 10, 20, 40)
 _CARD_SECONDS = 300.0
-_CARD_PROGRAMS = 10
+_CARD_PROGRAMS = 20
 _CASES = ((0.1, 60.0, 100), (0.1, 600.0, 10), (1.0, 600.0, 100), (1.0, 3600.0, 10))
 """Period of the meter and duration, in seconds, and the number of programs."""
 

@@ -19,7 +19,7 @@ _PROGRAM = """
 import json, os, signal, sys, time
 from exporter.regions import region, step
 
-used = {}
+used, entered = {}, {}
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 
@@ -30,6 +30,7 @@ def compute(name, seconds):
             pass
         found.add(samples=2)
     used[name] = used.get(name, 0.0) + time.thread_time() - began
+    entered[name] = entered.get(name, 0) + 1
 
 child = os.fork()
 names = ("parent a", "parent b") if child else ("child a", "child b")
@@ -42,7 +43,7 @@ if child:
     os.kill(child, signal.SIGTERM)
     os.waitpid(child, 0)
 with open(sys.argv[1] + ("" if child else ".child"), "w") as file:
-    json.dump(used, file)
+    json.dump([used, entered], file)
 """
 
 
@@ -87,10 +88,11 @@ def run(machine: Machine, result: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", _PROGRAM, str(result)], env=environment)
 
 
-def read(result: Path) -> Mapping[str, float]:
-    found: dict[str, float] = json.loads(result.read_text())
-    found.update(json.loads(result.with_name(f"{result.name}.child").read_text()))
-    return found
+def read(result: Path) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """CPU seconds and runs of both processes by region."""
+    used, entered = json.loads(result.read_text())
+    others = json.loads(result.with_name(f"{result.name}.child").read_text())
+    return used | others[0], entered | others[1]
 
 
 def test_joules_follow_the_cpu_time_of_regions_also_of_a_child_and_across_a_restart(
@@ -109,7 +111,7 @@ def test_joules_follow_the_cpu_time_of_regions_also_of_a_child_and_across_a_rest
     finally:
         program.terminate()
         program.wait(patience())
-    seconds = read(result)
+    seconds, entered = read(result)
     wait_for(lambda: machine.exporter.scrape().total("energy_region_programs") == 0)
     scrape = machine.exporter.scrape()
     joules = by_region(scrape, "energy_region_joules_total", component="cpu")
@@ -120,6 +122,7 @@ def test_joules_follow_the_cpu_time_of_regions_also_of_a_child_and_across_a_rest
         assert ratio == pytest.approx(seconds[f"{each} a"] / seconds[f"{each} b"], rel=0.2)
     runs = by_region(scrape, "energy_region_runs_total")
     units = by_region(scrape, "energy_region_units_total", unit="samples")
+    assert {name: runs[name] for name in entered} == entered, "none was lost, although the exporter ended in between"
     assert units == {name: 2 * runs[name] for name in units}
     assert scrape.total("energy_region_runs_lost_total") == 0
     assert scrape.find("energy_region_messages_rejected_total") == []
