@@ -52,9 +52,8 @@ _DEVICE_SPANS = 4000
 """Most spans of device time until the next message."""
 
 _LOCK_SECONDS = 0.5
-"""How long the lock is waited for, unless a client is made with another time: a signal handler or finalizer may have
-interrupted the thread that holds it. Longer than a busy machine keeps a thread waiting that holds it, because a run
-that cannot be ended would stay open."""
+"""How long the lock is waited for. Longer than a busy machine keeps a thread waiting that holds it, because a run that
+cannot be ended would stay open."""
 
 _MOST_UNITS = 1e12
 """Largest count of a unit at once; more is a mistake."""
@@ -118,7 +117,7 @@ class Region:
             client.start()
         lock = client.lock
         try:
-            if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
+            if not (lock.acquire(False) or client.wait_for(lock)):
                 client.lost += 1
                 return self
             try:
@@ -164,8 +163,8 @@ class Region:
             return
         lock = client.lock
         try:
-            if not (lock.acquire(False) or lock.acquire(True, client.lock_seconds)):
-                client.unended = True
+            if not (lock.acquire(False) or client.wait_for(lock)):
+                client.unended = client.unended or bool(self.frames)
                 return
             try:
                 now = monotonic_ns()
@@ -283,6 +282,9 @@ class Region:
         return cast("Function", functools.wraps(function)(wrapper))
 
 
+_HOLDERS = (Region.__enter__.__code__, Region.__exit__.__code__)
+
+
 def _open_ancestor(frame: Frame | None, epoch: int) -> Frame | None:
     while frame is not None and frame[_EPOCH] != epoch:
         frame = frame[_PARENT]
@@ -360,6 +362,15 @@ class Client:
         if now - self.last >= _PIECE_NS:
             self._close_sum(self.last)
         self._close_sum(now)
+
+    def wait_for(self, lock: threading.Lock) -> bool:
+        """Wait for the lock for a region that is entered or left, unless this thread holds it and was interrupted."""
+        frame = sys._getframe(1).f_back
+        while frame is not None:
+            if frame.f_code in _HOLDERS:
+                return False
+            frame = frame.f_back
+        return lock.acquire(True, self.lock_seconds)
 
     def enter_from_outside(self, now: int, cpu: int) -> None:
         """Add the CPU time of this thread, whose clock is ``cpu``, since it left all regions. The lock is held."""

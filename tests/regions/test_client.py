@@ -321,6 +321,58 @@ def test_an_exception_of_a_signal_handler_at_any_point(method: str, server: Regi
     assert sent(client, server).runs["after"] == raised
 
 
+class Noting:
+    """A lock that notes whether it was waited for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.waited = 0
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self.waited += blocking
+        return self._lock.acquire(blocking, min(timeout, 0.01) if blocking else -1)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+def test_a_signal_handler_with_a_region_of_its_own_never_waits(method: str, server: RegionServer) -> None:
+    client = Client(str(server.path))
+    region, handlers = client.region("a"), client.region("handler")
+    code = getattr(Region, method).__code__
+    lock = Noting()
+    handled = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal handled
+        if frame.f_code is not code or frame.f_locals["self"] is not region:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            handled += 1
+            with handlers:
+                pass
+        return trace
+
+    before = sys.gettrace()
+    client.lock = lock  # type: ignore[assignment]
+    sys.settrace(trace)
+    try:
+        with region:
+            pass
+    finally:
+        sys.settrace(before)
+    assert handled > 50
+    assert lock.waited == 0
+    client.flush()
+    assert client.active == {}
+    totals = sent(client, server)
+    wait_for(lambda: server.totals().runs["handler"] + server.totals().lost >= handled)
+    assert totals.runs["handler"] < handled
+    assert totals.runs["a"] == 1
+
+
 def test_a_region_that_is_left_in_another_thread(client: Client, server: RegionServer) -> None:
     """As web frameworks do with dependencies that are generators, each half in a thread of a pool."""
     region = client.region("request")
@@ -345,10 +397,13 @@ def test_one_that_is_left_while_its_context_goes_on(client: Client, server: Regi
     thread = threading.Thread(target=outer.__exit__, args=(None, None, None))
     thread.start()
     thread.join()
+    outer_seconds = sent(client, server).seconds["outer"]
     with client.region("next"):
         nap()
     assert client.active == {}
-    assert sent(client, server).seconds["outer"] < 0.02 <= server.totals().seconds["next"]
+    totals = sent(client, server)
+    assert totals.seconds["outer"] == outer_seconds
+    assert totals.seconds["next"] >= 0.02
 
 
 def test_a_process_that_was_stopped_for_longer_than_a_message_may_say(client: Client, server: RegionServer) -> None:
