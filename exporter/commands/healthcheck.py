@@ -33,14 +33,29 @@ def target(settings: Settings) -> Address:
     return Address(_LOOPBACK.get(host, host), port)
 
 
+def runs_here(settings: Settings) -> bool:
+    """Whether an exporter with these settings answers, healthy or not; False where it might not answer everybody."""
+    try:
+        _, text = _ask(target(settings))
+    except (NoHealthAddressError, OSError, http.client.HTTPException):
+        return False
+    return text.startswith(("healthy", "unhealthy"))
+
+
+def _ask(address: Address) -> tuple[int, str]:
+    """Status and text of one answer. Raises OSError and HTTPException."""
+    with contextlib.closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)) as connection:
+        connection.request("GET", "/-/healthy")
+        answer = connection.getresponse()
+        return answer.status, answer.read(1000).decode(errors="replace")
+
+
 def run(flags: Mapping[str, object], environ: Mapping[str, str]) -> int:
     """Send one request and print the answer. Returns the exit status: 1 if unhealthy or unreachable."""
     try:
         address = target(load(flags, environ))
-        with contextlib.closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_SECONDS)) as connection:
-            connection.request("GET", "/-/healthy")
-            answer = connection.getresponse()
-            healthy, text = answer.status == http.client.OK, answer.read(1000).decode(errors="replace")
+        status, text = _ask(address)
+        healthy = status == http.client.OK
     except (ConfigError, NoHealthAddressError) as error:
         healthy, text = False, f"{error}\n"
     except (OSError, http.client.HTTPException) as error:

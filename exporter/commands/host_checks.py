@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..config.settings import Settings
@@ -16,6 +17,7 @@ from ..records import Unavailable
 from ..sources.usage.cgroup_tree import find_hierarchy
 from ..sources.usage.process_clock import ProcessTable
 from ..sources.usage.scope import is_whole
+from .healthcheck import runs_here
 
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """Inode of the host's own PID namespace (include/linux/proc_ns.h)."""
@@ -43,7 +45,7 @@ def run_checks(settings: Settings, host: Host) -> Iterator[HostCheck]:
     yield state_file(settings.state_file)
     yield history_file(settings.history_file)
     for address in settings.web_listen_address:
-        yield port(address)
+        yield port(address, lambda: runs_here(settings))
     yield clock(host)
 
 
@@ -170,12 +172,14 @@ def _writable(what: str, path: str) -> HostCheck:
     return HostCheck(what, f"{path} can be written")
 
 
-def port(address: Address) -> HostCheck:
-    """Whether the address is free and this user may listen on it."""
+def port(address: Address, served: Callable[[], bool] = lambda: False) -> HostCheck:
+    """Whether the address is free and this user may listen on it, or an exporter of these settings has it already."""
     family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
     try:
         socket.create_server((address.host, address.port), family=family).close()
     except OSError as error:
+        if error.errno == errno.EADDRINUSE and served():
+            return HostCheck("address", f"{address} is in use by an exporter that runs with these settings")
         fix = "stop what listens there (dcgm-exporter has the same port), or set --web.listen-address"
         return HostCheck("address", f"{address}: {error.strerror or error}", fix)
     return HostCheck("address", f"{address} is free")

@@ -34,6 +34,8 @@ _CONFIG = """log.format: json
 # A virtual machine's RAPL is its host's; the meter that the check has written is this machine's own.
 attribution.cpu-scope: machine
 kubernetes.labels: app
+impact.price: 0.25
+impact.currency: EUR
 """
 
 

@@ -20,6 +20,15 @@ from .programs import WORKER
 from .workloads import NAMESPACE, container, cron_job, deployment, job, namespace, pod, static_pod
 
 ALLOCATED = "energy_gpu_allocated_ratio"
+DOCTOR = (
+    "price        works   0.25 EUR per kWh",  # from the ConfigMap
+    f"state file   ok      {STATE}/state can be written",
+    "/host/sys/class/hwmon",
+    "address      ok      :9400 is in use by an exporter that runs with these settings",
+    "kubernetes   works",
+)
+"""What doctor says by ``kubectl exec``, if it has the settings of the exporter in the pod."""
+
 OWNERS = {"chat": "Deployment", "trainer": "StatefulSet", "nightly": "Job"}
 
 
@@ -40,6 +49,9 @@ def base(cluster: Cluster) -> None:
     cluster.recorded["probe_failures_at_start"] = unhealthy
     doctor = cluster.exec("ai-energy-exporter", "doctor")
     cluster.recorded["doctor"] = doctor.splitlines()
+    for setting in DOCTOR:
+        assert setting in doctor, f"doctor does not have {setting!r}:\n{doctor}"
+    assert cluster.exec("ai-energy-exporter", "healthcheck") == "healthy\n"
     scrape = cluster.scrape()
     for source in ("kubernetes", "podresources", "nvml", "rapl"):
         assert scrape.total("energy_source_up", source=source) == 1.0, f"{source}: {doctor}"

@@ -42,6 +42,7 @@ from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.protocol import Namer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 from tests.support.feed_server import FeedServer
+from tests.support.program import Running
 
 
 class ScriptedSource:
@@ -287,6 +288,13 @@ class TestCheckup:
         assert "Address already in use" in check.text
         assert "--web.listen-address" in check.fix
         assert host_checks.port(Address("127.0.0.1", 0)).fix == ""
+
+    def test_a_port_in_use_by_the_exporter_that_is_examined(self, start: Callable[..., Running]) -> None:
+        """As by ``kubectl exec`` or ``docker exec``."""
+        address = start("--demo").url.split("/")[2]
+        settings = load({"web.listen-address": [address]}, {})
+        (check,) = [each for each in host_checks.run_checks(settings, Host()) if each.what == "address"]
+        assert check == ("address", f"{address} is in use by an exporter that runs with these settings", "")
 
     @pytest.mark.parametrize("listen", ["", "::1"])
     def test_other_families_do_not_raise(self, listen: str) -> None:
