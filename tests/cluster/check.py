@@ -112,6 +112,9 @@ def main() -> int:
         print(f"programs after {time.monotonic() - began:.0f} s", flush=True)
         make_images(folder, options.image)
         print(f"images after {time.monotonic() - began:.0f} s", flush=True)
+        if reason := machine.impossible():  # two kubelets end each other's pods: another check began meanwhile
+            print(reason, file=sys.stderr)
+            return 1
         arguments = ["--folder", str(folder), *(["--record", str(options.record.resolve())] if options.record else [])]
         status = machine.enter("tests.cluster.check", [*arguments, *([options.until] if options.until else [])])
         print(f"{time.monotonic() - began:.0f} s altogether")

@@ -82,6 +82,17 @@ def prepare(scratch: Path) -> None:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
 
 
+def lose_run() -> None:
+    """Empty ``/run``, and unmount the volumes of pods, as a machine that starts does."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    for line in reversed(lines):
+        where = line.split()[4]
+        if where.startswith(("/run/", "/var/lib/kubelet/pods/")):
+            subprocess.run(["umount", "--lazy", where], check=False, capture_output=True)
+    _run("umount", "--lazy", "/run")
+    _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
+
+
 def cover_classes(scratch: Path) -> Path:
     """Make ``/sys/class`` a folder to which meters can be added. Returns the root of such a sysfs, to write into."""
     folder = scratch / "sys/class"

@@ -17,7 +17,7 @@ import trustme
 
 from tests.support.patience import patience
 
-from .machine import ADDRESS, API_SERVICE, NODE, SERVICES, program
+from .machine import ADDRESS, API_SERVICE, NODE, SERVICES, lose_run, program
 from .programs import EXPORTER, PAUSE
 
 KUBELET_FOLDER = Path("/var/lib/kubelet")
@@ -91,18 +91,59 @@ class Node:
         """Start all; ``devices``: resource and names that the plugin offers. Returns when the node is ready."""
         offered = [f"{resource}={','.join(names)}" for resource, names in devices.items()]
         self._commands["deviceplugin"] = ((str(self.programs / "deviceplugin"), str(DEVICES), *offered), {})
+        self._start_servers()
+        for archive in ("worker.tar", "exporter.tar"):
+            self.containerd("images", "import", str(self.programs / archive))
+        self.containerd("images", "tag", f"localhost/{EXPORTER}:latest", f"docker.io/library/{EXPORTER}:0.1.0")
+        self._start_kubelet(devices)
+
+    def go_down(self) -> None:
+        """End all, containers too, and lose what a restart of the machine loses: /run, and mounts of pods."""
+        self.stop("kubelet")
+        self.end_containers()
+        self.close()
+        lose_run()
+
+    def go_up(self, devices: Mapping[str, Sequence[str]]) -> None:
+        """Start all after `go_down`."""
+        self._start_servers()
+        self._start_kubelet(devices)
+
+    def _start_servers(self) -> None:
         self.start("etcd")
         self.start("containerd")
         self.start("kube-apiserver")
         wait_for(lambda: os.path.exists(CONTAINERD), "containerd", START_SECONDS)
-        for archive in ("worker.tar", "exporter.tar"):
-            self.containerd("images", "import", str(self.programs / archive))
-        self.containerd("images", "tag", f"localhost/{EXPORTER}:latest", f"docker.io/library/{EXPORTER}:0.1.0")
         self.wait_for_api()
+
+    def _start_kubelet(self, devices: Mapping[str, Sequence[str]]) -> None:
         for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "deviceplugin"):
             self.start(name)
         wait_for(self.is_ready, "the node", START_SECONDS)
         wait_for(lambda: self.offers(devices), "its devices", START_SECONDS)
+
+    def configure_kubelet(self, **changed: Any) -> None:
+        """Start it again with other fields of its configuration."""
+        self.stop("kubelet")
+        (self.scratch / "kubelet.json").write_text(json.dumps(self._kubelet() | changed))
+        self.start("kubelet")
+        wait_for(self.is_ready, "the node", START_SECONDS)
+
+    def end_containers(self) -> None:
+        """End the containers, so that their cgroups can be removed."""
+        for task in self.containerd("tasks", "list", "--quiet").split():
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.containerd("tasks", "delete", "--force", task)
+
+    def start_driver(self, name: str) -> None:
+        """Start a driver of dynamic resource allocation; returns when the kubelet knows it."""
+        folder = KUBELET_FOLDER / "plugins" / name
+        server = (f"https://{ADDRESS}:443", f"{self.scratch}/ca.crt", "admin-token")
+        command = (str(self.programs / "draplugin"), name, str(KUBELET_FOLDER / "plugins_registry"), str(folder))
+        self._commands["draplugin"] = ((*command, *server), {})
+        self.start("draplugin")
+        log = self.scratch / "draplugin.log"
+        wait_for(lambda: "registered: true" in log.read_text(), "the driver's registration")
 
     def containerd(self, *arguments: str) -> str:
         """Ask containerd by its own client."""

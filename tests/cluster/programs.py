@@ -31,12 +31,13 @@ PACKAGES: Mapping[str, str] = {
     "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
     "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
     "deviceplugin": "./deviceplugin",
+    "draplugin": "./draplugin",
     "worker": "./worker",
 }
 HELM = "helm.sh/helm/v3/cmd/helm@v3.19.0"
 """Installed where this machine has no helm."""
 
-_STATIC = ("worker", "deviceplugin")
+_STATIC = ("worker", "deviceplugin", "draplugin")
 """Always built anew: their source is here. The rest changes with go.sum only."""
 
 PAUSE = "check.example/pause:1"

@@ -65,6 +65,12 @@ def namespace(name: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 
+def in_namespace(name: str, made: Object) -> Object:
+    """The same object in another namespace, without labels: they may not be as long as a name."""
+    metadata = {"name": made["metadata"]["name"], "namespace": name}
+    return {**made, "metadata": metadata}
+
+
 def static_pod(name: str, *containers: Object) -> Object:
     """A pod that the kubelet finds in a folder: without requests that the scheduler would see."""
     return pod(name, *containers)

@@ -96,6 +96,11 @@ class Meter:
             new.rename(self.path)
             self._held = False
 
+    def restart(self) -> None:
+        """Count from 0, as after a restart of the machine; so do `joules`."""
+        with self._lock:
+            self._start, self._began = 0.0, time.monotonic()
+
     def stop(self) -> None:
         """Stand still."""
         self._stop.set()
@@ -236,6 +241,10 @@ class Audit:
         self.seen = self.seen | {(own["namespace"], own["pod"], own["container"], own["runtime"]) for own in containers}
         self.models = self.models | {(own["model_name"], own["namespace"], own["phase"]) for own in models}
         self._last = scrape
+
+    def forget_processes(self) -> None:
+        """The machine has started anew: whatever has one of the pids now is another process."""
+        self._last = Scrape({key: value for key, value in self._last.items() if "pid" not in dict(key[1])})
 
 
 def _is_another_process(key: Key, since: float) -> bool:
