@@ -18,6 +18,8 @@ from .workloads import NAMESPACE, container, in_namespace, job, namespace, pod, 
 LONG = "n" * 63
 """The longest name of a namespace or container; with a pod of that length a file name of the kubelet is near 255."""
 
+STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+
 DRIVER = "gpu.nvidia.com"
 
 
@@ -43,8 +45,8 @@ def kinds(cluster: Cluster) -> None:
     for name, main in sorted(names | {("kinds", "debugger")}):
         cluster.until(lambda scrape, p=name, m=main: shown(scrape, NAMESPACE, p, m), f"joules of {name} {main}")  # type: ignore[misc]
     cluster.until(lambda scrape: shown(scrape, LONG, dotted, "c" * 63), "joules under long names")
-    found = [(each, status) for each, status in running(cluster.pods()) if each["metadata"]["name"] in dict(names)]
-    cluster.recorded["cgroups_of_kinds"] = cgroups(found)
+    pods = [each for each in cluster.pods() if each["metadata"]["name"] in dict(names)]
+    cluster.recorded["cgroups_of_kinds"] = cgroups(running(pods, STATUSES))
     objects = node.get("pods", "-n", NAMESPACE)
     objects["items"] = [each for each in objects["items"] if each["metadata"]["name"] in dict(names)]
     cluster.recorded["pods_of_kinds"] = stripped(objects)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from tests.support.live import Scrape
 
@@ -36,9 +37,10 @@ def cgroups(found: list[tuple[dict[str, object], dict[str, object]]]) -> dict[st
     return seen
 
 
-def stripped(answer: dict[str, object]) -> dict[str, object]:
-    """An answer without what servers note about who wrote which field."""
-    for each in answer["items"]:  # type: ignore[attr-defined]
+def stripped(answer: dict[str, Any], space: str = "") -> dict[str, Any]:
+    """An answer, of one namespace, without what servers note about who wrote which field."""
+    answer["items"] = [each for each in answer["items"] if space in ("", each["metadata"]["namespace"])]
+    for each in answer["items"]:
         each["metadata"].pop("managedFields", None)
     return answer
 

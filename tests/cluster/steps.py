@@ -100,6 +100,8 @@ def names(cluster: Cluster) -> None:
         if owner:
             assert info["owner_kind"] == owner, info
     cluster.recorded["cgroups"] = cgroups(found)
+    from_kubelet = json.loads(cluster.node.kubectl("get", "--raw", f"/api/v1/nodes/{NODE}/proxy/pods"))
+    cluster.recorded["pods_of_kubelet"] = stripped(from_kubelet, NAMESPACE)
     cluster.recorded["pods"] = stripped(cluster.node.get("pods", "-A", f"--field-selector=spec.nodeName={NODE}"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +78,56 @@ def test_the_manifest_gives_the_rights_that_were_used_and_no_others(recorded: An
     (role,) = [each for each in documents if each["kind"] == "ClusterRole"]
     given = {f"{verb} {kind}" for rule in role["rules"] for verb in rule["verbs"] for kind in rule["resources"]}
     assert set(recorded["rights_used"]) == given
+
+
+def test_the_kubelet_gives_the_names_that_the_api_server_gives(recorded: Any) -> None:
+    """All but the uid of a static pod: only the API server has a mirror of it."""
+    told: dict[str, dict[str, Any]] = {}
+    for source in ("pods", "pods_of_kubelet"):
+        told[source] = {}
+        for pod in recorded[source]["items"]:
+            told[source] |= read_pod(pod)[1]
+    differ = set()
+    for identity in recorded["cgroups"]:
+        ours, theirs = told["pods"][identity], told["pods_of_kubelet"][identity]
+        for field in ("namespace", "pod", "container", "image", "owner_kind", "owner_name", "command", "pod_uid"):
+            if getattr(ours, field) != getattr(theirs, field):
+                differ.add((ours.pod, field))
+    assert differ == {("static-node-1", "pod_uid")}
+
+
+def test_init_sidecar_and_ephemeral_containers_and_each_class_of_service_have_names(recorded: Any) -> None:
+    names: dict[str, Any] = {}
+    for pod in recorded["pods_of_kinds"]["items"]:
+        names |= read_pod(pod)[1]
+    found = set()
+    for identity, lines in recorded["cgroups_of_kinds"].items():
+        owner = by_path([parse_cgroup("\n".join(lines))])
+        assert (owner.runtime, owner.container_id) == ("kubernetes", identity)
+        found.add((names[identity].pod, names[identity].container))
+    ones = {("kinds", "main"), ("kinds", "sidecar"), ("kinds", "debugger")}
+    assert found == ones | {("guaranteed", "main"), ("besteffort", "main")}
+
+
+def test_claims_are_the_cards_that_the_scheduler_chose(recorded: Any, tmp_path: Path) -> None:
+    """A claim of a template, one that two pods share, and an extended resource."""
+    for number in range(3):
+        folder = tmp_path / f"driver/nvidia/gpus/0000:0{number + 1}:00.0"
+        folder.mkdir(parents=True)
+        (folder / "information").write_text(f"Model: \t NVIDIA H100\nDevice Minor: \t {number}\n")
+    resolver, found = DeviceResolver(Host(procfs=str(tmp_path))), {}
+    for each in decode(bytes.fromhex(recorded["pod_resources_of_claims"])):
+        if each.driver:
+            part = resolver.resolve(each)
+            assert part is not None, each
+            found[each.pod] = part.device
+    cards = {name: f"0000:0{int(device.removeprefix('gpu-')) + 1}:00.0" for name, device in recorded["claimed"].items()}
+    assert found == cards
+    assert found["sharing-1"] == found["sharing-2"]
+    assert len(set(found.values())) == 3
+
+
+def test_a_kubelet_of_before_1_34_lists_ended_pods_without_devices(recorded: Any) -> None:
+    message = bytes.fromhex(recorded["pod_resources_of_ended_pods"])
+    assert b"ended-" in message
+    assert not [each for each in decode(message) if each.pod.startswith("ended-")]

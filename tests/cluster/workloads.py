@@ -76,12 +76,13 @@ def static_pod(name: str, *containers: Object) -> Object:
     return pod(name, *containers)
 
 
-def running(pods: Sequence[Object]) -> list[tuple[Object, Object]]:
-    """Pods and those of their containers that run."""
+def running(pods: Sequence[Object], kinds: Sequence[str] = ("containerStatuses",)) -> list[tuple[Object, Object]]:
+    """Pods and those of their containers that run, of these kinds."""
     return [
         (each, status)
         for each in pods
-        for status in each["status"].get("containerStatuses", ())
+        for kind in kinds
+        for status in each["status"].get(kind, ())
         if "running" in status["state"] and each["spec"].get("nodeName") == NODE
     ]
 

@@ -59,6 +59,7 @@ class FakeApiServer:
         self._watchers: set[socket.socket] = set()
         self._changed = threading.Condition()
         self._closing = False
+        self._ended = 0
         self._server = _Server(("127.0.0.1", port), _handler(self))
         if context is not None:
             self._server.context = context
@@ -92,6 +93,18 @@ class FakeApiServer:
             self._version += 1
             self._oldest = self._version
             self._events.clear()
+
+    def restore(self, version: int) -> None:
+        """As after etcd was restored from a copy: versions go on from an older one, and watches stay silent."""
+        with self._changed:
+            self._version = version
+            self._events.clear()
+
+    def end_watches(self) -> None:
+        """End all watches as the server does when their time is over."""
+        with self._changed:
+            self._ended += 1
+            self._changed.notify_all()
 
     def forget_events(self, keep: int) -> None:
         """Delete all events but the last ``keep``, to save memory."""
@@ -229,10 +242,11 @@ class FakeApiServer:
         return None
 
     def _stream(self, handler: _Handler, query: Mapping[str, str], since: int, deadline: float) -> None:
+        ended = self._ended
         while True:
             with self._changed:
                 pending = [event for event in self._events if event[0] > since]
-                if not pending and not self._closing:
+                if not pending and not self._closing and ended == self._ended:
                     self._changed.wait(min(0.5, max(0.0, deadline - time.monotonic())))
                     pending = [event for event in self._events if event[0] > since]
                 for version, kind, pod in pending:
@@ -243,7 +257,7 @@ class FakeApiServer:
                             handler.wfile.write(_event(kind, mark))
                     elif _selected(pod, query.get("fieldSelector", "")):
                         handler.wfile.write(_event(kind, {"kind": "Pod", "apiVersion": "v1", **pod}))
-            if self._closing or time.monotonic() >= deadline:
+            if self._closing or ended != self._ended or time.monotonic() >= deadline:
                 handler.wfile.write(_chunk(b""))
                 return
 

@@ -43,7 +43,8 @@ _OLD = "PodResources v1 needs Kubernetes 1.20 or newer"
 class PodResourcesSource:
     """Queries the kubelet every `POLL_SECONDS`; without a socket, checks for one once a minute.
 
-    Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". The list contains active pods only.
+    Sources: KEP-606, KEP-3695, kubernetes.io "Monitoring device plugin resources". Before Kubernetes 1.34 the list
+    also contains pods that ended, without devices.
     Every answer is complete, except those of a kubelet that has just started (`STARTING_SECONDS`).
     """
 

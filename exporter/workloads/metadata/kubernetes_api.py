@@ -69,7 +69,7 @@ class ApiServer:
         self._random = Random()
 
     def watch(self, cache: MetadataCache, on_progress: OnProgress, stop: threading.Event) -> None:
-        """List once, then watch from that version; list again only when the server no longer has it."""
+        """List once, then watch from that version; list again only when the server no longer has it, or not yet."""
         while not stop.is_set():
             resumed = self._version
             try:
@@ -144,8 +144,12 @@ class ApiServer:
                 # A connection that breaks after an event is normal: the next watch resumes after that event.
                 if not received or error.reason not in ("error", "timeout") or isinstance(error, HttpStatusError):
                     raise
-        if not received and time.monotonic() - began < _MIN_WATCH_SECONDS:
-            raise Unavailable("error", f"{self._client.url}: the watch ended immediately", API_FIXES[404])
+        if not received:
+            if time.monotonic() - began < _MIN_WATCH_SECONDS:
+                raise Unavailable("error", f"{self._client.url}: the watch ended immediately", API_FIXES[404])
+            # Not even a bookmark, which comes each minute: this version is newer than any that the server has, as after
+            # etcd was restored from a backup, and it sends nothing until it has as new ones.
+            self._version = ""
         on_progress(0.0)
 
     def _apply(self, event: Any, cache: MetadataCache) -> None:

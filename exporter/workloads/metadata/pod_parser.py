@@ -31,7 +31,7 @@ def read_pod(pod: object) -> tuple[str, dict[str, ContainerMetadata]]:
     if not uid:
         return "", {}
     spec, status = mapping(mapping(pod).get("spec")), mapping(mapping(pod).get("status"))
-    kind, name = _owner(metadata)
+    kind, name = _owner(metadata) or _node_of_static(metadata, spec)
     pod_metadata = ContainerMetadata(
         namespace=text(metadata.get("namespace")),
         pod=text(metadata.get("name")),
@@ -62,12 +62,18 @@ def _uids(uid: str, annotations: Mapping[str, str]) -> Iterator[str]:
         yield manifest
 
 
-def _owner(metadata: Mapping[str, Any]) -> tuple[str, str]:
+def _node_of_static(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[str, str]:
+    """The owner that the mirror of a static pod has; the kubelet lists static pods themselves, which have none."""
+    source = mapping(metadata.get("annotations")).get("kubernetes.io/config.source")
+    return ("Node", text(spec.get("nodeName"))) if source in ("file", "http") else ("", "")
+
+
+def _owner(metadata: Mapping[str, Any]) -> tuple[str, str] | None:
     """Kind and name of the owner, without a request: the Deployment of a ReplicaSet, the RayJob of a RayCluster."""
     references = list(mappings(metadata.get("ownerReferences")))
-    reference = next(
-        (each for each in references if each.get("controller") is True), references[0] if references else {}
-    )
+    if not references:
+        return None
+    reference = next((each for each in references if each.get("controller") is True), references[0])
     kind, name = text(reference.get("kind")), text(reference.get("name"))
     labels = mapping(metadata.get("labels"))
     if kind == "ReplicaSet":

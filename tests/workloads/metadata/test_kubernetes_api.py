@@ -186,6 +186,19 @@ class TestWatch:
         wait_for(lambda: len(server.requests_with(watch="1")) == 2)
         assert server.requests_with(watch="1")[-1].query["resourceVersion"] == "1002"
 
+    def test_one_without_a_bookmark_lists_again(self, server: FakeApiServer, watcher: Watcher) -> None:
+        """etcd was restored from a copy: an API server sends nothing that is older than the version of the watch."""
+        watcher.watching()
+        server.restore(version=900)
+        server.add(make_pod(2))
+        time.sleep(1.1)  # one that ends sooner is a failure
+        assert not watcher.knows(2)
+        server.end_watches()
+        wait_for(lambda: watcher.knows(2))
+        assert len(server.requests_with(watch="")) == 2
+        assert watcher.up()
+        assert sum(watcher.provider.health().failures.values()) == 0
+
     def test_an_incomplete_line_is_requested_again(self, server: FakeApiServer, watcher: Watcher) -> None:
         """Fault 49: the connection breaks in the middle of an event."""
         watcher.watching()

@@ -157,6 +157,15 @@ class TestStaticPods:
         assert entries[self.HASH] == entries[uid(1)]
         assert entries[self.HASH].pod_uid == uid(1)  # as kube-state-metrics has it
 
+    def test_as_the_kubelet_lists_it_the_node_owns_it(self) -> None:
+        """Its mirror, which only the API server has, refers to the node; a pod with an owner keeps it."""
+        pod = edit("metadata", {"uid": self.HASH, "annotations": {"kubernetes.io/config.source": "file"}})
+        owner, entries = read_pod(pod)
+        assert owner == self.HASH
+        assert (entries[owner].owner_kind, entries[owner].owner_name) == ("Node", pod["spec"]["nodeName"])
+        owned = {"ownerReferences": [{"kind": "Job", "name": "j"}], **pod["metadata"]}
+        assert read_pod({**pod, "metadata": owned})[1][owner].owner_kind == "Job"
+
     def test_an_ordinary_pod_cannot_pass_for_another(self) -> None:
         """Anyone who may create a pod may write annotations: with a victim's uid it would take over its joules."""
         assert set(read_pod(self.mirror(self.HASH))[1]) == {uid(1), container_id(1)}
