@@ -85,6 +85,10 @@ STORM = Scenario(
     0.05,
     mean=False,
 )
+UNEQUAL_WATTS = Scenario(
+    "watts per core 1 : 2 : 3",
+    tuple(Work(pace, "duty", 0.3, ROUND_MS, pace=pace) for pace in range(len(PACE))),
+)
 UNLIKE = tuple(Work(pace, "burst", *VARYING_MS, pace=pace) for pace in range(len(PACE)))
 ALIKE = tuple(Work(c, "burst", *VARYING_MS) for c in range(len(PACE)))
 SCENARIOS = (
@@ -104,10 +108,7 @@ SCENARIOS = (
         mean=False,
     ),
     SLEEPING,
-    Scenario(
-        "watts per core 1 : 2 : 3",
-        tuple(Work(pace, "duty", 0.3, ROUND_MS, pace=pace) for pace in range(len(PACE))),
-    ),
+    UNEQUAL_WATTS,
     Scenario("1 : 2 : 3, load varies", UNLIKE),
     Scenario("1 : 2 : 3, load varies, learned", UNLIKE, 0.05, learned=True),
     Scenario("equal, load varies, learned", ALIKE, 0.025, learned=True),

@@ -26,10 +26,10 @@ from statistics import median
 from tests.support.program import free_port
 
 from . import groups
-from .accuracy import LOADS, SLEEPING, STORM, Scenario, equal, warm_up
+from .accuracy import LOADS, ROUND_MS, SLEEPING, STORM, UNEQUAL_WATTS, Scenario, equal, warm_up
 from .crowd import crowd
 from .native import CannotMeasure
-from .rig import CPUS, IDLE_WATTS, WATTS_PER_CORE, Outcome, Rig, rig
+from .rig import CPUS, IDLE_WATTS, WATTS_PER_CORE, Outcome, Rig, Work, rig
 from .service import Service, served
 from .table import show
 
@@ -43,8 +43,13 @@ STALE_SECONDS = 1.0
 HOUSEKEEPING = ("system.slice/housekeeping.service", 60)
 """The cgroup and the slot of the process that uses a little CPU always."""
 
-CROWDS = ((200, 50), (2000, 200))
+CROWDS = ((200, 50), (2000, 200), (10_000, 500))
 SCRAPE_SECONDS = 5.0
+
+ENDS = Scenario(
+    "one container ends after a third",
+    (Work(0, "duty", 0.4, ROUND_MS, share=1 / 3), Work(1, "duty", 0.4, ROUND_MS)),
+)
 SCRAPES = 10
 
 _SERIES = re.compile(
@@ -139,15 +144,29 @@ class Beside:
         self._node, self._theirs = node, theirs
 
     def play(self, scenario: Scenario, seconds: float, seed: int) -> tuple[Outcome, dict[int, float]]:
-        """Run a scenario; the outcome of the exporter, and what Kepler charged to each container."""
+        """Run a scenario; the outcome of the exporter, and what Kepler charged to each container.
+
+        It is scraped all along, because a container that has ended is on one page of its, and not on the next.
+        """
         seen: dict[str, float] = {}
+        over = threading.Event()
 
         def read() -> None:
-            time.sleep(STALE_SECONDS)
             seen.update(active(self._theirs.scrape().decode()))
 
-        base = self._node.base
-        outcome = self._node.play(scenario.works, seconds, seed, settled=read)
+        def scrape() -> None:
+            while not over.wait(SCRAPE_SECONDS):
+                read()
+
+        def settled() -> None:
+            over.set()
+            thread.join()
+            time.sleep(STALE_SECONDS)
+            read()
+
+        base, thread = self._node.base, threading.Thread(target=scrape)
+        thread.start()
+        outcome = self._node.play(scenario.works, seconds, seed, settled=settled)
         return outcome, {number: seen.get(groups.container_label(base + number), 0.0) for number in outcome.truth}
 
 
@@ -164,7 +183,7 @@ def truth_row(scenario: Scenario, outcome: Outcome, theirs: dict[int, float]) ->
 
 def against_truth(program: str, seconds: float) -> None:
     """Print the joules of both beside the truth."""
-    scenarios = (*map(equal, LOADS), SLEEPING, STORM)
+    scenarios = (*map(equal, LOADS), SLEEPING, UNEQUAL_WATTS, ENDS, STORM)
     rows = []
     with contextlib.ExitStack() as stack:
         node = stack.enter_context(rig(1.0))
@@ -230,10 +249,12 @@ def main() -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kepler", description=__doc__)
     parser.add_argument("--kepler", required=True, metavar="PROGRAM", help="a Kepler that was built or installed")
+    parser.add_argument("--cost-only", action="store_true", help="no joules beside the truth")
     parser.add_argument("--seconds", type=float, default=40.0, help="of each workload")
     options = parser.parse_args()
     try:
-        against_truth(options.kepler, options.seconds)
+        if not options.cost_only:
+            against_truth(options.kepler, options.seconds)
         cost(options.kepler)
     except CannotMeasure as error:
         print(f"cannot measure: {error}", file=sys.stderr)

@@ -49,7 +49,8 @@ class Work(NamedTuple):
     """One worker: its container, the cgroup below the container's, and what it does (see worker.c).
 
     ``path`` is its cgroup where that is no container of Docker's; ``{0}`` in it is another number in each run.
-    ``words`` and ``environment`` are what it looks like as a process, ``model`` the model that it works for.
+    ``words`` and ``environment`` are what it looks like as a process, ``model`` the model that it works for. After
+    ``share`` of the run it ends, and its cgroup, in which it is alone, is removed; with 1 it is there to the end.
     """
 
     container: int
@@ -62,6 +63,7 @@ class Work(NamedTuple):
     words: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     model: str = ""
+    share: float = 1.0
 
     def group(self, base: int) -> str:
         """Its cgroup in the run that starts to count at ``base``."""
@@ -146,10 +148,10 @@ class Rig:
         slots = _slots(works)
         if learning_seconds:
             with self._workers(works, slots, base, learning_seconds, seed + 50) as workers:
-                self._run(workers, works, slots, learning_seconds)
+                self._run(workers, works, slots, learning_seconds, base)
         with self._workers(works, slots, base, seconds, seed) as workers:
             before, used_before = self.quiet(), self._used()
-            ratio = self._run(workers, works, slots, seconds)
+            ratio = self._run(workers, works, slots, seconds, base)
             after, used = self.quiet(), self._used()
             settled()
         truth: defaultdict[int, float] = defaultdict(float)
@@ -181,14 +183,24 @@ class Rig:
                 group = self.root / work.group(base)
                 group.mkdir(parents=True, exist_ok=True)
                 looks = (*work.words, "--") if work.words else (self.worker,)
-                words = [*looks, self.page, slot, group, work.mode, seconds, work.a, work.b, seed * 100 + index]
+                words = [
+                    *looks,
+                    self.page,
+                    slot,
+                    group,
+                    work.mode,
+                    seconds * work.share,
+                    work.a,
+                    work.b,
+                    seed * 100 + index,
+                ]
                 command = [str(word) for word in words]
                 started = _started(command, executable=self.worker, environment=dict(work.environment))
                 workers.append(stack.enter_context(started))
             yield workers
 
     def _run(
-        self, workers: list[subprocess.Popen[str]], works: Sequence[Work], slots: list[int], seconds: float
+        self, workers: list[subprocess.Popen[str]], works: Sequence[Work], slots: list[int], seconds: float, base: int
     ) -> dict[int, float]:
         """Let the workers run to the end; returns what the ratio model charges, given the true trace tick by tick."""
         charged: defaultdict[int, float] = defaultdict(float)
@@ -198,11 +210,18 @@ class Rig:
             worker.stdin.flush()
         at, joules, used = time.monotonic(), self._joules(), self._used()
         end = at + seconds
+        there = list(zip(workers, works, strict=True))
         while at < end:
             time.sleep(self.interval)
-            if time.monotonic() >= end:
-                done = [_said(worker, "done") for worker in workers]
-                assert all(done), "a worker failed"
+            elapsed = time.monotonic() - (end - seconds)
+            for worker, work in [*there]:
+                if elapsed >= work.share * seconds:
+                    assert _said(worker, "done"), "a worker failed"
+                    there.remove((worker, work))
+                    if work.share < 1.0:
+                        worker.kill()
+                        worker.wait()
+                        self.root.joinpath(work.group(base)).rmdir()
             now, energy, now_used = time.monotonic(), self._joules(), self._used()
             for work, slot in zip(works, slots, strict=True):
                 utilization = (now_used[slot] - used[slot]) / (now - at) / CPUS

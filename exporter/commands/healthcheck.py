@@ -34,7 +34,7 @@ def target(settings: Settings) -> Address:
 
 
 def runs_here(settings: Settings) -> bool:
-    """Whether an exporter with these settings answers, healthy or not; False where it might not answer everybody."""
+    """Whether an exporter with these settings answers, healthy or not; False where its addresses may demand more."""
     try:
         _, text = _ask(target(settings))
     except (NoHealthAddressError, OSError, http.client.HTTPException):
