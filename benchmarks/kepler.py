@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import subprocess
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -29,7 +30,7 @@ from . import groups
 from .accuracy import LOADS, ROUND_MS, SLEEPING, STORM, UNEQUAL_WATTS, Scenario, equal, warm_up
 from .crowd import crowd
 from .native import CannotMeasure
-from .rig import CPUS, IDLE_WATTS, WATTS_PER_CORE, Outcome, Rig, Work, rig
+from .rig import CPUS, IDLE_WATTS, RANGE_MICROJOULES, WATTS_PER_CORE, Outcome, Rig, Work, rig
 from .service import Service, served
 from .table import show
 
@@ -202,6 +203,52 @@ def against_truth(program: str, seconds: float) -> None:
     )
 
 
+@contextlib.contextmanager
+def node_exporter(program: str, sysfs: Path) -> Iterator[Service]:
+    """Start node_exporter with its RAPL collector alone."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [program, f"--path.sysfs={sysfs}", f"--web.listen-address={address}", "--collector.disable-defaults"]
+    with served([*command, "--collector.rapl"], f"http://{address}/metrics", silent=True) as service:
+        yield service
+
+
+def increase(values: Sequence[float]) -> float:
+    """What Prometheus counts of a counter: what it grew, and from 0 on whenever it fell."""
+    return sum(after - before if after >= before else after for before, after in itertools.pairwise(values))
+
+
+def node_joules(program: str, kepler_program: str, seconds: float) -> None:
+    """Print the package's joules of three exporters, as Prometheus counts them, over the true ones."""
+    with contextlib.ExitStack() as stack:
+        node = stack.enter_context(rig(1.0))
+        procfs = stack.enter_context(node_of(node.root, node.busy))
+        stack.enter_context(housekeeping(node))
+        theirs = stack.enter_context(kepler(kepler_program, node.sysfs, procfs))
+        third = stack.enter_context(node_exporter(program, node.sysfs))
+        on = {
+            "exporter": (node.exporter, "energy_node_joules_total"),
+            "Kepler": (theirs, "kepler_node_cpu_joules_total"),
+            "node_exporter": (third, "node_rapl_package_joules_total"),
+        }
+        time.sleep(2 * SCRAPE_SECONDS)
+        began, before = time.monotonic(), node.joules()
+        seen: dict[str, list[float]] = {name: [] for name in on}
+        while True:
+            for name, (service, series) in on.items():
+                found = re.findall(rf"^{series}(?:{{.*}})? (\S+)$", service.scrape().decode(), re.MULTILINE)
+                seen[name].append(sum(map(float, found)))
+            if time.monotonic() - began > seconds:
+                break
+            time.sleep(SCRAPE_SECONDS)
+        true = node.joules() - before
+    wraps = true / (RANGE_MICROJOULES * 1e-6)
+    show(
+        f"The package's joules over true ones, a scrape every {SCRAPE_SECONDS:g} s, {wraps:.1f} wraps of the meter",
+        ("", "joules counted", "over true"),
+        [(name, f"{increase(values):.0f}", f"{increase(values) / true:.3f}") for name, values in seen.items()],
+    )
+
+
 def cost_row(name: str, service: Service, interval: float) -> tuple[str, ...]:
     """CPU, memory and scrapes of one exporter over a minute of scrapes."""
     time.sleep(20.0)  # until it found who is there
@@ -249,12 +296,15 @@ def main() -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kepler", description=__doc__)
     parser.add_argument("--kepler", required=True, metavar="PROGRAM", help="a Kepler that was built or installed")
+    parser.add_argument("--node-exporter", metavar="PROGRAM", help="a node_exporter, whose joules are compared too")
     parser.add_argument("--cost-only", action="store_true", help="no joules beside the truth")
     parser.add_argument("--seconds", type=float, default=40.0, help="of each workload")
     options = parser.parse_args()
     try:
         if not options.cost_only:
             against_truth(options.kepler, options.seconds)
+        if options.node_exporter:
+            node_joules(options.node_exporter, options.kepler, 3 * options.seconds)
         cost(options.kepler)
     except CannotMeasure as error:
         print(f"cannot measure: {error}", file=sys.stderr)

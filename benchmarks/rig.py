@@ -208,7 +208,7 @@ class Rig:
             assert worker.stdin
             worker.stdin.write("go\n")
             worker.stdin.flush()
-        at, joules, used = time.monotonic(), self._joules(), self._used()
+        at, joules, used = time.monotonic(), self.joules(), self._used()
         end = at + seconds
         there = list(zip(workers, works, strict=True))
         while at < end:
@@ -222,7 +222,7 @@ class Rig:
                         worker.kill()
                         worker.wait()
                         self.root.joinpath(work.group(base)).rmdir()
-            now, energy, now_used = time.monotonic(), self._joules(), self._used()
+            now, energy, now_used = time.monotonic(), self.joules(), self._used()
             for work, slot in zip(works, slots, strict=True):
                 utilization = (now_used[slot] - used[slot]) / (now - at) / CPUS
                 charged[work.container] += (energy - joules) * utilization
@@ -233,7 +233,8 @@ class Rig:
         """CPU seconds by slot."""
         return [int.from_bytes(self.slots[8 * n : 8 * n + 8], "little", signed=True) * 1e-9 for n in range(SLOTS)]
 
-    def _joules(self) -> float:
+    def joules(self) -> float:
+        """True joules of the package so far."""
         assert self.meter.stdin
         assert self.meter.stdout
         self.meter.stdin.write("?\n")
