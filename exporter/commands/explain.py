@@ -74,7 +74,7 @@ def write(explanation: Explanation, out: TextIO) -> None:
         ("pod UID", workload.pod_uid),
         ("image", workload.image),
         ("owner", f"{workload.owner_kind} {workload.owner_name}".strip()),
-        ("row", "collects unrelated work: it never belongs to one model as a whole" if explanation.shared else ""),
+        ("row", _row(explanation)),
     ):
         if text:
             _line(out, f"  {what:<9} {text}")
@@ -86,6 +86,15 @@ def write(explanation: Explanation, out: TextIO) -> None:
     if len(unnamed) > _MOST_UNNAMED:
         _line(out, f"\n{len(unnamed) - _MOST_UNNAMED} more processes without a model")
     _line(out, "")
+
+
+def _row(explanation: Explanation) -> str:
+    if explanation.shared:
+        return "collects unrelated work: it never belongs to one model as a whole"
+    workload = explanation.workload
+    if workload.runtime == "kubernetes" and workload.pod and not workload.container and explanation.described:
+        return "the pod's own: its sandbox, and containers that ended before they were read"
+    return ""
 
 
 def _write_process(one: ProcessExplanation, out: TextIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from exporter.cli import main
+from exporter.commands.explain import write
 from exporter.config.model_rules import ModelRule
 from exporter.records import GroupKey, Process, Workload
+from exporter.workloads.explainer import Explanation
 from exporter.workloads.models.background_lookups import DirectLookups
 from exporter.workloads.models.declared import ModelOptions
 from exporter.workloads.models.resolver import Models
@@ -112,6 +115,15 @@ def container(tmp_path: Path) -> WrittenProc:
     proc.add(15, ["sleep", "60"], parent=10, cgroup=DOCKER, comm="sl\x1b[31m")
     proc.add(20, ["sleep", "60"], cgroup="/")
     return proc
+
+
+@pytest.mark.parametrize(("container", "shown"), [("", True), ("server", False)])
+def test_the_row_of_a_pod(container: str, shown: bool) -> None:
+    """A pod has it beside those of its containers; what runs in it is the sandbox, which nobody has to name."""
+    workload = Workload(runtime="kubernetes", namespace="team", pod="chat-0", container=container)
+    out = io.StringIO()
+    write(Explanation(workload, ["/kubepods/pod1"], described=True, shared=False, processes=[]), out)
+    assert ("the pod's own: its sandbox" in out.getvalue()) is shown
 
 
 class TestWrittenMachine:
