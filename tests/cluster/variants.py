@@ -111,7 +111,7 @@ def mtls_overlay(cluster: Cluster) -> None:
 
 def helm(cluster: Cluster) -> None:
     """The chart: install, names from the kubelet, upgrade, rollback, uninstall; counters continue all along."""
-    program = shutil.which("helm") or str(cluster.programs / "helm")
+    program = os.environ.get("HELM") or shutil.which("helm") or str(cluster.programs / "helm")
     cluster.recorded["helm"] = _helm(cluster, program, "version", "--short")
     before = cluster.joules
     values: dict[str, Any] = {
