@@ -39,6 +39,10 @@ POINTS = 800
 MOMENTS = 6
 """At which rules are asked, two hours apart at most."""
 
+BETWEEN_SECONDS = 7.0
+"""Before the end of the data single values are asked: between two scrapes and two evaluations, as almost every moment
+is. Those of the data are at multiples of their interval, and so would be one at the very beginning of each window of
+hours, which Prometheus 2 counts and 3 does not; a Prometheus evaluates each group at an offset of its own."""
 
 FIRST = {"model_name": ["Qwen/Qwen2.5-7B-Instruct"]}
 """What Grafana chooses where there is no "All"."""
@@ -99,13 +103,13 @@ def of_board(uid: str, state: State) -> Iterator[Question]:
             elif target.get("range"):
                 yield Question(where, expression, history.END, start, step)
             else:
-                yield Question(where, expression, history.END)
+                yield Question(where, expression, history.END - BETWEEN_SECONDS)
     for annotation in board["annotations"]["list"]:
         if "expr" in annotation:
             yield Question(f"{uid}: {annotation['name']}", fill(annotation["expr"]), history.END, start, 60.0)
     for name, variable in variables(board).items():
         if variable["type"] == "query" and (asked := listed(variable["query"])):
-            yield Question(f"{uid}: ${name}", fill(asked), history.END)
+            yield Question(f"{uid}: ${name}", fill(asked), history.END - BETWEEN_SECONDS)
 
 
 def listed(query: str) -> str:
@@ -125,8 +129,7 @@ def of_rules(data: Data) -> Iterator[Question]:
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
             for rule in group["rules"]:
                 for number in range(MOMENTS):
-                    # between two scrapes, as most evaluations are
-                    at = history.END - 7 - number * seconds / MOMENTS
+                    at = history.END - BETWEEN_SECONDS - number * seconds / MOMENTS
                     yield Question(f"rule: {rule.get('record') or rule['alert']}", rule["expr"], at)
 
 
