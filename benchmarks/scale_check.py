@@ -49,13 +49,17 @@ FIRST = {"model_name": ["Qwen/Qwen2.5-7B-Instruct"]}
 
 
 class Question(NamedTuple):
-    """A query at ``end``; with a ``step`` over a range that begins at ``start``. Times are in Unix seconds."""
+    """A query at ``end``; with a ``step`` over a range that begins at ``start``. Times are in Unix seconds.
+
+    A rule is asked at `MOMENTS`, each ``before`` seconds before the other.
+    """
 
     where: str
     expression: str
     end: float
     start: float = 0.0
     step: float = 0.0
+    before: float = 0.0
 
     @property
     def is_rule(self) -> bool:
@@ -66,7 +70,13 @@ class Question(NamedTuple):
         """The answer of one engine; raises `Refused`."""
         if self.step:
             return engine.course(self.expression, self.start, self.end, self.step)
-        return engine.instant(self.expression, self.end)
+        if not self.is_rule:
+            return engine.instant(self.expression, self.end)
+        found: Answer = {}
+        for number in range(MOMENTS):
+            for labels, values in engine.instant(self.expression, self.end - number * self.before).items():
+                found.setdefault(labels, {})[number] = sum(values.values())
+        return found
 
 
 def hours(state: State, board: str) -> float:
@@ -128,9 +138,8 @@ def of_rules(data: Data) -> Iterator[Question]:
     for path in sorted(RULES.glob("*.yml")):
         for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]:
             for rule in group["rules"]:
-                for number in range(MOMENTS):
-                    at = history.END - BETWEEN_SECONDS - number * seconds / MOMENTS
-                    yield Question(f"rule: {rule.get('record') or rule['alert']}", rule["expr"], at)
+                name = f"rule: {rule.get('record') or rule['alert']}"
+                yield Question(name, rule["expr"], history.END - BETWEEN_SECONDS, before=seconds / MOMENTS)
 
 
 class Difference(NamedTuple):
@@ -153,13 +162,15 @@ class Difference(NamedTuple):
 class Kind(NamedTuple):
     """A difference that docs/scale.md explains, in expressions that match, up to a difference of the sums.
 
-    ``course`` is that limit for graphs and for rules, ``instant`` for single values, ``young`` for series of five
-    minutes. With ``same_values`` only the series differ, with ``renamed`` as many are missing as there are others.
+    ``course`` is that limit for graphs, ``rule`` for a rule at all its moments, ``instant`` for single values,
+    ``young`` for series of five minutes. With ``same_values`` only the series differ, with ``renamed`` as many are
+    missing as there are others.
     """
 
     name: str
     pattern: str
     course: float
+    rule: float
     instant: float
     young: float
     same_values: bool = False
@@ -167,7 +178,8 @@ class Kind(NamedTuple):
 
     def explains(self, question: Question, difference: Difference, *, young: bool) -> bool:
         """Whether it is of this kind."""
-        limit = self.young if young else self.course if question.step or question.is_rule else self.instant
+        limit = self.course if question.step else self.rule if question.is_rule else self.instant
+        limit = self.young if young else limit
         return (
             re.search(self.pattern, question.expression, re.DOTALL) is not None
             and difference.whole <= limit
@@ -177,11 +189,12 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind("rows at the end of a list", r"\b(topk|bottomk)\b", 0.05, 0.05, 0.05, same_values=True),
-    Kind("change to a week before, near 0", r"offset 1w.* - 1\b", 0.0, 2.0, 2.0),
-    Kind("name of a model that a server does not give", r"\bserved_model\b", 0.05, 0.05, 1.0, renamed=True),
-    Kind("window of a counter", r"\b(rate|increase|resets)\(", 0.05, 0.3, 1.0),
-    Kind("a sample of exactly five minutes ago", r"energy_container_info", 0.0, 0.0, 0.05, same_values=True),
+    Kind("rows at the end of a list", r"\b(topk|bottomk)\b", 0.05, 0.05, 0.05, 0.05, same_values=True),
+    Kind("change to a week before, near 0", r"offset 1w.* - 1\b", 0.0, 0.0, 2.0, 2.0),
+    Kind("name of a model that a server does not give", r"\bserved_model\b", 0.05, 0.05, 0.05, 1.0, renamed=True),
+    Kind("window of a counter", r"\b(rate|increase|resets)\(", 0.05, 0.1, 0.3, 1.0),
+    Kind("a sample of exactly five minutes ago", r"energy_container_info", 0.0, 0.0, 0.0, 0.05, same_values=True),
+    Kind("a series of one sample", r":rate5m\b", 0.0, 0.0, 0.0, 1.0),
 )
 
 
