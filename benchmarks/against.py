@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -135,11 +135,13 @@ def starting(trees: Trees) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def _serving(tree: Path, flags: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    port = free_port()
+def _serving(
+    tree: Path, flags: Sequence[str], port: int | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    port = port or free_port()
     flags = [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", *flags]
     command = [sys.executable, "-m", "exporter", *flags]
-    with subprocess.Popen(command, cwd=tree, env=os.environ | environment) as exporter:
+    with subprocess.Popen(command, cwd=tree, env=os.environ | dict(environment or {})) as exporter:
         try:
             deadline = time.monotonic() + 30
             while not _answers(port):
@@ -199,6 +201,45 @@ def _in_turns(tickers: Sequence[Callable[[], float]], rounds: int) -> list[list[
     return found
 
 
+def often(trees: Trees) -> Iterator[Row]:
+    """Ten ticks a second: CPU of the exporter while it is not scraped, then how late ticks are after the earliest."""
+    interval, ports = 0.1, (free_port(), free_port())
+    used: tuple[list[float], list[float]] = ([], [])
+    phases: tuple[list[float], list[float]] = ([], [])
+    with crowd(200, 50) as on, contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(_serving(tree, [*_known(tree, on.flags), f"--sample.interval={interval}s"], port))
+            for tree, port in zip(trees, ports, strict=True)
+        ]
+        time.sleep(30)
+        for _ in range(6):
+            began = [cpu_seconds(exporter.pid) for exporter in running]
+            time.sleep(10)
+            for exporter, earlier, into in zip(running, began, used, strict=True):
+                into.append((cpu_seconds(exporter.pid) - earlier) * 10)
+        for _ in range(200):
+            time.sleep(0.23)
+            for port, into in zip(ports, phases, strict=True):
+                into.append(_sampled_at(port) % interval)
+    yield Row("ten ticks a second, 200 processes, % of a core", *used)
+    before, now = ([quantile(_after_first(each, interval), 0.99)] for each in phases)
+    yield Row("how late they are, p99, ms", before, now)
+
+
+def _sampled_at(port: int) -> float:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        (line,) = (line for line in answer if line.startswith(b"energy_sample_timestamp_seconds "))
+    return float(line.split()[1])
+
+
+def _after_first(phases: Sequence[float], interval: float) -> list[float]:
+    """Milliseconds of each phase after the earliest, which is the one after the widest gap of the circle."""
+    ordered = sorted(phases)
+    gaps = [(one - other) % interval for one, other in zip(ordered, [ordered[-1], *ordered], strict=False)]
+    first = ordered[gaps.index(max(gaps))]
+    return [(phase - first) % interval * 1e3 for phase in phases]
+
+
 def cards(trees: Trees) -> Iterator[Row]:
     """CPU of both processes for eight cards, beyond that of a node without; the driver's own time is asleep."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -225,7 +266,8 @@ def resident(trees: Trees) -> Iterator[Row]:
         for _ in range(8):
             driver.add_gpu()
         running = [
-            stack.enter_context(_serving(tree, _known(tree, on.flags), **driver.environment())) for tree in trees
+            stack.enter_context(_serving(tree, _known(tree, on.flags), environment=driver.environment()))
+            for tree in trees
         ]
         for _ in range(3):
             time.sleep(20)
@@ -262,6 +304,7 @@ PARTS: dict[str, Callable[[Trees], Iterator[Row]]] = {
     "starting": starting,
     "resident": resident,
     "ticks": ticks,
+    "often": often,
     "cards": cards,
     "first-scrape": first_scrape,
 }
