@@ -174,6 +174,15 @@ class Cluster:
             every_seconds=0.5,
         )
 
+    def wait_for_job(self, name: str, completions: int) -> None:
+        """Until so many of its pods have succeeded."""
+        wait_for(
+            lambda: self.node.get("job", name, "-n", NAMESPACE)["status"].get("succeeded") == completions,
+            f"the end of {completions} pods",
+            240,
+            every_seconds=1,
+        )
+
     # --- all along ------------------------------------------------------------------------------------
 
     def watch(self) -> None:

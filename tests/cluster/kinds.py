@@ -73,12 +73,7 @@ def recreated(cluster: Cluster) -> None:
 def brief(cluster: Cluster) -> None:
     """Jobs that end within a fifth of a second: what was read of them has their names."""
     cluster.node.apply(job("brief", container("main", 0.9, "-for=200ms"), completions=20, parallelism=5))
-    wait_for(
-        lambda: cluster.node.get("job", "brief", "-n", NAMESPACE)["status"].get("succeeded") == 20,
-        "the end of 20 pods",
-        240,
-        every_seconds=1,
-    )
+    cluster.wait_for_job("brief", 20)
     time.sleep(35.0)  # after half a minute without a name, ids are exported
     scrape = cluster.scrape()
     rows = [labels for labels, _ in scrape.find(JOULES) if labels["runtime"] == "kubernetes"]

@@ -180,12 +180,7 @@ def deleted(cluster: Cluster) -> None:
 def churn(cluster: Cluster) -> None:
     """60 pods that come and go: each has joules, and all of it is the node's."""
     cluster.node.apply(job("churn", container("main", 0.2, "-for=3s"), completions=60, parallelism=12))
-    wait_for(
-        lambda: cluster.node.get("job", "churn", "-n", NAMESPACE)["status"].get("succeeded") == 60,
-        "the end of 60 pods",
-        240,
-        every_seconds=1,
-    )
+    cluster.wait_for_job("churn", 60)
     made = {
         each["metadata"]["name"]
         for each in cluster.pods()

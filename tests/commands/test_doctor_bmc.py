@@ -15,7 +15,7 @@ from exporter.host import Host
 from exporter.sources.bmc.options import BmcOptions
 from exporter.sources.bmc.source import BmcSource
 from tests.sources.bmc import boards
-from tests.support.mock_bmc import PASSWORD, USER, MockBmc
+from tests.support.mock_bmc import PASSWORD, MockBmc, login_file
 
 
 def written(options: BmcOptions) -> str:
@@ -30,10 +30,7 @@ def written(options: BmcOptions) -> str:
 
 @pytest.fixture
 def login(tmp_path: Path) -> Path:
-    path = tmp_path / "login"
-    path.write_text(f"{USER}:{PASSWORD}\n")
-    path.chmod(0o600)
-    return path
+    return login_file(tmp_path)
 
 
 def test_a_bmc_that_works(login: Path) -> None:

@@ -16,7 +16,7 @@ from exporter.sources.registry import build
 from exporter.workloads.namer import WorkloadNamer
 from tests.sources.bmc.stepped import SteppedBmc
 from tests.support import machine as machines
-from tests.support.mock_bmc import PASSWORD, USER, MockBmc
+from tests.support.mock_bmc import MockBmc, login_file
 from tests.support.nvml import control
 from tests.support.nvml.control import FakeDriver
 from tests.support.nvml.node import fresh_bindings
@@ -39,9 +39,7 @@ def played(
     name: str = request.param
     machine = machines.load(name, tmp_path / name)
     document = json.loads((HOSTS / name / "bmc.json").read_text(encoding="utf-8"))
-    credentials = tmp_path / "credentials"
-    credentials.write_text(f"{USER}:{PASSWORD}\n")
-    credentials.chmod(0o600)
+    credentials = login_file(tmp_path)
     host = machine.host()
     first, *later = document["instants"]
     with MockBmc(first) as bmc, FakeDriver(library, tmp_path) as driver:

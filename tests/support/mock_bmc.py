@@ -27,6 +27,14 @@ USER, PASSWORD = "energy", "s3cret-Passw0rd"
 Resources = dict[str, Any]
 
 
+def login_file(folder: Path) -> Path:
+    """A file with its login that nobody else may read."""
+    path = folder / "credentials"
+    path.write_text(f"{USER}:{PASSWORD}\n")
+    path.chmod(0o600)
+    return path
+
+
 class MockBmc:
     """Serves ``resources`` by path to those who log in.
 

@@ -40,20 +40,6 @@ Read = Callable[..., RedfishReader]
 
 
 @pytest.fixture
-def bmc() -> Iterator[MockBmc]:
-    with MockBmc(boards.energy(joules=1000.0)) as made:
-        yield made
-
-
-@pytest.fixture
-def login(tmp_path: Path) -> Path:
-    path = tmp_path / "login"
-    path.write_text(f"{USER}:{PASSWORD}\n")
-    path.chmod(0o600)
-    return path
-
-
-@pytest.fixture
 def clock() -> Clock:
     return Clock()
 

@@ -13,7 +13,7 @@ from exporter.snapshot import Snapshot
 from tests.sources.bmc import boards
 from tests.sources.bmc.boards import ENVIRONMENT, ROOT
 from tests.sources.bmc.stepped import SteppedBmc
-from tests.support.mock_bmc import PASSWORD, USER, MockBmc, Resources
+from tests.support.mock_bmc import MockBmc, Resources, login_file
 from tests.support.written_node import WrittenNode
 
 SECONDS = 5.0
@@ -111,9 +111,7 @@ BOARDS = {
 def test_ten_minutes(name: str, tmp_path: Path) -> None:
     """Conservation at each tick (`WrittenNode.play`), ``other`` never falls, and it is the truth within 1 %."""
     board = BOARDS[name]
-    credentials = tmp_path / "credentials"
-    credentials.write_text(f"{USER}:{PASSWORD}\n")
-    credentials.chmod(0o600)
+    credentials = login_file(tmp_path)
     node = WrittenNode(tmp_path / "machine", cpus=16, sockets=2)
     node.zone("intel-rapl:0", "package-0")
     node.zone("intel-rapl:1", "package-1")

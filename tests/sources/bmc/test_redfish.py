@@ -26,17 +26,8 @@ SECONDS = 0.5
 
 
 @pytest.fixture
-def bmc() -> Iterator[MockBmc]:
-    with MockBmc(boards.energy(joules=1000.0)) as made:
-        yield made
-
-
-@pytest.fixture
-def credentials(tmp_path: Path) -> str:
-    path = tmp_path / "credentials"
-    path.write_text(f"{USER}:{PASSWORD}\n")
-    path.chmod(0o600)
-    return str(path)
+def credentials(login: Path) -> str:
+    return str(login)
 
 
 class Clock:
