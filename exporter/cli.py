@@ -132,7 +132,7 @@ def _serve(arguments: Arguments, settings: Settings, environ: Mapping[str, str])
         return _print_problems(error.problems)
     if arguments.check:
         return _print_ok()
-    gc.disable()  # what is imported stays: a tenth of the time to start is looking for garbage in it
+    gc.disable()  # what is imported stays: a twentieth of the time to start is looking for garbage in it
     from .service import logs
     from .service.service import serve
 

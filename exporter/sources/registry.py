@@ -103,7 +103,7 @@ def _has_groups(host: Host) -> bool:
     return True
 
 
-# What most machines do not have is imported where it is made: it takes a tenth of the time to start.
+# What most machines do not have is imported where it is made: it takes a twentieth of the time to start.
 
 
 def _bmc(host: Host, options: BmcOptions) -> Source:
