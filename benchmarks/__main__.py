@@ -13,6 +13,7 @@ from . import (
     bmc,
     bytecodes,
     comparisons,
+    features,
     footprint,
     gpus,
     history,
@@ -35,6 +36,7 @@ from .native import CannotMeasure
 PARTS: dict[str, Callable[[], None]] = {
     "ticks": ticks.main,
     "bytecodes": bytecodes.main,
+    "features": features.main,
     "impact": impact.main,
     "gpus": gpus.main,
     "rendering": rendering.main,

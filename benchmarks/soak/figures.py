@@ -32,7 +32,7 @@ class Figures(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """How one figure moved in the second half: by its slope, and how much of that is allowed."""
+    """How much one figure grew in the second half, and how much of that is allowed."""
 
     name: str
     typical: float
@@ -59,8 +59,13 @@ def measure(at: float, pid: int, scrape: Scrape) -> Figures:
 
 
 def trends(rows: Sequence[Figures], slack: float = 1.0) -> list[Trend]:
-    """Slope of the second half, over the length of that half, of all that must not grow more than ``slack`` allows."""
-    half = [row for row in rows if row.at >= rows[-1].at / 2]
+    """Growth in the second half of all that must not grow more than ``slack`` allows.
+
+    The slope over the length of that half, but no more than the highest value rose over the highest of the first half:
+    what a fault takes away and gives back rises, too, though only to where it was.
+    """
+    middle = rows[-1].at / 2
+    before, half = [row for row in rows if row.at < middle], [row for row in rows if row.at >= middle]
     series = median(row.series for row in half)
     allowed = {
         "resident_mib": 1.0,
@@ -72,7 +77,8 @@ def trends(rows: Sequence[Figures], slack: float = 1.0) -> list[Trend]:
     found = []
     for name, most in allowed.items():
         values = [(row.at, float(getattr(row, name))) for row in half]
-        growth = slope(values) * (half[-1].at - half[0].at)
+        risen = max(value for _, value in values) - max((float(getattr(row, name)) for row in before), default=0.0)
+        growth = min(slope(values) * (half[-1].at - half[0].at), risen)
         found.append(Trend(name, median(value for _, value in values), growth, most * slack))
     return found
 

@@ -42,8 +42,10 @@ def figures(count: int, change: Callable[[int], float]) -> list[Figures]:
         pytest.param(lambda n: 100.0 * (n % 10 == 0), True, id="spikes"),
         pytest.param(lambda n: min(n, 100) / 2, True, id="grows until it has what it needs"),
         pytest.param(lambda n: -n / 50, True, id="shrinks"),
+        pytest.param(lambda n: -100.0 * (150 < n < 320), True, id="is taken away and given back"),
         pytest.param(lambda n: n / 50, False, id="leaks"),
         pytest.param(lambda n: n / 50 + 100.0 * (n % 10 == 0), False, id="leaks under spikes"),
+        pytest.param(lambda n: max(0, n - 300) / 20 - 30.0 * (150 < n < 250), False, id="leaks after a fault"),
     ],
 )
 def test_what_is_called_flat(change: Callable[[int], float], flat: bool) -> None:

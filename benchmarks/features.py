@@ -1,0 +1,137 @@
+"""What tokens, grams and money, regions and activities add to an exporter: two of them on one node, with and without.
+
+The node is the crowd, two model servers that answer with pages of vLLM whose counters rise, and a program in regions.
+Both exporters see all of it and are never scraped. CPU time is the whole process's: ticks, reading the pages of the
+servers and receiving the reports of regions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from tests.support.program import free_port
+from tests.support.repository import REPOSITORY
+
+from . import groups
+from .crowd import crowd
+from .impact import TARIFF
+from .native import CannotMeasure
+from .service import Service
+from .table import quantile, show, verdict
+
+GOAL = 1.15
+PROCESSES, GROUPS = 200, 50
+SERVERS = 2
+ROUNDS, ROUND_SECONDS = 12, 10.0
+WARM_UP_SECONDS = 45.0
+SHOWN = ("energy_model_tokens_total", "energy_node_carbon_grams_total", "energy_region_joules_total")
+SHOWN_LATER = "energy_model_activity_joules_total"
+PAGE = REPOSITORY / "tests/sources/inference/pages/vllm-0.32.0.prom"
+
+_SERVER = """\
+import re, socket, sys, time
+page = open(sys.argv[-1], encoding="utf-8").read()
+listener = socket.create_server(("127.0.0.1", int(sys.argv[-2])))
+listener.settimeout(0.1)
+began = time.monotonic()
+def risen(line):
+    return line[1] + str(float(line[2]) + round(40 * (time.monotonic() - began)))
+print("ready", flush=True)
+while True:
+    until = time.process_time() + 0.002
+    while time.process_time() < until:
+        pass
+    try:
+        connection, _ = listener.accept()
+    except TimeoutError:
+        continue
+    with connection:
+        connection.recv(65536)
+        text = re.sub(r"^(vllm:(?:prompt|generation)_tokens_total{.*} )(.*)$", risen, page, flags=re.M).encode()
+        connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(text) + text)
+"""
+
+_REGIONS = """\
+import time
+from exporter.regions import region
+forward, backward = region("forward"), region("backward")
+print("ready", flush=True)
+while True:
+    for each, seconds in ((forward, 0.001), (backward, 0.002)):
+        with each:
+            until = time.process_time() + seconds
+            while time.process_time() < until:
+                pass
+    time.sleep(0.1)
+"""
+
+
+def main() -> None:
+    """Print the table, after about four minutes. Raises `CannotMeasure`."""
+    with crowd(PROCESSES, GROUPS) as on, tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        tariff, reports = folder / "tariff.yaml", folder / "regions.sock"
+        tariff.write_text(TARIFF, encoding="utf-8")
+        without = (*on.flags, "--source.inference=false", "--source.regions=false")
+        features = (*on.flags, f"--impact.file={tariff}", f"--regions.socket={reports}")
+        exporters = [stack.enter_context(Service.started(*flags)) for flags in (without, features)]
+        for number in range(SERVERS):
+            stack.enter_context(_server(folder, on.cgroupfs / groups.container(number), number))
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "AI_ENERGY_REGIONS_SOCKET": str(reports)}
+        command = [sys.executable, "-c", _REGIONS]
+        stack.enter_context(_running(command, on.cgroupfs / groups.container(SERVERS), environment))
+        time.sleep(WARM_UP_SECONDS)
+        used: tuple[list[float], list[float]] = ([], [])
+        for _ in range(ROUNDS):
+            began = [exporter.cpu_seconds() for exporter in exporters]
+            time.sleep(ROUND_SECONDS)
+            for exporter, earlier, into in zip(exporters, began, used, strict=True):
+                into.append((exporter.cpu_seconds() - earlier) / ROUND_SECONDS * 1e3)
+        scrape = exporters[1].scrape().decode()
+        if missing := [each for each in (*SHOWN, SHOWN_LATER) if f"\n{each}{{" not in scrape]:
+            raise CannotMeasure(f"the exporter with all of them publishes no {', '.join(missing)}")
+    ratio = median(used[1]) / median(used[0])
+    spread = [f"{median(each):.2f} ({quantile(each, 0.25):.2f} to {quantile(each, 0.75):.2f})" for each in used]
+    show(
+        f"{PROCESSES} processes in {GROUPS} cgroups, {SERVERS} model servers, a program in regions: CPU ms a second",
+        ("without: median (quartiles)", "tokens, impact, regions, activities", "ratio", f"≤ {GOAL}"),
+        [(*spread, f"{ratio:.2f}", verdict(ratio <= GOAL))],
+    )
+
+
+@contextlib.contextmanager
+def _server(folder: Path, group: Path, number: int) -> Iterator[None]:
+    """``vllm serve MODEL``, in truth Python, with a page of that model."""
+    home = folder / str(number)
+    home.mkdir()
+    (home / "serve").write_text(_SERVER, encoding="utf-8")
+    model = f"acme/chat-{number}"
+    page = home / "page"
+    page.write_text(PAGE.read_text(encoding="utf-8").replace("/srv/models/acme/chat-7b/", model), encoding="utf-8")
+    command = ["vllm", "serve", model, "--port", str(free_port()), str(page)]
+    with _running(command, group, {"PYTHONHOME": sys.base_prefix}, home):
+        yield
+
+
+@contextlib.contextmanager
+def _running(
+    command: list[str], group: Path, environment: dict[str, str], folder: Path | None = None
+) -> Iterator[None]:
+    with subprocess.Popen(
+        command, executable=sys.executable, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            (group / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
