@@ -165,14 +165,15 @@ def ticks(trees: Trees) -> Iterator[Row]:
     """CPU of a tick, one process in ten at work, spread over all cgroups."""
     for (processes, groups), reach in SIZES:
         with crowd(processes, groups) as on, contextlib.ExitStack() as stack:
-            tickers = [stack.enter_context(_ticker(tree, _known(tree, on.flags))) for tree in trees]
-            before, now = _in_turns(tickers, WARM_UP + ROUNDS)
+            tickers = [stack.enter_context(ticker(tree, _known(tree, on.flags))) for tree in trees]
+            before, now = in_turns(tickers, WARM_UP + ROUNDS)
         name = f"tick, {processes:,} processes in {groups:,} cgroups, CPU ms"
         yield Row(name, _milliseconds(before[WARM_UP:]), _milliseconds(now[WARM_UP:]), reach)
 
 
 @contextlib.contextmanager
-def _ticker(tree: Path, flags: Sequence[str]) -> Iterator[Callable[[], float]]:
+def ticker(tree: Path, flags: Sequence[str]) -> Iterator[Callable[[], float]]:
+    """A sampler in a process of its own: each call is a tick, and returns its CPU seconds."""
     command = [sys.executable, "-m", "benchmarks.ticker", *flags]
     with subprocess.Popen(command, cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
@@ -189,7 +190,7 @@ def _ticker(tree: Path, flags: Sequence[str]) -> Iterator[Callable[[], float]]:
             process.communicate()
 
 
-def _in_turns(tickers: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
+def in_turns(tickers: Sequence[Callable[[], float]], rounds: int) -> list[list[float]]:
     """One tick a second each, so that each finds the caches as a second of other work leaves them."""
     found: list[list[float]] = [[] for _ in tickers]
     due = time.monotonic()

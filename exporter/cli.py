@@ -35,13 +35,18 @@ def _version() -> int:
         sys.stdout.write(f"ai-energy-exporter {__version__}\n")
         sys.stdout.flush()
     except OSError as error:
-        from .commands.standard_output import discard_output
-
-        discard_output()
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"standard output: {error.strerror}\n")
-        return 1
+        return _output_lost(error)
     return 0
+
+
+def _output_lost(error: OSError) -> int:
+    """Say why standard output cannot be written, unless its reader has gone. Returns the exit status."""
+    from .commands.standard_output import discard_output
+
+    discard_output()
+    if not isinstance(error, BrokenPipeError):
+        sys.stderr.write(f"standard output: {error.strerror}\n")
+    return 1
 
 
 def _command(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -59,11 +64,7 @@ def _command(words: Sequence[str], environ: Mapping[str, str]) -> int:
     except ConfigError as error:
         return _print_problems(error.problems)
     except (BrokenPipeError, KeyboardInterrupt) as error:
-        if isinstance(error, BrokenPipeError):
-            from .commands.standard_output import discard_output
-
-            discard_output()
-        return 1
+        return _output_lost(error) if isinstance(error, BrokenPipeError) else 1
 
 
 def _run_apart(words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -82,7 +83,10 @@ def _budgets(words: Sequence[str], environ: Mapping[str, str]) -> int:
         return _read_back("budget_status", [word for word in words if word != "--status"], environ)
     from .budgets import command as budgets
 
-    return budgets.run(words)
+    try:
+        return budgets.run(words)
+    except OSError as error:  # of standard output
+        return _output_lost(error)
 
 
 def _read_back(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:

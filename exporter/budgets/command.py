@@ -20,7 +20,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(words: Sequence[str]) -> int:
-    """Run the command. Returns the exit status: 0 on success, 2 for invalid usage or budgets, 1 if writing fails."""
+    """Run the command. Returns the exit status: 0 on success, 2 for invalid usage or budgets, 1 if writing fails.
+
+    Raises OSError if standard output cannot be written.
+    """
     parser = _Parser(
         prog="ai-energy-exporter budgets",
         description="Check a file of energy budgets and write its recording and alerting rules. See docs/rules.md.",
@@ -46,9 +49,9 @@ def run(words: Sequence[str]) -> int:
             sys.stdout.flush()
         else:
             write(text, arguments.output)
-    except BrokenPipeError:
-        raise  # the program ends as all its commands do
     except OSError as error:
+        if arguments.output == "-":
+            raise  # the program ends as all its commands do
         sys.stderr.write(f"{arguments.output}: {error.strerror}\n")
         return 1
     return 0

@@ -39,10 +39,11 @@ class TestToTheEnd:
         done = run("--version")
         assert (done.returncode, done.stdout, done.stderr) == (0, f"ai-energy-exporter {__version__}\n", "")
 
-    def test_version_of_a_disk_that_is_full(self) -> None:
+    @pytest.mark.parametrize("words", [["--version"], ["budgets", str(REPOSITORY / "prometheus/demo/budgets.yaml")]])
+    def test_a_disk_that_is_full(self, words: list[str]) -> None:
         with open("/dev/full", "w", encoding="utf-8") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "exporter", "--version"],
+                [sys.executable, "-m", "exporter", *words],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 text=True,

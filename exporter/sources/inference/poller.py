@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ...host import Host, read_file
 from ...records import Problem, ProcessKey, TokenUse, Unavailable
 from ...workloads.protocol import ModelServer
-from .reader import ServerReader
+from .reader import POLL_SECONDS, ServerReader
 
 _log = logging.getLogger("inference")
 
@@ -20,7 +20,8 @@ MAX_SERVERS = 64
 MAX_CPU_RATIO = 0.008
 """CPU seconds per second that reading takes at most: with long pages or many servers, each is read less often."""
 
-_WAKE_SECONDS = 1.0
+_TOGETHER_SECONDS = 1.0
+"""A server that is due within this time is read in the same round: few rounds cost less than many."""
 
 
 class Poller:
@@ -38,7 +39,9 @@ class Poller:
         self._readers: dict[ProcessKey, ServerReader] = {}
         self._ended: list[ServerReader] = []
         self._lock = threading.Lock()
+        self._seen: tuple[ModelServer, ...] = ()
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -48,8 +51,12 @@ class Poller:
 
     def take(self) -> tuple[tuple[TokenUse, ...], tuple[Problem, ...]]:
         """What every server counted since the last call, and why some were not read. Never waits for a server."""
+        servers = self._servers()
+        if servers != self._seen:
+            self._seen = servers
+            self._wake.set()
         if self._thread is None:
-            if not self._servers() or self._stop.is_set():
+            if not servers or self._stop.is_set():
                 return (), ()
             self._thread = threading.Thread(target=self._run, name="model-servers", daemon=True)
             self._thread.start()
@@ -62,31 +69,39 @@ class Poller:
         return tuple(uses), tuple([problem for _, problem in taken[len(taken) - running :] if problem is not None])
 
     def poll(self) -> float:
-        """Read every server that is due, one after the other; returns the seconds to wait before the next time."""
+        """Read every server that is due, one after the other; returns the seconds to wait at least."""
         began = self._host.work()
         self._update()
         taken: set[tuple[str, int]] = set()
         for reader in list(self._readers.values()):
             if self._stop.is_set():
                 break
-            if self._host.clock() >= reader.due:
+            if self._host.clock() + _TOGETHER_SECONDS >= reader.due:
                 reader.poll(taken)
             if reader.endpoint is not None:
                 taken.add(reader.endpoint)
-        return max(_WAKE_SECONDS, (self._host.work() - began) / MAX_CPU_RATIO)
+        return max(_TOGETHER_SECONDS, (self._host.work() - began) / MAX_CPU_RATIO)
 
     def close(self) -> None:
         """Stop the thread, without waiting for a server that hangs."""
         self._stop.set()
+        self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            pause = _WAKE_SECONDS
+            pause = _TOGETHER_SECONDS
+            self._wake.clear()
             try:
                 pause = self.poll()
             except Exception as error:  # noqa: BLE001 - no server may end the thread
                 _log.debug("model servers: %r", error)
             self._stop.wait(pause)
+            self._wake.wait(self._until_due())
+
+    def _until_due(self) -> float:
+        """Seconds until the next server is due, and no more than those between two pages: one may have ended."""
+        due = min([reader.due for reader in self._readers.values()], default=float("inf"))
+        return min(max(0.0, due - self._host.clock()), POLL_SECONDS)
 
     def _update(self) -> None:
         """Add the servers that were recognised since, oldest first, and drop those that ended."""

@@ -17,7 +17,7 @@ import trustme
 from exporter.host import Host
 from exporter.records import Problem, Process, ProcessKey
 from exporter.sources.inference.poller import Poller
-from exporter.sources.inference.reader import MAX_PAGE_BYTES, ServerReader
+from exporter.sources.inference.reader import MAX_PAGE_BYTES, POLL_SECONDS, ServerReader
 from exporter.sources.inference.source import InferenceSource
 from exporter.workloads.models.served import served_name
 from exporter.workloads.protocol import ModelServer
@@ -326,6 +326,35 @@ class TestPoller:
         gone = model_server(pages.port, process=Process(own_key()._replace(start_ticks=1), "vllm"))
         Poller(HOST, lambda: (gone,)).poll()
         assert pages.paths == []
+
+    def test_those_due_within_a_second_are_read_together(self, serve: Callable[..., Pages]) -> None:
+        pages = serve(vllm(5.0))
+        moment = [HOST.clock()]
+        poller = Poller(Host(clock=lambda: moment[0]), lambda: (model_server(pages.port),))
+        read = []
+        for seconds in (0.0, POLL_SECONDS - 1.5, 0.6, POLL_SECONDS - 1.5, 1.0):
+            moment[0] += seconds
+            poller.poll()
+            read.append(len(pages.paths))
+        assert read == [1, 1, 2, 2, 3]
+
+    def test_a_new_server_is_read_at_once(self, serve: Callable[..., Pages]) -> None:
+        first, second = serve(vllm(5.0)), serve(vllm(5.0))
+        parent = os.getppid()
+        with open(f"/proc/{parent}/stat", "rb") as file:
+            key = ProcessKey(parent, int(file.read().rpartition(b")")[2].split()[19]))
+        servers = [model_server(first.port)]
+        poller = Poller(HOST, lambda: tuple(servers))
+        try:
+            poller.take()
+            wait_for(lambda: first.paths, "the first page")
+            servers.append(model_server(second.port, process=Process(key, "vllm")))
+            began = HOST.clock()
+            poller.take()
+            wait_for(lambda: second.paths, "the page of the new server")
+            assert len(first.paths) == 1 or HOST.clock() - began > POLL_SECONDS / 2
+        finally:
+            poller.close()
 
     def test_what_a_server_counted_last_is_not_lost_with_it(self, serve: Callable[..., Pages]) -> None:
         values = iter((100.0, 140.0))
