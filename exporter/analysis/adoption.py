@@ -90,12 +90,15 @@ def _is_steady(values: Sequence[float], middle: float) -> bool:
 
 
 def _at_equal_load(facts: Facts, at: int) -> Interval | None:
-    """What the steps after the change saved against those before, for the same tokens at the same load, in a month."""
+    """What the steps after the change saved against those before, for the same tokens at the same load.
+
+    In 30 days like those of the steps after it that were watched.
+    """
     seen = difference(facts, frozenset(range(at, facts.grid.length)), frozenset(range(at)))
     if seen is None:
         return None
-    seconds = (facts.grid.length - at) * facts.grid.step
-    return seen.joules.times(-_MONTH_SECONDS / seconds / JOULES_PER_KWH)
+    after = facts.cut(Window(_time(facts, at), _time(facts, facts.grid.length)))
+    return seen.joules.times(-_MONTH_SECONDS / after.watched_seconds / JOULES_PER_KWH)
 
 
 def _idle(facts: Facts, fleet: Fleet) -> Followed | None:

@@ -68,11 +68,13 @@ HOURS = range(GRID.length)
 
 
 class TestFollowed:
-    def test_a_limit_that_was_lowered_has_what_it_saved(self) -> None:
-        load = [1e6 * (1 + 0.5 * math.sin(hour / 4)) for hour in HOURS]
+    @pytest.mark.parametrize("unseen", [range(0), range(14 * 24, 20 * 24)], ids=["watched", "a gap of six days"])
+    def test_a_limit_that_was_lowered_has_what_it_saved(self, unseen: range) -> None:
+        seen = [float(hour not in unseen) for hour in HOURS]
+        load = [1e6 * (1 + 0.5 * math.sin(hour / 4)) * seen[hour] for hour in HOURS]
         late = [hour >= 12 * 24 for hour in HOURS]
         active = [
-            (0.5 * one + 4e5) * (0.8 if after else 1.0) * (1 + (hour // 24 % 5) / 1000)
+            (0.5 * one + 4e5) * (0.8 if after else 1.0) * (1 + (hour // 24 % 5) / 1000) * seen[hour]
             for hour, (one, after) in enumerate(zip(load, late, strict=True))
         ]
         limit = [300.0 if after else 400.0 for after in late]
@@ -83,11 +85,12 @@ class TestFollowed:
             idle=[0.0] * GRID.length,
             output_tokens=load,
             power_limit=limit,
+            seen=seen,
         )
         (one,) = advise(Fleet(GRID, [facts])).followed
         assert (one.lever, one.what, one.at) == ("power_cap", "power limit 400 to 300 W", GRID.start + 12 * 86400)
         spared = sum(joules for joules, after in zip(active, late, strict=True) if after) / 0.8 * 0.2
-        assert one.realised.covers(spared * 30 / 12 / 3.6e6)
+        assert one.realised.covers(spared * 30 / (12 - len(unseen) / 24) / 3.6e6)
         assert one.predicted is None
         assert "nothing was predicted" in advice_formats.text(advise(Fleet(GRID, [facts])))
 
