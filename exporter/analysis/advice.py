@@ -61,6 +61,8 @@ class Advised:
     uses: Sequence[Use]
     """What each subject used, and for what."""
     missing: Mapping[str, str]
+    containers: Mapping[Subject, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    """Pod and name of the containers of each workload."""
     asked_seconds: float = 0.0
     """Length of the window that was asked for; the grid begins with the first sample."""
 
@@ -101,7 +103,8 @@ def advise(fleet: Fleet, wanted: Callable[[Subject], bool] = lambda _: True) -> 
         done += followed(facts, fleet)
     recommended.sort(key=lambda advice: ([-part for part in advice.rank], advice.subject))
     done.sort(key=lambda each: -each.realised.low)
-    return Advised(fleet.grid, recommended, checked, done, list(map(use, subjects)), fleet.missing)
+    containers = {facts.subject: facts.containers for facts in subjects if facts.containers}
+    return Advised(fleet.grid, recommended, checked, done, list(map(use, subjects)), fleet.missing, containers)
 
 
 def group(advised: Advised, by: By) -> Advised:

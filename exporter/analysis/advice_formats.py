@@ -16,6 +16,7 @@ from .adoption import Followed
 from .advice import Advice, Advised
 from .bootstrap import Interval
 from .cells import markdown_cell, printable, spreadsheet_cell
+from .evidence import evidence
 from .facts import Subject
 from .formats import part_of, quantity
 from .levers.lever import CONFIDENCE, Level
@@ -80,29 +81,6 @@ def summary(advised: Advised) -> str:
     seen = f"at least {quantity(advised.seen_kwh)} kWh" if advised.seen_kwh else "none"
     bounds = f"at most {quantity(advised.bound_kwh)} kWh" if advised.bound_kwh else "none"
     return f"{quantity(whole)} kWh were used. A month's savings that were seen here: {seen}; bounds besides: {bounds}."
-
-
-def evidence(advice: Advice, advised: Advised) -> tuple[str, str]:
-    """The queries of evidence and counter-evidence, with the subject's labels and the window."""
-    subject = advice.subject
-    labels = {
-        "model": {"cluster": subject.cluster, "namespace": subject.namespace, "model_name": subject.name},
-        "workload": {"cluster": subject.cluster, "namespace": subject.namespace},
-        "node": {"cluster": subject.cluster, "instance": subject.name},
-    }[subject.kind]
-    matchers = ",".join(
-        f"{label}={json.dumps(value, ensure_ascii=False)}"
-        for label, value in labels.items()
-        if value or label != "cluster"
-    )
-    window = f"{max(1, round(advised.grid.seconds / 3600))}h"
-
-    def filled(query: str) -> str:
-        if subject.kind == "workload":
-            query = query.replace("energy_model_joules_total", "energy_container_joules_total")
-        return query.replace("$subject", matchers).replace("$range", window)
-
-    return filled(advice.lever.evidence), filled(advice.lever.counter_evidence)
 
 
 def _numbered(advised: Advised) -> tuple[list[Advice], list[Advice]]:

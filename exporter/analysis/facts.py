@@ -100,6 +100,8 @@ class Facts:
     images: Sequence[str] = ()
     """Images of its containers in each step; "" where unknown."""
     cards: Sequence[Card] = ()
+    containers: Sequence[tuple[str, str]] = ()
+    """Pod and name of each container of a workload."""
     seen: Steps = ()
     """1 for each step in which any node had samples, else 0; empty: all of them."""
     zone: str = ""

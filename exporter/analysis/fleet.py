@@ -262,6 +262,7 @@ def _workloads(reader: StepReader, queries: Queries, cards: Cards, factors: Fact
                 quiet=_add(quiet.get(each, ()) for each in containers),
                 quiet_seconds=_add(seconds.get(each, ()) for each in containers),
                 cards=held,
+                containers=sorted((pod, container) for _, _, pod, container in containers),
                 zone=cards.zone_of(labels),
                 grams_per_joule=factor.grams,
                 price_per_joule=factor.money,

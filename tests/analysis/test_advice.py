@@ -18,6 +18,7 @@ from benchmarks import advice_fleet
 from benchmarks.advise import compare
 from exporter.analysis import advice_formats
 from exporter.analysis.advice import Advice, Advised, advise, group
+from exporter.analysis.evidence import evidence
 from exporter.analysis.facts import Facts, Fleet, Grid, Subject
 from exporter.analysis.levers.lever import silent
 from exporter.analysis.levers.registry import LEVERS
@@ -150,8 +151,32 @@ class TestFormats:
         for lever in LEVERS:
             if kind in lever.about:
                 advice = Advice(Subject(kind, name='a "b"'), lever, silent("no reason"))
-                for query in advice_formats.evidence(advice, advised):
+                for query in evidence(advice, advised):
                     server.instant(query, advised.grid.start)
+
+    @pytest.mark.parametrize(
+        ("pods", "matchers"),
+        [
+            (["train-0", "train-1"], r'namespace="ai",pod=~"train\\-0|train\\-1",container=~"main"'),
+            ([f"train-{number}" for number in range(30)], 'namespace="ai",container=~"main"'),
+            ([""], 'namespace="ai",pod=~"",container=~"main"'),
+        ],
+        ids=["few pods", "many pods", "no pod"],
+    )
+    def test_queries_about_a_workload_are_about_its_containers(
+        self, prometheus: str, pods: list[str], matchers: str
+    ) -> None:
+        facts = Facts(
+            Subject("workload", "", "ai", "train"),
+            GRID,
+            active=[1e6] * GRID.length,
+            containers=[(pod, "main") for pod in pods],
+        )
+        advised = advise(Fleet(GRID, [facts]))
+        (stop_idle,) = [one for one in advised.checked if one.lever.name == "stop_idle"]
+        query, _ = evidence(stop_idle, advised)
+        assert f"energy_container_joules_total{{{matchers},component" in query
+        Prometheus(prometheus).instant(query, GRID.start)
 
     def test_csv_has_every_subject_and_lever(self, advised: Advised) -> None:
         rows = list(csv.DictReader(io.StringIO(advice_formats.comma_separated(advised))))
