@@ -243,10 +243,10 @@ class Region:
         client = self._client
         for unit, count in units.items() if client.recording else ():
             with contextlib.suppress(Exception):  # what is no number is not counted
-                amount = float(count)
-                if 0.0 <= amount <= _MOST_UNITS and client.lock.acquire(True, client.lock_seconds):
+                amount, lock = float(count), client.lock
+                if 0.0 <= amount <= _MOST_UNITS and lock.acquire(True, client.lock_seconds):
                     self.units[unit] = self.units.get(unit, 0.0) + amount
-                    client.lock.release()
+                    lock.release()
 
     def device_time(self, start_ns: int, end_ns: int) -> None:
         """Say that a device worked for the region from ``start_ns`` to ``end_ns`` of `time.monotonic_ns`."""
@@ -326,7 +326,8 @@ class Client:
         self._names_sent = 0
         self._seen_at = 0  # when the exporter was there
         self._flushing, self._starting = threading.Lock(), threading.Lock()
-        self._started = self._registered = self._held = False
+        self._started = self._registered = False
+        self._held: dict[int, threading.Lock] = {}  # by thread, the lock during a fork
         os.register_at_fork(  # at once: another thread may fork while this one starts the client
             before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._after_fork_in_child
         )
@@ -339,7 +340,8 @@ class Client:
             key = str(name)[:MAX_NAME_LENGTH]
         except Exception:  # noqa: BLE001 - of the program's own object
             key = OTHER
-        if not self.lock.acquire(True, self.lock_seconds):
+        lock = self.lock
+        if not lock.acquire(True, self.lock_seconds):
             self.lost += 1
             return Region(cast("Client", _UNRECORDED), key, _OUTSIDE)
         if key not in self.regions and len(self.regions) >= MAX_NAMES:
@@ -347,7 +349,7 @@ class Client:
         region = self.regions.get(key)
         if region is None:
             region = self.regions[key] = Region(self, key, len(self.regions) + 1)
-        self.lock.release()
+        lock.release()
         if not self._started:
             self.start()
         return region
@@ -430,15 +432,18 @@ class Client:
             processes.Finalize(None, self.close, exitpriority=0)
 
     def _before_fork(self) -> None:
-        self._held = self.lock.acquire(True, self.lock_seconds)
+        lock = self.lock
+        if lock.acquire(True, self.lock_seconds):
+            self._held[threading.get_ident()] = lock
 
     def _after_fork(self) -> None:
-        if self._held:
-            self.lock.release()
+        lock = self._held.pop(threading.get_ident(), None)
+        if lock is not None:
+            lock.release()  # this one: it may have been renewed meanwhile
 
     def _after_fork_in_child(self) -> None:
         self.lock, self._flushing, self._starting = threading.Lock(), threading.Lock(), threading.Lock()
-        self._started, self.forked = False, True
+        self._held, self._started, self.forked = {}, False, True
         connection, self._socket = self._socket, None
         if connection is not None:
             connection.close()  # the parent's stays open
@@ -507,13 +512,15 @@ class Client:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock. If a signal handler's exception kept a thread from releasing it, it is renewed."""
-        if not self.lock.acquire(True, 2.0 * self.lock_seconds):
-            self.lock, self.unended = threading.Lock(), True
-            self.lock.acquire()
+        lock = self.lock
+        if not lock.acquire(True, 2.0 * self.lock_seconds):
+            lock = self.lock = threading.Lock()
+            self.unended = True
+            lock.acquire()
         try:
             yield
         finally:
-            self.lock.release()
+            lock.release()
 
     def _take(self) -> None:
         with self._locked():

@@ -534,6 +534,45 @@ class TestProcesses:
         assert server.totals(1).seconds["parent"] == 0.0
         assert server.totals(1).seconds["kept"] >= 0.02
 
+    def test_a_lock_that_is_renewed_while_a_process_forks(self, server: RegionServer) -> None:
+        """As by the thread that sends, where a fork takes longer than that thread waits."""
+        client = Client(str(server.path), lock_seconds=0.002)
+        with client.region("before"):
+            pass
+        client._before_fork()
+        sender = threading.Thread(target=client.flush)
+        sender.start()
+        sender.join(patience())
+        client._after_fork()
+        with client.region("after"):
+            pass
+        assert sent(client, server).runs["after"] == 1
+
+    def test_a_lock_that_is_renewed_while_it_is_held(self, client: Client, server: RegionServer) -> None:
+        class Renewed:
+            """A lock whose holder does not run for so long that another thread takes a new one."""
+
+            held = 0
+
+            def acquire(self, *_: object) -> bool:
+                self.held += 1
+                client.lock = threading.Lock()
+                return True
+
+            def release(self) -> None:
+                self.held -= 1
+
+        region = client.region("counts")
+        first, second = Renewed(), Renewed()
+        client.lock = first  # type: ignore[assignment]
+        region.add(tokens=3)
+        client.lock = second  # type: ignore[assignment]
+        with client.region("another"):
+            pass
+        assert (first.held, second.held) == (0, 0)
+        totals = sent(client, server)
+        assert totals.runs["another"] == 1
+
     def test_a_child_that_enters_no_region_does_not_connect(self, client: Client, server: RegionServer) -> None:
         with client.region("parent"):
             pass

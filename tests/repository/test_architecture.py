@@ -103,7 +103,7 @@ ROOMS: dict[str, set[str]] = {
 
 MAX_LINES = 400
 
-ONE_FILE = {PACKAGE / "regions/client.py": 620}
+ONE_FILE = {PACKAGE / "regions/client.py": 630}
 """Copied into images as it is, so it cannot be split."""
 
 
