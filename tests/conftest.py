@@ -20,9 +20,11 @@ from tests.support.nvml.node import fresh_bindings
 from tests.support.patience import patience
 from tests.support.program import Running, children_of
 
-# On a busy machine any example may take long: that is no failure.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+# On a busy machine any example may take long: that is no failure. A change is judged by the same examples each time;
+# `--hypothesis-profile=explore` looks for new ones.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
