@@ -3,7 +3,7 @@
 As root, outside the suite: the programs are Debian's, none is installed here, and a trial without its program is left
 out. While the exporter runs, containers are restarted and removed; their rows stay. It prints what the kernel says of
 each process (``/proc/PID/cgroup``) with the version of the runtime: the fixtures of tests/workloads and
-tests/sources/usage.
+tests/sources/usage. Two more trials run the exporter's own image (`own_image`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from exporter.records import Workload
 from exporter.sampling.sampler import Sampler
 from exporter.service.assembly import make_host, make_sampler
 from exporter.snapshot import Snapshot
-from tests.runtimes import docker, engines, lxc, nspawn, podman, slurm
+from tests.runtimes import docker, engines, lxc, nspawn, own_image, podman, slurm
 from tests.runtimes.booted import booted
 from tests.runtimes.trial import LABELS, MARK, Row, Started, Trial
 
@@ -124,13 +124,18 @@ def _by_path(text: str) -> str:
     return "; ".join(f"{','.join(controllers)}:{path}" for path, controllers in paths.items()) or "/"
 
 
+def _left_out(name: str, programs: Sequence[str]) -> bool:
+    """Whether a program is not installed; then it says so."""
+    if missing := [program for program in programs if shutil.which(program) is None]:
+        print(f"\n{name}: left out, not installed: {', '.join(missing)}")
+    return bool(missing)
+
+
 def run(trials: Sequence[Trial]) -> list[str]:
     """Run trials here; returns what is wrong."""
     problems: list[str] = []
     for trial in trials:
-        missing = [program for program in trial.programs if shutil.which(program) is None]
-        if missing:
-            print(f"\n{trial.name}: left out, not installed: {', '.join(missing)}")
+        if _left_out(trial.name, trial.programs):
             continue
         with tempfile.TemporaryDirectory(prefix="aee-", ignore_cleanup_errors=True) as folder:
             try:
@@ -147,6 +152,9 @@ def main() -> int:
     wanted = [trial for trial in TRIALS if not words or any(word in trial.name for word in words)]
     inside = _INSIDE in sys.argv
     problems = run([trial for trial in wanted if inside or not trial.booted])
+    images = [name for name in own_image.PROGRAMS if not inside and (not words or any(word in name for word in words))]
+    if ready := [name for name in images if not _left_out(name, own_image.PROGRAMS[name])]:
+        problems += own_image.check(ready)
     below = [trial.name for trial in wanted if trial.booted]
     if below and not inside:
         try:
