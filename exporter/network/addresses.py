@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ..host import Host, read_file
@@ -24,9 +25,10 @@ def reachable_address(host: Host, pid: int, port: int) -> str:
     nothing listens on the port, or only on a loopback of another namespace.
     """
     own = _is_own_network(host, pid)
-    bound = _listening(host, pid, port)
-    if bound is None:  # the tables are not readable
-        bound = {IPv4Address(0)}
+    listening = _listening(host, pid, port)
+    if listening is None:  # the tables are not readable
+        listening = {"": IPv4Address(0)}
+    bound = _of_process(host, pid, listening)
     if not bound:
         raise Unavailable("not_found", f"nothing listens on port {port}", "it may still be loading its model")
     any_address = any(address.is_unspecified for address in bound)
@@ -51,9 +53,23 @@ def _is_own_network(host: Host, pid: int) -> bool:
         return _addresses(host, "self") == _addresses(host, str(pid))
 
 
-def _listening(host: Host, pid: int, port: int) -> set[Address] | None:
-    """Addresses of a process's network namespace on which a port listens, None if the tables cannot be read."""
-    found: set[Address] = set()
+def _of_process(host: Host, pid: int, listening: Mapping[str, Address]) -> set[Address]:
+    """The addresses of the sockets that a process holds; all of them if that is none, or cannot be read."""
+    if len(listening) > 1:  # others may have the same port at another address
+        with contextlib.suppress(OSError):
+            folder = host.proc(str(pid), "fd")
+            held = set()
+            for name in os.listdir(folder):
+                with contextlib.suppress(OSError):
+                    held.add(os.readlink(f"{folder}/{name}"))
+            if own := {address for inode, address in listening.items() if f"socket:[{inode}]" in held}:
+                return own
+    return set(listening.values())
+
+
+def _listening(host: Host, pid: int, port: int) -> dict[str, Address] | None:
+    """Sockets of a process's network namespace that listen on a port, by inode; None if the tables cannot be read."""
+    found: dict[str, Address] = {}
     readable = False
     for table in ("net/tcp", "net/tcp6"):
         try:
@@ -66,7 +82,7 @@ def _listening(host: Host, pid: int, port: int) -> set[Address] | None:
             if len(words) > 4 and words[3] == _LISTEN:
                 address, _, hexadecimal = words[1].partition(":")
                 if int(hexadecimal, 16) == port:
-                    found.add(_address(address))
+                    found[words[4].split()[5]] = _address(address)
     return found if readable else None
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,10 +29,14 @@ FIB = """Local:
 """
 
 
+INODES = itertools.count(1)
+
+
 def listens(address: bytes, port: int = PORT, state: str = "0A") -> str:
     """A line of /proc/net/tcp: each word of four bytes in the machine's order, here little-endian."""
     words = "".join(address[start : start + 4][::-1].hex().upper() for start in range(0, len(address), 4))
-    return f"   0: {words}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 1 1\n"
+    socket_of = f"{state} 00000000:00000000 00:00000000 00000000     0        0 {next(INODES)} 1"
+    return f"   0: {words}:{port:04X} 00000000:0000 {socket_of}\n"
 
 
 def ipv4(text: str, port: int = PORT, state: str = "0A") -> str:
@@ -106,6 +113,27 @@ def test_what_cannot_be_reached(tmp_path: Path, pod: bool, tcp: str, said: str) 
         Network(tmp_path, pod=pod, tcp=tcp).address()
     assert raised.value.reason == "not_found"
     assert raised.value.fix
+
+
+def test_the_same_port_of_two_processes() -> None:
+    """Each at an address of its own, as two model servers that are told to."""
+    first = socket.create_server(("127.0.0.1", 0))
+    port = first.getsockname()[1]
+    script = (
+        "import socket, sys; s = socket.create_server(('127.0.0.3', int(sys.argv[1])));"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    with (
+        first,
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as other,
+    ):
+        assert other.stdout
+        assert other.stdout.readline() == "ready\n"
+        assert reachable_address(Host(), os.getpid(), port) == "127.0.0.1"
+        assert reachable_address(Host(), other.pid, port) == "127.0.0.3"
+        other.kill()
 
 
 def test_a_real_port_of_this_process() -> None:
