@@ -82,7 +82,8 @@ def _listening(host: Host, pid: int, port: int) -> dict[str, Address] | None:
             if len(words) > 4 and words[3] == _LISTEN:
                 address, _, hexadecimal = words[1].partition(":")
                 if int(hexadecimal, 16) == port:
-                    found[words[4].split()[5]] = _address(address)
+                    inode = "".join(words[4].split()[5:6])  # the last line may be cut
+                    found[inode] = _address(address)
     return found if readable else None
 
 

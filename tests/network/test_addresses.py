@@ -73,6 +73,7 @@ class Network:
         ("", ipv6("::"), "127.0.0.1"),
         ("", ipv6("::ffff:127.0.0.1"), "127.0.0.1"),
         ("", ipv6("::1"), "::1"),
+        (ipv4("127.0.0.1")[:60], "", "127.0.0.1"),
     ],
 )
 def test_in_the_exporters_network(tmp_path: Path, tcp: str, tcp6: str, expected: str) -> None:
