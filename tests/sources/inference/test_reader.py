@@ -21,7 +21,7 @@ from exporter.sources.inference.reader import MAX_PAGE_BYTES, POLL_SECONDS, Serv
 from exporter.sources.inference.source import InferenceSource
 from exporter.workloads.models.served import served_name
 from exporter.workloads.protocol import ModelServer
-from tests.support.patience import wait_for
+from tests.support.patience import patience, wait_for
 
 HOST = Host()
 SHORT_SECONDS = 0.3
@@ -111,8 +111,9 @@ def model_server(port: int, dialect: str = "vllm", **more: Any) -> ModelServer:
     return ModelServer(Process(own_key(), "vllm"), None, dialect, port)._replace(**more)
 
 
-def reader(port: int, dialect: str = "vllm") -> ServerReader:
-    return ServerReader(model_server(port, dialect), HOST, timeout_seconds=SHORT_SECONDS)
+def reader(port: int, dialect: str = "vllm", seconds: float | None = None) -> ServerReader:
+    """``seconds`` is the time limit: only of a server that hangs it is short."""
+    return ServerReader(model_server(port, dialect), HOST, timeout_seconds=patience() if seconds is None else seconds)
 
 
 def problem_of(one: ServerReader) -> Problem:
@@ -138,7 +139,7 @@ def test_tokens_are_what_the_page_counts_between_two_reads(serve: Callable[..., 
 
 
 def test_a_server_that_hangs_ends_at_the_time_limit(serve: Callable[..., Pages]) -> None:
-    assert problem_of(reader(serve(lambda _: None).port)).reason == "timeout"
+    assert problem_of(reader(serve(lambda _: None).port, seconds=SHORT_SECONDS)).reason == "timeout"
 
 
 def test_a_page_that_drips_ends_at_the_time_limit(serve: Callable[..., Pages]) -> None:
@@ -149,12 +150,12 @@ def test_a_page_that_drips_ends_at_the_time_limit(serve: Callable[..., Pages]) -
             threading.Event().wait(0.05)
 
     pages = serve(drip)
-    assert problem_of(reader(pages.port)).reason == "timeout"
+    assert problem_of(reader(pages.port, seconds=SHORT_SECONDS)).reason == "timeout"
 
 
 def test_a_page_that_is_too_long_is_refused(serve: Callable[..., Pages]) -> None:
     pages = serve(ok("# a comment of a megabyte\n" * (MAX_PAGE_BYTES // 26 + 1)))
-    one = ServerReader(model_server(pages.port), HOST, timeout_seconds=30.0)
+    one = ServerReader(model_server(pages.port), HOST, timeout_seconds=patience())
     assert problem_of(one).reason == "implausible"
 
 
@@ -203,7 +204,7 @@ class TestKey:
         return serve(vllm(5), key=b"Authorization: Bearer s3cret\r\n")
 
     def polled(self, asked: Pages, key_file: str) -> ServerReader:
-        one = ServerReader(model_server(asked.port), HOST, key_file=key_file, timeout_seconds=SHORT_SECONDS)
+        one = ServerReader(model_server(asked.port), HOST, key_file=key_file, timeout_seconds=patience())
         one.poll(())
         return one
 
@@ -303,7 +304,7 @@ class TestRouter:
         with socket.create_server(("127.0.0.1", 0)) as found:
             closed = int(found.getsockname()[1])
         child = model_server(closed, "llama.cpp", model="acme/m")
-        one = ServerReader(child, HOST, router=model_server(pages.port, "llama.cpp"), timeout_seconds=SHORT_SECONDS)
+        one = ServerReader(child, HOST, router=model_server(pages.port, "llama.cpp"), timeout_seconds=patience())
         one.poll(())
         use, problem = one.take()
         assert use is not None
