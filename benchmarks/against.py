@@ -61,7 +61,8 @@ def _known(tree: Path, flags: Sequence[str]) -> list[str]:
     return [flag for flag in flags if flag.partition("=")[0] in known]
 
 
-def _milliseconds(seconds: Sequence[float]) -> list[float]:
+def milliseconds(seconds: Sequence[float]) -> list[float]:
+    """The same in milliseconds."""
     return [each * 1e3 for each in seconds]
 
 
@@ -168,7 +169,7 @@ def ticks(trees: Trees) -> Iterator[Row]:
             tickers = [stack.enter_context(ticker(tree, _known(tree, on.flags))) for tree in trees]
             before, now = in_turns(tickers, WARM_UP + ROUNDS)
         name = f"tick, {processes:,} processes in {groups:,} cgroups, CPU ms"
-        yield Row(name, _milliseconds(before[WARM_UP:]), _milliseconds(now[WARM_UP:]), reach)
+        yield Row(name, milliseconds(before[WARM_UP:]), milliseconds(now[WARM_UP:]), reach)
 
 
 @contextlib.contextmanager
@@ -205,7 +206,6 @@ def in_turns(tickers: Sequence[Callable[[], float]], rounds: int) -> list[list[f
 def often(trees: Trees) -> Iterator[Row]:
     """Ten ticks a second: CPU of the exporter while it is not scraped, then how late ticks are after the earliest."""
     interval, ports = 0.1, (free_port(), free_port())
-    used: tuple[list[float], list[float]] = ([], [])
     phases: tuple[list[float], list[float]] = ([], [])
     with crowd(200, 50) as on, contextlib.ExitStack() as stack:
         running = [
@@ -213,18 +213,26 @@ def often(trees: Trees) -> Iterator[Row]:
             for tree, port in zip(trees, ports, strict=True)
         ]
         time.sleep(30)
-        for _ in range(6):
-            began = [cpu_seconds(exporter.pid) for exporter in running]
-            time.sleep(10)
-            for exporter, earlier, into in zip(running, began, used, strict=True):
-                into.append((cpu_seconds(exporter.pid) - earlier) * 10)
+        used = cpu_ratios([exporter.pid for exporter in running], 6)
         for _ in range(200):
             time.sleep(0.23)
             for port, into in zip(ports, phases, strict=True):
                 into.append(_sampled_at(port) % interval)
-    yield Row("ten ticks a second, 200 processes, % of a core", *used)
+    before, now = ([ratio * 100 for ratio in each] for each in used)
+    yield Row("ten ticks a second, 200 processes, % of a core", before, now)
     before, now = ([quantile(_after_first(each, interval), 0.99)] for each in phases)
     yield Row("how late they are, p99, ms", before, now)
+
+
+def cpu_ratios(pids: Sequence[int], rounds: int, seconds: float = 10.0) -> list[list[float]]:
+    """CPU seconds a second that processes use side by side, in each of some rounds."""
+    used: list[list[float]] = [[] for _ in pids]
+    for _ in range(rounds):
+        began = [cpu_seconds(pid) for pid in pids]
+        time.sleep(seconds)
+        for pid, earlier, into in zip(pids, began, used, strict=True):
+            into.append((cpu_seconds(pid) - earlier) / seconds)
+    return used
 
 
 def _sampled_at(port: int) -> float:
@@ -256,7 +264,7 @@ def cards(trees: Trees) -> Iterator[Row]:
                 [a - b for a, b in zip(gpus.total(of[place]), gpus.total(of[0]), strict=True)] for of in nodes
             )
             name = f"GPUs, {shapes[place][0]}, beyond the rest, CPU ms a second"
-            yield Row(name, _milliseconds(before), _milliseconds(now), reach)
+            yield Row(name, milliseconds(before), milliseconds(now), reach)
 
 
 def resident(trees: Trees) -> Iterator[Row]:

@@ -15,29 +15,29 @@ import sys
 import tempfile
 import time
 import timeit
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 from exporter.accounting.activity import CardFacts, classify
 from tests.support.live import Meter
+from tests.support.model_server import model_server
 from tests.support.program import free_port
 from tests.support.repository import REPOSITORY
 
 from . import groups
-from .against import HERE, in_turns, ticker
+from .against import HERE, Row, cpu_ratios, in_turns, milliseconds, ticker
 from .crowd import crowd
 from .impact import TARIFF
 from .native import CannotMeasure
 from .service import Service
-from .table import quantile, show, verdict
+from .table import show
+from .ticks import WARM_UP
 
 GOAL = 1.15
 PROCESSES, GROUPS = 200, 50
 SERVERS = 2
 TICKS = 60
-ROUNDS, ROUND_SECONDS = 12, 10.0
-WARM_UP_SECONDS = 45.0
+ROUNDS = 12
 SHOWN = (
     "energy_model_tokens_total",
     "energy_container_carbon_grams_total",
@@ -46,26 +46,29 @@ SHOWN = (
 PAGE = REPOSITORY / "tests/sources/inference/pages/vllm-0.32.0.prom"
 
 _SERVER = """\
-import re, socket, sys, time
+import re, socket, sys, threading, time
 page = open(sys.argv[-1], encoding="utf-8").read()
 listener = socket.create_server(("127.0.0.1", int(sys.argv[-2])))
 listener.settimeout(0.1)
 began = time.monotonic()
 def risen(line):
     return line[1] + str(float(line[2]) + round(40 * (time.monotonic() - began)))
+def serve():
+    while True:
+        until = time.process_time() + 0.002
+        while time.process_time() < until:
+            pass
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
+        with connection:
+            connection.recv(65536)
+            text = re.sub(r"^(vllm:(?:prompt|generation)_tokens_total{.*} )(.*)$", risen, page, flags=re.M).encode()
+            connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(text) + text)
+threading.Thread(target=serve, daemon=True).start()
 print("ready", flush=True)
-while True:
-    until = time.process_time() + 0.002
-    while time.process_time() < until:
-        pass
-    try:
-        connection, _ = listener.accept()
-    except TimeoutError:
-        continue
-    with connection:
-        connection.recv(65536)
-        text = re.sub(r"^(vllm:(?:prompt|generation)_tokens_total{.*} )(.*)$", risen, page, flags=re.M).encode()
-        connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(text) + text)
+sys.stdin.readline()
 """
 
 _REGIONS = """\
@@ -105,8 +108,11 @@ def main() -> None:
         rows = (_ticks(flags[0]), _processes(flags[1]))
     show(
         f"{PROCESSES} processes in {GROUPS} cgroups, {SERVERS} model servers, programs in regions",
-        ("CPU, ms", "without: median (quartiles)", "with tokens, impact, regions", "ratio", f"≤ {GOAL}"),
-        [_cells(name, *row) for name, row in zip(("a tick", "the whole process, a second"), rows, strict=True)],
+        ("CPU, ms", "without: median (quartiles)", "with tokens, impact, regions", "ratio", "reach"),
+        [
+            Row(name, milliseconds(without), milliseconds(everything), GOAL).cells()
+            for name, (without, everything) in zip(("a tick", "the whole process, a second"), rows, strict=True)
+        ],
     )
     card = CardFacts(throttled=0.0, utilization=0.9, sm=0.8, tensor=0.5, dram=0.6)
     classifying = min(timeit.repeat(lambda: classify(card, 1.0), number=1000)) * 1e3
@@ -118,67 +124,47 @@ Flags = tuple[str, ...]
 
 def _ticks(flags: tuple[Flags, Flags]) -> list[list[float]]:
     with contextlib.ExitStack() as stack:
-        found = in_turns([stack.enter_context(ticker(HERE, each)) for each in flags], TICKS + int(WARM_UP_SECONDS))
-    return [[seconds * 1e3 for seconds in each[int(WARM_UP_SECONDS) :]] for each in found]
+        found = in_turns([stack.enter_context(ticker(HERE, each)) for each in flags], WARM_UP + TICKS)
+    return [each[WARM_UP:] for each in found]
 
 
-def _processes(flags: tuple[Flags, Flags]) -> tuple[list[float], list[float]]:
-    used: tuple[list[float], list[float]] = ([], [])
+def _processes(flags: tuple[Flags, Flags]) -> list[list[float]]:
     with contextlib.ExitStack() as stack:
         exporters = [stack.enter_context(Service.started(*each)) for each in flags]
-        time.sleep(WARM_UP_SECONDS)
-        for _ in range(ROUNDS):
-            began = [exporter.cpu_seconds() for exporter in exporters]
-            time.sleep(ROUND_SECONDS)
-            for exporter, earlier, into in zip(exporters, began, used, strict=True):
-                into.append((exporter.cpu_seconds() - earlier) / ROUND_SECONDS * 1e3)
+        time.sleep(WARM_UP)
+        used = cpu_ratios([exporter.pid for exporter in exporters], ROUNDS)
         scrape = exporters[1].scrape().decode()
     if missing := [each for each in SHOWN if f"\n{each}{{" not in scrape]:
         raise CannotMeasure(f"the exporter with all of them publishes no {', '.join(missing)}")
     return used
 
 
-def _cells(name: str, without: Sequence[float], everything: Sequence[float]) -> tuple[str, ...]:
-    ratio = median(everything) / median(without)
-    spread = [
-        f"{median(each):.2f} ({quantile(each, 0.25):.2f} to {quantile(each, 0.75):.2f})"
-        for each in (without, everything)
-    ]
-    return name, *spread, f"{ratio:.2f}", verdict(ratio <= GOAL)
-
-
 @contextlib.contextmanager
 def _in_regions(reports: Path, group: Path) -> Iterator[None]:
+    """A program that is in regions for 3 ms of each 100, and reports them at a socket."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "AI_ENERGY_REGIONS_SOCKET": str(reports)}
-    with _running([sys.executable, "-c", _REGIONS], group, environment):
-        yield
+    command = [sys.executable, "-c", _REGIONS]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            _ready_in(group, process)
+            yield
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager
 def _server(folder: Path, group: Path, number: int) -> Iterator[None]:
-    """``vllm serve MODEL``, in truth Python, with a page of that model."""
+    """A model server with a page of vLLM's for its model."""
     home = folder / str(number)
     home.mkdir()
-    (home / "serve").write_text(_SERVER, encoding="utf-8")
-    model = f"acme/chat-{number}"
-    page = home / "page"
+    model, page = f"acme/chat-{number}", home / "page"
     page.write_text(PAGE.read_text(encoding="utf-8").replace("/srv/models/acme/chat-7b/", model), encoding="utf-8")
-    command = ["vllm", "serve", model, "--port", str(free_port()), str(page)]
-    with _running(command, group, {"PYTHONHOME": sys.base_prefix}, home):
+    with model_server(home, _SERVER, model, "--port", str(free_port()), str(page)) as process:
+        _ready_in(group, process)
         yield
 
 
-@contextlib.contextmanager
-def _running(
-    command: list[str], group: Path, environment: dict[str, str], folder: Path | None = None
-) -> Iterator[None]:
-    with subprocess.Popen(
-        command, executable=sys.executable, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            (group / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-            yield
-        finally:
-            process.kill()
+def _ready_in(group: Path, process: subprocess.Popen[str]) -> None:
+    (group / "cgroup.procs").write_text(str(process.pid), encoding="ascii")
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from ..host import Host, read_file
+from ..host import Host, names_in, read_file
 from ..records import Unavailable
 
 _LISTEN = "0A"
@@ -56,14 +56,13 @@ def _is_own_network(host: Host, pid: int) -> bool:
 def _of_process(host: Host, pid: int, listening: Mapping[str, Address]) -> set[Address]:
     """The addresses of the sockets that a process holds; all of them if that is none, or cannot be read."""
     if len(listening) > 1:  # others may have the same port at another address
-        with contextlib.suppress(OSError):
-            folder = host.proc(str(pid), "fd")
-            held = set()
-            for name in os.listdir(folder):
-                with contextlib.suppress(OSError):
-                    held.add(os.readlink(f"{folder}/{name}"))
-            if own := {address for inode, address in listening.items() if f"socket:[{inode}]" in held}:
-                return own
+        folder = host.proc(str(pid), "fd")
+        held = set()
+        for name in names_in(folder):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                held.add(os.readlink(f"{folder}/{name}"))
+        if own := {address for inode, address in listening.items() if f"socket:[{inode}]" in held}:
+            return own
     return set(listening.values())
 
 

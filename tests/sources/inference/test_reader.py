@@ -27,9 +27,13 @@ HOST = Host()
 SHORT_SECONDS = 0.3
 
 
+def key_of(pid: int) -> ProcessKey:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return ProcessKey(pid, int(file.read().rpartition(b")")[2].split()[19]))
+
+
 def own_key() -> ProcessKey:
-    with open("/proc/self/stat", "rb") as file:
-        return ProcessKey(os.getpid(), int(file.read().rpartition(b")")[2].split()[19]))
+    return key_of(os.getpid())
 
 
 class Pages:
@@ -315,10 +319,8 @@ class TestRouter:
 class TestPoller:
     def test_processes_at_the_same_address_count_once(self, serve: Callable[..., Pages]) -> None:
         pages = serve(vllm(5.0))
-        parent, own = os.getppid(), model_server(pages.port)
-        with open(f"/proc/{parent}/stat", "rb") as file:
-            key = ProcessKey(parent, int(file.read().rpartition(b")")[2].split()[19]))
-        poller = Poller(HOST, lambda: (own, own._replace(process=Process(key, "vllm"))))
+        own = model_server(pages.port)
+        poller = Poller(HOST, lambda: (own, own._replace(process=Process(key_of(os.getppid()), "vllm"))))
         poller.poll()
         assert len(pages.paths) == 1
 
@@ -341,15 +343,12 @@ class TestPoller:
 
     def test_a_new_server_is_read_at_once(self, serve: Callable[..., Pages]) -> None:
         first, second = serve(vllm(5.0)), serve(vllm(5.0))
-        parent = os.getppid()
-        with open(f"/proc/{parent}/stat", "rb") as file:
-            key = ProcessKey(parent, int(file.read().rpartition(b")")[2].split()[19]))
         servers = [model_server(first.port)]
         poller = Poller(HOST, lambda: tuple(servers))
         try:
             poller.take()
             wait_for(lambda: first.paths, "the first page")
-            servers.append(model_server(second.port, process=Process(key, "vllm")))
+            servers.append(model_server(second.port, process=Process(key_of(os.getppid()), "vllm")))
             began = HOST.clock()
             poller.take()
             wait_for(lambda: second.paths, "the page of the new server")
