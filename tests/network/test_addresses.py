@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import subprocess
@@ -29,22 +28,19 @@ FIB = """Local:
 """
 
 
-INODES = itertools.count(1)
-
-
-def listens(address: bytes, port: int = PORT, state: str = "0A") -> str:
+def listens(address: bytes, port: int, state: str, inode: int, user: int) -> str:
     """A line of /proc/net/tcp: each word of four bytes in the machine's order, here little-endian."""
     words = "".join(address[start : start + 4][::-1].hex().upper() for start in range(0, len(address), 4))
-    socket_of = f"{state} 00000000:00000000 00:00000000 00000000     0        0 {next(INODES)} 1"
+    socket_of = f"{state} 00000000:00000000 00:00000000 00000000  {user:4}        0 {inode} 1 0000 100 0 0 10 0"
     return f"   0: {words}:{port:04X} 00000000:0000 {socket_of}\n"
 
 
-def ipv4(text: str, port: int = PORT, state: str = "0A") -> str:
-    return listens(socket.inet_aton(text), port, state)
+def ipv4(text: str, port: int = PORT, state: str = "0A", *, inode: int = 4, user: int = 0) -> str:
+    return listens(socket.inet_aton(text), port, state, inode, user)
 
 
-def ipv6(text: str, port: int = PORT) -> str:
-    return listens(socket.inet_pton(socket.AF_INET6, text), port)
+def ipv6(text: str, port: int = PORT, *, inode: int = 6, user: int = 0) -> str:
+    return listens(socket.inet_pton(socket.AF_INET6, text), port, "0A", inode, user)
 
 
 class Network:
@@ -59,6 +55,17 @@ class Network:
         (folder / str(PID) / "net/tcp6").write_text(HEAD + tcp6)
         (folder / str(PID) / "net/if_inet6").write_text(inet6)
 
+    def hold(self, *inodes: int, pid: int = PID, children: str = "") -> Network:
+        """Let a process hold sockets, and have children."""
+        files, task = (Path(self.host.procfs) / str(pid) / name for name in ("fd", f"task/{pid}"))
+        files.mkdir(parents=True)
+        task.mkdir(parents=True)
+        (task / "children").write_text(children)
+        (files / "3").symlink_to("/dev/null")
+        for inode in inodes:
+            (files / str(10 + inode)).symlink_to(f"socket:[{inode}]")
+        return self
+
     def address(self) -> str:
         return reachable_address(self.host, PID, PORT)
 
@@ -69,10 +76,11 @@ class Network:
         (ipv4("0.0.0.0"), "", "127.0.0.1"),
         (ipv4("127.0.0.1"), "", "127.0.0.1"),
         (ipv4("10.0.0.5"), "", "10.0.0.5"),
-        (ipv4("10.0.0.5") + ipv4("127.0.0.2"), "", "127.0.0.2"),
         ("", ipv6("::"), "127.0.0.1"),
         ("", ipv6("::ffff:127.0.0.1"), "127.0.0.1"),
         ("", ipv6("::1"), "::1"),
+        (ipv4("127.0.0.1"), ipv6("::1"), "127.0.0.1"),
+        (ipv4("0.0.0.0"), ipv6("::"), "127.0.0.1"),
         (ipv4("127.0.0.1")[:60], "", "127.0.0.1"),
     ],
 )
@@ -85,7 +93,6 @@ def test_in_the_exporters_network(tmp_path: Path, tcp: str, tcp6: str, expected:
     [
         (ipv4("0.0.0.0"), "", "10.244.1.9"),
         ("", ipv6("::"), "10.244.1.9"),
-        (ipv4("10.244.1.9") + ipv4("127.0.0.1"), "", "10.244.1.9"),
         ("", ipv6("fd00::9"), "fd00::9"),
     ],
 )
@@ -116,6 +123,67 @@ def test_what_cannot_be_reached(tmp_path: Path, pod: bool, tcp: str, said: str) 
     assert raised.value.fix
 
 
+TWO = ipv4("127.0.0.1", inode=1) + ipv4("10.0.0.5", inode=2)
+
+
+@pytest.mark.parametrize(
+    ("tcp", "tcp6", "held", "expected"),
+    [
+        (TWO, "", [1, 2], "127.0.0.1"),
+        (TWO, "", [1], "127.0.0.1"),
+        (TWO, "", [2], "10.0.0.5"),
+        (ipv4("127.0.0.1", inode=1), ipv6("::", inode=2), [2], "::1"),
+        (ipv4("0.0.0.0", inode=1), ipv6("::", inode=2), [1], "127.0.0.1"),
+        (ipv4("0.0.0.0", inode=1), ipv6("::", inode=2), [2], "::1"),
+        (ipv4("0.0.0.0", inode=1) + ipv4("127.0.0.1", inode=2), "", [1], "10.0.0.5"),
+    ],
+)
+def test_of_several_sockets_it_is_that_of_the_process(
+    tmp_path: Path, tcp: str, tcp6: str, held: list[int], expected: str
+) -> None:
+    assert Network(tmp_path, pod=False, tcp=tcp, tcp6=tcp6).hold(*held).address() == expected
+
+
+def test_of_several_sockets_in_a_pod_it_is_that_of_the_process(tmp_path: Path) -> None:
+    tcp = ipv4("127.0.0.1", inode=1) + ipv4("10.244.1.9", inode=2)
+    assert Network(tmp_path / "both", pod=True, tcp=tcp).hold(1, 2).address() == "10.244.1.9"
+    with pytest.raises(Unavailable, match="loopback"):
+        Network(tmp_path / "one", pod=True, tcp=tcp).hold(1).address()
+
+
+def test_a_launcher_has_the_sockets_of_what_it_started(tmp_path: Path) -> None:
+    network = Network(tmp_path, pod=False, tcp=TWO).hold(7, children="78 79 ")
+    network.hold(children="80", pid=78).hold(pid=79).hold(2, pid=80)
+    assert network.address() == "10.0.0.5"
+
+
+def test_a_port_that_another_process_has(tmp_path: Path) -> None:
+    """A second server that is told the port of the first, while it loads its model."""
+    network = Network(tmp_path, pod=False, tcp=ipv4("127.0.0.1", inode=1)).hold(children="78").hold(5, pid=78)
+    with pytest.raises(Unavailable, match="another process"):
+        network.address()
+
+
+@pytest.mark.parametrize(
+    ("tcp", "tcp6"),
+    [
+        (TWO, ""),
+        (ipv4("0.0.0.0"), ipv6("::", user=1000)),
+        (ipv4("127.0.0.1"), ipv6("::")),
+    ],
+)
+@pytest.mark.parametrize("child", [True, False])
+def test_sockets_of_which_nobody_says_whose_they_are(tmp_path: Path, tcp: str, tcp6: str, child: bool) -> None:
+    """As those of other users, to an exporter without rights: a guess would count the tokens of another model."""
+    network = Network(tmp_path, pod=False, tcp=tcp, tcp6=tcp6)
+    if child:
+        network.hold(children="78")
+    with pytest.raises(Unavailable, match=f"which of these sockets is of pid {PID} cannot be read") as raised:
+        network.address()
+    assert raised.value.reason == "permission"
+    assert "CAP_SYS_PTRACE" in raised.value.fix
+
+
 def test_the_same_port_of_two_processes() -> None:
     """Each at an address of its own, as two model servers that are told to."""
     first = socket.create_server(("127.0.0.1", 0))
@@ -134,7 +202,21 @@ def test_the_same_port_of_two_processes() -> None:
         assert other.stdout.readline() == "ready\n"
         assert reachable_address(Host(), os.getpid(), port) == "127.0.0.1"
         assert reachable_address(Host(), other.pid, port) == "127.0.0.3"
+        with socket.create_server(("127.0.0.1", 0)) as third, pytest.raises(Unavailable, match="another process"):
+            reachable_address(Host(), other.pid, third.getsockname()[1])
         other.kill()
+
+
+def test_a_real_launcher() -> None:
+    script = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', "
+        '\'import socket, sys; s = socket.create_server(("127.0.0.1", 0));'
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()'])"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout
+        assert reachable_address(Host(), launcher.pid, int(launcher.stdout.readline())) == "127.0.0.1"
 
 
 def test_a_real_port_of_this_process() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from ...availability.tracker import Backoff
 from ...host import Host
-from ...network.addresses import reachable_address
+from ...network.addresses import HeldByAnother, reachable_address
 from ...network.http_get import REFUSED, Answer, NotPlainHttp, Request, http_get_by_key
 from ...records import CountKind, Problem, TokenUse, Unavailable
 from ...workloads.protocol import ModelServer
@@ -195,7 +195,9 @@ class ServerReader:
         query = ""
         try:
             address = reachable_address(self._host, server.process.key.pid, server.port)
-        except Unavailable:
+        except Unavailable as error:
+            if isinstance(error, HeldByAnother) and (error.address, server.port) in taken:
+                raise _ReadElsewhere from None  # a worker, whose command line is that of the server which started it
             if self._router is None or not server.model:
                 raise
             # The servers behind a router listen on its loopback. A model that is not loaded stays so.

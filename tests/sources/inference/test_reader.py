@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -323,6 +324,20 @@ class TestPoller:
         poller = Poller(HOST, lambda: (own, own._replace(process=Process(key_of(os.getppid()), "vllm"))))
         poller.poll()
         assert len(pages.paths) == 1
+
+    def test_a_worker_has_the_command_line_of_its_server(self, serve: Callable[..., Pages]) -> None:
+        """A fork that does not listen itself: neither counted again nor a problem."""
+        pages = serve(vllm(5.0))
+        with subprocess.Popen(["sleep", "infinity"]) as worker:
+            try:
+                own = model_server(pages.port)
+                poller = Poller(HOST, lambda: (own, own._replace(process=Process(key_of(worker.pid), "vllm"))))
+                poller.poll()
+                uses, problems = poller.take()
+            finally:
+                worker.kill()
+        assert [use.process for use in uses] == [own.process]
+        assert problems == ()
 
     def test_a_process_that_ended_is_not_read(self, serve: Callable[..., Pages]) -> None:
         pages = serve(vllm(5.0))
