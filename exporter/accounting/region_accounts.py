@@ -159,9 +159,11 @@ class RegionAccounts:
                 self._unborn.discard(cell)
 
     def settle(self) -> None:
-        """Divide the joules that wait, before the end."""
+        """Divide the joules that wait, before the end; what waits for the name of a container is of no model."""
         for program in self._programs.values():
+            program.owner = program.owner or ("", "")
             self._release(program, None)
+            self._post_pending(program, None)
 
     def keep(self, since: float) -> None:
         """Drop the counters of models of which no program reported regions since boot time ``since``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,6 +30,9 @@ class Changes(NamedTuple):
 
     accounts: Sequence[Account]
     closed: Sequence[Owner]
+
+
+_NOTHING = Changes((), ())
 
 
 class Accounts(NamedTuple):
@@ -99,17 +103,9 @@ class Checkpointer:
                 self._checkpoint_at = float("-inf")
             if late is None:
                 return
-        ledger, devices, tokens, regions, _, held = accounts
+        devices = accounts.devices
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
-        if whole:
-            line = self._encode_all(now, accounts)
-        else:
-            state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
-            state.held = held
-            state.tokens = tokens.saved(whole=False)
-            state.regions = regions.saved(whole=False)
-            state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
-            line = encode(state, whole=False)
+        line = self._encode_all(now, accounts) if whole else self._encode_changes(now, accounts, changes)
         self._writer.request((line, whole))
         done = self._writer.take(_WAIT_SECONDS)
         error = None if done is None else done.error
@@ -121,16 +117,34 @@ class Checkpointer:
         self._log_change(error)
 
     def close(self, now: float, accounts: Accounts) -> None:
-        """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more."""
+        """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more.
+
+        What has changed since the last tick is appended first: a busy disk may take longer to sync a checkpoint than
+        the exporter has to stop.
+        """
         if self._writer.busy:
-            self._writer.take(_LAST_WAIT_SECONDS)
+            done = self._writer.take(_LAST_WAIT_SECONDS)
+            if done is None or done.error is not None:
+                self._checkpoint_at = float("-inf")
         if not self._writer.busy:
+            if self._checkpoint_at > float("-inf") and accounts.devices.revision == self._revision:
+                with contextlib.suppress(OSError):  # the checkpoint replaces it
+                    self._store.write((self._encode_changes(now, accounts, _NOTHING), False))
             try:
                 self._store.write((self._encode_all(now, accounts), True))
             except OSError as error:
                 self._log_change(error)
         self._pool.stop()
         self._store.close()
+
+    def _encode_changes(self, now: float, accounts: Accounts, changes: Changes) -> bytes:
+        ledger, devices, tokens, regions, _, held = accounts
+        state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
+        state.held = held
+        state.tokens = tokens.saved(whole=False)
+        state.regions = regions.saved(whole=False)
+        state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
+        return encode(state, whole=False)
 
     def _encode_all(self, now: float, accounts: Accounts) -> bytes:
         state = State(

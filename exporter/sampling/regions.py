@@ -55,10 +55,10 @@ class RegionPosting:
             self._kept_at = now
             self.accounts.keep(now - self._ledger.limits.linger_seconds)
 
-    def finish(self, readings: Sequence[Reading | None], now: float) -> None:
+    def finish(self, readings: Sequence[Reading], now: float) -> None:
         """Add what programs had reported at the end, and divide the joules that wait."""
         for reading in readings:
-            if reading is not None and reading.regions is not None:
+            if reading.regions is not None:
                 self.accounts.report(reading.regions.rejected, reading.regions.lost)
                 self.accounts.post(reading.regions.processes, {}, self._joules, self._locate, now, None)
         self.accounts.settle()

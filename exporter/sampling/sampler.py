@@ -193,7 +193,8 @@ class Sampler:
 
     def close(self) -> None:
         """Write a last checkpoint, release the state file, and close the sources."""
-        self._regions.finish([source.rest() for source in self._sources], self._host.clock())
+        rest = [reading for source in self._sources for reading in source.rest()]
+        self._regions.finish(rest, self._host.clock())
         if self._checkpointer is not None:
             self._checkpointer.close(self._host.clock(), self._accounts())
         for source in self._sources:

@@ -105,20 +105,27 @@ class SourceRunner:
             self._health = health
         return self._health
 
-    def rest(self) -> Reading | None:
-        """Close a source that programs send to, and take what they had sent; None of one that only reads."""
+    def rest(self) -> list[Reading]:
+        """Close a source that programs send to, and take what they had sent; nothing of one that only reads.
+
+        A read that was late has taken part of it already.
+        """
         if not isinstance(self._source, Receiver):
-            return None
-        self.close()
-        return None if self._guard.busy else self._source.rest()
+            return []
+        last = self._end(_LAST_READ_SECONDS)
+        return ([] if last is None else [last]) + ([] if self._guard.busy else [self._source.rest()])
 
     def close(self) -> None:
         """End its thread, after the read it is in; a source that hangs keeps its files until the process ends."""
-        if self._guard.busy:
-            self._guard.take(0.0 if self._late else _LAST_READ_SECONDS)
+        self._end(0.0 if self._late else _LAST_READ_SECONDS)
+
+    def _end(self, timeout: float) -> Reading | None:
+        """Close it once the read it is in has ended; what that read, None if there was none or it still hangs."""
+        done = self._guard.take(timeout) if self._guard.busy else None
         self._guard.stop()
         if not self._guard.busy:
             self._source.close()
+        return None if done is None else done.result
 
     def _failed(self, error: Exception) -> None:
         """Mark the source as down; its partial failures no longer apply."""

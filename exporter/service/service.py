@@ -194,9 +194,9 @@ class Service:
         for number in events - {_SAMPLER_ENDED, signal.SIGHUP}:
             log.info("stopping: %s", signal.Signals(number).name)
         self._stop.set()
-        server.stop()
         thread.join()
-        sampler.close()
+        sampler.close()  # before anything else that may take long: it writes the counters
+        server.stop()
         watchdog.cancel()
         return 1 if _SAMPLER_ENDED in events else 0
 

@@ -106,6 +106,18 @@ def test_a_program_whose_container_never_has_a_name_is_of_no_model() -> None:
     assert not bench.accounts.active
 
 
+def test_at_the_end_of_the_exporter_what_waits_for_a_name_is_of_no_model() -> None:
+    bench = Bench(owner=None)
+    bench.tick(0.0, 0.0, [])
+    bench.tick(1.0, 10.0, [(1.0, "a")], runs={"a": 3})
+    bench.tick(1.0, 0.0, [(1.0, "a")])
+    bench.accounts.settle()
+    saved = bench.accounts.saved(whole=True)
+    assert saved is not None
+    assert saved.cells[("a", ("", ""), "runs")] == 3
+    assert saved.cells[("a", ("", ""), "cpu")] == pytest.approx(10.0)
+
+
 def test_a_counter_is_at_0_until_it_was_scraped() -> None:
     bench = Bench()
     bench.tick(1.0, 10.0, [(1.0, "a")], runs={"a": 3}, born=8)

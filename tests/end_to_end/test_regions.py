@@ -64,6 +64,7 @@ class Machine:
     def restart(self) -> None:
         """End the exporter and start the next one."""
         self.exporter.end()
+        assert self.exporter.process.returncode == 0, self.exporter.log
         self.exporter = self._start()
 
     def stop(self) -> None:

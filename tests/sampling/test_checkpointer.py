@@ -62,6 +62,25 @@ def test_a_line_that_fails_after_its_tick_is_followed_by_a_checkpoint(tmp_path: 
     assert decode((tmp_path / "state").read_bytes()).devices.joules == {"package-0": 4.0}
 
 
+def test_what_changed_since_the_last_tick_is_written_before_the_disk_syncs_the_last_checkpoint(tmp_path: Path) -> None:
+    """An exporter that is killed because it takes too long to stop has lost nothing."""
+    seen: list[float] = []
+
+    class Syncing(StateStore):
+        def write(self, job: tuple[bytes, bool]) -> None:
+            if job[1] and accounts.devices.joules["package-0"] > 1.0:
+                seen.append(decode((tmp_path / "state").read_bytes()).devices.joules["package-0"])
+            super().write(job)
+
+    accounts = Accounts(Ledger(Names()), Devices(), TokenAccounts(), RegionAccounts())
+    accounts.devices.joules["package-0"] = 1.0
+    checkpointer = Checkpointer(Syncing(str(tmp_path / "state")), Host(procfs=str(tmp_path)))
+    checkpointer.write(1.0, accounts, Changes((), ()), 60.0)
+    accounts.devices.joules["package-0"] = 2.0
+    checkpointer.close(2.0, accounts)
+    assert seen == [2.0]
+
+
 def test_the_start_of_the_counters_survives_restarts(tmp_path: Path) -> None:
     def run(store: StateStore) -> Checkpointer:
         checkpointer = Checkpointer(store, Host(procfs=str(tmp_path)))

@@ -300,6 +300,46 @@ def test_close_waits_for_the_read_under_way(bench: Bench) -> None:
     assert bench.source.closed
 
 
+class Received(Scripted):
+    """One that programs send to: a read takes what was sent, and hangs before it returns it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = [Reading(socket_busy_seconds={0: 1.0}), Reading(socket_busy_seconds={0: 2.0})]
+
+    def read(self, now: float) -> Reading:
+        self.answer = self.sent.pop(0)
+        return super().read(now)
+
+    def rest(self) -> Reading:
+        assert self.closed
+        return self.sent.pop(0)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_was_sent_is_taken_at_the_end_also_from_a_read_that_is_late(late: bool) -> None:
+    source, clock = Received(), Clock()
+    runner = SourceRunner(source, clock)
+    sent = list(source.sent)
+    source.goes_on.clear()
+    runner.ask(clock.now)
+    if late:
+        assert runner.take(clock.now, WALL) is None
+    threading.Timer(0.1, source.goes_on.set).start()
+    assert runner.rest() == sent
+    assert source.closed
+
+
+def test_the_end_does_not_wait_for_a_read_that_hangs() -> None:
+    source, clock = Received(), Clock()
+    runner = SourceRunner(source, clock)
+    source.goes_on.clear()
+    runner.ask(clock.now)
+    assert runner.rest() == []
+    assert not source.closed
+    source.goes_on.set()
+
+
 def test_what_was_never_there_is_no_warning(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """A machine without a GPU logs it once as information; one whose GPU disappeared warns."""
     absent = Unavailable("not_found", "no such driver", "nothing to do without a card")
