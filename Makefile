@@ -100,6 +100,7 @@ launchers-check: $(DEV) ## Start real model servers and trainers from PyPI and c
 	$(BIN)/python -m tests.launchers.check $(ARGS)
 
 serving-check: $(DEV) ## Start real model servers from PyPI; compare tokens with their clients' (ARGS="--folder DIR NAME")
+	@$(NEEDS) install $@
 	$(BIN)/python -m tests.serving.check $(ARGS)
 
 regions-check: $(DEV) ## Train with a real PyTorch on the CPU; compare joules of its layers with its process's (ARGS="--python PATH")

@@ -66,6 +66,8 @@ TABLE = (
     Prerequisite(_KEYRING, "debian-archive-keyring", "verifies those packages", _ROOTS),
     Prerequisite("containerd", "containerd", "runs the pods", ("cluster-check",)),
     Prerequisite("runc", "runc", "runs their containers", ("cluster-check",)),
+    Prerequisite("dockerd", "docker.io", "runs model servers in containers", ("serving-check",)),
+    Prerequisite("busybox", "busybox-static", "is what those containers have besides", ("serving-check",)),
     Prerequisite("ip", "iproute2", "is the network of the pods", ("cluster-check",)),
     Prerequisite("node", "nodejs", "bundles and drives what runs in the browser", ("grafana-check", "status-check")),
     Prerequisite("npm", "npm", "installs packages of JavaScript", ("grafana-check", "status-check")),
