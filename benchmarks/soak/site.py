@@ -31,6 +31,8 @@ NAMES = 8
 
 EVENTS_KEPT = 50
 _STEP_SECONDS = 0.1
+_LONGEST_STEP_SECONDS = 0.2
+"""If this process does not run for longer, the cards idled: no real counter makes up for it in one step."""
 
 
 class Workload(NamedTuple):
@@ -155,7 +157,7 @@ class Site:
             now, stamp = time.monotonic(), time.time_ns() // 1000
             for gpu in self.gpus:
                 gpu.power_watts = GPU_WATTS
-                gpu.energy_joules += GPU_WATTS * (now - last)
+                gpu.energy_joules += GPU_WATTS * min(now - last, _LONGEST_STEP_SECONDS)
                 for workload in list(self._alive):
                     if workload.gpu is gpu:
                         gpu.sample(workload.pid, 50, timestamp_us=stamp)
