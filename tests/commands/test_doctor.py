@@ -42,6 +42,7 @@ from exporter.workloads.namer import WorkloadNamer
 from exporter.workloads.protocol import Namer
 from tests.support.fake_kubernetes_api import FakeApiServer, make_pod
 from tests.support.feed_server import FeedServer
+from tests.support.patience import patience
 from tests.support.program import Running
 
 
@@ -161,7 +162,7 @@ def test_a_source_that_hangs_is_left_behind(tmp_path: Path) -> None:
     os.mkfifo(zone / "energy_uj")
     host = Host(sysfs=str(tmp_path))
     healthy = ScriptedSource("procfs", lambda now: Reading())
-    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, timeout_seconds=0.3)
+    hung, fine = examine([RaplSource(host), healthy], host, pause_seconds=0.0, timeout_seconds=patience(0.3))
     assert (hung.state, fine.state) == ("no", "works")
     assert hung.failure is not None
     assert hung.failure.reason == "timeout"
