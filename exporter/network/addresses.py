@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,21 +11,22 @@ from ..host import Host
 from ..records import Unavailable
 from .listening import Address, TablesUnreadable, addresses_of
 
+_IPV6_LOOPBACK = f"{1:032x}"
 _ANY_IPV4, _ANY_IPV6 = IPv4Address(0), IPv6Address(0)
 
 
 class HeldByAnother(Unavailable):
-    """Only other processes listen on a port; ``address`` is where one of them is reached, "" if nowhere."""
+    """At a port other processes respond, or may; ``address`` is where one of them is reached, "" if nowhere."""
 
-    def __init__(self, port: int, address: str) -> None:
-        super().__init__("not_found", f"port {port} is that of another process", "it may not listen yet")
+    def __init__(self, message: str, address: str, fix: str) -> None:
+        super().__init__("not_found", message, fix)
         self.address = address
 
 
 def reachable_address(host: Host, pid: int, port: int) -> str:
     """The IP address at which a connection to ``port`` reaches process ``pid`` or one that it started.
 
-    Within the exporter's network namespace it is the address that the port is bound to, 127.0.0.1 if that is any. In
+    Within the exporter's network namespace it is the address that the port is bound to, a loopback if that is any. In
     another one it is the first address there that is not a loopback (the pod's or container's). Raises `Unavailable` if
     the process does not listen on the port (`HeldByAnother` if another does), or only on a loopback of another
     namespace, and if it is unknown which of several servers it is.
@@ -36,11 +38,16 @@ def reachable_address(host: Host, pid: int, port: int) -> str:
         bound, others = {_ANY_IPV4}, set()
     if not bound:
         if others:
-            raise HeldByAnother(port, next(_candidates(host, pid, others, set(), own=own), ""))
+            address = next(_candidates(host, pid, others, set(), own=own), "")
+            raise HeldByAnother(f"port {port} is that of another process", address, "it may not listen yet")
         raise Unavailable("not_found", f"nothing listens on port {port}", "it may still be loading its model")
-    for address in _candidates(host, pid, bound, others, own=own):
-        if ip_address(address) not in others:  # a connection reaches the socket of the most specific address
+    candidates = list(_candidates(host, pid, bound, others, own=own))
+    for address in candidates:
+        if not bound & others and ip_address(address) not in others:  # the socket of the most specific address responds
             return address
+    if candidates:
+        message = f"port {port} is listened on by another process, too, which may respond instead"
+        raise HeldByAnother(message, candidates[0], "give each server a port of its own")
     raise Unavailable(
         "not_found",
         f"port {port} listens on a loopback address of its own network namespace only",
@@ -54,12 +61,14 @@ def _candidates(host: Host, pid: int, bound: set[Address], others: set[Address],
         named = sorted(bound, key=lambda address: (not address.is_loopback, address.version, int(address)))
         yield from [str(address) for address in named if own or not address.is_loopback]
         return
-    # A socket of IPv6 accepts connections over IPv4 too, unless it is set not to, as where another has those.
+    # A socket of IPv6 accepts connections over IPv4 too, unless it was set not to, as where another has those.
     ipv4 = _ANY_IPV4 in bound or _ANY_IPV4 not in others
+    ipv6 = _ANY_IPV6 in bound
     if own:
-        yield from ["127.0.0.1"] if ipv4 else []
-        yield from ["::1"] if _ANY_IPV6 in bound else []
-    yield from [one for one in _addresses(host, str(pid)) if ipv4 or ":" in one]
+        loopbacks = ["127.0.0.1"] * ipv4 + ["::1"] * ipv6
+        is_ipv6_sure = _ANY_IPV4 not in bound and _has_ipv6_loopback(host, str(pid))
+        yield from reversed(loopbacks) if is_ipv6_sure else loopbacks
+    yield from [one for one in _addresses(host, str(pid)) if (ipv6 if ":" in one else ipv4)]
 
 
 def _is_own_network(host: Host, pid: int) -> bool:
@@ -83,6 +92,12 @@ def _of_ipv4(host: Host, process: str) -> Iterator[str]:
             last = word[4:]
         elif word.startswith("/32 host LOCAL") and not ip_address(last).is_loopback:
             yield last
+
+
+def _has_ipv6_loopback(host: Host, process: str) -> bool:
+    with contextlib.suppress(Unavailable):  # IPv6 is off
+        return _IPV6_LOOPBACK in host.text(host.proc(process, "net/if_inet6"))
+    return False
 
 
 def _of_ipv6(host: Host, process: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from exporter.host import Host
-from exporter.network.addresses import reachable_address
+from exporter.network.addresses import HeldByAnother, reachable_address
 from exporter.records import Unavailable
 
 PID = 77
@@ -81,7 +81,6 @@ class Network:
         ("", ipv6("::1"), "::1"),
         (ipv4("127.0.0.1"), ipv6("::1"), "127.0.0.1"),
         (ipv4("0.0.0.0"), ipv6("::"), "127.0.0.1"),
-        (ipv4("127.0.0.1")[:60], "", "127.0.0.1"),
     ],
 )
 def test_in_the_exporters_network(tmp_path: Path, tcp: str, tcp6: str, expected: str) -> None:
@@ -114,6 +113,7 @@ def test_a_pod_that_has_only_ipv6(tmp_path: Path) -> None:
         (False, "", "nothing listens"),
         (False, ipv4("0.0.0.0", PORT + 1), "nothing listens"),
         (False, ipv4("0.0.0.0", state="01"), "nothing listens"),
+        (False, ipv4("127.0.0.1")[:88], "nothing listens"),
     ],
 )
 def test_what_cannot_be_reached(tmp_path: Path, pod: bool, tcp: str, said: str) -> None:
@@ -157,6 +157,50 @@ def test_a_launcher_has_the_sockets_of_what_it_started(tmp_path: Path) -> None:
     assert network.address() == "10.0.0.5"
 
 
+@pytest.mark.parametrize("state", ["Z", ""])
+def test_a_child_that_has_ended_holds_nothing(tmp_path: Path, state: str) -> None:
+    """A zombie's descriptors are root's: only other processes' may be unknown."""
+    network = Network(tmp_path, pod=False, tcp=ipv4("127.0.0.1", inode=1)).hold(children="78")
+    if state:
+        (tmp_path / "78").mkdir()
+        (tmp_path / "78/stat").write_text(f"78 (a b) {state} {PID} 77")
+    with pytest.raises(HeldByAnother):
+        network.address()
+
+
+@pytest.mark.parametrize(
+    ("bound", "loopback", "expected"), [("::", True, "::1"), ("::", False, "127.0.0.1"), ("0.0.0.0", True, "127.0.0.1")]
+)
+def test_a_socket_of_ipv6_may_have_no_ipv4(tmp_path: Path, bound: str, loopback: bool, expected: str) -> None:
+    line = "00000000000000000000000000000001 01 80 10 80       lo\n" if loopback else ""
+    tcp, tcp6 = (ipv4(bound), "") if bound == "0.0.0.0" else ("", ipv6(bound))
+    assert Network(tmp_path, pod=False, tcp=tcp, tcp6=tcp6, inet6=line).address() == expected
+
+
+def test_a_server_of_ipv4_has_no_address_of_ipv6(tmp_path: Path) -> None:
+    line = "fd000000000000000000000000000009 02 40 00 80     eth0\n"
+    tcp, tcp6 = ipv4("0.0.0.0", inode=1), ipv6("::", inode=2)
+    network = Network(tmp_path, pod=True, tcp=tcp, tcp6=tcp6, inet6=line).hold(1)
+    (tmp_path / str(PID) / "net/fib_trie").write_text("")
+    with pytest.raises(Unavailable):
+        network.address()
+
+
+def test_an_address_that_two_servers_share(tmp_path: Path) -> None:
+    """SO_REUSEPORT: the kernel chooses which of them responds; workers of one server are one server."""
+    tcp = ipv4("0.0.0.0", inode=1) + ipv4("0.0.0.0", inode=2)
+    with pytest.raises(HeldByAnother, match="another process, too") as raised:
+        Network(tmp_path / "two", pod=False, tcp=tcp).hold(1).address()
+    assert raised.value.address == "127.0.0.1"
+    workers = Network(tmp_path / "one", pod=False, tcp=tcp).hold(1, children="78").hold(2, pid=78)
+    assert workers.address() == "127.0.0.1"
+
+
+def test_a_table_longer_than_a_page(tmp_path: Path) -> None:
+    others = "".join(ipv4("127.0.0.1", port, inode=port) for port in range(20_000, 22_000))
+    assert Network(tmp_path, pod=False, tcp=others + ipv4("10.0.0.5")).address() == "10.0.0.5"
+
+
 def test_a_port_that_another_process_has(tmp_path: Path) -> None:
     """A second server that is told the port of the first, while it loads its model."""
     network = Network(tmp_path, pod=False, tcp=ipv4("127.0.0.1", inode=1)).hold(children="78").hold(5, pid=78)
@@ -178,6 +222,8 @@ def test_sockets_of_which_nobody_says_whose_they_are(tmp_path: Path, tcp: str, t
     network = Network(tmp_path, pod=False, tcp=tcp, tcp6=tcp6)
     if child:
         network.hold(children="78")
+        (tmp_path / "78").mkdir()
+        (tmp_path / "78/stat").write_text(f"78 (a b) S {PID} 77")
     with pytest.raises(Unavailable, match=f"which of these sockets is of pid {PID} cannot be read") as raised:
         network.address()
     assert raised.value.reason == "permission"
