@@ -129,8 +129,9 @@ def encode(state: State, *, whole: bool) -> bytes:
 
 
 def decode(data: bytes) -> State:
-    """Read a checkpoint and its journal; a torn last line, which a kill leaves behind, is ignored.
+    """Read the last checkpoint and its journal; a torn last line, which a kill leaves behind, is ignored.
 
+    A second checkpoint follows the journal of the first where a disk had not synced it at the exporter's end.
     Raises `StateCorruptError` if the checkpoint itself is damaged or of another version.
     """
     lines = data.split(b"\n")
@@ -139,6 +140,15 @@ def decode(data: bytes) -> State:
         raise StateCorruptError("checksum does not match")
     if first.get("version") != VERSION:
         raise StateCorruptError(f"version {first.get('version')!r}, this exporter writes {VERSION}")
+    contents: list[dict[str, Any]] = []
+    for line in lines:
+        content = _content(line)
+        if content is None:
+            break
+        if "version" in content:
+            contents = []
+        contents.append(content)
+    first = contents[0]
     try:
         state = State(str(first["boot_id"]), 0.0, demo=bool(first.get("demo", False)))
         devices = state.devices
@@ -151,10 +161,7 @@ def decode(data: bytes) -> State:
         since = first.get("counted_since")
         state.counted_since = None if since is None else float(since)
         accounts: dict[tuple[Any, ...], SavedAccount] = {}
-        for line in lines:
-            content = _content(line)
-            if content is None:
-                break
+        for content in contents:
             _apply(content, state, accounts)
         state.ledger.accounts = list(accounts.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:

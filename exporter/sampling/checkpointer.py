@@ -119,14 +119,17 @@ class Checkpointer:
     def close(self, now: float, accounts: Accounts) -> None:
         """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more.
 
-        What has changed since the last tick is appended first: a busy disk may take longer to sync a checkpoint than
-        the exporter has to stop.
+        A busy disk may take longer to sync a checkpoint than the exporter has to stop: what has changed since the last
+        tick is appended first, and all to a checkpoint that is being synced.
         """
         if self._writer.busy:
             done = self._writer.take(_LAST_WAIT_SECONDS)
             if done is None or done.error is not None:
                 self._checkpoint_at = float("-inf")
-        if not self._writer.busy:
+        if self._writer.busy:
+            with contextlib.suppress(OSError):
+                self._store.add_to_syncing(self._encode_all(now, accounts))
+        else:
             if self._checkpoint_at > float("-inf") and accounts.devices.revision == self._revision:
                 with contextlib.suppress(OSError):  # the checkpoint replaces it
                     self._store.write((self._encode_changes(now, accounts, _NOTHING), False))

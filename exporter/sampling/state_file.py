@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Callable
 
 from ..accounting.checkpoint import State, StateCorruptError, decode
@@ -30,6 +31,8 @@ class StateStore:
         self.path = path
         self._on_write = on_write
         self._file = -1
+        self._syncing = -1  # the next one, which is written and not yet on the disk
+        self._switch = threading.Lock()
         self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,14 +87,40 @@ class StateStore:
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             _write_all(file, line)
-            os.fsync(file)
-            os.replace(new, self.path)
+            with self._switch:
+                self._syncing = file
+            self._sync(file)
+            with self._switch:
+                if self._syncing == file:
+                    os.replace(new, self.path)
         except OSError:
+            with self._switch:
+                self._syncing = -1
             os.close(file)
             raise
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = file
+        with self._switch:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file, self._syncing = file, -1
+
+    def _sync(self, file: int) -> None:
+        os.fsync(file)
+
+    def add_to_syncing(self, line: bytes) -> None:
+        """Write another checkpoint while one is being synced, of which the end may not come; nothing otherwise.
+
+        For any thread. Raises OSError. It follows both the journal and the checkpoint that is to replace it, whichever
+        of them is there when the process ends.
+        """
+        with self._switch:
+            if self._syncing < 0:
+                return
+            _write_all(self._syncing, line)
+            if self._file >= 0:
+                _write_all(self._file, line)
+            else:
+                os.replace(f"{self.path}.new", self.path)
+                self._syncing = -1
 
     def close(self) -> None:
         """Release the lock."""

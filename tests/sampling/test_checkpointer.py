@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from exporter.accounting.checkpoint import State, decode, encode
 from exporter.accounting.devices import Devices
@@ -15,7 +18,7 @@ from exporter.records import GroupKey, Process, Workload
 from exporter.sampling.checkpointer import Accounts, Changes, Checkpointer
 from exporter.sampling.state_file import StateStore
 from exporter.workloads.protocol import Namer
-from tests.support.patience import wait_for
+from tests.support.patience import patience, wait_for
 
 
 class Names(Namer):
@@ -79,6 +82,35 @@ def test_what_changed_since_the_last_tick_is_written_before_the_disk_syncs_the_l
     accounts.devices.joules["package-0"] = 2.0
     checkpointer.close(2.0, accounts)
     assert seen == [2.0]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("ends", [True, False])
+def test_nothing_is_lost_while_a_checkpoint_is_being_synced(tmp_path: Path, first: bool, ends: bool) -> None:
+    """Whether the process has ended before the sync does, or not."""
+    goes_on = threading.Event()
+
+    class Syncing(StateStore):
+        hangs = False
+
+        def _sync(self, file: int) -> None:
+            if self.hangs:
+                goes_on.wait(patience())
+
+    store = Syncing(str(tmp_path / "state"))
+    accounts = Accounts(Ledger(Names()), Devices(), TokenAccounts(), RegionAccounts())
+    checkpointer = Checkpointer(store, Host(procfs=str(tmp_path)))
+    for now in (1.0, 2.0, 3.0, 4.0):
+        store.hangs = first or now > 2.0
+        accounts.devices.joules["package-0"] = now
+        checkpointer.write(now, accounts, Changes((), ()), 1.0 if now == 3.0 else 60.0)
+    checkpointer.close(5.0, accounts)
+    if ends:
+        goes_on.set()
+        wait_for(lambda: not (tmp_path / "state.new").exists())
+    state = decode((tmp_path / "state").read_bytes())
+    assert (state.at, state.devices.joules) == (5.0, {"package-0": 4.0})
+    goes_on.set()
 
 
 def test_the_start_of_the_counters_survives_restarts(tmp_path: Path) -> None:
