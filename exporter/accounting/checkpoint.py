@@ -129,9 +129,9 @@ def encode(state: State, *, whole: bool) -> bytes:
 
 
 def decode(data: bytes) -> State:
-    """Read the last checkpoint and its journal; a torn last line, which a kill leaves behind, is ignored.
+    """Read the last checkpoint and its journal; a torn line, which a kill leaves behind, ends the journal.
 
-    A second checkpoint follows the journal of the first where a disk had not synced it at the exporter's end.
+    Another checkpoint follows where a disk may not have synced one at the exporter's end.
     Raises `StateCorruptError` if the checkpoint itself is damaged or of another version.
     """
     lines = data.split(b"\n")
@@ -141,13 +141,15 @@ def decode(data: bytes) -> State:
     if first.get("version") != VERSION:
         raise StateCorruptError(f"version {first.get('version')!r}, this exporter writes {VERSION}")
     contents: list[dict[str, Any]] = []
+    torn = False
     for line in lines:
         content = _content(line)
-        if content is None:
-            break
-        if "version" in content:
-            contents = []
-        contents.append(content)
+        if content is not None and "version" in content:
+            contents, torn = [content], False
+        elif content is None or torn:
+            torn = True
+        else:
+            contents.append(content)
     first = contents[0]
     try:
         state = State(str(first["boot_id"]), 0.0, demo=bool(first.get("demo", False)))

@@ -32,9 +32,6 @@ class Changes(NamedTuple):
     closed: Sequence[Owner]
 
 
-_NOTHING = Changes((), ())
-
-
 class Accounts(NamedTuple):
     """Everything that is saved."""
 
@@ -103,9 +100,17 @@ class Checkpointer:
                 self._checkpoint_at = float("-inf")
             if late is None:
                 return
-        devices = accounts.devices
+        ledger, devices, tokens, regions, _, held = accounts
         whole = now - self._checkpoint_at >= every_seconds or devices.revision != self._revision
-        line = self._encode_all(now, accounts) if whole else self._encode_changes(now, accounts, changes)
+        if whole:
+            line = self._encode_all(now, accounts)
+        else:
+            state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
+            state.held = held
+            state.tokens = tokens.saved(whole=False)
+            state.regions = regions.saved(whole=False)
+            state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
+            line = encode(state, whole=False)
         self._writer.request((line, whole))
         done = self._writer.take(_WAIT_SECONDS)
         error = None if done is None else done.error
@@ -117,37 +122,23 @@ class Checkpointer:
         self._log_change(error)
 
     def close(self, now: float, accounts: Accounts) -> None:
-        """Write a last checkpoint and release the file; a write in progress may take `_LAST_WAIT_SECONDS` more.
+        """Write a last checkpoint and release the file, in at most twice `_LAST_WAIT_SECONDS`.
 
-        A busy disk may take longer to sync a checkpoint than the exporter has to stop: what has changed since the last
-        tick is appended first, and all to a checkpoint that is being synced.
+        A busy disk may take longer to sync a checkpoint than the exporter has to stop: it is appended first.
         """
         if self._writer.busy:
-            done = self._writer.take(_LAST_WAIT_SECONDS)
-            if done is None or done.error is not None:
-                self._checkpoint_at = float("-inf")
-        if self._writer.busy:
+            self._writer.take(_LAST_WAIT_SECONDS)
+        line = self._encode_all(now, accounts)
+        if not self._writer.busy or self._store.is_syncing:
             with contextlib.suppress(OSError):
-                self._store.add_to_syncing(self._encode_all(now, accounts))
-        else:
-            if self._checkpoint_at > float("-inf") and accounts.devices.revision == self._revision:
-                with contextlib.suppress(OSError):  # the checkpoint replaces it
-                    self._store.write((self._encode_changes(now, accounts, _NOTHING), False))
-            try:
-                self._store.write((self._encode_all(now, accounts), True))
-            except OSError as error:
-                self._log_change(error)
+                self._store.append_checkpoint(line)
+        if not self._writer.busy:
+            self._writer.request((line, True))
+            done = self._writer.take(_LAST_WAIT_SECONDS)
+            if done is not None and done.error is not None:
+                self._log_change(done.error)
         self._pool.stop()
         self._store.close()
-
-    def _encode_changes(self, now: float, accounts: Accounts, changes: Changes) -> bytes:
-        ledger, devices, tokens, regions, _, held = accounts
-        state = State(self._boot_id, now, devices.journal(), ledger.totals(), list(changes.closed))
-        state.held = held
-        state.tokens = tokens.saved(whole=False)
-        state.regions = regions.saved(whole=False)
-        state.ledger.accounts = [account.saved(whole=False) for account in changes.accounts]
-        return encode(state, whole=False)
 
     def _encode_all(self, now: float, accounts: Accounts) -> bytes:
         state = State(

@@ -106,19 +106,21 @@ class StateStore:
     def _sync(self, file: int) -> None:
         os.fsync(file)
 
-    def add_to_syncing(self, line: bytes) -> None:
-        """Write another checkpoint while one is being synced, of which the end may not come; nothing otherwise.
+    @property
+    def is_syncing(self) -> bool:
+        """Whether a checkpoint is written and not yet on the disk."""
+        return self._syncing >= 0
 
-        For any thread. Raises OSError. It follows both the journal and the checkpoint that is to replace it, whichever
-        of them is there when the process ends.
+    def append_checkpoint(self, line: bytes) -> None:
+        """Add a checkpoint to the journal, and to a checkpoint that is being synced: whichever is there at the end.
+
+        For any thread; not while a journal line is being written. Raises OSError.
         """
         with self._switch:
-            if self._syncing < 0:
-                return
-            _write_all(self._syncing, line)
-            if self._file >= 0:
-                _write_all(self._file, line)
-            else:
+            for file in (self._syncing, self._file):
+                if file >= 0:
+                    _write_all(file, b"\n" + line)  # after half a line of a disk that was full
+            if self._file < 0 <= self._syncing:
                 os.replace(f"{self.path}.new", self.path)
                 self._syncing = -1
 
