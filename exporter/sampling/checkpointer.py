@@ -135,7 +135,9 @@ class Checkpointer:
         if not self._writer.busy:
             self._writer.request((line, True))
             done = self._writer.take(_LAST_WAIT_SECONDS)
-            if done is not None and done.error is not None:
+            if done is None:
+                _log.warning("the last checkpoint is not synced: the disk does not respond; it is in the journal")
+            elif done.error is not None:
                 self._log_change(done.error)
         self._pool.stop()
         self._store.close()
