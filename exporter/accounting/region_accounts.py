@@ -161,9 +161,7 @@ class RegionAccounts:
     def settle(self) -> None:
         """Divide the joules that wait, before the end; what waits for the name of a container is of no model."""
         for program in self._programs.values():
-            program.owner = program.owner or ("", "")
-            self._release(program, None)
-            self._post_pending(program, None)
+            self._post_rest(program, None)
 
     def keep(self, since: float) -> None:
         """Drop the counters of models of which no program reported regions since boot time ``since``."""
@@ -259,15 +257,16 @@ class RegionAccounts:
         program.ended_at = now if program.ended_at is None else program.ended_at
         if program.owner is None and now - program.ended_at < HOLD_SECONDS:
             return
-        program.owner = program.owner or ("", "")
-        self._used_at[program.owner] = now
-        self._release(program, born)
-        self._post_pending(program, born)
+        self._used_at[self._post_rest(program, born)] = now
         del self._programs[program.process.key]
 
-    def _release(self, program: _Program, born: int | None) -> None:
+    def _post_rest(self, program: _Program, born: int | None) -> Owner:
+        """Post what waits for watts or for a name; without one it is of no model."""
+        program.owner = program.owner or ("", "")
         for component, part in program.parts.items():
             self._divide_held(program, component, part, born)
+        self._post_pending(program, born)
+        return program.owner
 
     def _count(self, program: _Program, region: str, kind: Kind, amount: float, born: int | None) -> None:
         if program.owner is None:
