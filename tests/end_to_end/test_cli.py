@@ -244,6 +244,19 @@ class TestServing:
         last = (tmp_path / "state").read_bytes().splitlines()[-1]
         assert b'"version":' in last, "a whole checkpoint ends the journal"
 
+    def test_the_watchdog_ends_what_takes_too_long_to_stop(self, start: Callable[..., Running], tmp_path: Path) -> None:
+        """Fault 33: the log and the exit status report it, and the counters are written before."""
+        for number in range(4):
+            os.mkfifo(tmp_path / f"meter-{number}")  # a read of it hangs
+        entries = [f"- {{name: m{number}, file: {tmp_path}/meter-{number}, unit: W}}\n" for number in range(4)]
+        (tmp_path / "meters.yaml").write_text("".join(entries))
+        running = start("--state.file", f"{tmp_path}/state", "--meters.file", f"{tmp_path}/meters.yaml")
+        running.wait_for("energy_samples_total", lambda count: count >= 3)
+        status, seconds = running.stop()
+        assert (status, seconds < 5) == (1, True)
+        running.logged("a thread hangs")
+        assert b'"version":' in (tmp_path / "state").read_bytes().splitlines()[-1]
+
 
 class TestOwnMetrics:
     def test_requests_durations_and_the_state_file(self, start: Callable[..., Running], tmp_path: Path) -> None:
